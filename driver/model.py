@@ -1,0 +1,69 @@
+"""The domain: frozen values that every layer shares.  No I/O, no JSON, no kernel formats.
+
+Addresses are `ipaddress` objects; ports are host-order integers; a MAC is six bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
+from typing import NewType
+
+# Docker's ids.  A network id is 64 hex digits, or 25 base-36 ones for a swarm network;
+# outside swarm every dockerd has its own for what is one virtual network to slim.
+NetworkId = NewType("NetworkId", str)
+EndpointId = NewType("EndpointId", str)
+
+# Names a virtual network in the whole cluster: "pool:10.32.0.0/16" where slim's IPAM gave
+# the pool (the same pool is the same network on every host), else "id:<NetworkId>".
+NetworkKey = NewType("NetworkKey", str)
+HostId = NewType("HostId", str)  # 32 hex digits, made once, kept in the state folder
+PoolId = NewType("PoolId", str)  # "<space>/<cidr>" or "<space>/<cidr>/<sub-pool cidr>"
+Vni = NewType("Vni", int)  # VXLAN network identifier, 1 .. 2^24-1 (RFC 7348)
+
+VNI_MAX = (1 << 24) - 1
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that runs the driver, as its peers know it."""
+
+    id: HostId
+    name: str  # for people only
+    underlay: IPv4Address  # U: address of its tunnel end and of its host connections
+
+
+@dataclass(frozen=True)
+class Network:
+    """One Docker network of this host, and the virtual network behind it."""
+
+    id: NetworkId
+    key: NetworkKey
+    vni: Vni
+    subnets: tuple[str, ...]  # CIDR, network form; v4 first, then v6
+    internal: bool = False
+    mtu: int = 0  # bytes; 0: derived from the underlay
+
+    def subnet_of(self, address: IPv4Interface | IPv6Interface) -> str | None:
+        """Return the network's subnet that holds `address`, None if none does."""
+        for cidr in self.subnets:
+            subnet = ip_network(cidr)
+            if subnet.version == address.version and address.ip in subnet:
+                return cidr
+        return None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A container's attachment to a network, on any host."""
+
+    id: EndpointId
+    network_id: NetworkId
+    vni: Vni
+    host: HostId
+    underlay: IPv4Address  # of its host
+    mac: bytes  # six bytes
+    address: IPv4Interface | None  # with its subnet's prefix length
+    address6: IPv6Interface | None
+    port: int  # endpoint port P (host order); 0: reachable over the overlay path only
+    sandbox_key: str = ""  # path of its network namespace; empty until Join

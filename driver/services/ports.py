@@ -1,0 +1,214 @@
+"""What the use cases need from the outside, as Protocols: the seams of the whole driver.
+
+store/, link/ and datapath/ implement them; services/ and the tests' fakes know nothing else.
+Every effect stands beside its inverse.  Inverses of something absent succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
+from typing import Protocol
+
+from driver.model import Endpoint, EndpointId, Host, HostId, Network, NetworkId, NetworkKey, Vni
+
+
+class Networks(Protocol):
+    """The networks of this host, durable in etcd (CreateNetwork is never replayed)."""
+
+    def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
+               internal: bool, mtu: int) -> Network:
+        """Store the network and this host's part in it; allot a VNI if the key is new.
+
+        Asking again with the same values returns the same Network.
+        Errors: Conflict (other values), Exhausted (no VNI left), StoreUnavailable.
+        """
+
+    def delete(self, network_id: NetworkId) -> None:
+        """Forget the network here; the last host to do so frees key and VNI."""
+
+    def get(self, network_id: NetworkId) -> Network | None: ...
+
+    def list(self) -> list[Network]:
+        """All networks of this host."""
+
+
+class Endpoints(Protocol):
+    """Endpoint records in etcd.  Every host that serves the network watches them."""
+
+    def create(self, endpoint: Endpoint) -> None:
+        """Write the record and bind its address reservations to it, in one transaction.
+
+        Errors: Conflict (id exists with other values; address belongs to another live
+        endpoint of the network), StoreUnavailable.
+        """
+
+    def replace(self, endpoint: Endpoint) -> None:
+        """Overwrite the record of an endpoint of this host.  Error: NotFound."""
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        """Remove the record; its reservation stays, unbound, until ReleaseAddress."""
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """Return an endpoint of this host."""
+
+    def list(self) -> list[Endpoint]:
+        """All endpoints of this host."""
+
+
+class Directory(Protocol):
+    """What other hosts (and this one) publish, as a feed: snapshot, changes, snapshot again."""
+
+    def follow(self, vni: Vni, listener: DirectoryListener) -> None:
+        """Feed `listener` with the network's endpoints from now on.  Idempotent."""
+
+    def unfollow(self, vni: Vni) -> None: ...
+
+
+class DirectoryListener(Protocol):
+    """Called from the feed's own thread, never two calls at once for one network."""
+
+    def snapshot(self, vni: Vni, endpoints: Sequence[Endpoint]) -> None:
+        """This is all there is: what is not in it is gone."""
+
+    def put(self, endpoint: Endpoint) -> None: ...
+
+    def removed(self, vni: Vni, endpoint_id: EndpointId) -> None: ...
+
+
+class Hosts(Protocol):
+    """Registered hosts; a record lives as long as its host keeps its lease."""
+
+    def register(self, host: Host) -> None:
+        """Put this host's record under a lease and keep it alive until `unregister`."""
+
+    def unregister(self, host_id: HostId) -> None: ...
+
+    def follow(self, listener: Callable[[dict[HostId, Host]], None]) -> None:
+        """Call `listener` with all live hosts, now and at each change, from the feed's thread."""
+
+
+@dataclass(frozen=True)
+class Veth:
+    """One endpoint's pair of interfaces.  The inner one is moved and renamed by dockerd."""
+
+    host_name: str
+    host_ifindex: int
+    container_name: str  # its name on the host: Join's SrcName
+
+
+class Links(Protocol):
+    """Network interfaces of the host."""
+
+    def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
+        """Make the pair (host's end up, container's end NOARP and with `mac`); idempotent.
+
+        `mtu` in bytes, for both ends.  Error: LinkError, and then nothing is left.
+        """
+
+    def delete_veth(self, endpoint_id: EndpointId) -> None:
+        """Remove the pair, wherever its container's end is."""
+
+    def get_veth(self, endpoint_id: EndpointId) -> Veth | None: ...
+
+    def list_veths(self) -> dict[str, Veth]:
+        """All pairs of slim on this host, by the host's end's name."""
+
+    def veth_name(self, endpoint_id: EndpointId) -> str:
+        """Name that the host's end of this endpoint has or would have."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An endpoint's interface as found inside its namespace."""
+
+    ifindex: int
+    name: str
+
+
+class Sandboxes(Protocol):
+    """The inside of containers' network namespaces.  Never enters one in the caller's thread."""
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        """The namespace's cookie (SO_NETNS_COOKIE, 64 bit); None if there is no namespace."""
+
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
+               overlay_mtu: int, primary: bool) -> None:
+        """Routes, rules and the ingress hook for one endpoint that dockerd has moved in.
+
+        `primary`: this interface carries the host path (table 7 names it).  Idempotent.
+        """
+
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+        """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a sandbox's connect hook needs to know of one of its endpoints."""
+
+    vni: Vni
+    address: IPv4Interface
+    port: int
+    host_ifindex: int
+
+
+@dataclass(frozen=True)
+class SandboxEntry:
+    """One sandbox as the maps know it."""
+
+    cookie: int
+    primary_ifindex: int  # host's end of the veth that carries its host path
+    attachments: tuple[Attachment, ...]
+
+
+class Datapath(Protocol):
+    """The kernel maps.  All of it is derived from etcd and may be rebuilt at any time."""
+
+    def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        """Let the overlay path reach the endpoint, and attach the host end's hooks."""
+
+    def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        """Undo publish_endpoint, and end the endpoint's flows."""
+
+    def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
+        """Let the sandbox use the host path, both ways.  Replaces an earlier entry."""
+
+    def withdraw_sandbox(self, cookie: int) -> None: ...
+
+    def put_remote(self, endpoint: Endpoint) -> None:
+        """Enter an endpoint of any host into the directory (and the reverse map)."""
+
+    def delete_remote(self, endpoint: Endpoint) -> None: ...
+
+    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+        """Who gets the network's broadcasts: other hosts' underlay addresses, local veths."""
+
+    def counters(self) -> dict[str, int]:
+        """Packets or connections per reason since the maps were made."""
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A pool as its requester sees it."""
+
+    pool_id: str
+    subnet: str  # CIDR, network form
+
+
+class Addresses(Protocol):
+    """IPAM: pools and reservations, cluster-wide.  Implemented by services/addresses."""
+
+    def request_pool(self, space: str, pool: str, sub_pool: str, *, v6: bool,
+                     options: dict[str, str]) -> Subnet: ...
+
+    def release_pool(self, pool_id: str) -> None: ...
+
+    def request_address(self, pool_id: str, address: str, *,
+                        options: dict[str, str]) -> IPv4Interface | IPv6Interface: ...
+
+    def release_address(self, pool_id: str, address: str) -> None: ...
+
+
+RoutedNetworks = Callable[[], Sequence[IPv4Network]]  # the host's own routes, for pool choice
