@@ -1,0 +1,40 @@
+# Commands of the project.  What each one does stands in scripts/; here is only which, in what order.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+PYTHON := .venv/bin/python
+
+# In this order: what fails fast comes first.  A folder that does not exist is left out.
+FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
+ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
+
+.PHONY: help setup up down check lint test need-root
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+setup:  ## packages and .venv, nothing else (root; Debian 12)
+	@scripts/setup.sh
+
+up:  ## set up and start everything: dockerd, the driver, an etcd unless ETCD=http://host:port is given (root)
+	@ETCD='$(ETCD)' scripts/up.sh
+
+down:  ## undo `make up`; PURGE=1 removes the data, too (root)
+	@PURGE='$(PURGE)' scripts/down.sh
+
+lint: setup
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+
+check: lint  ## ruff, mypy and the tests that need no root
+	@$(PYTHON) -m pytest $(FAST_TESTS)
+
+# One pytest run for all folders, so that one closing line tells the whole result.
+test: need-root  ## set-up and every test (root)
+	@scripts/setup.sh --tests
+	@$(MAKE) lint
+	@$(PYTHON) -m pytest $(FAST_TESTS) $(ROOT_TESTS)
+
+need-root:
+	@[[ $$EUID == 0 ]] || { echo "this needs root: sudo make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Owns the set-up of a machine: Debian packages, .venv, pinned requirements.  It starts no
+# daemon and knows nothing of the driver; `up.sh` does that.
+#
+#   setup.sh           what running the driver and its checks needs
+#   setup.sh --tests   the programs that the tests and the demo run, too
+#
+# Run again it only compares (under a second) and changes nothing.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# python3-bpfcc is the BPF Compiler Collection's own binding; PyPI's "bcc" is another project.
+packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
+    python3-bpfcc python3-venv util-linux)
+# Programs that containers and hosts of the tests run, and what makes their images.
+[[ ${1:-} != --tests ]] || packages+=(busybox-static etcd-client ethtool iperf3 iputils-ping
+    libc-bin tcpdump)
+command -v dockerd >/dev/null || packages+=(docker.io)
+
+install_packages() {    # what dpkg does not have, or has only the settings of
+    local missing=() p
+    for p in "${packages[@]}"; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null || true) == installed ]] ||
+            missing+=("$p")
+    done
+    ((${#missing[@]})) || return 0
+    ((EUID == 0)) || die "missing: ${missing[*]}. Run it as root: sudo make setup"
+    say "installing ${missing[*]}"
+    # Our etcd is a private process (up.sh).  The package would start one on the default
+    # ports; masked during the installation it never runs.  An etcd that was here stays as it is.
+    local mask=
+    if [[ -d /run/systemd/system && " ${missing[*]} " == *" etcd-server "* ]]; then
+        mask=1
+        systemctl --quiet mask etcd.service 2>/dev/null || true
+    fi
+    local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+    export DEBIAN_FRONTEND=noninteractive
+    "${apt[@]}" update >/dev/null
+    "${apt[@]}" install --no-install-recommends "${missing[@]}" >/dev/null
+    if [[ -n $mask ]]; then
+        systemctl --quiet unmask etcd.service
+        systemctl --quiet disable etcd.service 2>/dev/null || true
+    fi
+}
+
+install_requirements() {    # the stamp names what .venv was filled from
+    local want have
+    want=$(cat requirements.txt requirements-dev.txt <(/usr/bin/python3 --version) | sha256sum)
+    have=$(cat .venv/requirements.sha256 2>/dev/null || true)
+    [[ $want != "$have" || ! -x .venv/bin/python ]] || return 0
+    say "filling .venv"
+    # Not whatever python3 comes first in PATH: only the system's own sees python3-bpfcc.
+    [[ -x .venv/bin/pip ]] || /usr/bin/python3 -m venv --clear --system-site-packages .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-warn-script-location \
+        --root-user-action=ignore -r requirements.txt -r requirements-dev.txt
+    printf '%s\n' "$want" > .venv/requirements.sha256
+}
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    die "this is no Debian: install what Debian 12 calls ${packages[*]}, then make .venv as in scripts/setup.sh"
+fi
+install_packages
+/usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
+[[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
+install_requirements

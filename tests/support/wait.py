@@ -1,0 +1,24 @@
+"""Waiting for a condition instead of for time.  Knows no part of the driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.02) -> T:
+    """Return `predicate()` as soon as it is true.
+
+    Error: AssertionError naming `what` and the last value after `timeout_s`.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline_s:
+            raise AssertionError(f"not within {timeout_s} s: {what} (last: {value!r})")
+        time.sleep(every_s)
