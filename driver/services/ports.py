@@ -144,6 +144,19 @@ class Sandboxes(Protocol):
         """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
 
 
+class SandboxFinisher(Protocol):
+    """Completes sandboxes after Join has answered: dockerd moves the interface only then."""
+
+    def expect(self, endpoint: Endpoint, veth: Veth) -> None:
+        """Set the sandbox up when the container's end of `veth` has come up.
+
+        Returns at once.  Idempotent; `endpoint` carries its sandbox_key.
+        """
+
+    def forget(self, endpoint_id: EndpointId) -> None:
+        """Stop expecting, or take the endpoint out of its sandbox's entry and rules."""
+
+
 @dataclass(frozen=True)
 class Attachment:
     """What a sandbox's connect hook needs to know of one of its endpoints."""

@@ -1,0 +1,62 @@
+"""Owns which endpoint port of this host belongs to which endpoint, and which is next.
+
+It must not know how a port is used; durable truth is the endpoint records, from which it is
+restored at start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from driver.errors import Exhausted
+from driver.model import Endpoint, EndpointId
+
+
+class EndpointPorts:
+    """Hands out the least recently used free port of [first, last], both inclusive.
+
+    A freed port goes to the end of the queue: a peer whose directory is a moment behind
+    must not reach another endpoint under the old number.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self._range = range(first, last + 1)
+        self._guard = threading.Lock()
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(self._range)
+        self._owners: dict[EndpointId, int] = {}
+
+    def restore(self, endpoints: Iterable[Endpoint]) -> None:
+        """Take over the ports that this host's endpoint records name.  Idempotent."""
+        with self._guard:
+            for endpoint in endpoints:
+                if endpoint.port:
+                    self._owners[endpoint.id] = endpoint.port
+                    self._free.pop(endpoint.port, None)
+
+    def request(self, endpoint_id: EndpointId) -> int:
+        """Return the endpoint's port, a new one if it has none.  Error: Exhausted."""
+        with self._guard:
+            port = self._owners.get(endpoint_id)
+            if port is None:
+                if not self._free:
+                    raise Exhausted(
+                        f"no endpoint port is free: all {len(self._range)} of "
+                        f"{self._range[0]}-{self._range[-1]} are in use on this host; "
+                        "widen --port-range")
+                port, _ = self._free.popitem(last=False)
+                self._owners[endpoint_id] = port
+            return port
+
+    def release(self, endpoint_id: EndpointId) -> None:
+        """Give the endpoint's port back.  Idempotent."""
+        with self._guard:
+            port = self._owners.pop(endpoint_id, None)
+            # A port restored from a record may lie outside a range that was changed since.
+            if port is not None and port in self._range and port not in self._owners.values():
+                self._free[port] = None
+
+    def in_use(self) -> int:
+        """Count of endpoints that have a port."""
+        return len(self._owners)

@@ -1,0 +1,227 @@
+"""Owns the life of an endpoint on this host: create, join, leave, delete, in that order.
+
+It must not know the wire's JSON, nor how links, maps and records are made; dockerd moves the
+interface into the sandbox by itself, after Join has answered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface
+
+from driver.errors import Conflict, InvalidArgument, LinkError, NotFound, StoreUnavailable
+from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
+from driver.services.endpoint_ports import EndpointPorts
+from driver.services.locks import KeyedLocks
+from driver.services.ports import Datapath, Endpoints, Links, Networks, SandboxFinisher, Veth
+from driver.services.undo import Step, Undo, run_all
+
+DST_PREFIX = "eth"  # dockerd appends the lowest free number
+IFNAME_MAX = 15  # characters; IFNAMSIZ less the final zero
+
+
+@dataclass(frozen=True)
+class EndpointRequest:
+    """What dockerd wants an endpoint to be; `mac` (six bytes) None: ours to choose."""
+
+    id: EndpointId
+    network_id: NetworkId
+    address: IPv4Interface | None
+    address6: IPv6Interface | None
+    mac: bytes | None
+    ifname: str = ""  # the user's wish for the name inside the container
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Names of the interface: on the host, and inside the container."""
+
+    src_name: str
+    dst_prefix: str
+    dst_name: str = ""
+
+
+class EndpointService:
+    """The use cases of one endpoint; each is the same when asked twice."""
+
+    def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints, links: Links,
+                 datapath: Datapath, finisher: SandboxFinisher, ports: EndpointPorts,
+                 random_bytes: Callable[[int], bytes], underlay_mtu: Callable[[], int]) -> None:
+        self._host = host
+        self._networks = networks
+        self._endpoints = endpoints
+        self._links = links
+        self._datapath = datapath
+        self._finisher = finisher
+        self._ports = ports
+        self._random_bytes = random_bytes
+        self._underlay_mtu = underlay_mtu
+        self._locks = KeyedLocks()
+        # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
+        # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
+        self._ifnames: dict[EndpointId, str] = {}
+
+    def create_endpoint(self, request: EndpointRequest) -> Endpoint:
+        """Give the endpoint its MAC and endpoint port and publish its record.
+
+        Errors: InvalidArgument, NotFound (network), Conflict (other values under this id, or
+        the address is in use), Exhausted, StoreUnavailable; then nothing is left.
+        """
+        _check_ifname(request.ifname)
+        with self._locks.hold(request.id), Undo() as undo:
+            network = self._network(request.network_id)
+            known = self._endpoints.get(request.id)
+            if known is not None:
+                return _same(known, request)
+            port = 0  # without an IPv4 address there is no host path
+            if request.address is not None:
+                port = self._ports.request(request.id)
+                undo.push("release the endpoint port", lambda: self._ports.release(request.id))
+            endpoint = Endpoint(
+                id=request.id, network_id=network.id, vni=network.vni, host=self._host.id,
+                underlay=self._host.underlay,
+                mac=request.mac or choose_mac(request.address, self._random_bytes),
+                address=request.address, address6=request.address6, port=port)
+            self._endpoints.create(endpoint)
+            if request.ifname:
+                self._ifnames[request.id] = request.ifname
+            return endpoint
+
+    def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str) -> Joined:
+        """Make the endpoint's interface and everything about it that the host can see.
+
+        The sandbox at `sandbox_key` need not exist yet (Docker <= 27).
+        Errors: NotFound, Conflict (joined at another sandbox), LinkError, DatapathError,
+        StoreUnavailable; then the endpoint is as before.
+        """
+        with self._locks.hold(endpoint_id), Undo() as undo:
+            before = self._endpoints.get(endpoint_id)
+            if before is None or before.network_id != network_id:
+                raise NotFound(f"network {network_id[:12]} has no endpoint {endpoint_id[:12]} "
+                               "on this host")
+            network = self._network(network_id)
+            if before.sandbox_key not in ("", sandbox_key):
+                raise Conflict(f"endpoint {endpoint_id[:12]} is joined to sandbox "
+                               f"{before.sandbox_key} already, not {sandbox_key}")
+            if before.sandbox_key == sandbox_key:
+                veth = self._links.get_veth(endpoint_id)
+                if veth is not None:
+                    return self._joined(endpoint_id, veth)
+            # Intent is durable first: a driver that dies here finds the endpoint when it
+            # comes back, and reconciles.
+            endpoint = replace(before, sandbox_key=sandbox_key)
+            self._endpoints.replace(endpoint)
+            undo.push("take the sandbox out of the record",
+                      lambda: self._endpoints.replace(replace(before, sandbox_key="")))
+            veth = self._links.create_veth(endpoint_id, endpoint.mac, self._mtu(network))
+            undo.push("delete the link", lambda: self._links.delete_veth(endpoint_id))
+            self._datapath.publish_endpoint(endpoint, veth)
+            undo.push("withdraw the endpoint", lambda: self._datapath.withdraw_endpoint(
+                endpoint, veth.host_ifindex))
+            self._finisher.expect(endpoint, veth)
+            return self._joined(endpoint_id, veth)
+
+    def leave(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        """Undo `join` but for the link, which dockerd still has to move back to the host.
+
+        Unknown or not joined: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None or endpoint.network_id != network_id or not endpoint.sandbox_key:
+                return
+            run_all([*self._withdrawal(endpoint), (
+                "take the sandbox out of the record",
+                lambda: self._endpoints.replace(replace(endpoint, sandbox_key="")))])
+
+    def delete_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        """Remove all that is left of the endpoint.  Unknown: nothing to do but tidy up.
+
+        dockerd cannot be refused here and never asks again: every step is tried, also what
+        can be done without etcd.
+        """
+        with self._locks.hold(endpoint_id):
+            try:
+                endpoint = self._endpoints.get(endpoint_id)
+            except StoreUnavailable:
+                run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+                raise
+            if endpoint is None:
+                self._ports.release(endpoint_id)
+                run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+                return
+            if endpoint.network_id != network_id:
+                raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
+                               f"{endpoint.network_id[:12]}, not {network_id[:12]}")
+            # The record goes whatever became of the rest: links and map entries without a
+            # record are found by reconciling, a record without a container is not.
+            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
+                     ("delete the record", lambda: self._delete_record(endpoint_id))])
+
+    def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
+        """Return the endpoint of this host, None if there is none."""
+        endpoint = self._endpoints.get(endpoint_id)
+        return endpoint if endpoint and endpoint.network_id == network_id else None
+
+    def _delete_record(self, endpoint_id: EndpointId) -> None:
+        self._endpoints.delete(endpoint_id)
+        self._ports.release(endpoint_id)
+        self._ifnames.pop(endpoint_id, None)
+
+    def _withdrawal(self, endpoint: Endpoint) -> list[Step]:
+        def withdraw() -> None:
+            # The link may be gone with its namespace; 0 stands for no interface.
+            veth = self._links.get_veth(endpoint.id)
+            self._datapath.withdraw_endpoint(endpoint, veth.host_ifindex if veth else 0)
+
+        return [self._forgetting(endpoint.id), ("withdraw the endpoint", withdraw)]
+
+    def _forgetting(self, endpoint_id: EndpointId) -> Step:
+        return "forget the sandbox", lambda: self._finisher.forget(endpoint_id)
+
+    def _unlinking(self, endpoint_id: EndpointId) -> Step:
+        return "delete the link", lambda: self._links.delete_veth(endpoint_id)
+
+    def _network(self, network_id: NetworkId) -> Network:
+        network = self._networks.get(network_id)
+        if network is None:
+            raise NotFound(f"network {network_id[:12]} does not exist on this host; "
+                           "remove it from Docker and create it again")
+        return network
+
+    def _mtu(self, network: Network) -> int:
+        underlay = self._underlay_mtu()
+        if underlay <= 0:
+            raise LinkError("the underlay's MTU is not known: is its device up?")
+        return min(network.mtu or underlay, underlay)
+
+    def _joined(self, endpoint_id: EndpointId, veth: Veth) -> Joined:
+        name = self._ifnames.get(endpoint_id, "")
+        # "web0" -> prefix "web": today's dockerds ignore DstName and number the prefix.
+        return Joined(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)
+
+
+def choose_mac(address: IPv4Interface | None, random_bytes: Callable[[int], bytes]) -> bytes:
+    """Return six bytes, locally administered and unicast: 02:42 and the address, as Docker.
+
+    Without an IPv4 address the last four bytes are random.
+    """
+    tail = address.ip.packed if address is not None else random_bytes(4)
+    return bytes((0x02, 0x42)) + tail
+
+
+def _same(known: Endpoint, request: EndpointRequest) -> Endpoint:
+    if (known.network_id, known.address, known.address6) != (
+            request.network_id, request.address, request.address6) or (
+            request.mac is not None and request.mac != known.mac):
+        raise Conflict(f"endpoint {request.id[:12]} exists with other properties")
+    return known
+
+
+def _check_ifname(name: str) -> None:
+    if name and (len(name) > IFNAME_MAX or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name)):
+        raise InvalidArgument(
+            f"interface name {name!r}: want a letter and up to {IFNAME_MAX - 1} more letters, "
+            "digits, or one of _ . -")

@@ -1,0 +1,45 @@
+"""Owns the meaning of a network's driver options (`docker network create -o key=value`).
+
+It must not know how options arrive; what it returns is checked and complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from driver.errors import InvalidArgument
+
+PREFIX = "slim."  # ours: an option that starts so and is not known is a mistake
+MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers have for it
+KNOWN = (MTU,)
+
+MTU_MIN = 576  # bytes; every IPv4 host must accept that much (RFC 791)
+MTU6_MIN = 1280  # bytes; IPv6 does not work below (RFC 8200)
+MTU_MAX = 65535  # bytes; the largest IP packet
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What the user chose for a network."""
+
+    mtu: int = 0  # bytes, of the containers' interfaces; 0: that of the underlay
+
+
+def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
+    """Check the options that are ours; ignore others (daemon defaults come along with them).
+
+    `v6`: the network has an IPv6 subnet, so a higher minimum MTU.
+    Errors: InvalidArgument naming the option and the known ones.
+    """
+    for key in options:
+        if key.startswith(PREFIX) and key not in KNOWN:
+            raise InvalidArgument(f"unknown network option {key!r}; known: {', '.join(KNOWN)}")
+    mtu = options.get(MTU, "")
+    if not mtu:
+        return NetworkOptions()
+    low = MTU6_MIN if v6 else MTU_MIN
+    if not (mtu.isascii() and mtu.isdigit() and len(mtu) <= 5 and low <= int(mtu) <= MTU_MAX):
+        raise InvalidArgument(
+            f"network option {MTU}={mtu!r}: want a number of bytes from {low} to {MTU_MAX}")
+    return NetworkOptions(mtu=int(mtu))

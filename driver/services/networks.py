@@ -1,0 +1,106 @@
+"""Owns what happens when a Docker network is made or removed on this host.
+
+It must not know the wire's JSON, etcd's keys, or how endpoints are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from driver.model import EndpointId, Network, NetworkId, NetworkKey
+from driver.services import network_options
+from driver.services.locks import KeyedLocks
+from driver.services.ports import Directory, DirectoryListener, Endpoints, Networks
+from driver.services.undo import Step, Undo, run_all
+
+ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subnet of a network as dockerd got it from the network's IPAM driver."""
+
+    address_space: str
+    subnet: IPv4Network | IPv6Network
+
+
+def network_key(network_id: NetworkId, pools: Sequence[Pool],
+                address_spaces: Collection[str] = ADDRESS_SPACES) -> NetworkKey:
+    """Name the virtual network: its first pool if our IPAM gave it, else Docker's id.
+
+    Outside swarm each host's dockerd invents a network id of its own; a pool of our IPAM is
+    the one thing that the hosts of one network have in common.
+    """
+    for pool in pools:
+        if pool.address_space in address_spaces:
+            return NetworkKey(f"pool:{pool.subnet}")
+    return NetworkKey(f"id:{network_id}")
+
+
+class NetworkService:
+    """Create and delete: inverse of each other, and the same when asked twice."""
+
+    def __init__(self, networks: Networks, endpoints: Endpoints, directory: Directory,
+                 listener: DirectoryListener,
+                 delete_endpoint: Callable[[NetworkId, EndpointId], None]) -> None:
+        self._networks = networks
+        self._endpoints = endpoints
+        self._directory = directory
+        self._listener = listener
+        self._delete_endpoint = delete_endpoint
+        self._locks = KeyedLocks()
+
+    def check(self, pools: Sequence[Pool], options: Mapping[str, str]) -> None:
+        """Refuse options that `create_network` would refuse (a swarm manager asks first)."""
+        network_options.parse(options, v6=_has_v6(pools))
+
+    def create_network(self, network_id: NetworkId, pools: Sequence[Pool],
+                       options: Mapping[str, str], *, internal: bool) -> Network:
+        """Make the network known here and follow its directory.
+
+        `pools`: IPv4 first, then IPv6.  `options`: the user's, values as typed.
+        Errors: InvalidArgument (options), Conflict (the id exists with other values),
+        Exhausted, StoreUnavailable; after an error nothing new is left.
+        """
+        chosen = network_options.parse(options, v6=_has_v6(pools))
+        # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
+        subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
+        with self._locks.hold(network_id), Undo() as undo:
+            existed = self._networks.get(network_id) is not None
+            network = self._networks.create(network_id, network_key(network_id, pools),
+                                            subnets=subnets, internal=internal, mtu=chosen.mtu)
+            if not existed:
+                undo.push("delete the network", lambda: self._networks.delete(network_id))
+            self._directory.follow(network.vni, self._listener)
+            return network
+
+    def delete_network(self, network_id: NetworkId) -> None:
+        """Forget the network, its endpoints included.  Unknown: nothing to do.
+
+        dockerd cannot be refused here and never asks again: every step is tried.
+        """
+        with self._locks.hold(network_id):
+            network = self._networks.get(network_id)
+            if network is None:
+                return
+            steps: list[Step] = [
+                (f"delete endpoint {endpoint.id[:12]}", self._deletion(network_id, endpoint.id))
+                for endpoint in self._endpoints.list() if endpoint.network_id == network_id]
+            steps.append(("unfollow the network", lambda: self._unfollow(network)))
+            steps.append(("delete the network", lambda: self._networks.delete(network_id)))
+            run_all(steps)
+
+    def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
+        return lambda: self._delete_endpoint(network_id, endpoint_id)
+
+    def _unfollow(self, network: Network) -> None:
+        # Two Docker networks of one host can be one virtual network: they share its VNI.
+        if not any(other.vni == network.vni and other.id != network.id
+                   for other in self._networks.list()):
+            self._directory.unfollow(network.vni)
+
+
+def _has_v6(pools: Sequence[Pool]) -> bool:
+    return any(pool.subnet.version == 6 for pool in pools)
