@@ -1,0 +1,98 @@
+"""Owns the routes of slim inside one sandbox: the host path's two, and the overlay's MTU.
+
+It must not know rules (see rules) nor how the namespace is entered (see sandbox).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any, Final
+
+from driver.link.names import HOST_PATH_TABLE, ROUTE_PROTOCOL
+from driver.link.netlink import Route, dump, step
+from driver.model import Endpoint
+from driver.services.ports import Interface
+
+_TABLE_MAIN: Final = 254
+_TABLE_LOCAL: Final = 255
+_SCOPE_LINK: Final = 253
+_SCOPE_HOST: Final = 254
+_TYPE_LOCAL: Final = 2  # RTN_LOCAL
+_LOOPBACK: Final = 1  # ifindex of lo in every namespace
+_ABSENT: Final = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
+
+
+def shrink_connected(route: Route, endpoint: Endpoint, interface: Interface, mtu: int) -> None:
+    """Give the endpoint's subnets the overlay's MTU (bytes) on this interface.
+
+    The kernel's connected routes keep all else: protocol, scope, source, metric.
+    """
+    for address, family in ((endpoint.address, socket.AF_INET),
+                            (endpoint.address6, socket.AF_INET6)):
+        if address is None:
+            continue
+        for found in dump(route, "get_routes", family=family):
+            if _is_connected(found, address.network, interface):
+                _replace_with_mtu(route, found, interface, mtu)
+
+
+def install_host_path(route: Route, interface: Interface, underlay: IPv4Address) -> None:
+    """Route host connections over `interface`, in place of another one or another underlay."""
+    stale = [found for found in _ours(route)
+             if found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") != str(underlay)]
+    with step(f"local {underlay} dev lo"):
+        route.route("replace", family=socket.AF_INET, dst=str(underlay), dst_len=32,
+                    table=_TABLE_LOCAL, type=_TYPE_LOCAL, scope=_SCOPE_HOST, oif=_LOOPBACK,
+                    proto=ROUTE_PROTOCOL)
+    with step(f"host path route over {interface.name}"):
+        route.route("replace", family=socket.AF_INET, dst_len=0, table=HOST_PATH_TABLE,
+                    oif=interface.ifindex, prefsrc=str(underlay), scope=_SCOPE_LINK,
+                    proto=ROUTE_PROTOCOL)
+    for found in stale:
+        _delete(route, found)
+
+
+def remove_host_path(route: Route) -> None:
+    """Take away what install_host_path added, whatever the underlay was."""
+    for found in _ours(route):
+        _delete(route, found)
+
+
+def _ours(route: Route) -> list[Any]:
+    return [found for found in dump(route, "get_routes", family=socket.AF_INET)
+            if found["proto"] == ROUTE_PROTOCOL
+            and _table(found) in (_TABLE_LOCAL, HOST_PATH_TABLE)]
+
+
+def _table(found: Any) -> int:
+    return int(found.get_attr("RTA_TABLE") or found["table"])
+
+
+def _is_connected(found: Any, subnet: IPv4Network | IPv6Network, interface: Interface) -> bool:
+    return (found["dst_len"] == subnet.prefixlen
+            and found.get_attr("RTA_DST") == str(subnet.network_address)
+            and found.get_attr("RTA_OIF") == interface.ifindex
+            and found.get_attr("RTA_GATEWAY") is None
+            and _table(found) == _TABLE_MAIN)
+
+
+def _replace_with_mtu(route: Route, found: Any, interface: Interface, mtu: int) -> None:
+    metrics = found.get_attr("RTA_METRICS")
+    if metrics is not None and metrics.get_attr("RTAX_MTU") == mtu:
+        return
+    kept = {"prefsrc": found.get_attr("RTA_PREFSRC"), "priority": found.get_attr("RTA_PRIORITY")}
+    with step(f"mtu {mtu} on the connected route of {interface.name}"):
+        route.route("replace", family=found["family"], dst=found.get_attr("RTA_DST"),
+                    dst_len=found["dst_len"], table=_TABLE_MAIN, oif=interface.ifindex,
+                    proto=found["proto"], scope=found["scope"], type=found["type"],
+                    metrics={"mtu": mtu},
+                    **{name: value for name, value in kept.items() if value is not None})
+
+
+def _delete(route: Route, found: Any) -> None:
+    with step(f"remove a route of table {_table(found)}", ignore=_ABSENT):
+        route.route("del", family=socket.AF_INET, dst=found.get_attr("RTA_DST"),
+                    dst_len=found["dst_len"], table=_table(found), type=found["type"],
+                    scope=found["scope"], oif=found.get_attr("RTA_OIF"), proto=found["proto"])

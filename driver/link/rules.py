@@ -1,0 +1,132 @@
+"""Owns the policy routing rules of the host path inside one sandbox, as values and in the kernel.
+
+It must not know interfaces or routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from driver.link.names import (
+    HOST_PATH_MARK,
+    HOST_PATH_MARK_MASK,
+    HOST_PATH_TABLE,
+    ROUTE_PROTOCOL,
+    RULE_FROM_UNDERLAY,
+    RULE_LOCAL,
+    RULE_MARK,
+    RULE_TO_UNDERLAY,
+)
+from driver.link.netlink import Route, dump, step
+
+_TABLE_MAIN: Final = 254
+_TABLE_LOCAL: Final = 255
+_PROTOCOL_KERNEL: Final = 2  # RTPROT_KERNEL
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One IPv4 rule "lookup table"; None: the rule does not look at that."""
+
+    priority: int
+    table: int
+    source: IPv4Address | None = None
+    destination: IPv4Address | None = None
+    mark: int | None = None
+    input_interface: str | None = None
+    protocol: int = ROUTE_PROTOCOL
+
+
+KERNELS_LOCAL: Final = Rule(0, _TABLE_LOCAL, protocol=_PROTOCOL_KERNEL)
+
+
+def wanted(underlay: IPv4Address) -> tuple[Rule, ...]:
+    """The rules of a sandbox with the host path, in the order in which they may appear.
+
+    The local table's rule comes first: it must be there before the kernel's own goes.
+    """
+    return (
+        Rule(RULE_LOCAL, _TABLE_LOCAL),
+        Rule(RULE_TO_UNDERLAY, _TABLE_MAIN, destination=underlay, input_interface="lo"),
+        Rule(RULE_MARK, HOST_PATH_TABLE, mark=HOST_PATH_MARK, input_interface="lo"),
+        Rule(RULE_FROM_UNDERLAY, HOST_PATH_TABLE, source=underlay, input_interface="lo"),
+    )
+
+
+def install(route: Route, underlay: IPv4Address) -> None:
+    """Make the sandbox's rules what `wanted` says, and move the local table's rule."""
+    present = _ours(route)
+    goal = wanted(underlay)
+    for rule in goal:
+        if rule not in present:
+            _add(route, rule)
+    for rule in present:
+        if rule not in goal and rule != KERNELS_LOCAL:  # of an underlay address of before
+            _delete(route, rule)
+    if KERNELS_LOCAL in present:
+        _delete(route, KERNELS_LOCAL)
+
+
+def remove(route: Route) -> None:
+    """Put the kernel's rule back and take all of ours away."""
+    present = _ours(route)
+    if not present or present == {KERNELS_LOCAL}:
+        return
+    if KERNELS_LOCAL not in present:
+        _add(route, KERNELS_LOCAL)
+    for rule in present - {KERNELS_LOCAL}:
+        _delete(route, rule)
+
+
+def _ours(route: Route) -> set[Rule]:
+    found = (_decode(message) for message in dump(route, "get_rules", family=socket.AF_INET))
+    return {rule for rule in found
+            if rule.protocol == ROUTE_PROTOCOL or rule == KERNELS_LOCAL}
+
+
+def _decode(message: Any) -> Rule:
+    source = message.get_attr("FRA_SRC")
+    destination = message.get_attr("FRA_DST")
+    return Rule(
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE") or message["table"],
+        source=IPv4Address(source) if source else None,
+        destination=IPv4Address(destination) if destination else None,
+        mark=message.get_attr("FRA_FWMARK"),
+        input_interface=message.get_attr("FRA_IIFNAME"),
+        protocol=message.get_attr("FRA_PROTOCOL") or 0,
+    )
+
+
+def _add(route: Route, rule: Rule) -> None:
+    with step(f"add {_text(rule)}", ignore=(errno.EEXIST,)):
+        route.rule("add", **_arguments(rule))
+
+
+def _delete(route: Route, rule: Rule) -> None:
+    with step(f"delete {_text(rule)}", ignore=(errno.ENOENT,)):
+        route.rule("del", **_arguments(rule))
+
+
+def _arguments(rule: Rule) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": socket.AF_INET, "priority": rule.priority, "table": rule.table,
+        "action": "FR_ACT_TO_TBL", "protocol": rule.protocol,
+    }
+    if rule.source is not None:
+        arguments |= {"src": str(rule.source), "src_len": 32}
+    if rule.destination is not None:
+        arguments |= {"dst": str(rule.destination), "dst_len": 32}
+    if rule.mark is not None:
+        arguments |= {"fwmark": rule.mark, "fwmask": HOST_PATH_MARK_MASK}
+    if rule.input_interface is not None:
+        arguments |= {"iifname": rule.input_interface}
+    return arguments
+
+
+def _text(rule: Rule) -> str:
+    return f"rule {rule.priority} (lookup {rule.table})"

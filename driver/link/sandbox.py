@@ -1,0 +1,90 @@
+"""Owns what slim adds inside containers' network namespaces (services.ports.Sandboxes).
+
+It must not know the maps, nor when to act: dockerd has moved, renamed and addressed the
+interface before set_up is called.  Every visit is a thread of its own (netns.run_in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from driver.errors import LinkError
+from driver.link import filters, routes, rules
+from driver.link import netns as namespaces
+from driver.link.names import SANDBOX_FILTER_NAME
+from driver.link.netlink import Route, dump, open_route
+from driver.model import Endpoint
+from driver.services.ports import Interface, Veth
+
+
+def same_path(sandbox_key: str) -> str:
+    """Where a sandbox key is found by a driver that sees the host's own file system."""
+    return sandbox_key
+
+
+class KernelSandboxes:
+    """Sets namespaces up and tears them down.  Safe in any thread."""
+
+    def __init__(self, *, ingress_program_fd: int | None = None,
+                 path_of: Callable[[str], str] = same_path) -> None:
+        """Use a program (sched_cls) for every sandbox's ingress, None: no filter is attached.
+
+        path_of: turns SandboxKey, a path of the host, into the path this process sees.
+        """
+        self.ingress_program_fd = ingress_program_fd
+        self._path_of = path_of
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        """See ports.Sandboxes."""
+        return namespaces.cookie_of(self._path_of(sandbox_key))
+
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
+               overlay_mtu: int, primary: bool) -> None:
+        """See ports.Sandboxes.  overlay_mtu in bytes.
+
+        Errors: NamespaceAbsent; LinkError naming the step, also when the interface is not
+        inside, or lo or the interface is down.
+        """
+        path = self._path_of(sandbox_key)
+
+        def inside() -> None:
+            with open_route() as route:
+                interface = _find_interface(route, endpoint, veth)
+                routes.shrink_connected(route, endpoint, interface, overlay_mtu)
+                if self.ingress_program_fd is not None:
+                    filters.attach_with(route, interface.ifindex, self.ingress_program_fd,
+                                        SANDBOX_FILTER_NAME)
+                if primary:
+                    routes.install_host_path(route, interface, underlay)
+                    rules.install(route, underlay)
+
+        namespaces.run_in(path, inside, refuse_own=True)
+
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:  # noqa: ARG002
+        """See ports.Sandboxes.  A namespace that is gone took everything with it."""
+
+        def inside() -> None:
+            with open_route() as route:
+                rules.remove(route)
+                routes.remove_host_path(route)
+
+        try:
+            namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
+        except namespaces.NamespaceAbsent:
+            return
+
+
+def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> Interface:
+    """The other end of `veth`, whatever dockerd calls it now."""
+    mac = endpoint.mac.hex(":")
+    # IFLA_LINK is the peer's ifindex in *its* namespace: another pair, whose peer is in a
+    # third namespace, may show the same number.  The MAC (which a user may have changed)
+    # decides among several.
+    peers = [link for link in dump(route, "get_links", kind="veth")
+             if link.get_attr("IFLA_LINK") == veth.host_ifindex]
+    peers.sort(key=lambda link: link.get_attr("IFLA_ADDRESS") != mac)
+    if not peers:
+        raise LinkError(f"sandbox of {endpoint.id[:12]}: the other end of {veth.host_name} "
+                        "is not inside")
+    return Interface(int(peers[0]["index"]), str(peers[0].get_attr("IFLA_IFNAME")))

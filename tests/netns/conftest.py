@@ -1,0 +1,5 @@
+"""Fixtures for tests in real network namespaces."""
+
+from tests.support.netns import make_netns
+
+__all__ = ["make_netns"]
