@@ -1,0 +1,167 @@
+"""Owns what the store needs from etcd, as a Protocol: the adapter and the tests' fake implement it.
+
+It must not know which keys there are, nor what the values mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from driver.errors import SlimError, StoreUnavailable
+
+
+class WatchLost(SlimError):
+    """The watch ended (connection, compaction, silence): list again, then watch again."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """A commit was sent and not answered: it may or may not have happened, or happen yet."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key with its value; `mod_revision` is that of its last change, never 0."""
+
+    key: str
+    value: bytes
+    mod_revision: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Entries in the order of their keys, all as of one `revision` of the whole store."""
+
+    entries: tuple[Entry, ...]
+    revision: int
+    more: bool = False  # the limit cut it off
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Holds if the key was last changed at `mod_revision`; 0: if the key is absent."""
+
+    key: str
+    mod_revision: int
+
+
+@dataclass(frozen=True)
+class Holds:
+    """Holds if the key exists with exactly this value."""
+
+    key: str
+    value: bytes
+
+
+Compare = Unchanged | Holds
+
+
+@dataclass(frozen=True)
+class Put:
+    """Write a value; with a lease the key goes when the lease does."""
+
+    key: str
+    value: bytes
+    lease_id: int = 0
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove one key; an absent one is fine."""
+
+    key: str
+
+
+Op = Put | Delete
+
+
+@dataclass(frozen=True)
+class Change:
+    """One event of a watch; `value` None: the key was removed."""
+
+    key: str
+    value: bytes | None
+    mod_revision: int
+
+
+class Watch(Protocol):
+    """A running watch.  Used by one thread; `close` may come from any."""
+
+    def next(self) -> Sequence[Change] | None:
+        """Block for the next changes, in order; None after `close`.  Error: WatchLost."""
+
+    def close(self) -> None: ...
+
+
+class Lease(Protocol):
+    """A granted lease; keys put under it vanish when it is not kept alive for its TTL."""
+
+    @property
+    def id(self) -> int: ...
+
+    def keep_alive(self) -> bool:
+        """Start the TTL anew; False if the lease is gone.  Error: StoreUnavailable."""
+
+    def revoke(self) -> None:
+        """End the lease and its keys; a lease that is gone is fine."""
+
+
+class KeyValue(Protocol):
+    """etcd, as far as it is used.  Every call raises StoreUnavailable within its deadline."""
+
+    def get(self, key: str) -> Entry | None: ...
+
+    def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
+              keys_only: bool = False) -> Listing:
+        """Keys under `prefix`, from `start` on (included), before `stop` if given.
+
+        `start` and `stop` are whole keys.  `limit` 0: all of them.
+        """
+
+    def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
+        """Return how many keys `range` would list."""
+
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+        """Do all of `ops` if all of `compares` hold; return whether they did.
+
+        At most 128 operations.  Errors: OutcomeUnknown (sent, not answered),
+        StoreUnavailable (certainly not done).
+        """
+
+    def watch(self, prefix: str, from_revision: int) -> Watch:
+        """Follow the changes under `prefix` from `from_revision` on (included)."""
+
+    def lease(self, ttl_s: int) -> Lease: ...
+
+
+def prefix_end(prefix: str) -> bytes:
+    """Return the first key after all keys with `prefix` (which must not be empty)."""
+    # Keys are ASCII (keys.py quotes the rest), so the last byte can always be raised.
+    raw = prefix.encode()
+    return raw[:-1] + bytes((raw[-1] + 1,))
+
+
+def commit_checked(kv: KeyValue, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    """Commit; if the outcome is unknown, read back and compare.
+
+    It is told apart by the first operation, a put whose value nobody else would write (the
+    records carry a random `write` id) or a delete.  Errors: OutcomeUnknown if the effect is
+    not there now (it might still come: a second try is the caller's to judge),
+    StoreUnavailable.
+    """
+    try:
+        return kv.commit(compares, ops)
+    except OutcomeUnknown as unknown:
+        first = ops[0]
+        try:
+            found = kv.get(first.key)
+        except StoreUnavailable:
+            raise unknown from None
+        if isinstance(first, Put):
+            done = found is not None and found.value == first.value
+        else:
+            done = found is None
+        if not done:
+            raise
+        return True

@@ -1,0 +1,41 @@
+"""A key-value store for the contract tests: the fake, and a real etcd shared by all tests.
+
+Each test starts with an empty store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driver.store.client import EtcdKeyValue
+from driver.store.kv import Delete
+from tests.support.etcd import Etcd
+from tests.support.fake_kv import FakeKeyValue
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with Etcd(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_etcd(tmp_path: Path) -> Iterator[Etcd]:
+    """For tests that stop, freeze or compact it."""
+    with Etcd(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=["fake", "etcd"])
+def kv(request: pytest.FixtureRequest) -> Iterator[FakeKeyValue | EtcdKeyValue]:
+    if request.param == "fake":
+        yield FakeKeyValue()
+        return
+    server: Etcd = request.getfixturevalue("etcd")
+    with EtcdKeyValue(server.settings()) as client:
+        yield client
+        for entry in client.range("/", keys_only=True).entries:
+            client.commit([], [Delete(entry.key)])

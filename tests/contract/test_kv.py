@@ -1,0 +1,268 @@
+"""What driver.store.kv.KeyValue promises, held against the fake and against a real etcd."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from driver.errors import StoreUnavailable
+from driver.store.client import EtcdKeyValue, EtcdSettings
+from driver.store.kv import Change, Delete, Holds, Put, Unchanged, Watch, WatchLost
+from tests.support.etcd import Etcd, free_port
+from tests.support.fake_kv import FakeKeyValue
+from tests.support.wait import wait_until
+
+Kv = FakeKeyValue | EtcdKeyValue
+
+
+def put(kv: Kv, key: str, value: bytes = b"v") -> None:
+    assert kv.commit([], [Put(key, value)])
+
+
+def test_absent_key(kv: Kv) -> None:
+    assert kv.get("/a/none") is None
+    assert kv.range("/a/").entries == ()
+    assert kv.count("/a/") == 0
+
+
+def test_put_get_delete(kv: Kv) -> None:
+    put(kv, "/a/1", b"\x00\xff")
+    entry = kv.get("/a/1")
+    assert entry is not None
+    assert (entry.key, entry.value) == ("/a/1", b"\x00\xff")
+    assert entry.mod_revision > 0
+    assert kv.commit([], [Delete("/a/1"), Delete("/a/never")])
+    assert kv.get("/a/1") is None
+
+
+def test_range_is_of_the_prefix_in_key_order(kv: Kv) -> None:
+    for key in ("/a/2", "/a/10", "/a/1", "/a0", "/b/1", "/a"):
+        put(kv, key)
+    listing = kv.range("/a/")
+    assert [e.key for e in listing.entries] == ["/a/1", "/a/10", "/a/2"]
+    assert not listing.more
+    assert listing.revision >= max(e.mod_revision for e in listing.entries)
+    assert [e.key for e in kv.range("/a/", start="/a/10").entries] == ["/a/10", "/a/2"]
+    assert [e.key for e in kv.range("/a/", stop="/a/2").entries] == ["/a/1", "/a/10"]
+    assert kv.count("/a/", start="/a/10", stop="/a/2") == 1
+
+
+def test_range_limit_and_keys_only(kv: Kv) -> None:
+    for n in range(5):
+        put(kv, f"/a/{n}", b"value")
+    listing = kv.range("/a/", limit=2, keys_only=True)
+    assert [(e.key, e.value) for e in listing.entries] == [("/a/0", b""), ("/a/1", b"")]
+    assert listing.more
+    assert not kv.range("/a/", limit=5).more
+
+
+def test_long_range_is_complete(kv: Kv) -> None:
+    for base in range(0, 2100, 100):
+        assert kv.commit([], [Put(f"/a/{base + n:05}", b"x") for n in range(100)])
+    assert [e.key for e in kv.range("/a/").entries] == [f"/a/{n:05}" for n in range(2100)]
+    assert kv.count("/a/") == 2100
+    assert len(kv.range("/a/", limit=1500).entries) == 1500
+
+
+def test_commit_compares(kv: Kv) -> None:
+    assert kv.commit([Unchanged("/a/1", 0)], [Put("/a/1", b"one")])
+    assert not kv.commit([Unchanged("/a/1", 0)], [Put("/a/1", b"two")])
+    entry = kv.get("/a/1")
+    assert entry is not None
+    assert entry.value == b"one"
+    assert kv.commit([Unchanged("/a/1", entry.mod_revision)], [Put("/a/1", b"two")])
+    assert not kv.commit([Unchanged("/a/1", entry.mod_revision)], [Put("/a/1", b"three")])
+    assert kv.commit([Holds("/a/1", b"two")], [Put("/a/1", b"four")])
+    assert not kv.commit([Holds("/a/1", b"two")], [Delete("/a/1")])
+    assert not kv.commit([Holds("/a/none", b"")], [Delete("/a/1")])
+
+
+def test_commit_is_all_or_nothing(kv: Kv) -> None:
+    put(kv, "/a/taken")
+    assert not kv.commit([Unchanged("/a/free", 0), Unchanged("/a/taken", 0)],
+                         [Put("/a/free", b""), Delete("/a/taken")])
+    assert [e.key for e in kv.range("/a/").entries] == ["/a/taken"]
+
+
+def test_one_revision_for_a_commit(kv: Kv) -> None:
+    assert kv.commit([], [Put("/a/1", b""), Put("/a/2", b"")])
+    first, second = kv.range("/a/").entries
+    assert first.mod_revision == second.mod_revision
+
+
+def test_only_one_of_many_creates_a_key(kv: Kv) -> None:
+    won: list[int] = []
+
+    def create(n: int) -> None:
+        if kv.commit([Unchanged("/a/x", 0)], [Put("/a/x", str(n).encode())]):
+            won.append(n)
+
+    threads = [threading.Thread(target=create, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    entry = kv.get("/a/x")
+    assert entry is not None
+    assert [entry.value] == [str(n).encode() for n in won]
+
+
+class Follower:
+    """A thread that collects a watch's changes until it ends."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.changes: list[Change] = []
+        self.lost: WatchLost | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            while (changes := self.watch.next()) is not None:
+                self.changes.extend(changes)
+        except WatchLost as lost:
+            self.lost = lost
+
+    def seen(self) -> list[tuple[str, bytes | None]]:
+        return [(change.key, change.value) for change in self.changes]
+
+    def ended(self) -> bool:
+        self.watch.close()
+        self.thread.join(10)
+        return not self.thread.is_alive()
+
+
+def test_watch_from_a_listing_misses_nothing_and_repeats_nothing(kv: Kv) -> None:
+    put(kv, "/a/1", b"old")
+    listing = kv.range("/a/")
+    put(kv, "/a/1", b"between")
+    follower = Follower(kv.watch("/a/", listing.revision + 1))
+    put(kv, "/b/other")
+    put(kv, "/a/2", b"later")
+    assert kv.commit([], [Delete("/a/1")])
+    expected = [("/a/1", b"between"), ("/a/2", b"later"), ("/a/1", None)]
+    wait_until(lambda: len(follower.changes) >= 3, 5, "three changes")
+    assert follower.seen() == expected
+    assert [c.mod_revision for c in follower.changes] == sorted(
+        c.mod_revision for c in follower.changes)
+    assert follower.ended()
+    assert follower.lost is None
+
+
+def test_watch_gives_the_changes_of_a_commit_together(kv: Kv) -> None:
+    watch = kv.watch("/a/", kv.range("/a/").revision + 1)
+    assert kv.commit([], [Put("/a/1", b""), Put("/a/2", b"")])
+    changes = watch.next()
+    watch.close()
+    assert changes is not None
+    assert {change.key for change in changes} == {"/a/1", "/a/2"}
+
+
+def test_closing_ends_a_silent_watch(kv: Kv) -> None:
+    assert Follower(kv.watch("/a/", kv.range("/a/").revision + 1)).ended()
+
+
+def test_watch_of_a_compacted_revision_is_lost(kv: Kv) -> None:
+    start = kv.range("/a/").revision
+    for n in range(5):
+        put(kv, "/a/1", str(n).encode())
+    kv.compact(kv.range("/a/").revision)
+    follower = Follower(kv.watch("/a/", start + 1))
+    wait_until(lambda: follower.lost, 5, "the watch is lost")
+
+
+def test_lease_kept_alive_then_left_to_expire(kv: Kv) -> None:
+    lease = kv.lease(2)
+    assert kv.commit([], [Put("/a/live", b"", lease.id), Put("/a/stays", b"")])
+    follower = Follower(kv.watch("/a/", kv.range("/a/").revision + 1))
+    assert lease.keep_alive()
+    assert kv.get("/a/live") is not None
+    wait_until(lambda: follower.seen() == [("/a/live", None)], 20, "the key goes")
+    assert kv.get("/a/stays") is not None
+    assert not lease.keep_alive()
+    assert follower.ended()
+
+
+def test_lease_revoked(kv: Kv) -> None:
+    lease = kv.lease(60)
+    assert kv.commit([], [Put("/a/live", b"", lease.id)])
+    lease.revoke()
+    assert kv.get("/a/live") is None
+    lease.revoke()
+
+
+# The real one only: faults that the fake cannot have.
+
+def each_call(kv: EtcdKeyValue) -> list[Callable[[], object]]:
+    return [lambda: kv.get("/a/1"), lambda: kv.range("/a/"), lambda: kv.count("/a/"),
+            lambda: kv.commit([], [Put("/a/1", b"")]), lambda: kv.watch("/a/", 1),
+            lambda: kv.lease(10)]
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_every_call_fails_in_time_and_works_again(own_etcd: Etcd, fault: str) -> None:
+    with EtcdKeyValue(own_etcd.settings(), call_s=0.5) as kv:
+        put(kv, "/a/1")
+        if fault == "stopped":
+            own_etcd.stop()
+        else:
+            own_etcd.freeze()
+        for call in each_call(kv):
+            with pytest.raises(StoreUnavailable, match="etcd"):
+                call()
+        if fault == "stopped":
+            own_etcd.start()
+        else:
+            own_etcd.thaw()
+        wait_until(lambda: _works(kv), 10, "the client works again")
+        entry = kv.get("/a/1")
+        assert entry is not None
+
+
+def _works(kv: EtcdKeyValue) -> bool:
+    try:
+        return kv.commit([], [Put("/a/2", b"")])
+    except StoreUnavailable:
+        return False
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_watch_is_lost_not_silent(own_etcd: Etcd, fault: str) -> None:
+    with EtcdKeyValue(own_etcd.settings()) as kv:
+        follower = Follower(kv.watch("/a/", 1))
+        if fault == "stopped":
+            own_etcd.stop()
+        else:
+            own_etcd.freeze()
+        wait_until(lambda: follower.lost, 30, "the watch is lost")
+
+
+def test_watch_survives_silence(own_etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driver.store.watch.PROBE_S", 0.1)
+    with EtcdKeyValue(own_etcd.settings()) as kv:
+        watch = kv.watch("/a/", 1)
+        probes: list[int] = []
+        probe = watch._probe  # type: ignore[attr-defined]
+        monkeypatch.setattr(watch, "_probe", lambda: (probes.append(1), probe()))
+        follower = Follower(watch)
+        wait_until(lambda: len(probes) >= 5, 20, "several probes")
+        put(kv, "/a/1", b"after the silence")
+        wait_until(lambda: follower.changes, 5, "the change")
+        assert follower.seen() == [("/a/1", b"after the silence")]
+        assert follower.ended()
+
+
+def test_second_endpoint_serves_when_the_first_is_dead_or_frozen(
+        own_etcd: Etcd, etcd: Etcd) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with EtcdKeyValue(EtcdSettings(endpoints=(dead, etcd.url))) as kv:
+        put(kv, "/a/failover", b"1")
+        assert kv.get("/a/failover") is not None
+        kv.commit([], [Delete("/a/failover")])
+    own_etcd.freeze()
+    with EtcdKeyValue(EtcdSettings(endpoints=(own_etcd.url, etcd.url))) as kv:
+        put(kv, "/a/failover", b"2")
+        kv.commit([], [Delete("/a/failover")])

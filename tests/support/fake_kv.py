@@ -1,0 +1,241 @@
+"""An etcd in memory: driver.store.kv.KeyValue for tests, and a wrapper that injects faults.
+
+tests/contract/test_kv.py holds it to the behaviour of the real one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from driver.errors import StoreUnavailable
+from driver.store.kv import (
+    Change,
+    Compare,
+    Entry,
+    KeyValue,
+    Lease,
+    Listing,
+    Op,
+    OutcomeUnknown,
+    Put,
+    Unchanged,
+    Watch,
+    WatchLost,
+)
+
+T = TypeVar("T")
+
+
+class FakeStore:
+    """The shared state: several FakeKeyValue can be clients of it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.revision = 1
+        self.compacted = 0
+        self.entries: dict[str, tuple[Entry, int]] = {}  # with the lease's id
+        self.history: list[tuple[int, Change]] = []
+        self.leases: dict[int, tuple[int, float]] = {}  # id -> ttl, end
+        self.lease_ids = itertools.count(1)
+        self.away = False  # nothing answers
+        self.epoch = 0  # raised by `break_watches`
+
+    def break_watches(self) -> None:
+        with self.changed:
+            self.epoch += 1
+            self.changed.notify_all()
+
+    def expire(self) -> None:
+        """Remove the keys of leases that ran out; caller holds the lock."""
+        now_s = time.monotonic()
+        for lease_id in [i for i, (_, end_s) in self.leases.items() if end_s <= now_s]:
+            self.end_lease(lease_id)
+
+    def end_lease(self, lease_id: int) -> None:
+        self.leases.pop(lease_id, None)
+        keys = [key for key, (_, lease) in self.entries.items() if lease == lease_id]
+        if keys:
+            self.revision += 1
+        for key in keys:
+            self.remove(key)
+        self.changed.notify_all()
+
+    def remove(self, key: str) -> None:
+        if self.entries.pop(key, None) is not None:
+            self.history.append((self.revision, Change(key, None, self.revision)))
+
+
+class FakeKeyValue:
+    def __init__(self, store: FakeStore | None = None) -> None:
+        self.store = store or FakeStore()
+
+    def _open(self) -> FakeStore:
+        if self.store.away:
+            raise StoreUnavailable("etcd is away (fake)")
+        self.store.expire()
+        return self.store
+
+    def get(self, key: str) -> Entry | None:
+        with self.store.changed:
+            found = self._open().entries.get(key)
+            return found[0] if found else None
+
+    def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
+              keys_only: bool = False) -> Listing:
+        with self.store.changed:
+            store = self._open()
+            entries = [entry for key, (entry, _) in sorted(store.entries.items())
+                       if key.startswith(prefix) and key >= start and (not stop or key < stop)]
+            more = bool(limit) and len(entries) > limit
+            if limit:
+                entries = entries[:limit]
+            if keys_only:
+                entries = [Entry(e.key, b"", e.mod_revision) for e in entries]
+            return Listing(tuple(entries), store.revision, more)
+
+    def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
+        return len(self.range(prefix, start=start, stop=stop).entries)
+
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+        with self.store.changed:
+            store = self._open()
+            assert len(ops) <= 128, "etcd's --max-txn-ops"
+            assert len({op.key for op in ops}) == len(ops), "etcd refuses a key twice"
+            for compare in compares:
+                found = store.entries.get(compare.key)
+                if isinstance(compare, Unchanged):
+                    if (found[0].mod_revision if found else 0) != compare.mod_revision:
+                        return False
+                elif found is None or found[0].value != compare.value:
+                    return False
+            if any(isinstance(op, Put) or op.key in store.entries for op in ops):
+                store.revision += 1
+            for op in ops:
+                if isinstance(op, Put):
+                    assert not op.lease_id or op.lease_id in store.leases, "no such lease"
+                    store.entries[op.key] = (
+                        Entry(op.key, op.value, store.revision), op.lease_id)
+                    store.history.append(
+                        (store.revision, Change(op.key, op.value, store.revision)))
+                else:
+                    store.remove(op.key)
+            store.changed.notify_all()
+            return True
+
+    def watch(self, prefix: str, from_revision: int) -> Watch:
+        with self.store.changed:
+            return FakeWatch(self._open(), prefix, from_revision)
+
+    def lease(self, ttl_s: int) -> Lease:
+        with self.store.changed:
+            store = self._open()
+            lease_id = next(store.lease_ids)
+            store.leases[lease_id] = (ttl_s, time.monotonic() + ttl_s)
+            return FakeLease(self, lease_id)
+
+    def compact(self, revision: int) -> None:
+        with self.store.changed:
+            store = self._open()
+            store.compacted = revision
+            store.history = [(r, change) for r, change in store.history if r >= revision]
+
+
+class FakeLease:
+    def __init__(self, kv: FakeKeyValue, lease_id: int) -> None:
+        self._kv = kv
+        self.id = lease_id
+
+    def keep_alive(self) -> bool:
+        with self._kv.store.changed:
+            store = self._kv._open()
+            if self.id not in store.leases:
+                return False
+            ttl_s = store.leases[self.id][0]
+            store.leases[self.id] = (ttl_s, time.monotonic() + ttl_s)
+            return True
+
+    def revoke(self) -> None:
+        with self._kv.store.changed:
+            self._kv._open().end_lease(self.id)
+
+
+class FakeWatch:
+    def __init__(self, store: FakeStore, prefix: str, from_revision: int) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._next = from_revision
+        self._epoch = store.epoch
+        self._closed = False
+
+    def next(self) -> Sequence[Change] | None:
+        with self._store.changed:
+            while not self._closed:
+                self._store.expire()
+                if self._epoch != self._store.epoch:
+                    raise WatchLost("broken by the test")
+                if self._next < self._store.compacted:
+                    raise WatchLost("compacted")
+                changes = [change for revision, change in self._store.history
+                           if revision >= self._next and change.key.startswith(self._prefix)]
+                self._next = max(self._next, self._store.revision + 1)
+                if changes:
+                    return changes
+                ends = [end_s for _, end_s in self._store.leases.values()]
+                self._store.changed.wait(
+                    max(0.0, min(ends) - time.monotonic()) + 0.001 if ends else None)
+            return None
+
+    def close(self) -> None:
+        with self._store.changed:
+            self._closed = True
+            self._store.changed.notify_all()
+
+
+class FaultyKeyValue:
+    """Passes calls on, and fails those that `fails(number)` selects.
+
+    It gets the call's number from 1 and says "" (go on), "before" or "after"
+    (the call's effect).
+    """
+
+    def __init__(self, kv: KeyValue, fails: Callable[[int], str]) -> None:
+        self._kv = kv
+        self.fails = fails
+        self.calls = 0
+
+    def get(self, key: str) -> Entry | None:
+        return self._read(lambda: self._kv.get(key))
+
+    def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
+              keys_only: bool = False) -> Listing:
+        return self._read(lambda: self._kv.range(
+            prefix, start=start, stop=stop, limit=limit, keys_only=keys_only))
+
+    def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
+        return self._read(lambda: self._kv.count(prefix, start=start, stop=stop))
+
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+        self.calls += 1
+        when = self.fails(self.calls)
+        if when == "before":
+            raise OutcomeUnknown(f"call {self.calls} failed (injected, no effect)")
+        done = self._kv.commit(compares, ops)
+        if when == "after":
+            raise OutcomeUnknown(f"call {self.calls} failed (injected, after its effect)")
+        return done
+
+    def watch(self, prefix: str, from_revision: int) -> Watch:
+        return self._kv.watch(prefix, from_revision)
+
+    def lease(self, ttl_s: int) -> Lease:
+        return self._read(lambda: self._kv.lease(ttl_s))
+
+    def _read(self, call: Callable[[], T]) -> T:
+        self.calls += 1
+        if self.fails(self.calls):
+            raise StoreUnavailable(f"call {self.calls} failed (injected)")
+        return call()
