@@ -1,0 +1,1 @@
+/* Empty: BCC brings its own copy and includes it first. */

@@ -1,0 +1,218 @@
+/* connect(): swap the virtual destination for the peer's (U, P), once per connection.
+ *
+ * Attached to the cgroup root (BPF_CGROUP_INET4_CONNECT, INET6_CONNECT for IPv4-mapped
+ * destinations).  Any doubt leaves the destination alone: the overlay path carries it.
+ */
+#define CONNECT_ALLOW 1
+#define CONNECT_DENY 0
+#define CLAIM_ATTEMPTS 16
+#define CLAIM_STALE_NS 5000000000ULL      /* a claim whose SYN never left */
+#define TIME_WAIT_NS 60000000000ULL       /* TCP_TIMEWAIT_LEN */
+#define SOL_SOCKET_ 1
+#define SO_REUSEADDR_ 2
+#define SO_MARK_ 36
+
+/* May `mine` take this entry over?  Open flows never; our own TIME_WAIT at once, since the
+ * kernel judges the reuse of its tuple (tcp_twsk_unique: timestamps make it safe). */
+static __always_inline int claim_stale(const struct flow *theirs, const struct flow *mine)
+{
+    u64 age_ns = mine->since_ns - theirs->since_ns;
+    if (theirs->state == FLOW_TIME_WAIT)
+        return theirs->sandbox == mine->sandbox || age_ns > TIME_WAIT_NS;
+    return theirs->state == FLOW_CLAIMED &&
+           (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
+}
+
+static __always_inline int claim(struct flow_key *key, struct flow *mine)
+{
+    if (flows.insert(key, mine) == 0)
+        return 1;
+    struct flow *theirs = flows.lookup(key);
+    if (!theirs || !claim_stale(theirs, mine))
+        return 0;
+    flows.delete(key);
+    return flows.insert(key, mine) == 0; /* two takers: one of them gets EEXIST */
+}
+
+static __always_inline void release_claim(struct flow_key *key, u64 socket)
+{
+    struct flow *flow = flows.lookup(key);
+    if (flow && flow->socket == socket)
+        flows.delete(key);
+}
+
+/* Let `destination` share the local port with other destinations, then bind (U, port). */
+static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be, int mapped)
+{
+    if (mapped) {
+        struct sockaddr_in6 local6 = {};
+        local6.sin6_family = 10; /* AF_INET6 */
+        local6.sin6_port = port_be;
+        local6.sin6_addr.s6_addr32[2] = bpf_htonl(0xffff);
+        local6.sin6_addr.s6_addr32[3] = SLIM_UNDERLAY_BE;
+        return bpf_bind(ctx, (void *)&local6, sizeof(local6));
+    }
+    struct sockaddr_in local = {};
+    local.sin_family = 2; /* AF_INET */
+    local.sin_port = port_be;
+    local.sin_addr.s_addr = SLIM_UNDERLAY_BE;
+    return bpf_bind(ctx, (void *)&local, sizeof(local));
+}
+
+/* Find a source port that nobody on this host uses towards the peer, and bind it. */
+static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow_key *key,
+                                          struct flow *mine, int mapped)
+{
+    int one = 1;
+    u32 start = bpf_get_prandom_u32();
+    bpf_setsockopt(ctx, SOL_SOCKET_, SO_REUSEADDR_, &one, sizeof(one));
+    for (u32 i = 0; i < CLAIM_ATTEMPTS; i++) {
+        u32 port = SLIM_CLIENT_FIRST + (start + i) % SLIM_CLIENT_COUNT;
+        key->local_port_be = bpf_htons(port);
+        if (!claim(key, mine))
+            continue;
+        if (bind_underlay(ctx, key->local_port_be, mapped) == 0)
+            return 1;
+        release_claim(key, mine->socket);
+    }
+    return 0;
+}
+
+/* Copies, so that what follows is verified once and not once per slot. */
+static __always_inline int attachment_to(const struct sandbox *sandbox, u32 dst_be,
+                                         struct attachment *found)
+{
+    for (u32 i = 0; i < SLIM_ATTACHMENTS; i++) {
+        if (i >= sandbox->count)
+            break;
+        if ((dst_be & sandbox->attachments[i].mask_be) == sandbox->attachments[i].subnet_be) {
+            *found = sandbox->attachments[i];
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A socket that an earlier, failed connect() left tied to the host path. */
+static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+                                          u64 socket)
+{
+    struct connection *earlier = connections.sk_storage_get(sk, 0, 0);
+    if (!earlier)
+        return 0;
+    struct flow_key key = earlier->flow;
+    release_claim(&key, socket);
+    if (earlier->marked) {
+        int none = 0;
+        bpf_setsockopt(ctx, SOL_SOCKET_, SO_MARK_, &none, sizeof(none));
+    }
+    connections.sk_storage_delete(sk);
+    return 1;
+}
+
+/* Returns CONNECT_ALLOW or CONNECT_DENY, with *peer filled if the destination is swapped. */
+static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be, int mapped,
+                                          struct location **peer)
+{
+    if (ctx->protocol != IPPROTO_TCP)
+        return CONNECT_ALLOW;
+    u64 cookie = bpf_get_netns_cookie(ctx);
+    struct sandbox *sandbox = sandboxes.lookup(&cookie);
+    struct bpf_sock *sk = ctx->sk;
+    if (!sandbox || !sk)
+        return CONNECT_ALLOW;
+
+    u64 socket = bpf_get_socket_cookie(ctx);
+    u32 source_be = mapped ? sk->src_ip6[3] : sk->src_ip4;
+    u32 source_port = sk->src_port;
+    int earlier = forget_earlier(ctx, sk, socket);
+    int tied = earlier && source_be == SLIM_UNDERLAY_BE;
+
+    struct attachment own = {};
+    if (!attachment_to(sandbox, dst_be, &own) || dst_be == own.addr_be)
+        goto elsewhere;
+    struct address wanted = {.vni = own.vni, .addr_be = dst_be};
+    struct location *location = directory.lookup(&wanted);
+    if (!location) {
+        count(REASON_unknown_peer);
+        goto elsewhere;
+    }
+    if (!location->port_be || !own.port_be) {
+        count(REASON_overlay_only);
+        goto elsewhere;
+    }
+    if ((source_be && !tied) || sk->bound_dev_if) {
+        count(REASON_bound_address);
+        goto elsewhere;
+    }
+
+    struct connection init = {}, *connection;
+    struct flow mine = {.sandbox = cookie, .socket = socket, .since_ns = bpf_ktime_get_ns(),
+                        .ifindex = sandbox->ifindex, .port_be = own.port_be,
+                        .state = FLOW_CLAIMED};
+    struct flow_key key = {.peer_be = location->underlay_be, .peer_port_be = location->port_be,
+                           .local_port_be = bpf_htons(source_port)};
+    if (source_port) {
+        if (!claim(&key, &mine)) {
+            count(REASON_flow_refused);
+            goto elsewhere;
+        }
+        if (!tied) {
+            int mark = SLIM_MARK;
+            if (bpf_setsockopt(ctx, SOL_SOCKET_, SO_MARK_, &mark, sizeof(mark))) {
+                release_claim(&key, socket);
+                count(REASON_flow_refused);
+                goto elsewhere;
+            }
+            init.marked = 1;
+        }
+    } else if (!claim_any_port(ctx, &key, &mine, mapped)) {
+        count(REASON_ports_busy);
+        return CONNECT_ALLOW;
+    }
+
+    init.local_addr_be = own.addr_be;
+    init.peer_addr_be = dst_be;
+    init.peer_port_be = ctx->user_port;
+    init.port_be = own.port_be;
+    init.flow = key;
+    connection = connections.sk_storage_get(sk, &init, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!connection) {
+        release_claim(&key, socket);
+        count(REASON_storage_full);
+        return source_port ? CONNECT_ALLOW : CONNECT_DENY; /* already bound to U: no way back */
+    }
+    *peer = location;
+    count(REASON_connected);
+    return CONNECT_ALLOW;
+
+elsewhere:
+    if (!tied)
+        return CONNECT_ALLOW;
+    count(REASON_reconnect_refused); /* bound to U by us: the overlay would drop it silently */
+    return CONNECT_DENY;
+}
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+    struct location *peer = 0;
+    int verdict = take_host_path(ctx, ctx->user_ip4, 0, &peer);
+    if (peer) {
+        ctx->user_ip4 = peer->underlay_be;
+        ctx->user_port = peer->port_be;
+    }
+    return verdict;
+}
+
+int connect6(struct bpf_sock_addr *ctx)
+{
+    struct location *peer = 0;
+    if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
+        return CONNECT_ALLOW;
+    int verdict = take_host_path(ctx, ctx->user_ip6[3], 1, &peer);
+    if (peer) {
+        ctx->user_ip6[3] = peer->underlay_be;
+        ctx->user_port = peer->port_be;
+    }
+    return verdict;
+}

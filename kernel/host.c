@@ -1,0 +1,130 @@
+/* The host's side of the wire: the veths' host ends and the underlay device (tc ingress). */
+
+/* bcc 0.26 declares bpf_redirect_neigh without its flags. */
+static long (*redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
+
+/* A packet that claims to be the host's: only as part of a connection of this sandbox. */
+static __always_inline int host_path_out(struct __sk_buff *skb, const struct veth *veth)
+{
+    struct headers4 h;
+    if (!headers_tcp4(skb, &h)) {
+        count(REASON_spoofed_source);
+        return TC_ACT_SHOT;
+    }
+    u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
+    int syn = is_syn(h.tcp);
+    struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
+                           .local_port_be = h.tcp->source};
+    struct flow *flow = flows.lookup(&key);
+    if (flow) {
+        if (flow->sandbox != veth->sandbox) {
+            count(REASON_foreign_flow);
+            return TC_ACT_SHOT;
+        }
+    } else {
+        struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
+        if (!answered || answered->sandbox != veth->sandbox || syn) {
+            count(REASON_foreign_flow);
+            return TC_ACT_SHOT;
+        }
+    }
+    if (syn && flow) {
+        struct syn_option option;
+        if (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
+            option.caller_port_be != flow->port_be) {
+            count(REASON_forged_option);
+            return TC_ACT_SHOT;
+        }
+    }
+    if (dst_be != SLIM_UNDERLAY_BE)
+        return redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+
+    struct flow_key there = {.peer_be = SLIM_UNDERLAY_BE, .peer_port_be = key.local_port_be,
+                             .local_port_be = key.peer_port_be};
+    int verdict = deliver(skb, &there, syn, doff);
+    if (verdict == NOT_OURS) {
+        count(REASON_no_endpoint);
+        return TC_ACT_SHOT;
+    }
+    return verdict;
+}
+
+static __always_inline int sent(struct __sk_buff *skb, const struct veth *veth)
+{
+    if (skb->protocol == bpf_htons(ETH_P_IP)) {
+        struct headers4 h;
+        if (!headers_ip4(skb, &h)) {
+            count(REASON_malformed);
+            return TC_ACT_SHOT;
+        }
+        u32 source_be = h.ip->saddr, dst_be = h.ip->daddr;
+        if (source_be == SLIM_UNDERLAY_BE && veth->sandbox)
+            return host_path_out(skb, veth);
+        if (source_be == veth->addr_be && source_be)
+            return overlay4(skb, veth, dst_be);
+        count(REASON_spoofed_source);
+        return TC_ACT_SHOT;
+    }
+    if (skb->protocol == bpf_htons(ETH_P_IPV6))
+        return overlay6(skb, veth);
+    count(REASON_not_ip);
+    return TC_ACT_SHOT;
+}
+
+/* tc ingress of the host's end of a veth: what a container sends. */
+int from_container(struct __sk_buff *skb)
+{
+    u32 ifindex = skb->ifindex;
+    struct veth *veth = veths.lookup(&ifindex);
+    if (!veth) {
+        count(REASON_unknown_veth);
+        return TC_ACT_SHOT;
+    }
+    int verdict = sent(skb, veth);
+    return verdict == FLOOD ? flood(skb, veth->vni, 1) : verdict;
+}
+
+/* An ICMP error (fragmentation needed, unreachable) about a container's connection must
+ * reach its socket.  The inner header is our own packet: source U. */
+static __always_inline int icmp_error(struct __sk_buff *skb)
+{
+    struct {
+        struct iphdr ip;
+        u16 sport_be, dport_be;
+    } inner;
+    struct icmphdr icmp;
+    const u32 at = sizeof(struct ethhdr) + sizeof(struct iphdr);
+    if (bpf_skb_load_bytes(skb, at, &icmp, sizeof(icmp)) ||
+        (icmp.type != ICMP_DEST_UNREACH && icmp.type != ICMP_TIME_EXCEEDED &&
+         icmp.type != ICMP_PARAMETERPROB))
+        return TC_ACT_OK;
+    if (bpf_skb_load_bytes(skb, at + sizeof(icmp), &inner, sizeof(inner)) ||
+        inner.ip.ihl != 5 || inner.ip.protocol != IPPROTO_TCP ||
+        inner.ip.saddr != SLIM_UNDERLAY_BE)
+        return TC_ACT_OK;
+    struct flow_key key = {.peer_be = inner.ip.daddr, .peer_port_be = inner.dport_be,
+                           .local_port_be = inner.sport_be};
+    int verdict = deliver(skb, &key, 0, 0);
+    return verdict == NOT_OURS ? TC_ACT_OK : verdict;
+}
+
+/* tc ingress of the underlay device.  What is not a container's goes on, untouched. */
+int from_wire(struct __sk_buff *skb)
+{
+    struct headers4 h;
+    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
+        h.ip->daddr != SLIM_UNDERLAY_BE || h.ip->ihl != 5)
+        return TC_ACT_OK;
+    if (h.ip->protocol == IPPROTO_ICMP)
+        return icmp_error(skb);
+    if (!headers_tcp4(skb, &h))
+        return TC_ACT_OK;
+    struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,
+                           .local_port_be = h.tcp->dest};
+    int syn = is_syn(h.tcp);
+    u32 doff = h.tcp->doff;
+    if (h.ip->saddr == SLIM_UNDERLAY_BE)
+        return TC_ACT_OK; /* a martian: the host's stack drops it */
+    int verdict = deliver(skb, &key, syn, doff);
+    return verdict == NOT_OURS ? TC_ACT_OK : verdict;
+}

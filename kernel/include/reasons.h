@@ -1,0 +1,50 @@
+/* Why a packet or connection went the way it did: one counter each (per CPU, since the maps
+ * were made).  The user side and docs/operations.md's table are checked against this list.
+ *
+ * R(name, kind, meaning); kinds: path = normal traffic, fallback = a connection that takes
+ * the overlay path instead, drop = a packet thrown away, error = a table was full.
+ */
+#ifndef SLIM_REASONS_H
+#define SLIM_REASONS_H
+
+#define REASONS(R)                                                                            \
+    R(connected, path, "connections made on the host path (client side)")                     \
+    R(accepted, path, "connections accepted on the host path (server side)")                  \
+    R(overlay_local, path, "overlay packets to an endpoint of the same host")                 \
+    R(overlay_sent, path, "overlay packets sent to another host")                             \
+    R(overlay_received, path, "overlay packets received from another host")                   \
+    R(flooded, path, "broadcast or multicast packets replicated to the network")              \
+    R(unknown_peer, fallback, "destination is not in the directory")                          \
+    R(overlay_only, fallback, "destination's host offers no host path for it")                \
+    R(bound_address, fallback, "client socket is bound to an address or a device")            \
+    R(ports_busy, fallback, "no free source port was found in the attempts allowed")          \
+    R(flow_refused, fallback, "client's bound port is in use towards this destination")       \
+    R(storage_full, fallback, "no memory for the socket's storage")                           \
+    R(reconnect_refused, drop, "connect() again, elsewhere, on a socket tied to the host path") \
+    R(option_no_room, drop, "SYN had no room for the option (MD5, long Fast Open cookie)")    \
+    R(unknown_veth, drop, "packet from an interface that is no endpoint's")                   \
+    R(spoofed_source, drop, "source address is not the endpoint's own")                       \
+    R(foreign_flow, drop, "source is the host's address, but no connection of this sandbox")  \
+    R(forged_option, drop, "SYN carries no option, or names another endpoint as caller")      \
+    R(syn_no_option, drop, "SYN to an endpoint port without a valid option")                  \
+    R(syn_unknown_caller, drop, "SYN from a host and port that name no endpoint")             \
+    R(syn_other_network, drop, "SYN from an endpoint of another network")                     \
+    R(no_endpoint, drop, "host-path packet to a local port that nobody owns")                 \
+    R(unknown_destination, drop, "overlay destination is no endpoint of the network")         \
+    R(link_local6, drop, "IPv6 link-local packets: endpoints need no neighbour discovery")     \
+    R(not_ip, drop, "neither IPv4 nor IPv6 (ARP included: endpoints need none)")              \
+    R(malformed, drop, "headers are cut short or make no sense")                              \
+    R(overlay_wrong_host, drop, "overlay packet's inner source does not live on the sender")  \
+    R(overlay_no_endpoint, drop, "overlay packet for no endpoint of this host")               \
+    R(flood_overflow, drop, "network has more receivers than one broadcast can reach")        \
+    R(tunnel_failed, drop, "the kernel refused the tunnel key or the copy")                   \
+    R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
+    R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \
+    R(pending_full, error, "no memory to remember a SYN")                                     \
+    R(flow_table_full, error, "an accepted connection could not be entered into the flow map")
+
+#define R_ENUM(name, kind, meaning) REASON_##name,
+enum reason { REASONS(R_ENUM) REASON_COUNT };
+#undef R_ENUM
+
+#endif

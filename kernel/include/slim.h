@@ -1,0 +1,145 @@
+/* Shared between all programs and, through BCC's generated ctypes, the user side: keys and
+ * values of every map.  Structs and constants only; no map access, no helper calls.
+ *
+ * Byte order: `_be` fields are network order; all others are host order.  Structs have no
+ * hidden padding, since the kernel compares keys byte by byte.
+ */
+#ifndef SLIM_H
+#define SLIM_H
+
+#include <linux/types.h>
+
+#define SLIM_ATTACHMENTS 16   /* slim networks of one container that can use the host path */
+#define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
+
+/* One endpoint's virtual IPv4 address in its network. */
+struct address {
+    __u32 vni;
+    __u32 addr_be;
+};
+
+struct address6 {
+    __u32 vni;
+    __u8 addr[16];
+};
+
+/* Where an endpoint is: its host, and the port that names it there. */
+struct location {
+    __u32 underlay_be;
+    __u16 port_be; /* 0: reachable over the overlay only */
+    __u8 mac[6];
+};
+
+/* (U, P): an endpoint's name on the wire. */
+struct wire_name {
+    __u32 underlay_be;
+    __u16 port_be;
+    __u16 zero;
+};
+
+/* A local endpoint as a destination of the overlay path. */
+struct delivery {
+    __u32 ifindex; /* host's end of its veth */
+    __u8 mac[6];   /* of the container's end */
+    __u16 zero;
+};
+
+/* A local endpoint as a source: what packets from its veth may claim to be. */
+struct veth {
+    __u64 sandbox; /* netns cookie; 0 until the sandbox is finished: no host path yet */
+    __u32 vni;
+    __u32 addr_be; /* 0: no IPv4 address */
+    __u32 broadcast_be; /* of its subnet */
+    __u32 zero;
+    __u8 addr6[16]; /* all zero: no IPv6 address */
+};
+
+/* Owner of an endpoint port of this host. */
+struct port {
+    __u64 sandbox; /* 0: nobody */
+    __u32 vni;
+    __u32 addr_be;
+    __u32 ifindex; /* host's end of the veth that carries the sandbox's host path */
+    __u32 zero;
+};
+
+struct attachment {
+    __u32 vni;
+    __u32 subnet_be;
+    __u32 mask_be;
+    __u32 addr_be;
+    __u16 port_be; /* own P, told to the peer in the SYN */
+    __u16 zero;
+};
+
+struct sandbox {
+    __u32 ifindex; /* host's end of the veth that carries the host path */
+    __u32 count;   /* of attachments in use */
+    struct attachment attachments[SLIM_ATTACHMENTS];
+};
+
+/* A TCP connection of this host's U, without U itself. */
+struct flow_key {
+    __u32 peer_be;      /* peer's U */
+    __u16 peer_port_be;
+    __u16 local_port_be;
+};
+
+enum flow_state {
+    FLOW_CLAIMED = 1, /* connect() chose the tuple; no SYN yet */
+    FLOW_OPEN = 2,
+    FLOW_TIME_WAIT = 3, /* closed by us first: `since_ns` says when */
+};
+
+struct flow {
+    __u64 sandbox;
+    __u64 socket; /* cookie of the owning socket; guards against late releases */
+    __u64 since_ns; /* CLOCK_MONOTONIC at the last change of state */
+    __u32 ifindex; /* host's end of the veth that takes its packets */
+    __u16 port_be; /* P of the endpoint it belongs to: ends with it */
+    __u8 state;
+    __u8 zero;
+};
+
+/* A SYN that was let in and whose connection is not established yet. */
+struct pending {
+    __u64 sandbox;
+    __u32 vni;
+    __u32 addr_be;      /* the endpoint's virtual address */
+    __u32 peer_addr_be; /* the caller's virtual address */
+    __u16 port_be;      /* virtual destination port */
+    __u16 zero;
+    __u32 ifindex;
+    __u32 zero2;
+};
+
+struct listener_key {
+    __u32 vni;
+    __u32 addr_be;
+    __u16 port_be;
+    __u16 zero;
+};
+
+/* Socket storage: what the program on top must see instead of the wire's names. */
+struct connection {
+    __u32 local_addr_be;
+    __u32 peer_addr_be;
+    __u16 local_port_be; /* 0: the socket's own port is the right one */
+    __u16 peer_port_be;
+    __u16 port_be; /* own P */
+    __u16 marked;  /* 1: SO_MARK was set by us */
+    struct flow_key flow;
+    __u32 zero;
+};
+
+struct flood_key {
+    __u32 vni;
+    __u32 index; /* 0, 1, …: the list ends at the first absent one */
+};
+
+struct flood_target {
+    __u32 underlay_be; /* another host; or 0 and … */
+    __u32 ifindex;     /* … a local endpoint's veth */
+};
+
+#endif

@@ -1,0 +1,23 @@
+/* Whom does a SYN to (U, P) mean?  Attached to each container's network namespace.
+ *
+ * Runs wherever the kernel looks a listener up: for a SYN, for one that reuses a tuple in
+ * TIME_WAIT, for the ACK of a SYN cookie.
+ */
+int listener_lookup(struct bpf_sk_lookup *ctx)
+{
+    if (ctx->protocol != IPPROTO_TCP || ctx->local_ip4 != SLIM_UNDERLAY_BE)
+        return SK_PASS;
+    struct flow_key key = {.peer_be = ctx->remote_ip4, .peer_port_be = ctx->remote_port,
+                           .local_port_be = bpf_htons(ctx->local_port)};
+    struct pending *syn = pending.lookup(&key);
+    if (!syn)
+        return SK_PASS;
+    struct listener_key wanted = {.vni = syn->vni, .addr_be = syn->addr_be,
+                                  .port_be = syn->port_be};
+    struct bpf_sock *listener = (void *)listeners.lookup(&wanted);
+    if (!listener)
+        return SK_PASS;
+    bpf_sk_assign((void *)ctx, listener, 0);
+    bpf_sk_release(listener);
+    return SK_PASS;
+}

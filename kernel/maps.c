@@ -1,0 +1,83 @@
+/* Every map, with its writer, readers, lifetime, and what "full" and "absent" mean.
+ *
+ * All are pinned under SLIM_PINS, a folder that names the layout's version, so that they
+ * outlive the driver's process.  All but counters and the connections' own state can be
+ * rebuilt from etcd.  First file of the unit that driver/datapath/load.py puts together: BCC
+ * rewrites map access in the main file only, so headers have none.
+ */
+#include "slim.h"
+#include "reasons.h"
+#include "packet.h"
+#include "option.h"
+#include <linux/pkt_cls.h>
+
+#define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: memory as entries come */
+#define PIN(name) SLIM_PINS "/" name
+
+/* Who may use the host path, by network namespace cookie.
+ * Writer: driver, once the namespace is finished, and last. Readers: connect hooks.
+ * Lifetime: sandbox. Full: driver reports it; sandbox stays on the overlay. Absent: same. */
+BPF_TABLE_PINNED("hash", u64, struct sandbox, sandboxes, 8192, PIN("sandboxes"), NO_PREALLOC);
+
+/* The host's ends of veths. Writer: driver at Join, again when the sandbox is finished.
+ * Reader: from_container. Lifetime: veth. Absent: everything from the interface is dropped. */
+BPF_TABLE_PINNED("hash", u32, struct veth, veths, 16384, PIN("veths"), NO_PREALLOC);
+
+/* Endpoints of this host as destinations. Writer: driver at Join. Readers: overlay programs.
+ * Lifetime: endpoint. Absent: the packet is dropped and counted. */
+BPF_TABLE_PINNED("hash", struct address, struct delivery, endpoints, 16384, PIN("endpoints"),
+                 NO_PREALLOC);
+BPF_TABLE_PINNED("hash", struct address6, struct delivery, endpoints6, 16384, PIN("endpoints6"),
+                 NO_PREALLOC);
+
+/* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox.
+ * Readers: from_wire, from_container. sandbox 0: nobody's; wire traffic is the host's own. */
+BPF_TABLE_PINNED("array", u32, struct port, ports, 65536, PIN("ports"));
+
+/* All endpoints of the networks that this host serves, on any host. Writer: driver, from
+ * etcd. Readers: connect hooks, overlay programs. Full: driver reports it. Absent: connect
+ * falls back to the overlay, the overlay drops ("unknown destination"). */
+BPF_TABLE_PINNED("hash", struct address, struct location, directory, 262144, PIN("directory"),
+                 NO_PREALLOC);
+BPF_TABLE_PINNED("hash", struct address6, struct location, directory6, 262144,
+                 PIN("directory6"), NO_PREALLOC);
+
+/* The directory the other way round. Writer: driver, before the directory's entry.
+ * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
+BPF_TABLE_PINNED("hash", struct wire_name, struct address, reverse, 262144, PIN("reverse"),
+                 NO_PREALLOC);
+
+/* Receivers of a network's broadcasts, by number. Writer: driver. Reader: flood(). */
+BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, PIN("floods"),
+                 NO_PREALLOC);
+
+/* Connections on the host path. Writers: connect hooks (claim), sockops (open, accept,
+ * close); driver sweeps what a removed endpoint or an expired TIME_WAIT leaves.
+ * Readers: from_container (may this sandbox send so?), from_wire (whose is it?).
+ * Never evicts. Full: connect falls back to the overlay; an accepted connection is counted as
+ * flow_table_full and lives on its pending entry. Absent: not a container's connection. */
+BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, 262144, PIN("flows"), NO_PREALLOC);
+
+/* SYNs let in, until established. Writer: admit(). Readers: to_container, listener_lookup,
+ * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */
+BPF_TABLE_PINNED("lru_hash", struct flow_key, struct pending, pending, 65536, PIN("pending"));
+
+/* Listening sockets by virtual address. Writer: to_container, at a SYN; the kernel removes a
+ * socket that closes. Reader: listener_lookup. Full or refused: listener_assigned. */
+BPF_TABLE_PINNED("sockhash", struct listener_key, u64, listeners, 65536, PIN("listeners"));
+
+/* What the program on top of a socket must see. Writers: connect hooks, sockops.
+ * Readers: sockops, name hooks. Lifetime: the socket's. Absent: not on the host path. */
+BPF_TABLE_PINNED("sk_storage", int, struct connection, connections, 0, PIN("connections"),
+                 NO_PREALLOC);
+
+/* One counter per reason, per CPU. Writer: all programs. Reader: driver. */
+BPF_TABLE_PINNED("percpu_array", u32, u64, counters, 64, PIN("counters"));
+
+static __always_inline void count(enum reason reason)
+{
+    u32 key = reason;
+    u64 *counter = counters.lookup(&key);
+    if (counter)
+        *counter += 1;
+}

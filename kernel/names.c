@@ -1,0 +1,57 @@
+/* getsockname(), getpeername() and accept(): programs see virtual addresses only.
+ *
+ * Attached to the cgroup root; sockets without storage are not on the host path.
+ */
+static __always_inline struct connection *connection_of(struct bpf_sock_addr *ctx)
+{
+    struct bpf_sock *sk = ctx->sk;
+    return sk ? connections.sk_storage_get(sk, 0, 0) : 0;
+}
+
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+    struct connection *c = connection_of(ctx);
+    if (c) {
+        ctx->user_ip4 = c->peer_addr_be;
+        if (c->peer_port_be)
+            ctx->user_port = c->peer_port_be;
+    }
+    return 1;
+}
+
+int getsockname4(struct bpf_sock_addr *ctx)
+{
+    struct connection *c = connection_of(ctx);
+    if (c) {
+        ctx->user_ip4 = c->local_addr_be;
+        if (c->local_port_be)
+            ctx->user_port = c->local_port_be;
+    }
+    return 1;
+}
+
+static __always_inline void mapped_name(struct bpf_sock_addr *ctx, u32 addr_be, u16 port_be)
+{
+    ctx->user_ip6[0] = 0;
+    ctx->user_ip6[1] = 0;
+    ctx->user_ip6[2] = bpf_htonl(0xffff);
+    ctx->user_ip6[3] = addr_be;
+    if (port_be)
+        ctx->user_port = port_be;
+}
+
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+    struct connection *c = connection_of(ctx);
+    if (c)
+        mapped_name(ctx, c->peer_addr_be, c->peer_port_be);
+    return 1;
+}
+
+int getsockname6(struct bpf_sock_addr *ctx)
+{
+    struct connection *c = connection_of(ctx);
+    if (c)
+        mapped_name(ctx, c->local_addr_be, c->local_port_be);
+    return 1;
+}
