@@ -151,8 +151,12 @@ cmd_fabric() {
 }
 cmd_image() {
     local tag=${1:?tag} h; shift
-    local tar; tar=$(mktemp); trap 'rm -f "$tar"' EXIT; cat > "$tar"
-    for h; do need_host "$h"; ( enter "$h" docker import - "$tag" < "$tar" >/dev/null ); done
+    local tar; tar=$(mktemp); cat > "$tar"
+    exec {TARFD}<"$tar"; rm "$tar"              # gone however this ends
+    for h; do
+        need_host "$h"
+        ( enter "$h" docker import - "$tag" < "/proc/self/fd/$TARFD" >/dev/null )
+    done
 }
 
 main() {

@@ -1,0 +1,95 @@
+"""Fixtures of the lab: one for the whole run, with a driver on each host while a test wants it.
+
+After each test, whatever its result, the hosts and the store must be as before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+
+import pytest
+
+from tests.lab import images
+from tests.lab.hosts import Host, Lab, lab_of_this_process
+from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
+from tests.support.wait import wait_until
+
+BUSYBOX, TOOLS = "busybox", "tools"  # image tags, on every host
+# Commands of the tools image: a server that says what it sees, and its client.
+SERVE = ("python3", "/programs/tcp.py", "serve", "7000")
+CALL = ("python3", "/programs/tcp.py", "call", "--retry-s", "10")
+CLEAN_S = 10  # Docker and the driver finish some removals after they have answered
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Two hosts, h1 and h2, with dockerd, the two images, and an etcd between them."""
+    with lab_of_this_process("slimtest", os.environ.get("LAB_DOCKER", "")) as made:
+        made.up(2)
+        made.load_image(BUSYBOX, images.busybox())
+        made.load_image(TOOLS, images.tools())
+        made.start_etcd()
+        yield made
+
+
+@pytest.fixture
+def hosts(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Host]]:
+    """Every host of the lab with its driver running; checked afterwards to be as before."""
+    hosts = lab.hosts
+    for host in hosts:
+        host.start_driver()
+    before = [host_state(host) for host in hosts]
+    keys = store_keys(lab)
+    try:
+        yield hosts
+    finally:
+        for host in hosts:
+            host.start_driver()  # a test may have stopped it
+            remove_everything(host)
+    for host, state in zip(hosts, before, strict=True):
+        _wait_for_none(partial(_difference, host, state), f"left on {host.name}")
+    _wait_for_none(lambda: ", ".join(sorted(store_keys(lab) ^ keys)), "changed in etcd")
+
+
+def _difference(host: Host, before: HostState) -> str:
+    return before.difference(host_state(host))
+
+
+def _wait_for_none(difference: Callable[[], str], what: str) -> None:
+    last = [""]
+
+    def none() -> bool:
+        last[0] = difference()
+        return not last[0]
+
+    with contextlib.suppress(AssertionError):
+        wait_until(none, CLEAN_S, what)
+    assert not last[0], f"{what}: {last[0]}"
+
+
+@pytest.fixture
+def h1(hosts: list[Host]) -> Host:
+    return hosts[0]
+
+
+@pytest.fixture
+def h2(hosts: list[Host]) -> Host:
+    return hosts[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows the end of every driver's log."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and lab is not None:
+        for host in lab.hosts:
+            if host.driver_log.exists():
+                text = host.driver_log.read_text(errors="replace")
+                report.sections.append((f"driver of {host.name}", text[-6000:]))
+    return report

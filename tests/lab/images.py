@@ -1,0 +1,119 @@
+"""Container images made from this machine's own programs: no registry is needed.
+
+An image is a tar for `docker import`.  It knows nothing of the lab's hosts.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+PROGRAMS = Path(__file__).with_name("programs")
+PYTHON = "/usr/bin/python3.11"
+# Of the standard library, what no program in a container of ours asks for.
+_LEFT_OUT = re.compile(r"/(test|idlelib|tkinter|ensurepip|lib2to3|pydoc_data|config-3[^/]*|"
+                       r"dist-packages|site-packages|unittest|sqlite3|curses|xmlrpc|turtle[^/]*)(/|$)")
+
+
+class Image:
+    """Files of an image, collected and then packed."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._buffer, mode="w")  # noqa: SIM115
+        self._seen: set[str] = set()
+        for folder in ("bin", "sbin", "etc", "tmp", "root", "var", "proc", "sys", "dev", "run"):
+            self._folder(folder)
+        self.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+        self.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
+        self.text("etc/nsswitch.conf", "hosts: files dns\n")
+
+    def _folder(self, name: str) -> None:
+        if name and name not in self._seen:
+            self._folder(os.path.dirname(name))
+            self._seen.add(name)
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            self._tar.addfile(info)
+
+    def text(self, name: str, content: str, mode: int = 0o644) -> None:
+        self._folder(os.path.dirname(name))
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(content.encode()), mode
+        self._tar.addfile(info, io.BytesIO(content.encode()))
+
+    def link(self, name: str, target: str) -> None:
+        self._folder(os.path.dirname(name))
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        self._tar.addfile(info)
+
+    def file(self, source: str, name: str = "") -> None:
+        """Copy one file, with what a symbolic link points to, to the same path or to `name`."""
+        name = (name or source).lstrip("/")
+        if name in self._seen:
+            return
+        self._folder(os.path.dirname(name))
+        self._seen.add(name)
+        real = os.path.realpath(source)
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = os.path.getsize(real), os.stat(real).st_mode & 0o7777
+        with open(real, "rb") as content:
+            self._tar.addfile(info, content)
+
+    def program(self, path: str) -> None:
+        """Copy a program and the libraries that its loader would open."""
+        self.file(path)
+        listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+        for library in re.findall(r"(/\S+) \(0x", listed):
+            self.file(library)
+
+    def tree(self, top: str) -> None:
+        for folder, names, files in os.walk(top):
+            names[:] = [n for n in names if not _LEFT_OUT.search(f"{folder}/{n}")]
+            for file in files:
+                if not _LEFT_OUT.search(f"{folder}/{file}"):
+                    self.file(f"{folder}/{file}")
+
+    def busybox(self) -> None:
+        self.file("/bin/busybox", "bin/busybox")
+        listed = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True,
+                                check=True)
+        for applet in listed.stdout.split():
+            if applet != "busybox" and f"bin/{applet}" not in self._seen:
+                self.link(f"bin/{applet}", "busybox")
+
+    def packed(self) -> bytes:
+        self._tar.close()
+        return self._buffer.getvalue()
+
+
+def busybox() -> bytes:
+    """The small one: 2 MB, one static binary."""
+    image = Image()
+    image.busybox()
+    return image.packed()
+
+
+def tools(extra: Iterable[str] = ()) -> bytes:
+    """Python, iperf3, ip, ss, ping, `extra`, and tests/lab/programs in /programs."""
+    image = Image()
+    image.busybox()
+    for name in ("iperf3", "ip", "ss", "ethtool", "ping", *extra):
+        found = shutil.which(name)
+        if found is None:
+            raise FileNotFoundError(f"{name}: make test installs it")
+        image.program(os.path.realpath(found))
+        image.link(f"usr/local/bin/{name}", os.path.realpath(found))
+    image.program(PYTHON)
+    image.link("usr/bin/python3", PYTHON)
+    image.tree("/usr/lib/python3.11")
+    for program in sorted(PROGRAMS.glob("*.py")):
+        image.file(str(program), f"programs/{program.name}")
+    return image.packed()
