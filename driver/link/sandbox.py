@@ -50,8 +50,9 @@ class KernelSandboxes:
 
         def inside() -> None:
             with open_route() as route:
-                interface = _find_interface(route, endpoint, veth)
-                routes.shrink_connected(route, endpoint, interface, overlay_mtu)
+                interface, mtu = _find_interface(route, endpoint, veth)
+                # A route's MTU is believed even where the device's is smaller.
+                routes.shrink_connected(route, endpoint, interface, min(overlay_mtu, mtu))
                 if self.ingress_program_fd is not None:
                     filters.attach_with(route, interface.ifindex, self.ingress_program_fd,
                                         SANDBOX_FILTER_NAME)
@@ -75,8 +76,8 @@ class KernelSandboxes:
             return
 
 
-def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> Interface:
-    """The other end of `veth`, whatever dockerd calls it now."""
+def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:
+    """The other end of `veth`, whatever dockerd calls it now, and its MTU (bytes)."""
     mac = endpoint.mac.hex(":")
     # IFLA_LINK is the peer's ifindex in *its* namespace: another pair, whose peer is in a
     # third namespace, may show the same number.  The MAC (which a user may have changed)
@@ -87,4 +88,6 @@ def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> Interface:
     if not peers:
         raise LinkError(f"sandbox of {endpoint.id[:12]}: the other end of {veth.host_name} "
                         "is not inside")
-    return Interface(int(peers[0]["index"]), str(peers[0].get_attr("IFLA_IFNAME")))
+    found = peers[0]
+    return (Interface(int(found["index"]), str(found.get_attr("IFLA_IFNAME"))),
+            int(found.get_attr("IFLA_MTU")))

@@ -1,0 +1,76 @@
+"""Owns noticing that the container's end of a veth pair of slim has come up, or gone.
+
+It must not know endpoints or what is done then.  dockerd moves the container's end, renames
+and addresses it while it is down, and brings it up last; the host's end then has carrier and
+a peer in another namespace (IFLA_LINK_NETNSID), which no other step makes it have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from driver.link.monitor import Monitor
+from driver.link.names import is_host_name
+from driver.link.netlink import Route, dump
+
+_RTMGRP_LINK: Final = 0x1
+_RTM_NEWLINK: Final = 16
+_RTM_DELLINK: Final = 17
+_IFF_LOWER_UP: Final = 0x10000
+
+HostEndCallback = Callable[[str, int], None]  # name and ifindex of the host's end
+
+
+class CarrierMonitor:
+    """Reports each pair once when it comes up, and once when it goes down or away."""
+
+    def __init__(self, on_up: HostEndCallback, on_down: HostEndCallback) -> None:
+        """Both are called from the monitor's thread, one at a time; they must be quick."""
+        self._on_up = on_up
+        self._on_down = on_down
+        self._up: dict[int, str] = {}  # by ifindex
+        self._monitor = Monitor("veth carrier", _RTMGRP_LINK, self)
+
+    def start(self) -> None:
+        """Begin; pairs that are up already are reported first.  Error: LinkError."""
+        self._monitor.start()
+
+    def stop(self) -> None:
+        """End; nothing is reported afterwards."""
+        self._monitor.stop()
+
+    def resync(self, route: Route) -> None:
+        """See monitor.Listener."""
+        links = dump(route, "get_links")
+        present = {int(link["index"]) for link in links}
+        for ifindex in self._up.keys() - present:
+            self._set_down(ifindex)
+        for link in links:
+            self._look_at(link)
+
+    def changed(self, messages: Sequence[Any]) -> None:
+        """See monitor.Listener."""
+        for message in messages:
+            kind = message["header"]["type"]
+            if kind == _RTM_DELLINK and message["family"] == 0:
+                self._set_down(int(message["index"]))
+            elif kind == _RTM_NEWLINK:
+                self._look_at(message)
+
+    def _look_at(self, link: Any) -> None:
+        ifindex = int(link["index"])
+        name = link.get_attr("IFLA_IFNAME")
+        if not is_host_name(name or ""):
+            return
+        inside = link.get_attr("IFLA_LINK_NETNSID") is not None
+        if not link["flags"] & _IFF_LOWER_UP or not inside:
+            self._set_down(ifindex)
+        elif ifindex not in self._up:
+            self._up[ifindex] = name
+            self._on_up(name, ifindex)
+
+    def _set_down(self, ifindex: int) -> None:
+        name = self._up.pop(ifindex, None)
+        if name is not None:
+            self._on_down(name, ifindex)

@@ -1,0 +1,152 @@
+"""Owns finding the underlay (device, address, MTU), the host's routes, and watching for changes.
+
+It must not know what the underlay carries.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import Any, Final
+
+from driver.errors import LinkError
+from driver.link.monitor import Monitor
+from driver.link.netlink import Route, dump, open_route, step
+
+# RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE
+_GROUPS: Final = 0x1 | 0x10 | 0x40
+_TABLE_MAIN: Final = 254
+_TABLE_LOCAL: Final = 255
+_IFA_F_SECONDARY: Final = 0x1
+_SCOPE_UNIVERSE: Final = 0
+
+
+@dataclass(frozen=True)
+class Underlay:
+    """This host's place in the real network."""
+
+    name: str
+    ifindex: int
+    address: IPv4Address  # U
+    mtu: int  # bytes
+
+
+def find_underlay(wanted: str = "") -> Underlay:
+    """Find it by `wanted`: a device, an IPv4 address, or "" for that of the default route.
+
+    Error: LinkError saying what is missing and which setting helps.
+    """
+    with open_route() as route, step("look for the underlay"):
+        return _find(route, wanted)
+
+
+def routed_networks() -> Sequence[IPv4Network]:
+    """Every IPv4 network the host has a route to, default routes excepted."""
+    with open_route() as route, step("list the host's routes"):
+        routes = dump(route, "get_routes", family=socket.AF_INET)
+    return sorted({IPv4Network((found.get_attr("RTA_DST"), found["dst_len"]))
+                   for found in routes if found["dst_len"] and _table(found) != _TABLE_LOCAL})
+
+
+class UnderlayWatcher:
+    """Tells when the underlay has become another one, or has gone."""
+
+    def __init__(self, wanted: str, on_change: Callable[[Underlay | None], None]) -> None:
+        """on_change: called from the watcher's thread, first with what is there at the start.
+
+        None: there is no underlay at the moment.
+        """
+        self._wanted = wanted
+        self._on_change = on_change
+        self._known: Underlay | None = None
+        self._told = False
+        self._monitor = Monitor("underlay", _GROUPS, self)
+
+    def start(self) -> None:
+        """Begin.  Error: LinkError."""
+        self._monitor.start()
+
+    def stop(self) -> None:
+        """End; on_change is not called afterwards."""
+        self._monitor.stop()
+
+    def resync(self, route: Route) -> None:
+        """See monitor.Listener."""
+        try:
+            found: Underlay | None = _find(route, self._wanted)
+        except LinkError:
+            found = None
+        if not self._told or found != self._known:
+            self._told, self._known = True, found
+            self._on_change(found)
+
+    def changed(self, messages: Sequence[Any]) -> None:
+        """See monitor.Listener.  What changed does not matter: the whole is looked at."""
+        if messages:
+            with open_route() as route:
+                self.resync(route)
+
+
+def _find(route: Route, wanted: str) -> Underlay:
+    addresses = [found for found in dump(route, "get_addr", family=socket.AF_INET)
+                 if found["scope"] == _SCOPE_UNIVERSE]
+    preferred: str | None = None
+    if not wanted:
+        ifindex, preferred = _default_route(route)
+    elif _is_address(wanted):
+        preferred = wanted
+        holders = [found["index"] for found in addresses if found.get_attr("IFA_LOCAL") == wanted]
+        if not holders:
+            raise LinkError(f"underlay: no interface of this host has the address {wanted}")
+        ifindex = holders[0]
+    else:
+        ifindex = next((link["index"] for link in dump(route, "get_links")
+                        if link.get_attr("IFLA_IFNAME") == wanted), 0)
+        if not ifindex:
+            raise LinkError(f"underlay: there is no interface {wanted}")
+    link = next((link for link in dump(route, "get_links") if link["index"] == ifindex), None)
+    if link is None:
+        raise LinkError(f"underlay: interface {ifindex} has gone")
+    name = str(link.get_attr("IFLA_IFNAME"))
+    address = preferred or _primary_address(addresses, ifindex)
+    if address is None:
+        raise LinkError(f"underlay: interface {name} has no IPv4 address")
+    return Underlay(name, int(ifindex), IPv4Address(address), int(link.get_attr("IFLA_MTU")))
+
+
+def _default_route(route: Route) -> tuple[int, str | None]:
+    """Interface and preferred source of the default route that the kernel would take."""
+    defaults = [found for found in dump(route, "get_routes", family=socket.AF_INET)
+                if found["dst_len"] == 0 and _table(found) == _TABLE_MAIN
+                and _interface(found) is not None]
+    if not defaults:
+        raise LinkError("underlay: this host has no IPv4 default route; name a device or an "
+                        "address with --underlay")
+    best = min(defaults, key=lambda found: found.get_attr("RTA_PRIORITY") or 0)
+    return int(_interface(best) or 0), best.get_attr("RTA_PREFSRC")
+
+
+def _interface(found: Any) -> int | None:
+    paths = found.get_attr("RTA_MULTIPATH")
+    ifindex = paths[0]["oif"] if paths else found.get_attr("RTA_OIF")
+    return None if ifindex is None else int(ifindex)
+
+
+def _primary_address(addresses: Sequence[Any], ifindex: int) -> str | None:
+    own = [found for found in addresses if found["index"] == ifindex]
+    own.sort(key=lambda found: bool(found["flags"] & _IFA_F_SECONDARY))  # stable
+    return own[0].get_attr("IFA_LOCAL") if own else None
+
+
+def _table(found: Any) -> int:
+    return int(found.get_attr("RTA_TABLE") or found["table"])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except AddressValueError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""Owns the host's one VXLAN device, the overlay path's tunnel.
+
+It must not know networks or peers: our programs set VNI and destination of every packet
+(collect-metadata mode), and rewrite the inner Ethernet destination on arrival.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Final
+
+from driver.errors import LinkError
+from driver.link.names import VXLAN_NAME
+from driver.link.netlink import Route, open_route, step
+
+_IFF_UP: Final = 0x1
+_ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
+# Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.
+VXLAN_OVERHEAD: Final = 50
+
+
+def overlay_mtu(underlay_mtu: int) -> int:
+    """Largest packet (bytes) that the overlay path carries without fragments: 1500 - 50."""
+    return underlay_mtu - VXLAN_OVERHEAD
+
+
+def create_vxlan(port: int, mtu: int) -> int:
+    """Make the device, up and without addresses; return its ifindex.  Idempotent.
+
+    port: UDP, host order.  mtu: bytes, see overlay_mtu.  A device of that name with another
+    port or mode is made anew.  Error: LinkError, among others when the port is in use.
+    """
+    with open_route() as route:
+        found = _find(route)
+        if found is not None and not _fits(found, port):
+            _delete(route)
+            found = None
+        if found is None:
+            with step(f"make {VXLAN_NAME}"):
+                route.link("add", ifname=VXLAN_NAME, kind="vxlan", mtu=mtu, vxlan_id=0,
+                           vxlan_collect_metadata=1, vxlan_learning=0, vxlan_port=port)
+            try:
+                return _configure(route, port, mtu)
+            except BaseException:
+                _delete(route)
+                raise
+        return _configure(route, port, mtu)
+
+
+def delete_vxlan() -> None:
+    """Remove the device.  None there: nothing to do."""
+    with open_route() as route:
+        _delete(route)
+
+
+def _configure(route: Route, port: int, mtu: int) -> int:
+    found = _find(route)
+    if found is None:
+        raise LinkError(f"{VXLAN_NAME} vanished while it was made")
+    index = int(found["index"])
+    with step(f"configure {VXLAN_NAME}"):
+        route.link("set", index=index, mtu=mtu, IFLA_AF_SPEC={"attrs": [("AF_INET6", {
+            "attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]})
+    # The kernel opens the UDP port when the device comes up.
+    with step(f"bring {VXLAN_NAME} up (UDP port {port}; in use? choose another --vxlan-port)"):
+        route.link("set", index=index, flags=_IFF_UP, change=_IFF_UP)
+    return index
+
+
+def _fits(link: Any, port: int) -> bool:
+    info = link.get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+        raise LinkError(f"interface {VXLAN_NAME} exists and is no VXLAN device: remove it")
+    data = info.get_attr("IFLA_INFO_DATA")
+    return bool(data.get_attr("IFLA_VXLAN_COLLECT_METADATA")
+                and not data.get_attr("IFLA_VXLAN_LEARNING")
+                and data.get_attr("IFLA_VXLAN_PORT") == port)
+
+
+def _find(route: Route) -> Any | None:
+    with step(f"look for {VXLAN_NAME}", ignore=(errno.ENODEV,)):
+        found = route.link("get", ifname=VXLAN_NAME)
+        return found[0] if found else None
+    return None
+
+
+def _delete(route: Route) -> None:
+    with step(f"remove {VXLAN_NAME}", ignore=(errno.ENODEV,)):
+        route.link("del", ifname=VXLAN_NAME)

@@ -1,0 +1,264 @@
+"""Owns when a sandbox gets its host path: after dockerd has brought the interface up.
+
+It must not know how a namespace is entered or a map written.  The datapath learns of a
+sandbox last and forgets it first; whatever fails, its connections use the overlay path.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import LinkError, SlimError
+from driver.model import Endpoint, EndpointId
+from driver.services.later import Later
+from driver.services.locks import KeyedLocks
+from driver.services.ports import Attachment, Datapath, SandboxEntry, Sandboxes, Veth
+from driver.services.undo import run_all
+
+log = logging.getLogger(__name__)
+
+# Pauses before the attempts after the first.  A namespace may become visible a little after
+# its interface (mount propagation into a plugin); anything that lasts longer is no race.
+RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
+_THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An endpoint whose container's end dockerd moves in, sooner or later."""
+
+    endpoint: Endpoint
+    veth: Veth
+
+    @property
+    def has_host_path(self) -> bool:
+        """Without an IPv4 address or an endpoint port there is only the overlay path."""
+        return self.endpoint.address is not None and self.endpoint.port != 0
+
+
+@dataclass
+class Sandbox:
+    """One namespace with at least one endpoint set up; guarded by its key's lock."""
+
+    cookie: int
+    # In the order in which they came up.  The first carries the host path for all.
+    members: dict[EndpointId, Expected] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> Expected:
+        """The endpoint whose interface carries the host path."""
+        return next(iter(self.members.values()))
+
+    def entry(self) -> SandboxEntry:
+        """Return what the maps are told."""
+        return SandboxEntry(
+            cookie=self.cookie, primary_ifindex=self.primary.veth.host_ifindex,
+            attachments=tuple(
+                Attachment(member.endpoint.vni, member.endpoint.address, member.endpoint.port,
+                           member.veth.host_ifindex)
+                for member in self.members.values() if member.endpoint.address is not None))
+
+
+@dataclass(frozen=True)
+class FinisherCounts:
+    """Since the start: endpoints finished, failed attempts, endpoints given up."""
+
+    finished: int = 0
+    failed_attempts: int = 0
+    given_up: int = 0
+
+
+class Finisher:
+    """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
+
+    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, underlay: IPv4Address,
+                 overlay_mtu: Callable[[], int],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic."""
+        self._sandboxes = sandboxes
+        self._datapath = datapath
+        self._underlay = underlay
+        self._overlay_mtu = overlay_mtu
+        self._clock = clock
+        self._guard = threading.Lock()  # of all below; never held while something is called
+        self._expected: dict[EndpointId, Expected] = {}
+        self._up: dict[str, float] = {}  # host's ends with carrier, and since when
+        self._by_sandbox: dict[str, Sandbox] = {}
+        self._attempts: dict[EndpointId, int] = {}
+        self._counts = FinisherCounts()
+        self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
+        self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
+                                               name="sandbox finisher", clock=clock)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._later.start()
+
+    def stop(self) -> None:
+        """Stop working.  What is set up stays: a driver that comes back takes it over."""
+        self._later.stop()
+
+    def expect(self, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.SandboxFinisher."""
+        with self._guard:
+            before = self._expected.get(endpoint.id)
+        if before is not None and before.endpoint.sandbox_key != endpoint.sandbox_key:
+            self.forget(endpoint.id)
+        with self._guard:
+            self._expected[endpoint.id] = Expected(endpoint, veth)
+            self._attempts[endpoint.id] = 0
+            is_up = veth.host_name in self._up
+        if is_up:
+            self._later.submit(endpoint.id)
+
+    def forget(self, endpoint_id: EndpointId) -> None:
+        """See ports.SandboxFinisher.
+
+        When it returns the datapath no longer knows of the endpoint.  Errors: those of
+        Sandboxes and Datapath, after every step was tried.
+        """
+        with self._guard:
+            expected = self._expected.pop(endpoint_id, None)
+            self._attempts.pop(endpoint_id, None)
+        if expected is None:
+            return
+        self._later.cancel(endpoint_id)
+        key = expected.endpoint.sandbox_key
+        with self._locks.hold(key):
+            sandbox = self._by_sandbox.get(key)
+            if sandbox is None:
+                self._sweep(key)
+                return
+            if endpoint_id not in sandbox.members:
+                return
+            was_primary = sandbox.primary.endpoint.id == endpoint_id
+            del sandbox.members[endpoint_id]
+            if not sandbox.members:
+                self._dismantle(key, sandbox)
+            else:
+                self._shrink(key, sandbox, primary_left=was_primary)
+
+    def carrier_up(self, host_name: str, _ifindex: int) -> None:
+        """Take the news that the container's end of this pair is addressed and up."""
+        with self._guard:
+            self._up[host_name] = self._clock()
+            found = [expected.endpoint.id for expected in self._expected.values()
+                     if expected.veth.host_name == host_name]
+            for endpoint_id in found:
+                self._attempts[endpoint_id] = 0
+        for endpoint_id in found:
+            self._later.submit(endpoint_id)
+
+    def carrier_down(self, host_name: str, _ifindex: int) -> None:
+        """Take the news that this pair went down or away.  Leave decides what it means."""
+        with self._guard:
+            self._up.pop(host_name, None)
+
+    def counts(self) -> FinisherCounts:
+        """How it went so far."""
+        with self._guard:
+            return self._counts
+
+    def _finish(self, endpoint_id: EndpointId) -> None:
+        with self._guard:
+            expected = self._expected.get(endpoint_id)
+        if expected is None:
+            return
+        try:
+            with self._locks.hold(expected.endpoint.sandbox_key):
+                with self._guard:  # it may have been forgotten while we waited
+                    if self._expected.get(endpoint_id) is not expected:
+                        return
+                self._complete(expected)
+        except Exception as error:  # nobody is there to catch it
+            self._retry(expected, error)
+            return
+        with self._guard:
+            self._counts = _plus(self._counts, finished=1)
+            up_s = self._up.get(expected.veth.host_name)
+        late_ms = (self._clock() - up_s) * 1000 if up_s is not None else 0.0
+        log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
+
+    def _complete(self, expected: Expected) -> None:
+        endpoint, key = expected.endpoint, expected.endpoint.sandbox_key
+        cookie = self._sandboxes.cookie(key)
+        if cookie is None:
+            raise LinkError(f"there is no network namespace at {key}")
+        sandbox = self._by_sandbox.get(key)
+        if sandbox is not None and sandbox.cookie != cookie:
+            # Another namespace at the same path; the old one went without a word.
+            del self._by_sandbox[key]
+            self._datapath.withdraw_sandbox(sandbox.cookie)
+            sandbox = None
+        sandbox = sandbox or Sandbox(cookie)
+        primary = expected.has_host_path and (
+            not sandbox.members or sandbox.primary.endpoint.id == endpoint.id)
+        self._set_up(expected, primary=primary)
+        if not expected.has_host_path:
+            return
+        sandbox.members[endpoint.id] = expected
+        self._by_sandbox[key] = sandbox
+        self._datapath.publish_sandbox(sandbox.entry(), key)
+
+    def _set_up(self, expected: Expected, *, primary: bool) -> None:
+        self._sandboxes.set_up(expected.endpoint.sandbox_key, expected.endpoint, expected.veth,
+                               underlay=self._underlay, overlay_mtu=self._overlay_mtu(),
+                               primary=primary)
+
+    def _retry(self, expected: Expected, error: Exception) -> None:
+        endpoint = expected.endpoint
+        with self._guard:
+            if self._expected.get(endpoint.id) is not expected:
+                return
+            attempt = self._attempts.get(endpoint.id, 0)
+            self._attempts[endpoint.id] = attempt + 1
+            last = attempt >= len(RETRY_PAUSES_S)
+            self._counts = _plus(self._counts, failed_attempts=1, given_up=int(last))
+        log.warning("endpoint %.12s in sandbox %s: attempt %d failed%s: %s", endpoint.id,
+                    endpoint.sandbox_key, attempt + 1,
+                    ", it stays on the overlay path" if last else "", error,
+                    exc_info=None if isinstance(error, SlimError) else error)
+        if not last:
+            self._later.submit(endpoint.id, RETRY_PAUSES_S[attempt])
+
+    def _dismantle(self, key: str, sandbox: Sandbox) -> None:
+        self._by_sandbox.pop(key, None)
+        run_all([("withdraw the sandbox", lambda: self._datapath.withdraw_sandbox(sandbox.cookie)),
+                 ("tear the sandbox down",
+                  lambda: self._sandboxes.tear_down(key, self._underlay))])
+
+    def _sweep(self, key: str) -> None:
+        """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""
+        with self._guard:
+            if any(other.endpoint.sandbox_key == key for other in self._expected.values()):
+                return  # its own completion will put the sandbox right
+        cookie = self._sandboxes.cookie(key)
+        if cookie is not None:
+            self._dismantle(key, Sandbox(cookie))
+
+    def _shrink(self, key: str, sandbox: Sandbox, *, primary_left: bool) -> None:
+        """Go on with the members that are left, on another interface if need be."""
+        heir = sandbox.primary
+        try:
+            if primary_left:
+                self._set_up(heir, primary=True)
+            self._datapath.publish_sandbox(sandbox.entry(), key)
+        except Exception:
+            # The maps would send its connections over an interface that is leaving.
+            del self._by_sandbox[key]
+            self._datapath.withdraw_sandbox(sandbox.cookie)
+            for member in sandbox.members:
+                self._later.submit(member, RETRY_PAUSES_S[0])
+            raise
+
+
+def _plus(counts: FinisherCounts, *, finished: int = 0, failed_attempts: int = 0,
+          given_up: int = 0) -> FinisherCounts:
+    return FinisherCounts(counts.finished + finished, counts.failed_attempts + failed_attempts,
+                          counts.given_up + given_up)
