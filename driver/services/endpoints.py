@@ -62,6 +62,9 @@ class EndpointService:
         # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
+        # Endpoints whose removal failed half-way, after their record was gone: a repeated
+        # removal needs to know what to withdraw.
+        self._unfinished: dict[EndpointId, Endpoint] = {}
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
         """Give the endpoint its MAC and endpoint port and publish its record.
@@ -74,6 +77,8 @@ class EndpointService:
             network = self._network(request.network_id)
             known = self._endpoints.get(request.id)
             if known is not None:
+                # An earlier call may have written the record and not lived to see it.
+                self._ports.restore([known])
                 return _same(known, request)
             port = 0  # without an IPv4 address there is no host path
             if request.address is not None:
@@ -130,11 +135,13 @@ class EndpointService:
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
-            if endpoint is None or endpoint.network_id != network_id or not endpoint.sandbox_key:
+            if endpoint is None or endpoint.network_id != network_id:
                 return
-            run_all([*self._withdrawal(endpoint), (
-                "take the sandbox out of the record",
-                lambda: self._endpoints.replace(replace(endpoint, sandbox_key="")))])
+            steps = self._withdrawal(endpoint)
+            if endpoint.sandbox_key:
+                steps.append(("take the sandbox out of the record", lambda: self._endpoints.replace(
+                    replace(endpoint, sandbox_key=""))))
+            run_all(steps)
 
     def delete_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         """Remove all that is left of the endpoint.  Unknown: nothing to do but tidy up.
@@ -144,7 +151,7 @@ class EndpointService:
         """
         with self._locks.hold(endpoint_id):
             try:
-                endpoint = self._endpoints.get(endpoint_id)
+                endpoint = self._endpoints.get(endpoint_id) or self._unfinished.get(endpoint_id)
             except StoreUnavailable:
                 run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
                 raise
@@ -155,15 +162,23 @@ class EndpointService:
             if endpoint.network_id != network_id:
                 raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
                                f"{endpoint.network_id[:12]}, not {network_id[:12]}")
+            self._unfinished[endpoint_id] = endpoint
             # The record goes whatever became of the rest: links and map entries without a
             # record are found by reconciling, a record without a container is not.
             run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
                      ("delete the record", lambda: self._delete_record(endpoint_id))])
+            del self._unfinished[endpoint_id]
 
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
         """Return the endpoint of this host, None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)
         return endpoint if endpoint and endpoint.network_id == network_id else None
+
+    def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
+        """Ids of all endpoints of the network that have something left on this host."""
+        found = [*self._endpoints.list(), *self._unfinished.values()]
+        return list(dict.fromkeys(
+            endpoint.id for endpoint in found if endpoint.network_id == network_id))
 
     def _delete_record(self, endpoint_id: EndpointId) -> None:
         self._endpoints.delete(endpoint_id)

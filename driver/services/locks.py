@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from driver import deadline
 from driver.errors import Conflict
 
 WAIT_S = 4.0  # a call of dockerd must be answered within 5 s, whoever is in front of it
@@ -29,7 +30,7 @@ class KeyedLocks:
             lock, users = self._locks.get(key, (threading.Lock(), 0))
             self._locks[key] = (lock, users + 1)
         try:
-            if not lock.acquire(timeout=self._wait_s):
+            if not lock.acquire(timeout=deadline.remaining_s(self._wait_s)):
                 raise Conflict(f"another call for {key[:12]} is still running; try again")
             try:
                 yield

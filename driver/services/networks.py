@@ -11,8 +11,9 @@ from ipaddress import IPv4Network, IPv6Network
 
 from driver.model import EndpointId, Network, NetworkId, NetworkKey
 from driver.services import network_options
+from driver.services.endpoints import EndpointService
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Directory, DirectoryListener, Endpoints, Networks
+from driver.services.ports import Directory, DirectoryListener, Networks
 from driver.services.undo import Step, Undo, run_all
 
 ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
@@ -42,15 +43,15 @@ def network_key(network_id: NetworkId, pools: Sequence[Pool],
 class NetworkService:
     """Create and delete: inverse of each other, and the same when asked twice."""
 
-    def __init__(self, networks: Networks, endpoints: Endpoints, directory: Directory,
-                 listener: DirectoryListener,
-                 delete_endpoint: Callable[[NetworkId, EndpointId], None]) -> None:
+    def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
+                 endpoints: EndpointService) -> None:
         self._networks = networks
-        self._endpoints = endpoints
         self._directory = directory
         self._listener = listener
-        self._delete_endpoint = delete_endpoint
+        self._endpoints = endpoints
         self._locks = KeyedLocks()
+        # Networks whose removal failed half-way: a repeated removal goes on with them.
+        self._unfinished: dict[NetworkId, Network] = {}
 
     def check(self, pools: Sequence[Pool], options: Mapping[str, str]) -> None:
         """Refuse options that `create_network` would refuse (a swarm manager asks first)."""
@@ -82,18 +83,19 @@ class NetworkService:
         dockerd cannot be refused here and never asks again: every step is tried.
         """
         with self._locks.hold(network_id):
-            network = self._networks.get(network_id)
-            if network is None:
-                return
+            network = self._networks.get(network_id) or self._unfinished.get(network_id)
             steps: list[Step] = [
-                (f"delete endpoint {endpoint.id[:12]}", self._deletion(network_id, endpoint.id))
-                for endpoint in self._endpoints.list() if endpoint.network_id == network_id]
-            steps.append(("unfollow the network", lambda: self._unfollow(network)))
-            steps.append(("delete the network", lambda: self._networks.delete(network_id)))
+                (f"delete endpoint {endpoint_id[:12]}", self._deletion(network_id, endpoint_id))
+                for endpoint_id in self._endpoints.list_endpoints(network_id)]
+            if network is not None:
+                self._unfinished[network_id] = network
+                steps.append(("unfollow the network", lambda: self._unfollow(network)))
+                steps.append(("delete the network", lambda: self._networks.delete(network_id)))
             run_all(steps)
+            self._unfinished.pop(network_id, None)
 
     def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
-        return lambda: self._delete_endpoint(network_id, endpoint_id)
+        return lambda: self._endpoints.delete_endpoint(network_id, endpoint_id)
 
     def _unfollow(self, network: Network) -> None:
         # Two Docker networks of one host can be one virtual network: they share its VNI.

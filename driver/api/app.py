@@ -1,0 +1,101 @@
+"""Owns HTTP: URLs, statuses, one log line a request, and that no answer is ever empty.
+
+It must not know what a call does.  dockerd's unix socket has one client, so there is no
+authentication here: the socket's mode is the access right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from driver import deadline
+from driver.api import codec
+from driver.api.ipam_driver import IpamDriver
+from driver.api.network_driver import NetworkDriver
+from driver.api.table import Call, without_request
+from driver.errors import SlimError
+
+log = logging.getLogger("slim.api")
+
+BODY_MAX_BYTES = 1 << 20  # requests have some hundred bytes, a few more per published port
+CALL_S = 4.5  # a call is answered within 5 s, also when etcd is gone
+_LOGGED = ("NetworkID", "EndpointID", "PoolID", "Pool", "Address")
+_ID_SHOWN = 12  # characters; as the docker command shows ids
+
+
+def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
+               clock: Callable[[], float] = time.monotonic) -> Flask:
+    """Make the WSGI application that answers all calls of dockerd.  `clock` in seconds."""
+    app = Flask("slim", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
+    calls: dict[str, Call] = {
+        "Plugin.Activate": without_request(
+            lambda: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        **network_driver.calls(), **ipam_driver.calls()}
+    for name, call in calls.items():
+        app.add_url_rule(f"/{name}", endpoint=name, view_func=_view(name, call, clock),
+                         methods=["POST"], provide_automatic_options=False)
+    app.register_error_handler(HTTPException, _refuse)
+    return app
+
+
+def _view(name: str, call: Call, clock: Callable[[], float]) -> Callable[[], Response]:
+    def view() -> Response:
+        start = clock()
+        body = request.get_data(cache=False)
+        status, answer, result = _answer(name, call, body)
+        log.log(logging.INFO if result == "ok" else logging.WARNING, "%s%s %.1f ms %s",
+                name, _subject(body), (clock() - start) * 1000, result)
+        return Response(answer, status, content_type="application/json")
+
+    return view
+
+
+def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:
+    """Return HTTP status, body, and what the log says."""
+    try:
+        with deadline.limit(CALL_S):
+            return 200, codec.encode(call(body)), "ok"
+    except SlimError as error:
+        text = str(error) or type(error).__name__
+        return error.http_status, codec.encode_error(text), f"{type(error).__name__}: {text}"
+    except Exception as error:
+        # The one place that both logs and answers: the user gets the gist, the log the trace.
+        log.exception("%s: unexpected error", name)
+        text = f"slim: internal error in {name}: {type(error).__name__}: {error}"
+        return 200, codec.encode_error(text), text
+
+
+def _refuse(error: HTTPException) -> Response:
+    """Answer what is no call of ours: unknown URL (404), not POST (405), too large (413)."""
+    text = f"slim: {request.method} {request.path[:80]}: {error.name}"
+    log.warning("%s", text)
+    response = Response(codec.encode_error(text), error.code or 500,
+                        content_type="application/json")
+    if error.code == 405:
+        response.headers["Allow"] = "POST"
+    return response
+
+
+def _subject(body: bytes) -> str:
+    """Name what the request is about, ids shortened; empty if that cannot be told."""
+    try:
+        members = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(members, dict):
+        return ""
+    words = []
+    for name in _LOGGED:
+        value = members.get(name)
+        if isinstance(value, str) and value:
+            shown = value[:_ID_SHOWN] if name in ("NetworkID", "EndpointID") else value[:80]
+            # A body is foreign text: repr keeps line breaks and escapes out of the log.
+            words.append(f" {name}={shown!r}" if not shown.isprintable() else f" {name}={shown}")
+    return "".join(words)

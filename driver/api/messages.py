@@ -1,0 +1,197 @@
+"""Owns the shape of every request and answer between dockerd and the driver.
+
+It must not know what is done with them.  Field names are dockerd's, spelled here only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
+
+from driver.api.codec import Fields, mac_text
+from driver.model import Endpoint, EndpointId, NetworkId
+from driver.services.endpoints import EndpointRequest, Joined
+from driver.services.networks import Pool
+
+_GENERIC = "com.docker.network.generic"  # the user's -o options within Options
+_INTERNAL = "com.docker.network.internal"
+_MAC = "com.docker.network.endpoint.macaddress"
+_IFNAME = "com.docker.network.endpoint.ifname"
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """A call that names a network."""
+
+    network_id: NetworkId
+
+    @classmethod
+    def decode(cls, fields: Fields) -> NetworkRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.network_id())
+
+
+@dataclass(frozen=True)
+class CreateNetworkRequest:
+    """CreateNetwork."""
+
+    network_id: NetworkId
+    pools: tuple[Pool, ...]  # IPv4 first
+    options: dict[str, str] = field(default_factory=dict)  # the user's -o
+    internal: bool = False
+
+    @classmethod
+    def decode(cls, fields: Fields) -> CreateNetworkRequest:
+        """Error: InvalidRequest."""
+        options = fields.part("Options")
+        return cls(fields.network_id(), _pools(fields), options.text_map(_GENERIC),
+                   options.flag(_INTERNAL))
+
+
+@dataclass(frozen=True)
+class AllocateNetworkRequest:
+    """AllocateNetwork, which a swarm manager sends: Options is the -o map itself."""
+
+    network_id: NetworkId
+    pools: tuple[Pool, ...]
+    options: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, fields: Fields) -> AllocateNetworkRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.network_id(), _pools(fields), fields.text_map("Options"))
+
+
+@dataclass(frozen=True)
+class CreateEndpointRequest:
+    """CreateEndpoint."""
+
+    endpoint: EndpointRequest
+    mac_given: bool  # a field that came filled must go back empty
+
+    @classmethod
+    def decode(cls, fields: Fields) -> CreateEndpointRequest:
+        """Error: InvalidRequest."""
+        interface = fields.part("Interface")
+        options = fields.part("Options")
+        mac = interface.mac("MacAddress")
+        wished = options.base64_mac(_MAC)
+        return cls(
+            EndpointRequest(
+                id=fields.endpoint_id(), network_id=fields.network_id(),
+                address=interface.ipv4("Address"), address6=interface.ipv6("AddressIPv6"),
+                mac=mac or wished, ifname=options.text(_IFNAME)),
+            mac_given=mac is not None)
+
+
+@dataclass(frozen=True)
+class EndpointCall:
+    """Leave, DeleteEndpoint, EndpointOperInfo, Program- and RevokeExternalConnectivity."""
+
+    network_id: NetworkId
+    endpoint_id: EndpointId
+
+    @classmethod
+    def decode(cls, fields: Fields) -> EndpointCall:
+        """Error: InvalidRequest."""
+        return cls(fields.network_id(), fields.endpoint_id())
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """Join."""
+
+    network_id: NetworkId
+    endpoint_id: EndpointId
+    sandbox_key: str
+
+    @classmethod
+    def decode(cls, fields: Fields) -> JoinRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.network_id(), fields.endpoint_id(),
+                   fields.text("SandboxKey", required=True))
+
+
+@dataclass(frozen=True)
+class RequestPoolRequest:
+    """RequestPool; texts are the user's, checked by the service."""
+
+    address_space: str
+    pool: str  # CIDR, or empty: any
+    sub_pool: str  # CIDR, or empty
+    options: dict[str, str]
+    v6: bool
+
+    @classmethod
+    def decode(cls, fields: Fields) -> RequestPoolRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.text("AddressSpace", required=True), fields.text("Pool"),
+                   fields.text("SubPool"), fields.text_map("Options"), fields.flag("V6"))
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """ReleasePool."""
+
+    pool_id: str
+
+    @classmethod
+    def decode(cls, fields: Fields) -> PoolRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.text("PoolID", required=True))
+
+
+@dataclass(frozen=True)
+class AddressRequest:
+    """RequestAddress (address empty: any) and ReleaseAddress."""
+
+    pool_id: str
+    address: str  # without prefix length
+    options: dict[str, str]
+
+    @classmethod
+    def decode(cls, fields: Fields) -> AddressRequest:
+        """Error: InvalidRequest."""
+        return cls(fields.text("PoolID", required=True), fields.text("Address"),
+                   fields.text_map("Options"))
+
+    @classmethod
+    def decode_release(cls, fields: Fields) -> AddressRequest:
+        """Error: InvalidRequest, also without an address."""
+        fields.text("Address", required=True)
+        return cls.decode(fields)
+
+
+Answer = dict[str, object]
+
+
+def created_endpoint(endpoint: Endpoint, *, mac_given: bool) -> Answer:
+    """CreateEndpoint's answer: only what dockerd did not say itself."""
+    interface: Answer = {} if mac_given else {"MacAddress": mac_text(endpoint.mac)}
+    return {"Interface": interface}
+
+
+def joined(join: Joined) -> Answer:
+    """Join's answer.  No gateway: docker_gwbridge gives egress and published ports."""
+    names: Answer = {"SrcName": join.src_name, "DstPrefix": join.dst_prefix}
+    if join.dst_name:
+        names["DstName"] = join.dst_name
+    return {"InterfaceName": names}
+
+
+def operational(endpoint: Endpoint | None) -> Answer:
+    """EndpointOperInfo's answer: shown nowhere by Docker, useful in its debug log."""
+    if endpoint is None:
+        return {"Value": {}}
+    return {"Value": {"slim.mac": mac_text(endpoint.mac), "slim.vni": str(endpoint.vni),
+                      "slim.port": str(endpoint.port)}}
+
+
+def requested_address(address: IPv4Interface | IPv6Interface) -> Answer:
+    """RequestAddress's answer; the prefix length becomes the container's netmask."""
+    return {"Address": str(address), "Data": {}}
+
+
+def _pools(fields: Fields) -> tuple[Pool, ...]:
+    return tuple(Pool(entry.text("AddressSpace"), entry.subnet("Pool"))
+                 for name in ("IPv4Data", "IPv6Data") for entry in fields.parts(name))

@@ -1,0 +1,139 @@
+"""Owns the unix socket and the WSGI server behind it, from binding to a graceful end.
+
+It must not know what the application does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from waitress import create_server, wasyncore
+
+from driver.errors import SlimError
+
+log = logging.getLogger("slim.api")
+
+THREADS = 64  # dockerd starts and stops many containers at once; a call may wait for etcd
+CONNECTIONS = 1000  # dockerd keeps some alive, and opens one per call beyond them
+# Idle connections: dockerd drops them after 30 s.  Ours must last longer, for a connection
+# cut under a request makes dockerd repeat it without its body.
+IDLE_S = 120
+STOP_S = 6.0  # time for requests in progress to end; none takes longer than 5 s
+SOCKET_MODE = 0o600
+SOCKET_PATH_MAX = 107  # bytes; sun_path less the final zero
+
+
+class SocketInUseError(SlimError):
+    """Somebody else serves the socket, or its path cannot be used."""
+
+
+class ApiServer:
+    """Serves a WSGI application on a unix socket in a thread of its own."""
+
+    def __init__(self, app: Callable[..., Any], path: str, *, threads: int = THREADS) -> None:
+        self._app = app
+        self._path = path
+        self._threads = threads
+        self._stopping = threading.Event()
+        self._sockets: dict[int, Any] = {}  # waitress's map: descriptor -> dispatcher
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+        self._inode = 0
+
+    def start(self) -> None:
+        """Bind, listen and return.  Error: SocketInUseError."""
+        listener = bind(self._path)
+        self._inode = os.stat(self._path).st_ino
+        self._server = create_server(
+            self._app, map=self._sockets, sockets=[listener], threads=self._threads,
+            connection_limit=CONNECTIONS, channel_timeout=IDLE_S, asyncore_use_poll=True,
+            max_request_body_size=1 << 20, ident="slim", clear_untrusted_proxy_headers=True)
+        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+        self._thread.start()
+        log.info("serving %s", self._path)
+
+    def stop(self) -> None:
+        """Unlink the socket, let requests in progress end, close.  Idempotent."""
+        if self._thread is None:
+            return
+        # First of all: without a listener a socket file costs dockerd 15 s per look.
+        self._unlink()
+        self._stopping.set()
+        self._server.pull_trigger()
+        self._thread.join()
+        self._thread = None
+        log.info("stopped serving %s", self._path)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            wasyncore.loop(timeout=1, map=self._sockets, use_poll=True, count=1)
+        self._server.accepting = False
+        end = time.monotonic() + STOP_S
+        while self._busy() and time.monotonic() < end:
+            wasyncore.loop(timeout=0.05, map=self._sockets, use_poll=True, count=1)
+        self._server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._sockets)
+
+    def _busy(self) -> bool:
+        return any(channel.requests or channel.total_outbufs_len
+                   for channel in list(self._server.active_channels.values()))
+
+    def _unlink(self) -> None:
+        # Another driver may have taken the path over since: leave its socket alone.
+        try:
+            if os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+
+def bind(path: str) -> socket.socket:
+    """Return a socket bound to `path`, mode 0600, not listening yet.
+
+    A stale file that nobody listens on is removed.  Error: SocketInUseError.
+    """
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise SocketInUseError(f"socket path {path} is longer than {SOCKET_PATH_MAX} bytes; "
+                          "choose another --socket")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(path)
+            # Nobody can connect before listen(), so the mode is right in time.
+            os.chmod(path, SOCKET_MODE)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SocketInUseError(f"cannot serve on {path}: {error.strerror}") from error
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketInUseError(f"{path} exists and is no socket; move it away or choose another "
+                          "--socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except TimeoutError:
+            pass  # a listener with a full queue is a listener
+    raise SocketInUseError(f"another process serves {path}; stop it or choose another --socket")
