@@ -50,15 +50,15 @@ def hosts(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Host]]:
             host.start_driver()  # a test may have stopped it
             remove_everything(host)
     for host, state in zip(hosts, before, strict=True):
-        _wait_for_none(partial(_difference, host, state), f"left on {host.name}")
-    _wait_for_none(lambda: ", ".join(sorted(store_keys(lab) ^ keys)), "changed in etcd")
+        wait_for_none(partial(difference, host, state), f"left on {host.name}")
+    wait_for_none(lambda: ", ".join(sorted(store_keys(lab) ^ keys)), "changed in etcd")
 
 
-def _difference(host: Host, before: HostState) -> str:
+def difference(host: Host, before: HostState) -> str:
     return before.difference(host_state(host))
 
 
-def _wait_for_none(difference: Callable[[], str], what: str) -> None:
+def wait_for_none(difference: Callable[[], str], what: str) -> None:
     last = [""]
 
     def none() -> bool:

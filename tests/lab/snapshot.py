@@ -13,7 +13,7 @@ from tests.lab.hosts import Host, Lab
 # dockerd makes it for the first container that needs egress, and keeps it.
 _DOCKERS_OWN = {"docker_gwbridge"}
 # Records that outlive what they were made for, on purpose.
-_LASTING_KEYS = ("/slim/v1/hosts/",)
+_LASTING_KEYS = ("/slim/v1/hosts/", "/slim/v1/subnet-guard")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,248 @@
+"""Real dockerds, real containers: what users do first, on one host and across two.
+
+Every test ends with the `hosts` fixture's check that nothing is left on any host or in etcd.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from tests.lab.conftest import BUSYBOX, CALL, SERVE, TOOLS, difference, wait_for_none
+from tests.lab.hosts import CommandFailed, Host
+from tests.lab.snapshot import host_state
+
+SUBNET = "10.32.0.0/16"
+VXLAN_PORT = 14789
+PORT_MIN = 61000  # first endpoint port
+
+
+def create_network(hosts: Sequence[Host], name: str = "app", subnet: str = SUBNET) -> None:
+    """The same pool on each host is one virtual network."""
+    for host in hosts:
+        host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim",
+                    "--subnet", subnet, name)
+
+
+def start(host: Host, name: str, *command: str, image: str = TOOLS, network: str = "app",
+          options: Sequence[str] = ()) -> str:
+    """Run a container in the background and return its address on the network."""
+    host.docker("run", "-d", "--init", "--name", name, "--network", network, *options, image,
+                *(command or ("sleep", "infinity")))
+    return address_of(host, name, network)
+
+
+def address_of(host: Host, container: str, network: str = "app") -> str:
+    settings = json.loads(host.docker("inspect", container))[0]["NetworkSettings"]
+    return str(settings["Networks"][network]["IPAddress"])
+
+
+def ping(host: Host, container: str, address: str, *options: str) -> str:
+    return host.docker("exec", container, "ping", "-c", "3", "-i", "0.1", "-W", "3", *options,
+                       address)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Address and port, own and other's, as each end's program sees them."""
+
+    client_local: list[object]
+    client_peer: list[object]
+    server_local: list[object]
+    server_peer: list[object]
+
+
+def call(host: Host, container: str, address: str, *options: str) -> Views:
+    """Make a connection from a container and return what each end sees."""
+    seen = json.loads(host.docker("exec", container, *CALL, address, "7000", *options))
+    client, server = seen["client"], seen["server"]
+    return Views(client["local"], client["peer"], server["local"], server["peer"])
+
+
+def check_views(seen: Views, client: str, server: str) -> None:
+    """Both programs see the virtual addresses, and the same ports."""
+    print(seen)
+    assert seen.client_peer == seen.server_local == [server, 7000]
+    assert seen.client_local == seen.server_peer
+    assert seen.client_local[0] == client
+
+
+def test_network_create_inspect_rm(h1: Host) -> None:
+    h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
+              "--ip-range", "10.32.7.0/24", "--gateway", "10.32.0.1",
+              "--aux-address", "printer=10.32.7.9", "app")
+    network = json.loads(h1.docker("network", "inspect", "app"))[0]
+    assert (network["Driver"], network["IPAM"]["Driver"]) == ("slim", "slim")
+    assert network["IPAM"]["Config"][0]["Subnet"] == SUBNET
+    h1.docker("network", "rm", "app")
+    assert "app" not in host_state(h1).networks
+
+
+def test_pool_is_chosen_when_none_is_asked_for(h1: Host) -> None:
+    subnets = set()
+    for name in ("one", "two"):
+        h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", name)
+        network = json.loads(h1.docker("network", "inspect", name))[0]
+        subnets.add(network["IPAM"]["Config"][0]["Subnet"])
+    assert len(subnets) == 2
+
+
+def test_two_containers_on_one_host(h1: Host) -> None:
+    create_network([h1])
+    a, b = start(h1, "a", *SERVE), start(h1, "b", *SERVE)
+    assert "3 received" in ping(h1, "a", b)
+    check_views(call(h1, "a", b), client=a, server=b)
+    check_views(call(h1, "b", a), client=b, server=a)
+
+
+def test_two_containers_on_two_hosts(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    a, b = start(h1, "a", *SERVE), start(h2, "b", *SERVE)
+    assert a != b
+    ping(h1, "a", b)
+    ping(h2, "b", a)
+    check_views(call(h1, "a", b), client=a, server=b)
+    check_views(call(h2, "b", a), client=b, server=a)
+
+
+def test_established_tcp_is_plain_tcp_between_the_hosts(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    a, b = start(h1, "a", *SERVE), start(h2, "b", *SERVE)
+    call(h1, "a", b)  # both hosts know both endpoints
+    with h1.capture() as capture:
+        check_views(call(h1, "a", b, "--rounds", "50", "--size", "1000"), client=a, server=b)
+    assert capture.packets(f"udp port {VXLAN_PORT}") == []
+    plain = capture.packets(f"tcp and host {h1.address} and host {h2.address} "
+                            f"and portrange {PORT_MIN}-65535")
+    assert len(plain) >= 100, "50 rounds are at least a packet each way"
+
+
+def test_first_connection_of_a_container_takes_the_host_path(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    server = start(h2, "server", *SERVE)
+    call_args = (*CALL, server, "7000")
+    h1.docker("run", "--rm", "--network", "app", TOOLS, *call_args)  # h1 follows the network now
+    with h1.capture() as capture:
+        h1.docker("run", "--rm", "--network", "app", TOOLS, *call_args)
+    assert capture.packets(f"udp port {VXLAN_PORT}") == []
+
+
+def test_ping_takes_the_overlay(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    start(h1, "a")
+    b = start(h2, "b")
+    with h1.capture() as capture:
+        ping(h1, "a", b)
+        ping(h1, "a", b, "-s", "4000")  # in fragments
+    assert len(capture.packets(f"udp port {VXLAN_PORT}")) >= 12
+    assert capture.packets("icmp") == []
+
+
+def test_connection_to_a_closed_port_is_refused(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    start(h1, "a")
+    b = start(h2, "b")
+    with pytest.raises(CommandFailed, match="ConnectionRefusedError"):
+        call(h1, "a", b, "--retry-s", "0")
+
+
+def test_connect_and_disconnect_a_running_container(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    h1.docker("run", "-d", "--init", "--name", "a", TOOLS, *SERVE)  # listens before it is connected
+    h1.docker("network", "connect", "app", "a")
+    a, b = address_of(h1, "a"), start(h2, "b", *SERVE)
+    check_views(call(h2, "b", a), client=b, server=a)
+    check_views(call(h1, "a", b), client=a, server=b)
+    h1.docker("network", "disconnect", "app", "a")
+    with pytest.raises(CommandFailed):
+        ping(h2, "b", a)
+    h1.docker("network", "connect", "app", "a")
+    again = address_of(h1, "a")
+    check_views(call(h2, "b", again), client=b, server=again)
+
+
+def test_restart_of_a_container(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    start(h1, "a", *SERVE)
+    b = start(h2, "b", *SERVE)
+    for _ in range(2):
+        h1.docker("restart", "-t", "2", "a")
+        a = address_of(h1, "a")
+        check_views(call(h2, "b", a), client=b, server=a)
+        check_views(call(h1, "a", b), client=a, server=b)
+
+
+def test_a_static_address_and_mac(h1: Host) -> None:
+    create_network([h1])
+    mac = "02:42:0a:20:00:63"
+    address = start(h1, "a", options=("--ip", "10.32.0.99", "--mac-address", mac))
+    assert address == "10.32.0.99"
+    assert mac in h1.docker("exec", "a", "ip", "link", "show", "eth0")
+    with pytest.raises(CommandFailed, match=r"10\.32\.0\.99"):
+        start(h1, "b", options=("--ip", "10.32.0.99"))
+
+
+def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
+    create_network([h1, h2], "app")
+    create_network([h1, h2], "other", "10.33.0.0/16")
+    start(h1, "a")
+    b = start(h2, "b", *SERVE, network="other")
+    with pytest.raises(CommandFailed):
+        ping(h1, "a", b)
+    with pytest.raises(CommandFailed):
+        call(h1, "a", b, "--retry-s", "0", "--timeout-s", "2")
+
+
+def test_internal_network_has_no_way_out(h1: Host) -> None:
+    h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
+              "--internal", "app")
+    a = start(h1, "a", *SERVE)
+    start(h1, "b", *SERVE)
+    check_views(call(h1, "b", a), client=address_of(h1, "b"), server=a)
+    assert "default" not in h1.docker("exec", "a", "ip", "route", "show")
+
+
+def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> None:
+    create_network([h1])
+    start(h1, "a", *SERVE, options=("-p", "8000:7000"))
+    h1.docker("exec", "a", "ping", "-c", "1", "-W", "2", str(h2.address))
+    # From another host, through docker_gwbridge.
+    h2.docker("run", "--rm", TOOLS, *CALL, str(h1.address), "8000")
+
+
+def test_parallel_starts_and_removal(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    server = start(h1, "server", *SERVE)
+    names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(10)]
+    with ThreadPoolExecutor(8) as pool:
+        addresses = list(pool.map(lambda at: start(*at, image=TOOLS), names))
+    assert len({*addresses, server}) == len(names) + 1
+    with ThreadPoolExecutor(4) as pool:
+        views = pool.map(lambda at: call(*at, server), names)
+        for address, seen in zip(addresses, views, strict=True):
+            check_views(seen, client=address, server=server)
+        list(pool.map(lambda at: at[0].docker("rm", "-f", at[1]), names))
+
+
+def test_removal_leaves_nothing(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    before = [host_state(h1), host_state(h2)]
+    start(h1, "a", image=BUSYBOX)
+    start(h2, "b", image=BUSYBOX)
+    assert host_state(h1).links != before[0].links, "a container has a link while it lives"
+    h1.docker("rm", "-f", "a")
+    h2.docker("rm", "-f", "b")
+    for host, state in zip((h1, h2), before, strict=True):
+        wait_for_none(partial(difference, host, state), f"left on {host.name}")
+
+
+def test_network_in_use_is_not_removed(h1: Host) -> None:
+    create_network([h1])
+    start(h1, "a", image=BUSYBOX)
+    with pytest.raises(CommandFailed, match="active endpoints"):
+        h1.docker("network", "rm", "app")
