@@ -1,0 +1,74 @@
+"""Owns the calls into libbpf that BCC's Python has no face for: links and pins.
+
+libbcc is linked to libbpf, so both are reached through one handle.  Nothing here knows
+slim's programs or maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from bcc import lib
+
+from driver.errors import DatapathError
+
+
+def _checked(result: int, what: str) -> int:
+    """libbpf 1.x answers -errno; older calls answer -1 and set errno."""
+    if result < 0:
+        code = ctypes.get_errno() if result == -1 else -result
+        raise DatapathError(f"{what}: {os.strerror(code)}")
+    return result
+
+
+class Link:
+    """A bpf_link that is pinned: it outlives this process, and can be given another program."""
+
+    def __init__(self, fd: int, pin: Path) -> None:
+        self._fd = fd
+        self.pin = pin
+
+    @classmethod
+    def attach(cls, program_fd: int, target_fd: int, attach_type: int, pin: Path) -> Link:
+        """Attach to a cgroup or a network namespace, or replace what `pin` attaches there.
+
+        A replaced program leaves no moment without one.  Error: DatapathError.
+        """
+        existing = lib.bpf_obj_get(str(pin).encode()) if pin.exists() else -1
+        if existing >= 0:
+            result = lib.bpf_link_update(existing, program_fd, None)
+            if result == 0:
+                return cls(existing, pin)
+            # A link whose cgroup or namespace is gone cannot be updated (ENOLINK): start anew.
+            os.close(existing)
+            pin.unlink()
+        fd = _checked(lib.bpf_link_create(program_fd, target_fd, attach_type, None),
+                      f"attach {pin.name}")
+        try:
+            _checked(lib.bpf_obj_pin(fd, str(pin).encode()), f"pin {pin}")
+        except DatapathError:
+            os.close(fd)
+            raise
+        return cls(fd, pin)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the program stays attached."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def detach(self) -> None:
+        """Detach the program and remove the pin."""
+        detach(self.pin)
+        self.close()
+
+
+def detach(pin: Path) -> None:
+    """Detach the link that is pinned at `pin`, and remove the pin.  Absent: fine."""
+    fd = lib.bpf_obj_get(str(pin).encode()) if pin.exists() else -1
+    if fd >= 0:
+        lib.bpf_link_detach(fd)
+        os.close(fd)
+    pin.unlink(missing_ok=True)

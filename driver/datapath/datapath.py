@@ -1,0 +1,105 @@
+"""Owns the order of the datapath's effects: the implementation of ports.Datapath.
+
+What a map entry looks like, how programs are attached and when flows are swept is elsewhere
+in this package; what the effects mean to Docker is the services'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from driver.datapath.attachments import Attachments
+from driver.datapath.flows import FlowSweeper
+from driver.datapath.load import LAYOUT, Loaded
+from driver.datapath.maps import Maps
+from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.reasons import read_reasons
+from driver.errors import DatapathError
+from driver.model import Endpoint, Vni
+from driver.services.ports import SandboxEntry, Veth
+
+
+def pin_folder(bpffs: Path) -> Path:
+    """Return where maps are pinned: the layout's version is in the path."""
+    return bpffs / "slim" / LAYOUT
+
+
+class EbpfDatapath:
+    """ports.Datapath on kernel maps and programs."""
+
+    def __init__(self, loaded: Loaded, attachments: Attachments) -> None:
+        self._loaded = loaded
+        self._attachments = attachments
+        self._maps = Maps(loaded)
+        self._sweeper = FlowSweeper(loaded, self._maps.port_owners)
+        self._reasons = read_reasons(KERNEL_FOLDER)
+
+    def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
+        """Attach the host's programs and begin to sweep."""
+        self._attachments.attach_host(underlay_ifindex, vxlan_ifindex)
+        self._sweeper.start()
+
+    def stop(self) -> None:
+        """End this process's part; programs stay attached and connections go on."""
+        self._sweeper.stop()
+
+    def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.Datapath."""
+        self._maps.put_endpoint(endpoint, veth)
+        try:
+            self._attachments.attach_veth(veth.host_ifindex)
+        except Exception:
+            self._maps.delete_endpoint(endpoint, veth.host_ifindex)
+            raise
+
+    def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        """See ports.Datapath.  The filter goes with its interface."""
+        self._maps.delete_endpoint(endpoint, host_ifindex)
+        self._sweeper.ask()
+
+    def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
+        """See ports.Datapath."""
+        self._attachments.attach_sandbox(sandbox.cookie, sandbox_key)
+        try:
+            self._maps.put_sandbox(sandbox)
+        except DatapathError:
+            self.withdraw_sandbox(sandbox.cookie)
+            raise
+
+    def withdraw_sandbox(self, cookie: int) -> None:
+        """See ports.Datapath."""
+        self._maps.delete_sandbox(cookie)
+        self._attachments.detach_sandbox(cookie)
+        self._sweeper.ask()
+
+    def sandbox_cookies(self) -> set[int]:
+        """Return all sandboxes that have an entry or a link."""
+        return self._maps.sandbox_cookies() | self._attachments.sandboxes()
+
+    def endpoint_ifindexes(self) -> set[int]:
+        """Return the host's ends of all published endpoints."""
+        return self._maps.endpoint_ifindexes()
+
+    def put_remote(self, endpoint: Endpoint) -> None:
+        """See ports.Datapath."""
+        self._maps.put_remote(endpoint)
+
+    def delete_remote(self, endpoint: Endpoint) -> None:
+        """See ports.Datapath."""
+        self._maps.delete_remote(endpoint)
+
+    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+        """See ports.Datapath."""
+        self._maps.set_flood(vni, hosts, ifindexes)
+
+    def counters(self) -> dict[str, int]:
+        """See ports.Datapath."""
+        table = self._loaded.table("counters")
+        return {reason.name: int(table.sum(table.Key(index)).value)
+                for index, reason in enumerate(self._reasons)}
+
+    def sweep_flows(self) -> int:
+        """Remove dead flows now; return how many."""
+        return self._sweeper.sweep()

@@ -1,0 +1,107 @@
+"""Owns the translation of the domain's values into map keys and values, and back.
+
+It writes single entries into BCC's tables; the order of effects is datapath.py's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from driver.datapath.load import u16_be, u32_be
+from driver.model import Endpoint, Vni
+from driver.services.ports import Attachment, SandboxEntry, Veth
+
+
+def bytes_into(array: Any, value: bytes) -> None:
+    """Copy `value` into a ctypes byte array of the same length."""
+    ctypes.memmove(array, value, len(value))
+
+
+def address_key(table: Any, vni: Vni, address: IPv4Address | IPv6Address) -> Any:
+    """Key of `endpoints`/`directory` (v4) or `endpoints6`/`directory6` (v6)."""
+    key = table.Key()
+    key.vni = vni
+    if isinstance(address, IPv4Address):
+        key.addr_be = u32_be(address)
+    else:
+        bytes_into(key.addr, address.packed)
+    return key
+
+
+def location(table: Any, endpoint: Endpoint) -> Any:
+    """Value of the directory: where the endpoint is."""
+    leaf = table.Leaf()
+    leaf.underlay_be = u32_be(endpoint.underlay)
+    leaf.port_be = u16_be(endpoint.port)
+    bytes_into(leaf.mac, endpoint.mac)
+    return leaf
+
+
+def delivery(table: Any, mac: bytes, ifindex: int) -> Any:
+    """Value of `endpoints`: how the overlay reaches a local endpoint."""
+    leaf = table.Leaf()
+    leaf.ifindex = ifindex
+    bytes_into(leaf.mac, mac)
+    return leaf
+
+
+def wire_name(table: Any, endpoint: Endpoint) -> Any:
+    """Key of `reverse`: (U, P)."""
+    key = table.Key()
+    key.underlay_be = u32_be(endpoint.underlay)
+    key.port_be = u16_be(endpoint.port)
+    return key
+
+
+def veth_entry(table: Any, endpoint: Endpoint, cookie: int) -> Any:
+    """Value of `veths`: what the endpoint's packets may claim to be."""
+    leaf = table.Leaf()
+    leaf.sandbox = cookie
+    leaf.vni = endpoint.vni
+    if endpoint.address is not None:
+        leaf.addr_be = u32_be(endpoint.address.ip)
+        leaf.broadcast_be = u32_be(endpoint.address.network.broadcast_address)
+    if endpoint.address6 is not None:
+        bytes_into(leaf.addr6, endpoint.address6.ip.packed)
+    return leaf
+
+
+def port_entry(table: Any, entry: SandboxEntry, attachment: Attachment) -> Any:
+    """Value of `ports`: who owns an endpoint port."""
+    leaf = table.Leaf()
+    leaf.sandbox = entry.cookie
+    leaf.vni = attachment.vni
+    leaf.addr_be = u32_be(attachment.address.ip)
+    leaf.ifindex = entry.primary_ifindex
+    return leaf
+
+
+def sandbox_entry(table: Any, entry: SandboxEntry) -> Any:
+    """Value of `sandboxes`: what the connect hooks know."""
+    leaf = table.Leaf()
+    leaf.ifindex = entry.primary_ifindex
+    leaf.count = min(len(entry.attachments), len(leaf.attachments))
+    for slot, attachment in zip(leaf.attachments, entry.attachments, strict=False):
+        network = attachment.address.network
+        slot.vni = attachment.vni
+        slot.subnet_be = u32_be(network.network_address)
+        slot.mask_be = u32_be(network.netmask)
+        slot.addr_be = u32_be(attachment.address.ip)
+        slot.port_be = u16_be(attachment.port)
+    return leaf
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two ctypes structs hold the same bytes."""
+    return bytes(a) == bytes(b)
+
+
+def veth_cookie(table: Any, veth: Veth) -> int:
+    """Return the sandbox that a veth's entry names, 0 if there is none yet."""
+    key = table.Key(veth.host_ifindex)
+    try:
+        return int(table[key].sandbox)
+    except KeyError:
+        return 0

@@ -1,0 +1,82 @@
+"""Owns the sweeping of the flow map: entries whose socket or endpoint is no more.
+
+The programs release flows themselves when sockets close; what is left for here is TIME_WAIT
+that ran out, claims whose SYN never left, and flows of endpoints that are gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from driver.datapath.load import Loaded, u16_be
+
+log = logging.getLogger(__name__)
+
+CLAIMED, OPEN, TIME_WAIT = 1, 2, 3  # enum flow_state
+# Twice what a claim takes over after, so that no entry is swept while it is taken over.
+TIME_WAIT_NS = 2 * 60 * 10**9
+CLAIM_NS = 2 * 5 * 10**9
+INTERVAL_S = 30.0
+
+
+class FlowSweeper:
+    """A thread that sweeps at intervals, and soon after it was asked to."""
+
+    def __init__(self, loaded: Loaded, port_owners: Callable[[], dict[int, int]],
+                 now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._flows = loaded.table("flows")
+        self._port_owners = port_owners
+        self._now_ns = now_ns
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="flow-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def ask(self) -> None:
+        """Sweep soon: an endpoint has gone.  Many askings make one sweep."""
+        self._wake.set()
+
+    def sweep(self) -> int:
+        """Remove dead entries; return how many.  Reads the map in batches."""
+        owners = self._port_owners()
+        now = self._now_ns()
+        dead = [key for key, leaf in self._flows.items_lookup_batch()
+                if self._dead(leaf, owners, now)]
+        for key in dead:
+            with suppress(KeyError):
+                del self._flows[key]
+        return len(dead)
+
+    @staticmethod
+    def _dead(leaf: Any, owners: dict[int, int], now_ns: int) -> bool:
+        if owners.get(u16_be(leaf.port_be)) != leaf.sandbox:
+            return True
+        age_ns = now_ns - int(leaf.since_ns)
+        return ((leaf.state == TIME_WAIT and age_ns > TIME_WAIT_NS)
+                or (leaf.state == CLAIMED and age_ns > CLAIM_NS))
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(INTERVAL_S)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self.sweep()
+            except Exception:
+                log.exception("sweeping the flow map failed; it is tried again")

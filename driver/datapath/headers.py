@@ -1,0 +1,50 @@
+"""Owns the header tree that BCC compiles against: ours joined with the C library's UAPI.
+
+It must not know what is compiled.  See kernel/compat/README.md.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from driver.errors import DatapathError
+
+UAPI = Path("/usr/include")
+# BCC's name of the architecture's folder, and Debian's, by machine (uname -m).
+_ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "aarch64-linux-gnu")}
+
+
+@contextmanager
+def header_tree(kernel_folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder for BCC_KERNEL_SOURCE, made of links; needed to compile only.
+
+    Error: DatapathError if the UAPI headers are missing or the machine is of another kind.
+    """
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise DatapathError(f"no header layout is known for a {machine} machine; known: "
+                            f"{', '.join(_ARCHITECTURES)}")
+    arch, triplet = _ARCHITECTURES[machine]
+    asm = UAPI / triplet / "asm"
+    if not (UAPI / "linux" / "bpf.h").exists() or not asm.is_dir():
+        raise DatapathError(f"kernel API headers are missing under {UAPI}: install linux-libc-dev")
+    tree = Path(mkdtemp(prefix="slim-headers-"))
+    try:
+        shutil.copytree(kernel_folder / "compat" / "include", tree / "include",
+                        dirs_exist_ok=True)
+        uapi = tree / "include" / "uapi"
+        for entry in (UAPI / "linux").iterdir():
+            if not (uapi / "linux" / entry.name).exists():
+                (uapi / "linux" / entry.name).symlink_to(entry)
+        (uapi / "asm-generic").symlink_to(UAPI / "asm-generic")
+        arch_uapi = tree / "arch" / arch / "include" / "uapi"
+        arch_uapi.mkdir(parents=True)
+        (arch_uapi / "asm").symlink_to(asm)
+        yield tree
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)

@@ -1,0 +1,219 @@
+"""Owns the reading and writing of the maps, one domain value at a time.
+
+Which effect comes before which is decided here, so that no program ever sees half of a
+change; what is attached where is attachments.py's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any
+
+from driver.datapath import entries
+from driver.datapath.load import Loaded, u32_be
+from driver.errors import DatapathError
+from driver.model import Endpoint, Vni
+from driver.services.ports import SandboxEntry, Veth
+
+
+def _delete(table: Any, key: Any) -> None:
+    with suppress(KeyError):
+        del table[key]
+
+
+def _write(table: Any, key: Any, leaf: Any, what: str) -> None:
+    try:
+        table[key] = leaf
+    except Exception as error:  # BCC raises a bare Exception
+        raise DatapathError(f"cannot enter {what} into a kernel map: {error}") from error
+
+
+class Maps:
+    """The kernel maps, as the control plane writes them.  Thread-safe."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._table = loaded.table
+        self._lock = threading.RLock()
+        self._flood_sizes: dict[Vni, int] = {}
+        # Copy of `ports`, which is an array: read once, as a walk over 65,536 slots is slow.
+        self._owners = {int(port): int(leaf.sandbox) for port, leaf
+                        in loaded.table("ports").items_lookup_batch() if leaf.sandbox}
+
+    # Endpoints of this host, for the overlay path.
+
+    def put_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        """Let the endpoint send and receive on the overlay path."""
+        with self._lock:
+            veths = self._table("veths")
+            cookie = entries.veth_cookie(veths, veth)
+            _write(veths, veths.Key(veth.host_ifindex),
+                   entries.veth_entry(veths, endpoint, cookie), f"interface {veth.host_name}")
+            for table, key in self._endpoint_keys("endpoints", endpoint):
+                _write(table, key, entries.delivery(table, endpoint.mac, veth.host_ifindex),
+                       f"endpoint {endpoint.id[:12]}")
+
+    def delete_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        """Undo put_endpoint.  An address that another endpoint has by now stays."""
+        with self._lock:
+            for table, key in self._endpoint_keys("endpoints", endpoint):
+                found = table.get(key)
+                if found is not None and found.ifindex == host_ifindex:
+                    _delete(table, key)
+            veths = self._table("veths")
+            _delete(veths, veths.Key(host_ifindex))
+
+    def endpoint_ifindexes(self) -> set[int]:
+        """Return the host's ends that may send."""
+        return {int(key.value) for key in self._table("veths").keys()}  # noqa: SIM118
+
+    def _endpoint_keys(self, name: str, endpoint: Endpoint) -> Iterator[tuple[Any, Any]]:
+        if endpoint.address is not None:
+            table = self._table(name)
+            yield table, entries.address_key(table, endpoint.vni, endpoint.address.ip)
+        if endpoint.address6 is not None:
+            table = self._table(name + "6")
+            yield table, entries.address_key(table, endpoint.vni, endpoint.address6.ip)
+
+    # Sandboxes and their endpoint ports, for the host path.
+
+    def put_sandbox(self, entry: SandboxEntry) -> None:
+        """Enter a sandbox: first what receives, then what sends, the connect hooks' entry last."""
+        with self._lock:
+            self._clear_ports(entry.cookie, {a.port for a in entry.attachments})
+            ports, veths, sandboxes = map(self._table, ("ports", "veths", "sandboxes"))
+            for attachment in entry.attachments:
+                self._own_port(attachment.port, entries.port_entry(ports, entry, attachment))
+                key = veths.Key(attachment.host_ifindex)
+                leaf = veths.get(key)
+                if leaf is not None and leaf.sandbox != entry.cookie:
+                    leaf.sandbox = entry.cookie
+                    _write(veths, key, leaf, f"interface {attachment.host_ifindex}")
+            key = sandboxes.Key(entry.cookie)
+            before = sandboxes.get(key)
+            _write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")
+            if before is not None and before.ifindex != entry.primary_ifindex:
+                self._move_flows(entry)
+
+    def delete_sandbox(self, cookie: int) -> None:
+        """Undo put_sandbox, in reverse."""
+        with self._lock:
+            sandboxes, veths = self._table("sandboxes"), self._table("veths")
+            _delete(sandboxes, sandboxes.Key(cookie))
+            for key, leaf in list(veths.items()):
+                if leaf.sandbox == cookie:
+                    leaf.sandbox = 0
+                    _write(veths, key, leaf, "interface")
+            self._clear_ports(cookie, set())
+
+    def sandbox_cookies(self) -> set[int]:
+        """Return the cookies of all sandboxes that may use the host path."""
+        return {int(key.value) for key in self._table("sandboxes").keys()}  # noqa: SIM118
+
+    def port_owners(self) -> dict[int, int]:
+        """Return endpoint port -> sandbox cookie, for all that are owned."""
+        with self._lock:
+            return dict(self._owners)
+
+    def _own_port(self, port: int, leaf: Any) -> None:
+        ports = self._table("ports")
+        ports[ports.Key(port)] = leaf
+        if leaf.sandbox:
+            self._owners[port] = int(leaf.sandbox)
+        else:
+            self._owners.pop(port, None)
+
+    def _clear_ports(self, cookie: int, keep: set[int]) -> None:
+        leaf = self._table("ports").Leaf
+        for port, owner in list(self._owners.items()):
+            if owner == cookie and port not in keep:
+                self._own_port(port, leaf())
+
+    def _move_flows(self, entry: SandboxEntry) -> None:
+        flows = self._table("flows")
+        for key, leaf in list(flows.items_lookup_batch()):
+            if leaf.sandbox == entry.cookie and leaf.ifindex != entry.primary_ifindex:
+                leaf.ifindex = entry.primary_ifindex
+                flows[key] = leaf
+
+    # The directory.
+
+    def put_remote(self, endpoint: Endpoint) -> None:
+        """Enter an endpoint, the reverse map first: whoever is called must know the caller."""
+        with self._lock:
+            if endpoint.port and endpoint.address is not None:
+                reverse, endpoints = self._table("reverse"), self._table("endpoints")
+                _write(reverse, entries.wire_name(reverse, endpoint),
+                       _as(reverse.Leaf, entries.address_key(endpoints, endpoint.vni,
+                                                             endpoint.address.ip)),
+                       f"endpoint {endpoint.id[:12]}")
+            for table, key in self._endpoint_keys("directory", endpoint):
+                _write(table, key, entries.location(table, endpoint),
+                       f"endpoint {endpoint.id[:12]}")
+
+    def delete_remote(self, endpoint: Endpoint) -> None:
+        """Undo put_remote; entries that another endpoint has taken over by now stay."""
+        with self._lock:
+            for table, key in self._endpoint_keys("directory", endpoint):
+                found = table.get(key)
+                if found is not None and entries.same(found, entries.location(table, endpoint)):
+                    _delete(table, key)
+            if endpoint.port and endpoint.address is not None:
+                reverse = self._table("reverse")
+                name = entries.wire_name(reverse, endpoint)
+                found = reverse.get(name)
+                if (found is not None and found.vni == endpoint.vni
+                        and found.addr_be == u32_be(endpoint.address.ip)):
+                    _delete(reverse, name)
+
+    def clear_remotes(self) -> None:
+        """Empty the directory, for a rebuild from etcd after the layout or U changed."""
+        with self._lock:
+            for name in ("directory", "directory6", "reverse"):
+                self._table(name).clear()
+
+    def directory_size(self) -> int:
+        """Return the number of IPv4 entries."""
+        return len(self._table("directory"))
+
+    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+        """Replace the list of a network's broadcast receivers.
+
+        Written back to front, so that a program that walks it meanwhile misses a receiver of
+        one packet at worst, and never reads past the end.
+        """
+        with self._lock:
+            table = self._table("floods")
+            targets = []
+            for host in hosts:
+                leaf = table.Leaf()
+                leaf.underlay_be = u32_be(host)
+                targets.append(leaf)
+            for ifindex in ifindexes:
+                leaf = table.Leaf()
+                leaf.ifindex = ifindex
+                targets.append(leaf)
+            before = self._flood_sizes.get(vni)
+            if before is None:
+                before = sum(1 for key in table.keys() if key.vni == vni)  # noqa: SIM118
+            for index in reversed(range(len(targets))):
+                _write(table, _flood_key(table, vni, index), targets[index], "broadcast receiver")
+            for index in reversed(range(len(targets), before)):
+                _delete(table, _flood_key(table, vni, index))
+            if targets:
+                self._flood_sizes[vni] = len(targets)
+            else:
+                self._flood_sizes.pop(vni, None)
+
+
+def _flood_key(table: Any, vni: Vni, index: int) -> Any:
+    key = table.Key()
+    key.vni, key.index = vni, index
+    return key
+
+
+def _as(kind: Any, struct: Any) -> Any:
+    """BCC makes a new ctypes class of one C struct for each map: copy the bytes over."""
+    return kind.from_buffer_copy(struct)

@@ -1,0 +1,57 @@
+"""Owns the list of programs: name, type, where it is attached; and the text they are made of.
+
+It must not load or attach anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
+
+# The unit is compiled as one text, since BCC rewrites map access in the main file only.
+_FILES = ("maps", "deliver", "connect", "names", "sockops", "lookup", "overlay", "host",
+          "container")
+
+# enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.
+SCHED_CLS, SOCK_OPS, SOCK_ADDR, SK_LOOKUP = 3, 13, 18, 30
+CGROUP_SOCK_OPS, INET4_CONNECT, INET6_CONNECT = 3, 10, 11
+INET4_GETPEERNAME, INET6_GETPEERNAME, INET4_GETSOCKNAME, INET6_GETSOCKNAME = 29, 30, 31, 32
+SK_LOOKUP_ATTACH = 36
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program: its function's name, program type and, where it needs one, attach type."""
+
+    name: str
+    type: int
+    attach_type: int | None = None
+
+
+CGROUP_PROGRAMS = (
+    Program("sockops", SOCK_OPS, CGROUP_SOCK_OPS),  # first: a connection needs its option
+    Program("getpeername4", SOCK_ADDR, INET4_GETPEERNAME),
+    Program("getpeername6", SOCK_ADDR, INET6_GETPEERNAME),
+    Program("getsockname4", SOCK_ADDR, INET4_GETSOCKNAME),
+    Program("getsockname6", SOCK_ADDR, INET6_GETSOCKNAME),
+    Program("connect4", SOCK_ADDR, INET4_CONNECT),
+    Program("connect6", SOCK_ADDR, INET6_CONNECT),
+)
+LISTENER_LOOKUP = Program("listener_lookup", SK_LOOKUP, SK_LOOKUP_ATTACH)
+FROM_CONTAINER = Program("from_container", SCHED_CLS)
+FROM_WIRE = Program("from_wire", SCHED_CLS)
+FROM_OVERLAY = Program("from_overlay", SCHED_CLS)
+TO_CONTAINER = Program("to_container", SCHED_CLS)
+ALL_PROGRAMS = (*CGROUP_PROGRAMS, LISTENER_LOOKUP, FROM_CONTAINER, FROM_WIRE, FROM_OVERLAY,
+                TO_CONTAINER)
+
+
+def unit_text(kernel_folder: Path = KERNEL_FOLDER) -> str:
+    """Return the C text of all programs, with line marks so that errors name their file."""
+    parts = []
+    for name in _FILES:
+        path = kernel_folder / f"{name}.c"
+        parts.append(f'#line 1 "{path}"\n{path.read_text()}')
+    return "\n".join(parts)
