@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,7 @@ def test_lost_notifications_are_made_good(
     receive = monitor._receive
 
     def receive_and_note(route: Route) -> tuple[list[Any], bool]:
+        route.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # room for one or two
         messages, lost = receive(route)
         losses.append(lost)
         return messages, lost
@@ -128,12 +130,8 @@ def test_lost_notifications_are_made_good(
         log.wait_for(("up", gone.host_name))
         host.ip("link set lo down")
         assert held.wait(WAIT_S)
-        toggle = "while read f; do ip link set lo $f; done"
-        words = "\n".join(["up", "down"] * 200)
-        host.run("sh", "-c", "for i in $(seq 1500); do echo link set lo alias $i; done"
+        host.run("sh", "-c", "for i in $(seq 1400 1450); do echo link set lo mtu $i; done"
                  " | ip -batch -")
-        assert toggle
-        assert words
         dockerd.move_out(host, inside, gone)
         dockerd.move_in(host, inside, second, come)
         go_on.set()
