@@ -5,8 +5,10 @@ Addresses are `ipaddress` objects; ports are host-order integers; a MAC is six b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 from typing import NewType
 
 # Docker's ids.  A network id is 64 hex digits, or 25 base-36 ones for a swarm network;
@@ -67,3 +69,70 @@ class Endpoint:
     address6: IPv6Interface | None
     port: int  # endpoint port P (host order); 0: reachable over the overlay path only
     sandbox_key: str = ""  # path of its network namespace; empty until Join
+
+
+class HoldKind(StrEnum):
+    """How an address came to be held: chosen by us, named by the requester, as a gateway."""
+
+    DYNAMIC = "dynamic"
+    EXACT = "exact"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """One holder's claim on an address."""
+
+    kind: HoldKind
+    owner: str = ""  # who asked (MAC or endpoint name), where dockerd says so
+    request: str = ""  # random id of the request that made it
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """An address of a subnet with its holders: hosts' ids, and "global" for swarm managers.
+
+    It exists as long as it has a hold or is bound to an endpoint.
+    """
+
+    address: IPv4Address | IPv6Address
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    endpoint: EndpointId = EndpointId("")  # bound: this endpoint lives and has the address
+
+    @property
+    def free(self) -> bool:
+        """Nobody has it: the record goes."""
+        return not self.holds and not self.endpoint
+
+    def held(self, holder: str, hold: Hold) -> Reservation:
+        """Return it with this holder's claim entered (in place of an earlier one)."""
+        return replace(self, holds={**self.holds, holder: hold})
+
+    def released(self, holder: str) -> Reservation:
+        """Return it without this holder's claim."""
+        return replace(self, holds={h: c for h, c in self.holds.items() if h != holder})
+
+    def bound(self, endpoint: EndpointId) -> Reservation:
+        """Return it bound to an endpoint; "" unbinds."""
+        return replace(self, endpoint=endpoint)
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """A pool (one PoolID) of a subnet and who requested it how often.
+
+    `requests`: user (a host's id, or "swarm") -> the ids of its requests not yet released.
+    """
+
+    space: str
+    sub_pool: str  # CIDR, empty: the whole subnet
+    requests: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class SubnetUse:
+    """A subnet of our IPAM: all its pools, and the gateway address all of them share."""
+
+    cidr: str
+    gateway: IPv4Address | IPv6Address | None
+    pools: tuple[PoolUse, ...]

@@ -6,7 +6,7 @@ It must not know which keys there are, nor what the values mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from driver.errors import SlimError, StoreUnavailable
@@ -142,26 +142,45 @@ def prefix_end(prefix: str) -> bytes:
     return raw[:-1] + bytes((raw[-1] + 1,))
 
 
-def commit_checked(kv: KeyValue, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
-    """Commit; if the outcome is unknown, read back and compare.
+@dataclass
+class Transaction:
+    """One commit in the making: what must still be as it was read, and what to do then."""
 
-    It is told apart by the first operation, a put whose value nobody else would write (the
-    records carry a random `write` id) or a delete.  Errors: OutcomeUnknown if the effect is
-    not there now (it might still come: a second try is the caller's to judge),
-    StoreUnavailable.
-    """
-    try:
-        return kv.commit(compares, ops)
-    except OutcomeUnknown as unknown:
-        first = ops[0]
+    compares: list[Compare] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+
+    def as_read(self, key: str, entry: Entry | None) -> None:
+        """Only if the key is still as in `entry` (None: absent)."""
+        self.compares.append(Unchanged(key, entry.mod_revision if entry else 0))
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a value."""
+        self.ops.append(Put(key, value))
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self.ops.append(Delete(key))
+
+    def commit(self, kv: KeyValue) -> bool:
+        """Return whether it was done; False: something changed, read again.
+
+        If the outcome is unknown, read back and compare: it is told apart by the first
+        operation, a put whose value nobody else writes (records carry a random `write` id)
+        or a delete.  Errors: OutcomeUnknown if the effect is not there now (it might still
+        come: a second try is the caller's to judge), StoreUnavailable.
+        """
         try:
-            found = kv.get(first.key)
-        except StoreUnavailable:
-            raise unknown from None
-        if isinstance(first, Put):
-            done = found is not None and found.value == first.value
-        else:
-            done = found is None
-        if not done:
-            raise
-        return True
+            return kv.commit(self.compares, self.ops)
+        except OutcomeUnknown as unknown:
+            first = self.ops[0]
+            try:
+                found = kv.get(first.key)
+            except StoreUnavailable:
+                raise unknown from None
+            if isinstance(first, Put):
+                done = found is not None and found.value == first.value
+            else:
+                done = found is None
+            if not done:
+                raise
+            return True

@@ -1,0 +1,84 @@
+"""Owns the feed of a network's endpoints from etcd, one watch a network.
+
+It must not know what the listener does with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from driver.errors import UnsupportedRecord
+from driver.model import Endpoint, Vni
+from driver.services.ports import DirectoryListener
+from driver.store import keys, records
+from driver.store.feed import Feed
+from driver.store.kv import Change, Entry, KeyValue
+
+log = logging.getLogger(__name__)
+
+
+class EtcdDirectory:
+    """driver.services.ports.Directory over etcd.  Thread-safe."""
+
+    def __init__(self, kv: KeyValue) -> None:
+        self._kv = kv
+        self._lock = threading.Lock()
+        self._feeds: dict[Vni, tuple[Feed, DirectoryListener]] = {}
+
+    def follow(self, vni: Vni, listener: DirectoryListener) -> None:
+        """See ports.Directory."""
+        with self._lock:
+            if vni not in self._feeds:
+                feed = Feed(self._kv, keys.endpoints(vni), _NetworkListener(vni, listener),
+                            f"slim-directory-{vni}")
+                self._feeds[vni] = (feed, listener)
+
+    def unfollow(self, vni: Vni) -> None:
+        """See ports.Directory.  Ends with an empty snapshot: nothing of it is wanted any more."""
+        with self._lock:
+            followed = self._feeds.pop(vni, None)
+        if followed is not None:
+            feed, listener = followed
+            feed.close()
+            listener.snapshot(vni, ())
+
+    def close(self) -> None:
+        """End all feeds; what was published stays (a restart must not cut anything)."""
+        with self._lock:
+            feeds = [feed for feed, _ in self._feeds.values()]
+            self._feeds.clear()
+        for feed in feeds:
+            feed.close()
+
+
+class _NetworkListener:
+    def __init__(self, vni: Vni, listener: DirectoryListener) -> None:
+        self._vni = vni
+        self._listener = listener
+
+    def listed(self, entries: Sequence[Entry]) -> None:
+        endpoints = [self._read(entry) for entry in entries]
+        self._listener.snapshot(self._vni, [e for e in endpoints if e is not None])
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            endpoint = None if change.value is None else self._read(
+                Entry(change.key, change.value, change.mod_revision))
+            if endpoint is not None:
+                self._listener.put(endpoint)
+            else:
+                # A record that became unreadable is gone as far as this driver can tell.
+                self._listener.removed(self._vni, keys.endpoint_of(change.key)[1])
+
+    def _read(self, entry: Entry) -> Endpoint | None:
+        try:
+            endpoint = records.decode(entry, records.endpoint)
+        except UnsupportedRecord as error:
+            log.error("%s", error)
+            return None
+        if keys.endpoint_of(entry.key) != (endpoint.vni, endpoint.id):
+            log.error("%s in etcd holds another endpoint: left alone", entry.key)
+            return None
+        return endpoint

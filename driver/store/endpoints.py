@@ -1,0 +1,156 @@
+"""Owns endpoint records in etcd, and in the same transactions the binding of their addresses.
+
+It must not know how addresses are chosen; a network that is not a pool of ours has no reservations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface
+
+from driver.errors import Conflict, NotFound, StoreUnavailable
+from driver.model import Endpoint, EndpointId, Hold, HoldKind, HostId, Network, Reservation
+from driver.store import keys, records
+from driver.store.cache import LocalCache
+from driver.store.kv import KeyValue, Transaction
+from driver.store.networks import EtcdNetworks
+
+ATTEMPTS = 16  # of one transaction against others that touch the same reservation
+
+
+class EtcdEndpoints:
+    """driver.services.ports.Endpoints over etcd.  Thread-safe."""
+
+    def __init__(self, kv: KeyValue, host: HostId, networks: EtcdNetworks) -> None:
+        self._kv = kv
+        self._host = host
+        self._networks = networks
+        self._cache: LocalCache[EndpointId, Endpoint] = LocalCache(
+            kv, keys.local_endpoints(host), records.endpoint, lambda endpoint: endpoint.id)
+
+    def create(self, endpoint: Endpoint) -> None:
+        """See ports.Endpoints.  Error, too: NotFound (this host has no such network)."""
+        local_key = keys.local_endpoint(self._host, endpoint.id)
+        for _ in range(ATTEMPTS):
+            existing = self._kv.get(local_key)
+            if existing is not None:
+                known = records.decode(existing, records.endpoint)
+                self._cache.put(known)
+                if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
+                    raise Conflict(f"endpoint {endpoint.id[:12]} exists with other values")
+                return
+            network, network_entry = self._networks.locally(endpoint.network_id)
+            if network.vni != endpoint.vni:
+                raise Conflict(f"endpoint {endpoint.id[:12]} names VNI {endpoint.vni}, its "
+                               f"network has {network.vni}")
+            shared_key = keys.endpoint(endpoint.vni, endpoint.id)
+            change = Transaction()
+            change.as_read(local_key, None)
+            change.as_read(shared_key, None)
+            change.as_read(network_entry.key, network_entry)
+            change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
+            change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
+            for address in _reserved(network, endpoint):
+                self._bind(endpoint, address, change)
+            if change.commit(self._kv):
+                self._cache.put(endpoint)
+                return
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address is changed by too many "
+                               "at once, try again")
+
+    def replace(self, endpoint: Endpoint) -> None:
+        """See ports.Endpoints.  The addresses stay as they are."""
+        local_key = keys.local_endpoint(self._host, endpoint.id)
+        for _ in range(ATTEMPTS):
+            existing = self._kv.get(local_key)
+            if existing is None:
+                self._cache.remove(endpoint.id)
+                raise NotFound(f"endpoint {endpoint.id[:12]} does not exist on this host")
+            known = records.decode(existing, records.endpoint)
+            if (known.vni, known.address, known.address6) != (
+                    endpoint.vni, endpoint.address, endpoint.address6):
+                raise Conflict(f"endpoint {endpoint.id[:12]} cannot change network or address")
+            change = Transaction()
+            change.as_read(local_key, existing)
+            change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
+            # Other hosts do not need to hear of a new sandbox.
+            if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
+                change.put(keys.endpoint(endpoint.vni, endpoint.id),
+                           records.encode(records.shared_endpoint_fields(endpoint)))
+            if change.commit(self._kv):
+                self._cache.put(endpoint)
+                return
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        """See ports.Endpoints.  A reservation that nobody holds any more goes with it."""
+        local_key = keys.local_endpoint(self._host, endpoint_id)
+        for _ in range(ATTEMPTS):
+            existing = self._kv.get(local_key)
+            if existing is None:
+                self._cache.remove(endpoint_id)
+                return
+            endpoint = records.decode(existing, records.endpoint)
+            change = Transaction()
+            change.as_read(local_key, existing)
+            change.delete(local_key)
+            change.delete(keys.endpoint(endpoint.vni, endpoint_id))
+            for address in (endpoint.address, endpoint.address6):
+                if address is not None:
+                    self._unbind(endpoint_id, address, change)
+            if change.commit(self._kv):
+                self._cache.remove(endpoint_id)
+                return
+        raise StoreUnavailable(f"endpoint {endpoint_id[:12]} is changed by too many at once")
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """See ports.Endpoints."""
+        return self._cache.all().get(endpoint_id)
+
+    def list(self) -> list[Endpoint]:
+        """See ports.Endpoints."""
+        return list(self._cache.all().values())
+
+    def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface,
+              change: Transaction) -> None:
+        key = keys.address(str(address.network), address.ip)
+        entry = self._kv.get(key)
+        if entry is None:
+            # dockerd may bring an address of its own (an answer of CreateEndpoint, say) and
+            # will release it through our IPAM all the same.
+            reservation = Reservation(address.ip, {self._host: Hold(HoldKind.EXACT)})
+        else:
+            reservation = records.decode(entry, records.reservation)
+        if reservation.endpoint not in ("", endpoint.id):
+            raise Conflict(f"address {address.ip} belongs to endpoint "
+                           f"{reservation.endpoint[:12]} already; choose another")
+        others = [holder for holder, hold in reservation.holds.items()
+                  if hold.kind is HoldKind.DYNAMIC and holder not in (self._host, "global")]
+        if others and self._host not in reservation.holds and "global" not in reservation.holds:
+            raise Conflict(f"address {address.ip} was given to host {others[0][:12]}; "
+                           "choose another")
+        change.as_read(key, entry)
+        change.put(key, records.encode(
+            records.reservation_fields(reservation.bound(endpoint.id))))
+
+    def _unbind(self, endpoint_id: EndpointId, address: IPv4Interface | IPv6Interface,
+                change: Transaction) -> None:
+        key = keys.address(str(address.network), address.ip)
+        entry = self._kv.get(key)
+        if entry is None:
+            return
+        reservation = records.decode(entry, records.reservation)
+        if reservation.endpoint != endpoint_id:
+            return
+        change.as_read(key, entry)
+        left = reservation.bound(EndpointId(""))
+        if left.free:
+            change.delete(key)
+        else:
+            change.put(key, records.encode(records.reservation_fields(left)))
+
+
+def _reserved(network: Network, endpoint: Endpoint) -> list[IPv4Interface | IPv6Interface]:
+    if not network.key.startswith("pool:"):
+        return []
+    return [a for a in (endpoint.address, endpoint.address6) if a is not None]

@@ -1,0 +1,119 @@
+"""Owns the spelling of every key in etcd; docs/state.md has the table of them.
+
+It must not know what is stored under them.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import quote, unquote
+
+from driver.model import EndpointId, HostId, NetworkId, NetworkKey, Vni
+
+ROOT = "/slim/v1/"
+
+VNIS = ROOT + "vnis/"
+NETWORKS = ROOT + "networks/"
+ENDPOINTS = ROOT + "endpoints/"
+LOCAL = ROOT + "local/"  # what belongs to one host and outlives its lease
+HOSTS = ROOT + "hosts/"
+SUBNETS = ROOT + "subnets/"
+SUBNET_GUARD = ROOT + "subnet-guard"
+ADDRESSES = ROOT + "addresses/"
+OWNERS = ROOT + "owners/"
+
+
+def _quoted(text: str) -> str:
+    # ASCII, without "/": a part of a key never looks like two.
+    return quote(text, safe=":")
+
+
+def network(key: NetworkKey) -> str:
+    """Return the key of a virtual network."""
+    return NETWORKS + _quoted(key)
+
+
+def vni(number: int) -> str:
+    """Return the key that only one network can own."""
+    return f"{VNIS}{number:08}"
+
+
+def vni_of(key: str) -> int:
+    """Return the number of `vni`."""
+    return int(key.removeprefix(VNIS))
+
+
+def endpoints(number: Vni) -> str:
+    """Return the prefix of a network's endpoints: one watch a network."""
+    return f"{ENDPOINTS}{number:08}/"
+
+
+def endpoint(number: Vni, endpoint_id: EndpointId) -> str:
+    """Return the key of an endpoint, as all hosts see it."""
+    return endpoints(number) + _quoted(endpoint_id)
+
+
+def endpoint_of(key: str) -> tuple[Vni, EndpointId]:
+    """Return network and id from `endpoint`."""
+    number, endpoint_id = key.removeprefix(ENDPOINTS).split("/")
+    return Vni(int(number)), EndpointId(unquote(endpoint_id))
+
+
+def local_networks(host: HostId) -> str:
+    """Return the prefix of a host's Docker networks."""
+    return f"{LOCAL}{_quoted(host)}/networks/"
+
+
+def local_network(host: HostId, network_id: NetworkId) -> str:
+    """Return the key of a host's part in a network."""
+    return local_networks(host) + _quoted(network_id)
+
+
+def local_endpoints(host: HostId) -> str:
+    """Return the prefix of a host's own endpoints."""
+    return f"{LOCAL}{_quoted(host)}/endpoints/"
+
+
+def local_endpoint(host: HostId, endpoint_id: EndpointId) -> str:
+    """Return the key of an endpoint as its own host keeps it."""
+    return local_endpoints(host) + _quoted(endpoint_id)
+
+
+def host(host_id: HostId) -> str:
+    """Return the key that lives as long as its host's lease."""
+    return HOSTS + _quoted(host_id)
+
+
+def host_of(key: str) -> HostId:
+    """Return the id from `host`."""
+    return HostId(unquote(key.removeprefix(HOSTS)))
+
+
+def subnet(cidr: str) -> str:
+    """Return the key of a subnet with all its pools."""
+    return SUBNETS + _quoted(cidr)
+
+
+def subnet_of(key: str) -> str:
+    """Return the CIDR from `subnet`."""
+    return unquote(key.removeprefix(SUBNETS))
+
+
+def addresses(cidr: str) -> str:
+    """Return the prefix of a subnet's reservations."""
+    return f"{ADDRESSES}{_quoted(cidr)}/"
+
+
+def address(cidr: str, ip: IPv4Address | IPv6Address) -> str:
+    """Return the key of a reservation: hex of fixed width, so that key order is address order."""
+    return addresses(cidr) + ip.packed.hex()
+
+
+def address_of(key: str) -> IPv4Address | IPv6Address:
+    """Return the address from `address`."""
+    return ip_address(bytes.fromhex(key.rsplit("/", 1)[1]))
+
+
+def owner(cidr: str, holder: str, name: str) -> str:
+    """Return the key that finds a reservation again by who asked for it."""
+    return f"{OWNERS}{_quoted(cidr)}/{_quoted(holder)}/{_quoted(name)}"
