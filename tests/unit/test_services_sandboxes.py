@@ -1,0 +1,246 @@
+"""When a sandbox is set up, published, handed on and taken down; with no kernel at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+
+from driver.errors import LinkError
+from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.services import sandboxes as module
+from driver.services.ports import SandboxEntry, Veth
+from driver.services.sandboxes import Finisher
+from tests.support.wait import wait_until
+
+UNDERLAY = IPv4Address("192.0.2.1")
+KEY = "/var/run/docker/netns/0123456789ab"
+WAIT_S = 10.0
+
+
+def endpoint(number: int, *, port: int | None = None, key: str = KEY) -> Endpoint:
+    return Endpoint(
+        id=EndpointId(f"{number:x}" * 64), network_id=NetworkId(f"n{number}"), vni=Vni(number),
+        host=HostId("h"), underlay=UNDERLAY, mac=bytes((2, 0, 0, 0, 0, number)),
+        address=IPv4Interface(f"10.{number}.0.2/16"), address6=None,
+        port=61000 + number if port is None else port, sandbox_key=key)
+
+
+def veth(number: int) -> Veth:
+    return Veth(f"sl{number:011x}", 100 + number, f"sc{number:011x}")
+
+
+class World:
+    """Sandboxes and datapath in one, noting every effect in order."""
+
+    def __init__(self) -> None:
+        self.effects: list[str] = []
+        self.entries: dict[int, SandboxEntry] = {}
+        self.cookies: dict[str, int] = {KEY: 7}
+        self.failures: list[str] = []  # names of the next effects that fail
+        self.lock = threading.Lock()
+
+    def _note(self, name: str, text: str) -> None:
+        with self.lock:
+            if name in self.failures:
+                self.failures.remove(name)
+                self.effects.append(f"{text} FAILS")
+                raise LinkError(f"{name}: refused")
+            self.effects.append(text)
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        return self.cookies.get(sandbox_key)
+
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
+               overlay_mtu: int, primary: bool) -> None:
+        assert (underlay, overlay_mtu) == (UNDERLAY, 1450)
+        self._note("set_up", f"set up {endpoint.vni}{' primary' if primary else ''}")
+
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+        self._note("tear_down", "tear down")
+
+    def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
+        vnis = ",".join(str(each.vni) for each in sandbox.attachments)
+        self._note("publish", f"publish {sandbox.cookie}: {vnis} over {sandbox.primary_ifindex}")
+        self.entries[sandbox.cookie] = sandbox
+
+    def withdraw_sandbox(self, cookie: int) -> None:
+        self._note("withdraw", f"withdraw {cookie}")
+        self.entries.pop(cookie, None)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
+    monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
+    made = Finisher(sandboxes=world, datapath=world,  # type: ignore[arg-type]
+                    underlay=UNDERLAY, overlay_mtu=lambda: 1450)
+    made.start()
+    yield made
+    made.stop()
+
+
+def up(finisher: Finisher, number: int) -> None:
+    finisher.carrier_up(veth(number).host_name, veth(number).host_ifindex)
+
+
+def effects(world: World, *wanted: str) -> None:
+    wait_until(lambda: world.effects == list(wanted), WAIT_S, f"{wanted}, have {world.effects}")
+
+
+def test_published_last_and_only_after_carrier(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 2)  # somebody else's
+    assert world.effects == []
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    entry = world.entries[7]
+    assert entry.attachments[0].port == 61001
+    assert entry.attachments[0].address == IPv4Interface("10.1.0.2/16")
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "the count")
+
+
+def test_carrier_may_come_before_it_is_expected(finisher: Finisher, world: World) -> None:
+    up(finisher, 1)
+    finisher.expect(endpoint(1), veth(1))
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+
+
+def test_carrier_of_yesterday_does_not_count(finisher: Finisher, world: World) -> None:
+    up(finisher, 1)
+    finisher.carrier_down(veth(1).host_name, 101)
+    finisher.expect(endpoint(1), veth(1))
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+
+
+def test_leaving_withdraws_first(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    world.effects.clear()
+    finisher.forget(endpoint(1).id)
+    finisher.forget(endpoint(1).id)
+    effects(world, "withdraw 7", "tear down")
+    up(finisher, 1)
+    assert world.entries == {}
+
+
+def both(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    wait_until(lambda: len(world.effects) == 2, WAIT_S, "the first")
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101",
+            "set up 2", "publish 7: 1,2 over 101")
+    world.effects.clear()
+
+
+def test_a_second_network_leaves(finisher: Finisher, world: World) -> None:
+    both(finisher, world)
+    finisher.forget(endpoint(2).id)
+    effects(world, "publish 7: 1 over 101")
+
+
+def test_another_interface_takes_over_when_the_primary_leaves(
+        finisher: Finisher, world: World) -> None:
+    both(finisher, world)
+    finisher.forget(endpoint(1).id)
+    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+    finisher.forget(endpoint(2).id)
+    effects(world, "set up 2 primary", "publish 7: 2 over 102", "withdraw 7", "tear down")
+
+
+def test_a_failed_takeover_withdraws_and_tries_again(finisher: Finisher, world: World) -> None:
+    both(finisher, world)
+    world.failures = ["set_up"]
+    with pytest.raises(LinkError):
+        finisher.forget(endpoint(1).id)
+    effects(world, "set up 2 primary FAILS", "withdraw 7",
+            "set up 2 primary", "publish 7: 2 over 102")
+
+
+def test_a_failure_is_tried_again(finisher: Finisher, world: World,
+                                  caplog: pytest.LogCaptureFixture) -> None:
+    world.failures = ["set_up", "publish"]
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary FAILS", "set up 1 primary", "publish 7: 1 over 101 FAILS",
+            "set up 1 primary", "publish 7: 1 over 101")
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "the count")
+    assert finisher.counts().failed_attempts == 2
+    assert "attempt 1 failed: set_up: refused" in caplog.text
+
+
+def test_it_gives_up_and_begins_again_at_the_next_carrier(
+        finisher: Finisher, world: World) -> None:
+    del world.cookies[KEY]  # the namespace is not visible
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    wait_until(lambda: finisher.counts().given_up == 1, WAIT_S, "giving up")
+    assert finisher.counts().failed_attempts == 3
+    assert world.effects == []
+    world.cookies[KEY] = 7
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+
+
+def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1, port=0), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1")
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 1", "set up 2 primary", "publish 7: 2 over 102")
+
+
+def test_what_a_driver_of_before_left_goes_too(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))  # found joined at the start; no carrier seen yet
+    finisher.forget(endpoint(1).id)
+    effects(world, "withdraw 7", "tear down")
+
+
+def test_another_namespace_under_the_same_key(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    world.effects.clear()
+    world.cookies[KEY] = 8
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "withdraw 7", "set up 2 primary", "publish 8: 2 over 102")
+
+
+def test_withdrawal_failing_does_not_keep_the_rest(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    world.effects.clear()
+    world.failures = ["withdraw"]
+    with pytest.raises(LinkError, match="withdraw"):
+        finisher.forget(endpoint(1).id)
+    assert world.effects == ["withdraw 7 FAILS", "tear down"]
+
+
+def test_many_at_once(finisher: Finisher, world: World) -> None:
+    keys = {number: f"{KEY}{number}" for number in range(1, 51)}
+    world.cookies = {key: 1000 + number for number, key in keys.items()}
+    starters = [threading.Thread(target=lambda number=number: (
+        finisher.expect(endpoint(number, key=keys[number]), veth(number)), up(finisher, number)))
+        for number in keys]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join()
+    wait_until(lambda: len(world.entries) == 50, WAIT_S, "50 sandboxes")
+    for number in keys:
+        finisher.forget(endpoint(number).id)
+    assert world.entries == {}
