@@ -1,0 +1,1 @@
+"""HTTP towards dockerd: decode, call a service, encode."""

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from driver import deadline
 from driver.api import codec
+from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
 from driver.api.table import Call, without_request
@@ -30,6 +31,7 @@ _ID_SHOWN = 12  # characters; as the docker command shows ids
 
 
 def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
+               control: Control | None = None,
                clock: Callable[[], float] = time.monotonic) -> Flask:
     """Make the WSGI application that answers all calls of dockerd.  `clock` in seconds."""
     app = Flask("slim", static_folder=None)
@@ -37,7 +39,8 @@ def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
     calls: dict[str, Call] = {
         "Plugin.Activate": without_request(
             lambda: {"Implements": ["NetworkDriver", "IpamDriver"]}),
-        **network_driver.calls(), **ipam_driver.calls()}
+        **network_driver.calls(), **ipam_driver.calls(),
+        **(control.calls() if control else {})}
     for name, call in calls.items():
         app.add_url_rule(f"/{name}", endpoint=name, view_func=_view(name, call, clock),
                          methods=["POST"], provide_automatic_options=False)

@@ -1,0 +1,1 @@
+"""Use cases: the order of effects and their undo."""

@@ -1,0 +1,52 @@
+"""Owns asking a running daemon over its socket, for the command line.
+
+It must not know what the answers mean.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+
+from driver.errors import SlimError
+
+TIMEOUT_S = 5.0
+
+
+class NotRunningError(SlimError):
+    """No daemon answers on the socket."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the unix socket in place of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+def ask(path: str, call: str) -> dict[str, object]:
+    """Return the answer of the daemon at socket `path` to `call`.
+
+    Errors: NotRunningError; SlimError with the daemon's text.
+    """
+    connection = _UnixConnection(path)
+    try:
+        connection.request("POST", f"/{call}", b"")
+        answer = json.loads(connection.getresponse().read())
+    except PermissionError as error:
+        raise SlimError(f"no access to {path}: run as root") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NotRunningError(f"no driver answers on {path} ({error}); is it running?") from error
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise SlimError(f"{path} answers something that is no object")
+    if answer.get("Err"):
+        raise SlimError(str(answer["Err"]))
+    return answer

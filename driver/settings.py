@@ -1,0 +1,275 @@
+"""Owns every setting: its unit, default and bounds, and where its value came from.
+
+The only reader of the environment and of the settings file.  It must not know what a
+setting is used for beyond what its user has to be told.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from driver.errors import SettingsError
+
+FILE = "/etc/slim/slim.toml"
+ENV_PREFIX = "SLIM_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SCOPES = ("local", "global")
+PORT_MIN, PORT_MAX = 1024, 65535
+SUPERNET_PREFIX_MAX = 22  # automatic pools are /24: at least four fit
+DEVICE_NAME = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ less the final zero
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """TCP ports `first` to `last`, both inclusive."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def parse_text(text: str) -> str:
+    """Any text without control characters."""
+    if not text.isprintable():
+        raise ValueError("want printable text")
+    return text
+
+
+def parse_urls(text: str) -> tuple[str, ...]:
+    """URLs separated by commas, all http or all https, each with a port."""
+    urls = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if not urls:
+        raise ValueError("want at least one URL, as in http://127.0.0.1:2379")
+    schemes = set()
+    for url in urls:
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not port or (
+                parts.path or parts.query or parts.username):
+            raise ValueError(f"{url!r} is no URL of the form http://HOST:PORT or "
+                             "https://HOST:PORT")
+        schemes.add(parts.scheme)
+    if len(schemes) > 1:
+        raise ValueError("want either http or https for all URLs")
+    return urls
+
+
+def parse_port(text: str) -> int:
+    """A port number that needs no privilege."""
+    if not (text.isascii() and text.isdigit() and PORT_MIN <= int(text) <= PORT_MAX):
+        raise ValueError(f"want a port from {PORT_MIN} to {PORT_MAX}")
+    return int(text)
+
+
+def parse_port_range(text: str) -> PortRange:
+    """FIRST-LAST."""
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise ValueError("want FIRST-LAST, as in 61000-65535")
+    ports = PortRange(parse_port(first), parse_port(last))
+    if ports.first > ports.last:
+        raise ValueError("the first port is above the last")
+    return ports
+
+
+def parse_underlay(text: str) -> str:
+    """An IPv4 address or a device name; empty: the default route's device."""
+    if text and not DEVICE_NAME.fullmatch(text):
+        raise ValueError("want an IPv4 address or a device name")
+    if re.fullmatch(r"[0-9.]+", text):
+        ipaddress.IPv4Address(text)
+    return text
+
+
+def parse_path(text: str) -> str:
+    """An absolute path."""
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError("want an absolute path")
+    return text
+
+
+def parse_optional_path(text: str) -> str:
+    """An absolute path, or empty."""
+    return parse_path(text) if text else ""
+
+
+def parse_supernet(text: str) -> ipaddress.IPv4Network:
+    """An IPv4 network in CIDR form, large enough to cut pools from."""
+    network = ipaddress.IPv4Network(text)
+    if network.prefixlen > SUPERNET_PREFIX_MAX:
+        raise ValueError(f"want a network of /{SUPERNET_PREFIX_MAX} or larger")
+    return network
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a parser that accepts one of `choices`."""
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"want one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _setting(default: str, parse: Callable[[str], Any], about: str) -> Any:
+    """Declare a setting: its default as a user would write it, its parser, its help."""
+    return field(default=parse(default),
+                 metadata={"default": default, "parse": parse, "about": about})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, checked.  Each is --NAME, SLIM_NAME, or NAME in the file (_ for -)."""
+
+    etcd: tuple[str, ...] = _setting(
+        "http://127.0.0.1:2379", parse_urls, "etcd's URLs, separated by commas; http or https")
+    etcd_ca: str = _setting("", parse_optional_path, "PEM file: who may sign etcd's certificate")
+    etcd_cert: str = _setting("", parse_optional_path, "PEM file: our certificate for etcd")
+    etcd_key: str = _setting("", parse_optional_path, "PEM file: our certificate's key")
+    etcd_user: str = _setting("", parse_text, "etcd user name")
+    etcd_password_file: str = _setting("", parse_optional_path, "file with etcd's password")
+    underlay: str = _setting(
+        "", parse_underlay, "device or IPv4 address of the real network; empty: that of the "
+        "default route")
+    port_range: PortRange = _setting(  # noqa: RUF009 - it makes a field()
+        "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; outside "
+        "net.ipv4.ip_local_port_range")
+    vxlan_port: int = _setting("14789", parse_port, "UDP port of the overlay path")
+    cgroup: str = _setting("", parse_optional_path, "cgroup v2 folder whose processes are served; "
+                           "empty: the cgroup2 mount")
+    bpffs: str = _setting("/sys/fs/bpf", parse_path, "BPF file system for pins")
+    socket: str = _setting("/run/docker/plugins/slim.sock", parse_path,
+                           "unix socket for dockerd; its name is the driver's")
+    state: str = _setting("/var/lib/slim", parse_path, "folder for the host's id")
+    log_level: str = _setting("info", one_of(*LOG_LEVELS), "one of " + ", ".join(LOG_LEVELS))
+    supernet: ipaddress.IPv4Network = _setting(  # noqa: RUF009
+        "10.128.0.0/9", parse_supernet, "where pools come from that no --subnet names")
+    scope: str = _setting("local", one_of(*SCOPES), "local; global for a managed plugin in a swarm")
+    netns_dir: str = _setting(
+        "", parse_optional_path, "prefix to sandboxes' paths, where a managed plugin sees the "
+        "host's /run/docker/netns elsewhere")
+
+
+class _OneLineParser(ArgumentParser):
+    """Reports a wrong option as an exception, so that it becomes one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see {self.prog} --help)")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Give `parser` an option for each setting, and --config."""
+    parser.add_argument("--config", metavar="FILE", default=None,
+                        help=f"settings file (SLIM_CONFIG; default {FILE} if it exists)")
+    for item in fields(Settings):
+        default = item.metadata["default"]
+        shown = f" (default {default})" if default else ""
+        parser.add_argument(_flag(item), dest=item.name, default=None, metavar="VALUE",
+                            help=f"{item.metadata['about']}{shown}".replace("%", "%%"))
+
+
+def make_parser(**kwargs: Any) -> ArgumentParser:
+    """An argument parser whose errors are SettingsError, of one line."""
+    return _OneLineParser(allow_abbrev=False, **kwargs)
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
+    """Return the settings: a flag wins over the environment, that over the file.
+
+    `flags`: setting's name -> text, None where not given; "config": the file.
+    Errors: SettingsError naming setting and source.
+    """
+    path = flags.get("config") or environment.get(ENV_PREFIX + "CONFIG")
+    in_file = _read_file(path or FILE, required=path is not None)
+    known = {item.name for item in fields(Settings)}
+    for name in environment:
+        if name.startswith(ENV_PREFIX) and name[len(ENV_PREFIX):].lower() not in known | {"config"}:
+            raise SettingsError(f"unknown setting {name} in the environment")
+    values: dict[str, Any] = {}
+    for item in fields(Settings):
+        variable = ENV_PREFIX + item.name.upper()
+        for source, text in ((_flag(item), flags.get(item.name)),
+                             (variable, environment.get(variable)),
+                             (f"{item.name} in {path or FILE}", in_file.get(item.name))):
+            if text is not None:
+                values[item.name] = _parse(item, source, text)
+                break
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def _parse(item: Field[Any], source: str, text: str) -> Any:
+    try:
+        return item.metadata["parse"](text)
+    except ValueError as error:
+        raise SettingsError(f"{source}={text!r}: {error}") from error
+
+
+def _flag(item: Field[Any]) -> str:
+    return "--" + item.name.replace("_", "-")
+
+
+def _read_file(path: str, *, required: bool) -> dict[str, str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if required:
+            raise SettingsError(f"settings file {path} does not exist") from error
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
+    try:
+        members = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path}: {error}") from error
+    known = {item.name for item in fields(Settings)}
+    found = {}
+    for key, value in members.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise SettingsError(f"settings file {path}: unknown setting {key!r}")
+        found[name] = _as_text(path, key, value)
+    return found
+
+
+def _as_text(path: str, key: str, value: object) -> str:
+    """Bring TOML's types to the one form that parsers read."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    raise SettingsError(f"settings file {path}: {key} must be a string, a number or a list of "
+                        "strings")
+
+
+def _check_together(settings: Settings) -> None:
+    if bool(settings.etcd_cert) != bool(settings.etcd_key):
+        raise SettingsError("--etcd-cert and --etcd-key go together")
+    if bool(settings.etcd_user) != bool(settings.etcd_password_file):
+        raise SettingsError("--etcd-user and --etcd-password-file go together")
+    tls = settings.etcd_ca or settings.etcd_cert
+    if tls and settings.etcd[0].startswith("http:"):
+        raise SettingsError(f"--etcd={settings.etcd[0]}: with --etcd-ca or --etcd-cert it must be "
+                            "https://")
+
+
+def describe() -> Sequence[tuple[str, str, str, str]]:
+    """For every setting: flag, variable, default, meaning; the documentation is tested with it."""
+    return [(_flag(item), ENV_PREFIX + item.name.upper(), item.metadata["default"],
+             item.metadata["about"]) for item in fields(Settings)]

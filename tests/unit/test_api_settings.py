@@ -1,0 +1,137 @@
+"""Settings: where they come from, what they refuse, and that each is documented."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from driver import __version__
+from driver.__main__ import main
+from driver.errors import SettingsError
+from driver.settings import PortRange, Settings, describe, load
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "slim.toml"
+    path.write_text("")
+    return path
+
+
+def loaded(config: Path, flags: dict[str, str | None] | None = None,
+           environment: dict[str, str] | None = None) -> Settings:
+    return load({"config": str(config), **(flags or {})}, environment or {})
+
+
+def test_defaults(config: Path) -> None:
+    settings = loaded(config)
+    assert settings == Settings()
+    assert settings.port_range == PortRange(61000, 65535)
+    assert settings.vxlan_port == 14789
+    assert settings.socket == "/run/docker/plugins/slim.sock"
+
+
+def test_flag_wins_over_environment_over_file(config: Path) -> None:
+    config.write_text('vxlan_port = 5001\nlog-level = "debug"\nstate = "/a"\n')
+    settings = loaded(config, {"vxlan_port": "5003", "etcd": None},
+                      {"SLIM_VXLAN_PORT": "5002", "SLIM_STATE": "/b", "PATH": "/bin"})
+    assert (settings.vxlan_port, settings.state, settings.log_level) == (5003, "/b", "debug")
+
+
+def test_lists_in_the_file(config: Path) -> None:
+    config.write_text('etcd = ["http://10.0.0.1:2379", "http://10.0.0.2:2379/"]\n')
+    assert loaded(config).etcd == ("http://10.0.0.1:2379", "http://10.0.0.2:2379")
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("etcd", ""), ("etcd", "10.0.0.1:2379"), ("etcd", "http://10.0.0.1"), ("etcd", "ftp://a:1"),
+    ("etcd", "http://a:99999"), ("etcd", "http://a:1,https://b:1"), ("etcd", "http://u:p@a:1"),
+    ("etcd", "http://a:1/x"), ("port_range", "61000"), ("port_range", "70-80"),
+    ("port_range", "65000-64000"), ("port_range", "61000-65536"), ("port_range", "6_1000-65535"),
+    ("vxlan_port", "0"), ("vxlan_port", "-1"), ("vxlan_port", "x"), ("vxlan_port", "65536"),
+    ("underlay", "10.0.0.300"), ("underlay", "a b"), ("underlay", "averyveryverylongname"),
+    ("bpffs", "sys"), ("bpffs", ""), ("socket", "slim.sock"), ("state", "x"),
+    ("log_level", "loud"), ("supernet", "10.0.0.1/8"), ("supernet", "10.0.0.0/24"),
+    ("supernet", "fd00::/8"), ("scope", "swarm"), ("etcd_user", "a\nb"),
+])
+def test_wrong_values_name_the_source(config: Path, name: str, value: str) -> None:
+    flag, variable = "--" + name.replace("_", "-"), "SLIM_" + name.upper()
+    for flags, environment, source in (({name: value}, {}, flag),
+                                       ({}, {variable: value}, variable)):
+        with pytest.raises(SettingsError, match=re.escape(source)) as caught:
+            loaded(config, flags, environment)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("flags", "named"), [
+    ({"etcd_cert": "/a"}, "--etcd-key"), ({"etcd_user": "a"}, "--etcd-password-file"),
+    ({"etcd_ca": "/a"}, "https")])
+def test_settings_that_go_together(config: Path, flags: dict[str, str | None], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        loaded(config, flags)
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    ("vxlan_prot = 1", "vxlan_prot"), ("vxlan_port = true", "vxlan_port"), ("x", "slim.toml"),
+    ("vxlan_port = 70000", "vxlan_port in "), ("etcd = [1]", "etcd")])
+def test_a_wrong_file(config: Path, text: str, named: str) -> None:
+    config.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        loaded(config)
+
+
+def test_a_missing_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape("none.toml")):
+        load({}, {"SLIM_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_an_unknown_variable(config: Path) -> None:
+    with pytest.raises(SettingsError, match="SLIM_ETDC"):
+        loaded(config, {}, {"SLIM_ETDC": "x"})
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["fly"], ["serve", "--prot-range", "1"], ["serve", "extra"], ["serve", "--etcd"],
+    ["serve", "--etc", "http://a:1"], ["serve", "--vxlan-port", "0"], ["counters", "--nope"],
+    ["version", "--etcd", "http://a:1"]])
+def test_wrong_use_is_one_line_and_status_2(arguments: list[str], capsys) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("slim: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_version(capsys, project: Path) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"slim {__version__}\n"
+    assert tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"] == (
+        __version__)
+
+
+def test_counters_without_a_daemon(tmp_path: Path, capsys, config: Path) -> None:
+    assert main(["counters", "--config", str(config), "--socket", str(tmp_path / "none")]) == 1
+    assert "is it running?" in capsys.readouterr().err
+
+
+def test_help_does_not_load_the_kernel_parts() -> None:
+    code = ("import sys; from driver.__main__ import make_parser; make_parser();"
+            "sys.exit(any(m in sys.modules for m in ('bcc', 'pyroute2', 'etcd3', 'flask')))")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_setting_is_documented(project: Path) -> None:
+    text = (project / "docs/operations.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines()
+            if line.startswith("| `--")}
+    assert list(rows) == [f"`{flag}`" for flag, *_ in describe()]
+    assert len(rows) == len(fields(Settings))
+    for flag, variable, default, _ in describe():
+        assert f"`{variable}`" in rows[f"`{flag}`"]
+        assert not default or f"`{default}`" in rows[f"`{flag}`"]
