@@ -1,0 +1,40 @@
+#!/bin/bash
+# Owns `make down`: the inverse of up.sh.  Data stays (addresses, the embedded etcd) unless PURGE=1.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname "$(readlink -f "$0")")/common.sh"
+need_root down
+cd "$PROJECT"
+
+# dockerd first: with networks of a driver that is gone, its own stop takes 15 s.
+if [[ -e $RUN/our-dockerd ]]; then
+    unsupervise dockerd
+    rm -f "$RUN/our-dockerd"
+elif docker_answers && [[ -n $(docker -H "$DOCKER" network ls -q --filter driver=slim) ]]; then
+    echo "slim: Docker still has networks of slim; they work again after the next \`make up\`" >&2
+fi
+
+if has_systemd; then
+    systemctl --quiet disable --now slim slim-etcd 2>/dev/null || true
+    rm -f "$UNITS"/slim{,-etcd}.service
+    systemctl daemon-reload
+fi
+unsupervise slim
+rm -f "$SOCKET"             # a socket without a driver costs dockerd 15 s at each call
+
+# What outlives the driver on purpose: pinned programs and maps, links, routes.
+if [[ -x .venv/bin/python ]] && scripts/slim --help 2>/dev/null | grep -qw cleanup; then
+    scripts/slim cleanup
+fi
+unsupervise etcd
+rm -f "$UP_ENV"
+rmdir "${UP_ENV%/*}" 2>/dev/null || true        # unless the user has settings there
+[[ -z $COMMAND || $(readlink "$COMMAND") != "$PROJECT/scripts/slim" ]] || rm -f "$COMMAND"
+rm -rf "$RUN"
+if [[ ${PURGE:-} == 1 ]]; then
+    for folder in "$STATE" "$LOGS"; do
+        # Not the folder itself where it is a mount of its own.
+        rm -rf --one-file-system "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete
+    done
+fi
+echo "slim is down."

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Owns the command line of the etcd that `make up` starts when it is given none: one member, for this
+# host alone, on loopback.  A process of its own, so that the driver restarts without it.
+set -eu
+data=${1:?data folder} port=${2:?port}
+mkdir -p "$data"
+chmod 700 "$data"
+exec /usr/bin/etcd --name slim --data-dir "$data" \
+    --listen-client-urls "http://127.0.0.1:$port" --advertise-client-urls "http://127.0.0.1:$port" \
+    --listen-peer-urls "http://127.0.0.1:$((port + 10))" \
+    --initial-advertise-peer-urls "http://127.0.0.1:$((port + 10))" \
+    --initial-cluster "slim=http://127.0.0.1:$((port + 10))" \
+    --auto-compaction-mode periodic --auto-compaction-retention 1h

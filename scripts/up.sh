@@ -1,0 +1,117 @@
+#!/bin/bash
+# Owns `make up`: set-up, dockerd, an etcd if none is given, the driver; waits until all answer.
+# Run again it changes nothing that is as it should be.  down.sh is its inverse.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname "$(readlink -f "$0")")/common.sh"
+need_root up
+cd "$PROJECT"
+scripts/setup.sh
+
+start_docker() {
+    ! docker_answers || return 0
+    if has_systemd; then
+        systemctl start docker
+    else
+        mkdir -p "$RUN"
+        : > "$RUN/our-dockerd"      # `down` stops only what was started here
+        supervise dockerd dockerd
+    fi
+    wait_for "dockerd" 60 dockerd docker_answers
+}
+
+mount_bpffs() {     # pins outlive the driver there; systemd mounts it by itself
+    mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || die "cannot mount a bpffs at /sys/fs/bpf"
+}
+
+choose_etcd() {     # ETCD=..., else what the user or an earlier `make up` set, else an etcd of our own
+    local before=
+    [[ ! -e $UP_ENV ]] || before=$(<"$UP_ENV")
+    mkdir -p "${UP_ENV%/*}"
+    if [[ -n ${ETCD:-} ]]; then
+        echo "SLIM_ETCD=$ETCD" > "$UP_ENV"
+    elif [[ ! -e $UP_ENV ]]; then
+        if grep -qsE '^[[:space:]]*etcd[[:space:]]*=' /etc/slim/slim.toml; then
+            : > "$UP_ENV"
+        else
+            echo "SLIM_ETCD=http://127.0.0.1:$ETCD_PORT" > "$UP_ENV"
+        fi
+    fi
+    [[ $(<"$UP_ENV") == "$before" ]] || changed=1
+}
+
+compare_code() {    # after an update of the checkout the driver starts again
+    local now; now=$(find driver kernel scripts/slim requirements.txt -type f ! -name '*.pyc' -print0 |
+        sort -z | xargs -0 sha256sum | sha256sum)
+    mkdir -p "$RUN"
+    [[ $now == "$(cat "$RUN/code" 2>/dev/null || true)" ]] || changed=1
+    printf '%s\n' "$now" > "$RUN/code"
+}
+
+start_etcd() {      # only if it is the embedded one that is wanted
+    if ! grep -q "127.0.0.1:$ETCD_PORT" "$UP_ENV"; then
+        if has_systemd; then systemctl --quiet disable --now slim-etcd 2>/dev/null || true; fi
+        unsupervise etcd
+        return 0
+    fi
+    if has_systemd; then
+        install_unit slim-etcd
+        systemctl --quiet enable --now slim-etcd
+    else
+        # Its folder is root's own, so it needs none of root's other powers.
+        supervise etcd setpriv --no-new-privs --inh-caps=-all --bounding-set=-all \
+            "$PROJECT/scripts/embedded-etcd.sh" "$STATE/etcd" "$ETCD_PORT"
+    fi
+    wait_for "the embedded etcd" 30 etcd http_ok "127.0.0.1:$ETCD_PORT" GET /health
+}
+
+install_unit() {    # with this checkout's path in it
+    local new; new=$(sed "s|@PROJECT@|$PROJECT|g; s|@STATE@|$STATE|g; s|@ETCD_PORT@|$ETCD_PORT|g" \
+        "packaging/$1.service")
+    [[ $new != "$(cat "$UNITS/$1.service" 2>/dev/null)" ]] || return 0
+    printf '%s\n' "$new" > "$UNITS/$1.service"
+    systemctl daemon-reload
+    changed=1
+}
+
+start_driver() {
+    if has_systemd; then
+        install_unit slim
+        if [[ -n $changed ]]; then systemctl restart slim; fi
+        systemctl --quiet enable --now slim
+    else
+        if [[ -n $changed ]]; then unsupervise slim; fi
+        # `env` so that the choice of etcd is in the log's first line, too.
+        supervise slim env $(<"$UP_ENV") "$PROJECT/scripts/slim" serve
+    fi
+    wait_for "the driver" 60 slim http_ok "unix:$SOCKET" POST /NetworkDriver.GetCapabilities
+}
+
+log_of() { if has_systemd; then journalctl -qn 15 -u "$1" || true; else tail -n 15 "$LOGS/$1.log"; fi; }
+running() { if has_systemd; then ! systemctl --quiet is-failed "$1"; else supervised "$1"; fi; }
+wait_for() {        # wait_for WHAT SECONDS SERVICE CMD...: until CMD succeeds
+    local what=$1 limit_s=$2 service=$3 until_s; shift 3
+    until_s=$((SECONDS + limit_s))
+    until "$@"; do
+        if ((SECONDS > until_s)) || { ((SECONDS > until_s - limit_s + 2)) && ! running "$service"; }; then
+            log_of "$service" >&2
+            die "$what does not answer; above is the end of its log"
+        fi
+        sleep 0.2
+    done
+}
+
+changed=            # not empty: the driver must start again
+mount_bpffs
+start_docker
+choose_etcd
+compare_code
+start_etcd
+start_driver
+[[ -z $COMMAND ]] || ln -sfn "$PROJECT/scripts/slim" "$COMMAND"
+
+cat <<TEXT
+slim is up. Make a network:  docker network create -d slim --ipam-driver slim --subnet 10.32.0.0/16 app
+Run containers on it:        docker run --rm -it --network app IMAGE
+Checks: sudo slim doctor; log: $(has_systemd && echo "journalctl -u slim" || echo "$LOGS/slim.log"); stop: sudo make down
+TEXT

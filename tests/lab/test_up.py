@@ -1,0 +1,69 @@
+"""`make up` and `make down` as a user types them, on a lab host of their own without systemd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import images
+from tests.lab.conftest import BUSYBOX
+from tests.lab.hosts import LAB_SH, PROJECT, CommandFailed, Host, lab_of_this_process, run
+
+
+@pytest.fixture
+def bare_host() -> Iterator[Host]:
+    """A host on which no dockerd runs yet; its image store has busybox."""
+    with lab_of_this_process("slimup") as lab:
+        host = lab.up(1)[0]
+        lab.load_image(BUSYBOX, images.busybox())
+        run([str(LAB_SH), "stop", host.name], env=lab.env)
+        yield host
+
+
+def make(host: Host, *argv: str) -> str:
+    # The command link would lie in the machine's own /usr/local/bin.
+    return host.exec("env", "-C", str(PROJECT), "SLIM_COMMAND=/run/slim-command", "make", *argv,
+                     timeout_s=170)
+
+
+def pids(host: Host) -> str:
+    return host.exec("sh", "-c", "cat /run/slim/*.pid")
+
+
+def test_up_twice_then_down(bare_host: Host) -> None:
+    host = bare_host
+    said = make(host, "up").splitlines()
+    assert len(said) == 3, said
+    assert "docker network create" in said[0]
+    before = pids(host)
+    make(host, "up")
+    assert pids(host) == before, "a second run starts nothing again"
+
+    host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet",
+                "10.32.0.0/16", "app")
+    assert "10.32." in host.docker("run", "--rm", "--network", "app", BUSYBOX, "ip", "addr")
+    host.docker("network", "rm", "app")
+
+    host.exec("/run/slim-command", "doctor")
+    make(host, "down")
+    for left in ("/run/slim", "/run/docker/plugins/slim.sock", "/run/slim-command",
+                 "/etc/slim/up.env"):
+        with pytest.raises(CommandFailed):
+            host.exec("ls", left)
+    assert host.exec("find", "/sys/fs/bpf", "-mindepth", "1") == ""
+    assert "slim" not in host.exec("ip", "-o", "link")
+    host.exec("ls", "/var/lib/slim/etcd")  # the data stays
+    with pytest.raises(CommandFailed):
+        host.exec("pgrep", "-x", "etcd|dockerd")
+
+    make(host, "up")  # on the data of before
+    make(host, "down", "PURGE=1")
+    assert host.exec("ls", "/var/lib/slim") == ""
+
+
+def test_up_with_an_etcd_that_is_not_there_says_so_in_doctor(bare_host: Host) -> None:
+    make(bare_host, "up", "ETCD=http://198.18.0.254:2399")  # the driver starts without etcd
+    with pytest.raises(CommandFailed, match=r"etcd.*198\.18\.0\.254:2399"):
+        bare_host.exec("/run/slim-command", "doctor")
+    make(bare_host, "down")
