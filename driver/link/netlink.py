@@ -51,3 +51,9 @@ def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:
         except NetlinkDumpInterrupted:
             continue
     return tuple(getattr(route, method)(**filters))
+
+
+def kind_of(link: Any) -> str | None:
+    """"veth", "vxlan", ...; None for a device that no rtnl_link_ops made."""
+    info = link.get_attr("IFLA_LINKINFO")
+    return None if info is None else info.get_attr("IFLA_INFO_KIND")

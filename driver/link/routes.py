@@ -24,24 +24,28 @@ _LOOPBACK: Final = 1  # ifindex of lo in every namespace
 _ABSENT: Final = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
-def shrink_connected(route: Route, endpoint: Endpoint, interface: Interface, mtu: int) -> None:
+def read(route: Route, *, v6: bool) -> list[Any]:
+    """All routes of the namespace, IPv6 ones only if `v6`.  One look serves a whole visit."""
+    families = (socket.AF_INET, socket.AF_INET6) if v6 else (socket.AF_INET,)
+    return [found for family in families for found in dump(route, "get_routes", family=family)]
+
+
+def shrink_connected(route: Route, present: list[Any], endpoint: Endpoint, interface: Interface,
+                     mtu: int) -> None:
     """Give the endpoint's subnets the overlay's MTU (bytes) on this interface.
 
     The kernel's connected routes keep all else: protocol, scope, source, metric.
     """
-    for address, family in ((endpoint.address, socket.AF_INET),
-                            (endpoint.address6, socket.AF_INET6)):
-        if address is None:
-            continue
-        for found in dump(route, "get_routes", family=family):
-            if _is_connected(found, address.network, interface):
-                _replace_with_mtu(route, found, interface, mtu)
+    subnets = [address.network for address in (endpoint.address, endpoint.address6)
+               if address is not None]
+    for found in present:
+        if any(_is_connected(found, subnet, interface) for subnet in subnets):
+            _replace_with_mtu(route, found, interface, mtu)
 
 
-def install_host_path(route: Route, interface: Interface, underlay: IPv4Address) -> None:
+def install_host_path(route: Route, present: list[Any], interface: Interface,
+                      underlay: IPv4Address) -> None:
     """Route host connections over `interface`, in place of another one or another underlay."""
-    stale = [found for found in _ours(route)
-             if found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") != str(underlay)]
     with step(f"local {underlay} dev lo"):
         route.route("replace", family=socket.AF_INET, dst=str(underlay), dst_len=32,
                     table=_TABLE_LOCAL, type=_TYPE_LOCAL, scope=_SCOPE_HOST, oif=_LOOPBACK,
@@ -50,20 +54,22 @@ def install_host_path(route: Route, interface: Interface, underlay: IPv4Address)
         route.route("replace", family=socket.AF_INET, dst_len=0, table=HOST_PATH_TABLE,
                     oif=interface.ifindex, prefsrc=str(underlay), scope=_SCOPE_LINK,
                     proto=ROUTE_PROTOCOL)
-    for found in stale:
-        _delete(route, found)
+    for found in present:
+        if (_is_ours(found) and found["type"] == _TYPE_LOCAL
+                and found.get_attr("RTA_DST") != str(underlay)):
+            _delete(route, found)  # of an underlay address of before
 
 
 def remove_host_path(route: Route) -> None:
     """Take away what install_host_path added, whatever the underlay was."""
-    for found in _ours(route):
-        _delete(route, found)
+    for found in read(route, v6=False):
+        if _is_ours(found):
+            _delete(route, found)
 
 
-def _ours(route: Route) -> list[Any]:
-    return [found for found in dump(route, "get_routes", family=socket.AF_INET)
-            if found["proto"] == ROUTE_PROTOCOL
-            and _table(found) in (_TABLE_LOCAL, HOST_PATH_TABLE)]
+def _is_ours(found: Any) -> bool:
+    return (found["family"] == socket.AF_INET and found["proto"] == ROUTE_PROTOCOL
+            and _table(found) in (_TABLE_LOCAL, HOST_PATH_TABLE))
 
 
 def _table(found: Any) -> int:

@@ -13,7 +13,7 @@ from driver.errors import LinkError
 from driver.link import filters, routes, rules
 from driver.link import netns as namespaces
 from driver.link.names import SANDBOX_FILTER_NAME
-from driver.link.netlink import Route, dump, open_route
+from driver.link.netlink import Route, dump, kind_of, open_route
 from driver.model import Endpoint
 from driver.services.ports import Interface, Veth
 
@@ -52,12 +52,14 @@ class KernelSandboxes:
             with open_route() as route:
                 interface, mtu = _find_interface(route, endpoint, veth)
                 # A route's MTU is believed even where the device's is smaller.
-                routes.shrink_connected(route, endpoint, interface, min(overlay_mtu, mtu))
+                present = routes.read(route, v6=endpoint.address6 is not None)
+                routes.shrink_connected(route, present, endpoint, interface,
+                                        min(overlay_mtu, mtu))
                 if self.ingress_program_fd is not None:
                     filters.attach_with(route, interface.ifindex, self.ingress_program_fd,
                                         SANDBOX_FILTER_NAME)
                 if primary:
-                    routes.install_host_path(route, interface, underlay)
+                    routes.install_host_path(route, present, interface, underlay)
                     rules.install(route, underlay)
 
         namespaces.run_in(path, inside, refuse_own=True)
@@ -82,8 +84,8 @@ def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Inter
     # IFLA_LINK is the peer's ifindex in *its* namespace: another pair, whose peer is in a
     # third namespace, may show the same number.  The MAC (which a user may have changed)
     # decides among several.
-    peers = [link for link in dump(route, "get_links", kind="veth")
-             if link.get_attr("IFLA_LINK") == veth.host_ifindex]
+    peers = [link for link in dump(route, "get_links")
+             if link.get_attr("IFLA_LINK") == veth.host_ifindex and kind_of(link) == "veth"]
     peers.sort(key=lambda link: link.get_attr("IFLA_ADDRESS") != mac)
     if not peers:
         raise LinkError(f"sandbox of {endpoint.id[:12]}: the other end of {veth.host_name} "

@@ -17,6 +17,8 @@ from driver.link.netlink import Route, dump, open_route, step
 
 # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE
 _GROUPS: Final = 0x1 | 0x10 | 0x40
+_RTM_NEWROUTE: Final = 24
+_RTM_DELROUTE: Final = 25
 _TABLE_MAIN: Final = 254
 _TABLE_LOCAL: Final = 255
 _IFA_F_SECONDARY: Final = 0x1
@@ -84,9 +86,15 @@ class UnderlayWatcher:
 
     def changed(self, messages: Sequence[Any]) -> None:
         """See monitor.Listener.  What changed does not matter: the whole is looked at."""
-        if messages:
+        if any(_matters(message) for message in messages):
             with open_route() as route:
                 self.resync(route)
+
+
+def _matters(message: Any) -> bool:
+    # A router's host may change thousands of routes a minute; only default routes count.
+    is_route = message["header"]["type"] in (_RTM_NEWROUTE, _RTM_DELROUTE)
+    return not is_route or message["dst_len"] == 0
 
 
 def _find(route: Route, wanted: str) -> Underlay:

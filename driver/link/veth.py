@@ -10,7 +10,7 @@ from typing import Any
 
 from driver.errors import LinkError
 from driver.link.names import container_name, container_name_of, host_name, is_host_name
-from driver.link.netlink import Route, dump, open_route, step
+from driver.link.netlink import Route, dump, kind_of, open_route, step
 from driver.model import EndpointId
 from driver.services.ports import Veth
 
@@ -61,8 +61,8 @@ class Veths:
     def list_veths(self) -> dict[str, Veth]:
         """See ports.Links.  Recognised by kind and form of name."""
         with open_route() as route:
-            found = [_veth(link) for link in dump(route, "get_links", kind="veth")
-                     if is_host_name(link.get_attr("IFLA_IFNAME"))]
+            found = [_veth(link) for link in dump(route, "get_links")
+                     if is_host_name(link.get_attr("IFLA_IFNAME")) and kind_of(link) == "veth"]
         return {veth.host_name: veth for veth in found}
 
     def veth_name(self, endpoint_id: EndpointId) -> str:
@@ -72,8 +72,7 @@ class Veths:
 
 def _adopt(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
     name = host_name(endpoint_id)
-    info = link.get_attr("IFLA_LINKINFO")
-    if info is None or info.get_attr("IFLA_INFO_KIND") != "veth":
+    if kind_of(link) != "veth":
         raise LinkError(f"interface {name} exists and is no veth pair: remove it")
     owner = link.get_attr("IFLA_IFALIAS")
     if owner is not None and owner != endpoint_id:

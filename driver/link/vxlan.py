@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link.names import VXLAN_NAME
-from driver.link.netlink import Route, open_route, step
+from driver.link.netlink import Route, kind_of, open_route, step
 
 _IFF_UP: Final = 0x1
 _ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
@@ -68,10 +68,9 @@ def _configure(route: Route, port: int, mtu: int) -> int:
 
 
 def _fits(link: Any, port: int) -> bool:
-    info = link.get_attr("IFLA_LINKINFO")
-    if info is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+    if kind_of(link) != "vxlan":
         raise LinkError(f"interface {VXLAN_NAME} exists and is no VXLAN device: remove it")
-    data = info.get_attr("IFLA_INFO_DATA")
+    data = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     return bool(data.get_attr("IFLA_VXLAN_COLLECT_METADATA")
                 and not data.get_attr("IFLA_VXLAN_LEARNING")
                 and data.get_attr("IFLA_VXLAN_PORT") == port)
