@@ -59,6 +59,11 @@ class EbpfDatapath:
         self._maps.delete_endpoint(endpoint, host_ifindex)
         self._sweeper.ask()
 
+    def withdraw_interface(self, host_ifindex: int) -> None:
+        """See ports.Datapath."""
+        self._maps.delete_interface(host_ifindex)
+        self._sweeper.ask()
+
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         """See ports.Datapath."""
         self._attachments.attach_sandbox(sandbox.cookie, sandbox_key)
@@ -79,7 +84,7 @@ class EbpfDatapath:
         return self._maps.sandbox_cookies() | self._attachments.sandboxes()
 
     def endpoint_ifindexes(self) -> set[int]:
-        """Return the host's ends of all published endpoints."""
+        """See ports.Datapath."""
         return self._maps.endpoint_ifindexes()
 
     def put_remote(self, endpoint: Endpoint) -> None:

@@ -6,6 +6,7 @@ change; what is attached where is attachments.py's.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -56,14 +57,35 @@ class Maps:
                        f"endpoint {endpoint.id[:12]}")
 
     def delete_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
-        """Undo put_endpoint.  An address that another endpoint has by now stays."""
+        """Undo put_endpoint.  An address that another endpoint has by now stays.
+
+        host_ifindex 0: the link is gone, and what names a vanished interface goes.
+        """
         with self._lock:
             for table, key in self._endpoint_keys("endpoints", endpoint):
                 found = table.get(key)
-                if found is not None and found.ifindex == host_ifindex:
+                if found is None:
+                    continue
+                ifindex = int(found.ifindex)
+                if ifindex == host_ifindex or (not host_ifindex and not _exists(ifindex)):
                     _delete(table, key)
-            veths = self._table("veths")
-            _delete(veths, veths.Key(host_ifindex))
+                    self._delete_veth(ifindex)
+            if host_ifindex:
+                self._delete_veth(host_ifindex)
+
+    def delete_interface(self, host_ifindex: int) -> None:
+        """Undo put_endpoint by the interface alone: walks the endpoints."""
+        with self._lock:
+            for name in ("endpoints", "endpoints6"):
+                table = self._table(name)
+                for key, leaf in list(table.items()):
+                    if leaf.ifindex == host_ifindex:
+                        _delete(table, key)
+            self._delete_veth(host_ifindex)
+
+    def _delete_veth(self, ifindex: int) -> None:
+        veths = self._table("veths")
+        _delete(veths, veths.Key(ifindex))
 
     def endpoint_ifindexes(self) -> set[int]:
         """Return the host's ends that may send."""
@@ -206,6 +228,14 @@ class Maps:
                 self._flood_sizes[vni] = len(targets)
             else:
                 self._flood_sizes.pop(vni, None)
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
 
 
 def _flood_key(table: Any, vni: Vni, index: int) -> Any:

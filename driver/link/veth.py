@@ -52,6 +52,11 @@ class Veths:
         with open_route() as route:
             _delete(route, host_name(endpoint_id))
 
+    def delete_veth_named(self, host_name: str) -> None:
+        """See ports.Links."""
+        with open_route() as route:
+            _delete(route, host_name)
+
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
         """See ports.Links."""
         with open_route() as route:

@@ -8,10 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
-from typing import Protocol
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Generic, Protocol, TypeVar
 
-from driver.model import Endpoint, EndpointId, Host, HostId, Network, NetworkId, NetworkKey, Vni
+from driver.model import (
+    Endpoint,
+    EndpointId,
+    Host,
+    HostId,
+    Network,
+    NetworkId,
+    NetworkKey,
+    Reservation,
+    SubnetUse,
+    Vni,
+)
+
+T = TypeVar("T")
 
 
 class Networks(Protocol):
@@ -110,6 +130,9 @@ class Links(Protocol):
     def delete_veth(self, endpoint_id: EndpointId) -> None:
         """Remove the pair, wherever its container's end is."""
 
+    def delete_veth_named(self, host_name: str) -> None:
+        """Remove a pair whose endpoint is not known, by its host's end's name."""
+
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None: ...
 
     def list_veths(self) -> dict[str, Veth]:
@@ -183,7 +206,13 @@ class Datapath(Protocol):
         """Let the overlay path reach the endpoint, and attach the host end's hooks."""
 
     def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
-        """Undo publish_endpoint, and end the endpoint's flows."""
+        """Undo publish_endpoint, and end the endpoint's flows; ifindex 0: its link is gone."""
+
+    def withdraw_interface(self, host_ifindex: int) -> None:
+        """Undo publish_endpoint of an endpoint that nothing is known of any more."""
+
+    def endpoint_ifindexes(self) -> set[int]:
+        """Return the host's ends of all published endpoints."""
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         """Let the sandbox use the host path, both ways.  Replaces an earlier entry."""
@@ -224,4 +253,56 @@ class Addresses(Protocol):
     def release_address(self, pool_id: str, address: str) -> None: ...
 
 
-RoutedNetworks = Callable[[], Sequence[IPv4Network]]  # the host's own routes, for pool choice
+@dataclass(frozen=True)
+class Versioned(Generic[T]):
+    """A record as it was read; `version` 0 and `value` None: there is none."""
+
+    value: T | None
+    version: int
+
+
+class AddressBook(Protocol):
+    """Pools and reservations in etcd.  All errors: StoreUnavailable, UnsupportedRecord.
+
+    The writes return False if something is not as it was read any more: read again.  A write
+    whose outcome is unknown, even after reading back, raises StoreUnavailable.
+    """
+
+    def subnets(self) -> tuple[tuple[str, ...], int]:
+        """The CIDRs of all subnets of the cluster, and the version that guards that list."""
+
+    def subnet(self, cidr: str) -> Versioned[SubnetUse]: ...
+
+    def write_subnet(self, cidr: str, before: Versioned[SubnetUse], after: SubnetUse | None,
+                     guard: int | None = None) -> bool:
+        """Put or (None) remove; with `guard` only if no subnet came since that version."""
+
+    def reservation(self, cidr: str, address: IPv4Address | IPv6Address
+                    ) -> Versioned[Reservation]: ...
+
+    def reservations(self, cidr: str) -> list[Versioned[Reservation]]: ...
+
+    def taken(self, cidr: str, first: IPv4Address | IPv6Address,
+              last: IPv4Address | IPv6Address) -> list[int]:
+        """Addresses from `first` to `last` (included) that have a reservation, as numbers."""
+
+    def count_taken(self, cidr: str, first: IPv4Address | IPv6Address,
+                    last: IPv4Address | IPv6Address) -> int:
+        """How many `taken` would return."""
+
+    def owned(self, cidr: str, holder: str, owner: str
+              ) -> Versioned[IPv4Address | IPv6Address]:
+        """Which address `owner` was given last."""
+
+    def write_reservation(self, subnet: Versioned[SubnetUse], cidr: str,
+                          before: Versioned[Reservation], after: Reservation, *,
+                          subnet_after: SubnetUse | None = None,
+                          owned: Versioned[IPv4Address | IPv6Address] | None = None) -> bool:
+        """Put, or remove if `after` is free, provided the subnet is as read, too.
+
+        `subnet_after`: write this as well.  `owned`: as read; entered for holds that are new,
+        provided it is unchanged, and removed with holds that go.
+        """
+
+
+RoutedNetworks = Callable[[], Sequence[IPv4Network | IPv6Network]]  # the host's own routes, for pool choice
