@@ -5,6 +5,7 @@ It must not know what is asked for.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from driver.errors import LinkError
 Route = Any  # pyroute2.IPRoute has no types
 
 _DUMP_TRIES = 5
+_ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
 
 
 @contextmanager
@@ -51,6 +53,17 @@ def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:
         except NetlinkDumpInterrupted:
             continue
     return tuple(getattr(route, method)(**filters))
+
+
+def refuse_own_addresses(route: Route, ifindex: int) -> None:
+    """Keep the kernel from giving the interface an IPv6 link-local address.
+
+    To be called before the first carrier, which is when it would.
+    """
+    # EAFNOSUPPORT: the host was booted without IPv6, so there is nothing to refuse.
+    with step(f"IPv6 settings of interface {ifindex}", ignore=(errno.EAFNOSUPPORT,)):
+        route.link("set", index=ifindex, IFLA_AF_SPEC={"attrs": [("AF_INET6", {
+            "attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]})
 
 
 def kind_of(link: Any) -> str | None:

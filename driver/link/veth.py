@@ -10,21 +10,26 @@ from typing import Any
 
 from driver.errors import LinkError
 from driver.link.names import container_name, container_name_of, host_name, is_host_name
-from driver.link.netlink import Route, dump, kind_of, open_route, step
+from driver.link.netlink import (
+    Route,
+    dump,
+    kind_of,
+    open_route,
+    refuse_own_addresses,
+    step,
+)
 from driver.model import EndpointId
 from driver.services.ports import Veth
 
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
-_ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
-_AF_INET6 = 10
 
 
 class Veths:
     """Makes, finds and removes the pairs.  Stateless; safe in any thread."""
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-        """See ports.Links.  The pair is one kernel request; a second one brings it up."""
+        """See ports.Links.  The pair is one kernel request; others complete it."""
         name = host_name(endpoint_id)
         with open_route() as route:
             existing = _find(route, name)
@@ -92,13 +97,10 @@ def _configure(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu
         with step(f"configure {container_name(endpoint_id)}"):
             route.link("set", index=link.get_attr("IFLA_LINK"), address=_mac_text(mac), mtu=mtu,
                        flags=_IFF_NOARP, change=_IFF_NOARP)
-    with step(f"configure {name}"):
-        # No address of its own.  The alias says whose it is.  Up comes last: the kernel
-        # makes an IPv6 link-local address at the first carrier, which cannot be before.
+    refuse_own_addresses(route, link["index"])
+    with step(f"configure {name}"):  # the alias says whose it is
         route.link("set", index=link["index"], ifalias=endpoint_id, mtu=mtu,
-                   IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [
-                       ("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]})
-        route.link("set", index=link["index"], flags=_IFF_UP, change=_IFF_UP)
+                   flags=_IFF_UP, change=_IFF_UP)
 
 
 def _find(route: Route, name: str) -> Any | None:

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link.names import VXLAN_NAME
-from driver.link.netlink import Route, kind_of, open_route, step
+from driver.link.netlink import Route, kind_of, open_route, refuse_own_addresses, step
 
 _IFF_UP: Final = 0x1
-_ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
 # Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.
 VXLAN_OVERHEAD: Final = 50
 
@@ -58,9 +57,9 @@ def _configure(route: Route, port: int, mtu: int) -> int:
     if found is None:
         raise LinkError(f"{VXLAN_NAME} vanished while it was made")
     index = int(found["index"])
-    with step(f"configure {VXLAN_NAME}"):
-        route.link("set", index=index, mtu=mtu, IFLA_AF_SPEC={"attrs": [("AF_INET6", {
-            "attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]})
+    refuse_own_addresses(route, index)
+    with step(f"mtu {mtu} on {VXLAN_NAME}"):
+        route.link("set", index=index, mtu=mtu)
     # The kernel opens the UDP port when the device comes up.
     with step(f"bring {VXLAN_NAME} up (UDP port {port}; in use? choose another --vxlan-port)"):
         route.link("set", index=index, flags=_IFF_UP, change=_IFF_UP)

@@ -30,5 +30,4 @@ def move_out(host: Netns, sandbox: Netns, veth: Veth, name: str = "eth0") -> Non
     """Set it down, rename it back, move it to the host: what follows Leave."""
     sandbox.ip("link set", name, "down")
     sandbox.ip("link set", name, "name", veth.container_name)
-    # A namespace has no name for its parent; the host's own is reached by its path.
     sandbox.ip("link set", veth.container_name, "netns", host.name)

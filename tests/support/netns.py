@@ -101,8 +101,17 @@ def made(hint: str = "ns") -> Iterator[Netns]:
 def make_netns() -> Iterator[Callable[[str], Netns]]:
     """Factory: make_netns("a") returns a new namespace; all go at the end of the test."""
     require_root()
+    _sweep()
     with ExitStack() as stack:
         yield lambda hint="ns": stack.enter_context(made(hint))
+
+
+def _sweep() -> None:
+    """Remove what a test run that was killed has left: its process is no more."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
+        owner = name.removeprefix(PREFIX).split("-")[-2:-1]
+        if name.startswith(PREFIX) and owner and not os.path.exists(f"/proc/{owner[0]}"):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def join(left: Netns, left_name: str, right: Netns, right_name: str, *, mtu: int = 1500) -> None:
