@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from driver.errors import Exhausted
 from driver.model import Endpoint, EndpointId
@@ -26,6 +26,16 @@ class EndpointPorts:
         self._guard = threading.Lock()
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(self._range)
         self._owners: dict[EndpointId, int] = {}
+        self._restored = False
+
+    def restore_once(self, read: Callable[[], Iterable[Endpoint]]) -> None:
+        """`restore` what `read` returns, unless that has been done; its errors pass through.
+
+        etcd may have been away when the driver started; no port is handed out before.
+        """
+        if not self._restored:
+            self.restore(read())
+            self._restored = True
 
     def restore(self, endpoints: Iterable[Endpoint]) -> None:
         """Take over the ports that this host's endpoint records name.  Idempotent."""

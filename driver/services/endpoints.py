@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import Protocol
 
 from driver.errors import Conflict, InvalidArgument, LinkError, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Datapath, Endpoints, Links, Networks, SandboxFinisher, Veth
+from driver.services.ports import Endpoints, Links, Networks, SandboxFinisher, Veth
 from driver.services.undo import Step, Undo, run_all
 
 DST_PREFIX = "eth"  # dockerd appends the lowest free number
@@ -43,11 +44,21 @@ class Joined:
     dst_name: str = ""
 
 
+class EndpointPublisher(Protocol):
+    """The part of ports.Datapath that these use cases need."""
+
+    def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.Datapath."""
+
+    def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        """See ports.Datapath."""
+
+
 class EndpointService:
     """The use cases of one endpoint; each is the same when asked twice."""
 
     def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints, links: Links,
-                 datapath: Datapath, finisher: SandboxFinisher, ports: EndpointPorts,
+                 datapath: EndpointPublisher, finisher: SandboxFinisher, ports: EndpointPorts,
                  random_bytes: Callable[[int], bytes], underlay_mtu: Callable[[], int]) -> None:
         self._host = host
         self._networks = networks
@@ -80,6 +91,7 @@ class EndpointService:
                 # An earlier call may have written the record and not lived to see it.
                 self._ports.restore([known])
                 return _same(known, request)
+            self._ports.restore_once(self._endpoints.list)
             port = 0  # without an IPv4 address there is no host path
             if request.address is not None:
                 port = self._ports.request(request.id)
@@ -173,6 +185,18 @@ class EndpointService:
         """Return the endpoint of this host, None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)
         return endpoint if endpoint and endpoint.network_id == network_id else None
+
+    def adopt(self, endpoint_id: EndpointId) -> None:
+        """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
+
+        Errors: DatapathError, StoreUnavailable; its connections then go on as before.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            veth = self._links.get_veth(endpoint_id)
+            if endpoint is not None and endpoint.sandbox_key and veth is not None:
+                self._datapath.publish_endpoint(endpoint, veth)
+                self._finisher.expect(endpoint, veth)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
         """Ids of all endpoints of the network that have something left on this host."""

@@ -1,0 +1,75 @@
+"""Owns what the daemon reads of its machine from files: id, cgroup2 mount, password.
+
+It must not know what these are used for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from driver.errors import SettingsError
+from driver.model import HostId
+
+_ID_FILE = "host-id"
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> HostId:
+    """Return this host's id, 32 hex digits; made at the first call, durable in folder `state`.
+
+    Error: SettingsError (folder cannot be used, file damaged).
+    """
+    path = state / _ID_FILE
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            text = random_bytes(16).hex()
+            _write_durably(path, text + "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--state={state}: cannot keep the host's id there: {error}") from error
+    if not _ID.fullmatch(text):
+        raise SettingsError(f"{path} does not hold 32 hex digits; restore it, or remove it if this "
+                            "host has no slim networks")
+    return HostId(text)
+
+
+def cgroup2_mount(mounts: str = "/proc/self/mounts") -> Path:
+    """Return where cgroup v2 is mounted: alone, or beside v1.  Error: SettingsError."""
+    for line in Path(mounts).read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        if len(fields) > 2 and fields[2] == "cgroup2":
+            return Path(fields[1])
+    raise SettingsError("no cgroup2 file system is mounted; mount one "
+                        "(mount -t cgroup2 none /sys/fs/cgroup/unified) or name it with --cgroup")
+
+
+def read_password(path: str) -> str:
+    """Return the first line of a file, empty for no path.  Error: SettingsError."""
+    if not path:
+        return ""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--etcd-password-file={path}: {error}") from error
+    if not lines or not lines[0]:
+        raise SettingsError(f"--etcd-password-file={path}: the first line is empty")
+    return lines[0]
+
+
+def _write_durably(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
