@@ -10,7 +10,7 @@ UP_ENV=/etc/slim/up.env     # what `make up` was told, for the driver; `make dow
 SOCKET=/run/docker/plugins/slim.sock
 UNITS=/etc/systemd/system
 DOCKER=unix:///var/run/docker.sock
-COMMAND=${SLIM_COMMAND-/usr/local/bin/slim}     # link to scripts/slim; empty: none
+COMMAND=${UP_LINK-/usr/local/bin/slim}     # link to scripts/slim; empty: none
 
 ETCD_PORT=23790             # of the embedded etcd, loopback only; its peer port is 23800
 

@@ -23,7 +23,7 @@ def bare_host() -> Iterator[Host]:
 
 def make(host: Host, *argv: str) -> str:
     # The command link would lie in the machine's own /usr/local/bin.
-    return host.exec("env", "-C", str(PROJECT), "SLIM_COMMAND=/run/slim-command", "make", *argv,
+    return host.exec("env", "-C", str(PROJECT), "UP_LINK=/run/slim-command", "make", *argv,
                      timeout_s=170)
 
 

@@ -1,0 +1,278 @@
+"""Owns the checks of `slim doctor`: one for each thing the driver needs from this host.
+
+Like compose.py it knows the concrete adapters, each only inside its own check: a library that is
+missing must fail one line and not the command.  It leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from driver.doctor import procfs
+from driver.errors import SlimError
+from driver.settings import Settings
+
+KERNEL_MINIMUM = (6, 1)  # Debian 12; what the programs are tested with
+DOCKER_API_MINIMUM = (1, 41)  # Engine 20.10
+# IPv6 asks for links of 1280 bytes; VXLAN adds 50: 1280 + 50 = 1330.
+UNDERLAY_MTU_MINIMUM = 1330
+DOCKER_SOCKET = "/var/run/docker.sock"
+ANSWER_S = 5.0  # for etcd and dockerd
+
+
+class CheckError(Exception):
+    """A check failed; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's."""
+
+    name: str
+    problem: str | None  # None: all is well
+    detail: str = ""  # what was found
+
+    def __str__(self) -> str:
+        if self.problem is None:
+            return f"ok    {self.name:<12} {self.detail}".rstrip()
+        return f"FAIL  {self.name:<12} {self.problem}"
+
+
+Check = Callable[[Settings], str]
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Do the checks one after the other."""
+    for name, check in CHECKS:
+        yield _finding(name, check, settings)
+    yield from _hooks(settings)
+
+
+def _finding(name: str, check: Check, settings: Settings) -> Finding:
+    try:
+        return Finding(name, None, check(settings))
+    except (CheckError, SlimError) as error:
+        return Finding(name, _line(str(error)))
+    except Exception as error:  # a check that breaks must not hide the others
+        return Finding(name, _line(f"cannot be checked: {type(error).__name__}: {error}"))
+
+
+def _line(text: str) -> str:
+    return "; ".join(part.strip() for part in text.splitlines() if part.strip())
+
+
+# ---- the host
+def check_root(settings: Settings) -> str:
+    """Only root may load programs and make links."""
+    del settings
+    if os.geteuid() != 0:
+        raise CheckError("run as root: sudo slim doctor")
+    return ""
+
+
+def check_kernel(settings: Settings) -> str:
+    """The kernel's version; what it can really do, the hooks show."""
+    del settings
+    release = os.uname().release
+    if procfs.kernel_version(release) < KERNEL_MINIMUM:
+        wanted = ".".join(map(str, KERNEL_MINIMUM))
+        raise CheckError(f"this is Linux {release}; {wanted} or later is needed")
+    return release
+
+
+def check_cgroup(settings: Settings) -> str:
+    """A cgroup v2 tree, also beside v1 ones."""
+    mounts = procfs.mounts()
+    if settings.cgroup:
+        mount = procfs.mount_of(settings.cgroup, mounts)
+        if not Path(settings.cgroup).is_dir() or mount is None or mount.kind != "cgroup2":
+            raise CheckError(f"--cgroup={settings.cgroup} is no folder of a cgroup2 file system")
+        return settings.cgroup
+    found = [mount.path for mount in mounts if mount.kind == "cgroup2"]
+    if not found:
+        raise CheckError("no cgroup2 file system is mounted: mkdir -p /sys/fs/cgroup/unified && "
+                      "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+    return found[0]
+
+
+def check_bpffs(settings: Settings) -> str:
+    """Pins lie there while the driver is away."""
+    mount = procfs.mount_of(settings.bpffs, procfs.mounts())
+    if mount is None or mount.kind != "bpf":
+        raise CheckError(f"no bpf file system at {settings.bpffs}: "
+                      f"mount -t bpf bpf {settings.bpffs}")
+    return settings.bpffs
+
+
+def check_bcc(settings: Settings) -> str:
+    """The BPF Compiler Collection's binding, which is not PyPI's package of that name."""
+    del settings
+    found = importlib.util.find_spec("bcc")
+    if found is None:
+        raise CheckError("there is no bcc here: apt-get install python3-bpfcc, and run slim with a "
+                         ".venv that sees system packages (make setup)")
+    if importlib.util.find_spec("bcc.libbcc") is None:
+        raise CheckError(f"{found.origin} is another project of that name: pip uninstall bcc")
+    return str(Path(found.origin or "").parent)
+
+
+def check_headers(settings: Settings) -> str:
+    """Headers of the kernel's API; those of any version do."""
+    del settings
+    from driver.datapath.headers import UAPI, header_tree  # noqa: PLC0415
+    from driver.datapath.programs import KERNEL_FOLDER  # noqa: PLC0415
+
+    with header_tree(KERNEL_FOLDER):
+        return str(UAPI / "linux")
+
+
+def _hooks(settings: Settings) -> Iterator[Finding]:
+    """Each program, compiled and loaded for real."""
+    pins = Path(settings.bpffs) / f"slim-doctor-{os.getpid()}"
+    try:
+        from driver.datapath.load import probe  # noqa: PLC0415
+
+        for name, error in probe(pins):
+            yield Finding("hook", None if error is None else _line(f"{name}: {error}"), name)
+    except Exception as error:
+        yield Finding("hook", _line(f"cannot be loaded: {error}"))
+
+
+# ---- the network
+def check_underlay(settings: Settings) -> str:
+    """The device and address of the real network."""
+    from driver.link.underlay import find_underlay  # noqa: PLC0415
+    from driver.link.vxlan import overlay_mtu  # noqa: PLC0415
+
+    found = find_underlay(settings.underlay)
+    if found.mtu < UNDERLAY_MTU_MINIMUM:
+        raise CheckError(f"{found.name} has an MTU of {found.mtu} bytes, {UNDERLAY_MTU_MINIMUM} "
+                         f"are needed: ip link set {found.name} mtu 1500, or another --underlay")
+    return (f"{found.name}, {found.address}, MTU {found.mtu} "
+            f"(overlay path {overlay_mtu(found.mtu)})")
+
+
+def check_ports(settings: Settings) -> str:
+    """Endpoint ports: not those that clients get, and nobody listens there."""
+    first, last = settings.port_range.first, settings.port_range.last
+    low, high = procfs.ephemeral_ports()
+    overlap = max(first, low), min(last, high)
+    reserved = any(one <= overlap[0] and overlap[1] <= other
+                   for one, other in procfs.reserved_ports())
+    if overlap[0] <= overlap[1] and not reserved:
+        raise CheckError(f"{settings.port_range} overlaps the ports the kernel gives to clients "
+                      f"({low}-{high}): sysctl net.ipv4.ip_local_reserved_ports={first}-{last}, or "
+                      "another --port-range")
+    taken = sorted({one.port for one in procfs.bound("tcp", listening=True)
+                    if first <= one.port <= last and not one.loopback_only})
+    if taken:
+        raise CheckError(f"in {settings.port_range} somebody listens on {_some(taken)} (ss -ltnp "
+                      "shows who): stop it, or take another --port-range")
+    return f"{settings.port_range}, {last - first + 1} endpoints"
+
+
+def check_vxlan_port(settings: Settings) -> str:
+    """The overlay path's UDP port: free, or held by our own device."""
+    from driver.link.names import VXLAN_NAME  # noqa: PLC0415
+
+    port = settings.vxlan_port
+    if procfs.has_link(VXLAN_NAME):
+        return f"{port}, {VXLAN_NAME} is there"
+    if any(one.port == port and not one.loopback_only for one in procfs.bound("udp")):
+        raise CheckError(f"UDP port {port} is in use (ss -lunp, ip -d link show type vxlan): take "
+                      "another --vxlan-port, the same on all hosts")
+    return str(port)
+
+
+# ---- the others
+def check_etcd(settings: Settings) -> str:
+    """Each etcd answers over HTTP, and lets us read."""
+    context = _tls(settings) if settings.etcd[0].startswith("https:") else None
+    said = []
+    for url in settings.etcd:
+        try:
+            with urllib.request.urlopen(f"{url}/version", timeout=ANSWER_S,  # noqa: S310 - http(s)
+                                        context=context) as answer:
+                version = json.load(answer)["etcdserver"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise CheckError(f"etcd at {url} does not answer ({reason}): is it running, and does "
+                          "--etcd name it?") from error
+        said.append(f"{url} ({version})")
+    _read_etcd(settings)
+    return ", ".join(said)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.etcd_ca or None)
+    if settings.etcd_cert:
+        context.load_cert_chain(settings.etcd_cert, settings.etcd_key)
+    return context
+
+
+def _read_etcd(settings: Settings) -> None:
+    from driver.host import read_password  # noqa: PLC0415
+    from driver.store.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
+    from driver.store.keys import ROOT  # noqa: PLC0415
+
+    wanted = EtcdSettings(settings.etcd, settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
+                          settings.etcd_user, read_password(settings.etcd_password_file))
+    with EtcdKeyValue(wanted) as kv:
+        kv.count(ROOT)
+
+
+def check_docker(settings: Settings) -> str:
+    """A Docker Engine that is new enough."""
+    del settings
+    try:
+        answer = _docker_version()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise CheckError(f"no Docker Engine answers on {DOCKER_SOCKET} ({error}): systemctl start "
+                      "docker, or make up") from error
+    version, api = str(answer["Version"]), str(answer["ApiVersion"])
+    if tuple(int(part) for part in api.split(".")) < DOCKER_API_MINIMUM:
+        raise CheckError(f"Docker {version} has API {api}; 20.10 (API 1.41) or later is needed")
+    return f"{version} (API {api})"
+
+
+def _docker_version() -> dict[str, object]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(ANSWER_S)
+        sock.connect(DOCKER_SOCKET)
+        connection = http.client.HTTPConnection("docker", timeout=ANSWER_S)
+        connection.sock = sock
+        connection.request("GET", "/version")
+        answer = json.loads(connection.getresponse().read())
+    if not isinstance(answer, dict):
+        raise ValueError("no object")
+    return answer
+
+
+def _some(ports: list[int]) -> str:
+    shown = ", ".join(map(str, ports[:5]))
+    return shown if len(ports) <= 5 else f"{shown} and {len(ports) - 5} more"
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("root", check_root),
+    ("kernel", check_kernel),
+    ("cgroup", check_cgroup),
+    ("bpffs", check_bpffs),
+    ("underlay", check_underlay),
+    ("ports", check_ports),
+    ("vxlan-port", check_vxlan_port),
+    ("docker", check_docker),
+    ("etcd", check_etcd),
+    ("bcc", check_bcc),
+    ("headers", check_headers),
+)
