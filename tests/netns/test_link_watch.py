@@ -105,7 +105,7 @@ def test_lost_notifications_are_made_good(
         make_netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener is held up until the kernel has dropped notifications for want of room."""
     host, inside = make_netns("host"), make_netns("c")
-    log, first, second = Log(), endpoint(1), endpoint(2)
+    log, first, second, third = Log(), endpoint(1), endpoint(2), endpoint(3)
     held, go_on = threading.Event(), threading.Event()
     losses: list[bool] = []
     receive = monitor._receive
@@ -124,19 +124,22 @@ def test_lost_notifications_are_made_good(
     original = carrier.CarrierMonitor.changed
     monkeypatch.setattr(monitor, "_receive", receive_and_note)
     monkeypatch.setattr(carrier.CarrierMonitor, "changed", changed)
-    gone, come = dockerd.make_veth(host, first), dockerd.make_veth(host, second)
-    dockerd.move_in(host, inside, first, gone)
+    left, come, deleted = (dockerd.make_veth(host, each) for each in (first, second, third))
+    dockerd.move_in(host, inside, first, left)
+    dockerd.move_in(host, inside, third, deleted, "eth3")
     with running(host, CarrierMonitor(log.up, log.down)):
-        log.wait_for(("up", gone.host_name))
+        wait_until(lambda: len(log.events) == 2, WAIT_S, "both pairs")
         host.ip("link set lo down")
         assert held.wait(WAIT_S)
         host.run("sh", "-c", "for i in $(seq 1400 1450); do echo link set lo mtu $i; done"
                  " | ip -batch -")
-        dockerd.move_out(host, inside, gone)
+        dockerd.move_out(host, inside, left)
         dockerd.move_in(host, inside, second, come)
+        host.call(lambda: Veths().delete_veth(third.id))
         go_on.set()
-        wait_until(lambda: ("up", come.host_name) in log.events, WAIT_S, "the second pair")
-        wait_until(lambda: ("down", gone.host_name) in log.events, WAIT_S, "the first one's end")
+        for event in (("up", come), ("down", left), ("down", deleted)):
+            wait_until(lambda event=event: (event[0], event[1].host_name) in log.events,
+                       WAIT_S, str(event))
     assert True in losses
 
 
@@ -205,6 +208,7 @@ def test_changes_of_the_underlay_are_told_once(wired: Netns) -> None:
         wired.ip("route add default via 192.0.2.254")
         wait_until(lambda: len(seen) == 2, WAIT_S, "the default route")
         wired.ip("route add 10.8.0.0/13 via 192.0.2.254")  # no change
+        wired.ip("link set up1 mtu 1450")  # nor is this
         wired.ip("link set up0 mtu 1300")
         wait_until(lambda: len(seen) == 3, WAIT_S, "the MTU")
         wired.ip("link set up0 down")
