@@ -1,0 +1,76 @@
+"""Owns one measurement: a workload between two containers, and the CPU time it took.
+
+It must not know which networks are compared, nor how results are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.hosts import Host
+
+PORT = 7000  # of netbench; iperf3 has the next one
+TICKS_PER_S = 100  # USER_HZ, the unit of /proc/stat
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A client on one host and a server on another, with the name the server is called by."""
+
+    network: str
+    client_host: Host
+    client: str  # container name
+    server_address: str
+    port: int = PORT
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: value in `unit`, and CPU time of the whole machine for each unit of work."""
+
+    value: float
+    cpu_us_per_unit: float
+
+
+def busy_ticks() -> int:
+    """CPU time that this machine has spent working, in ticks: all but idle and iowait."""
+    fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
+    return user + nice + system + irq + softirq
+
+
+def transactions(pair: Pair, kind: str, seconds: float) -> Sample:
+    """Run netbench `kind` (rr or crr); value in transactions per second."""
+    before = busy_ticks()
+    done = json.loads(pair.client_host.docker(
+        "exec", pair.client, "netbench", kind, pair.server_address, str(pair.port), str(seconds),
+        timeout_s=seconds + 60))
+    cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
+    return Sample(done["count"] / done["seconds"], cpu_us / done["count"])
+
+
+def stream(pair: Pair, seconds: float) -> Sample:
+    """Run iperf3, one stream; value in Gbit/s, CPU for each megabyte received."""
+    before = busy_ticks()
+    done = json.loads(pair.client_host.docker(
+        "exec", pair.client, "iperf3", "-J", "-c", pair.server_address, "-p", str(pair.port + 1),
+        "-t", str(seconds), timeout_s=seconds + 60))
+    cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
+    received = done["end"]["sum_received"]
+    return Sample(received["bits_per_second"] / 1e9, cpu_us / (received["bytes"] / 1e6))
+
+
+WORKLOADS = {
+    "round trips/s": lambda pair, seconds: transactions(pair, "rr", seconds),
+    "connections/s": lambda pair, seconds: transactions(pair, "crr", seconds),
+    "one stream, Gbit/s": stream,
+}
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of the ratios of runs that were made one right after the other."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
