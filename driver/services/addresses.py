@@ -1,0 +1,290 @@
+"""Owns requesting and releasing addresses: cluster-wide, whatever space or sub-pool they came by.
+
+It must not know etcd or HTTP.  Everything is in the address book; nothing is lost by a restart.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
+from random import Random, SystemRandom
+
+from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
+from driver.ipam import allocation
+from driver.ipam.allocation import IpAddress, Span
+from driver.ipam.grants import GLOBAL_HOLDER, refusal
+from driver.ipam.pools import Supernet
+from driver.model import Hold, HoldKind, HostId, Reservation, SubnetUse
+from driver.services.doubts import Doubts
+from driver.services.pool_ids import (
+    GLOBAL_SPACE,
+    LOCAL_SPACE,
+    PoolName,
+    parse_pool_id,
+)
+from driver.services.pools import Pools, uses_of
+from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
+
+REQUEST_TYPE = "RequestAddressType"
+GATEWAY = "com.docker.network.gateway"
+MAC = "com.docker.network.endpoint.macaddress"
+NAME = "com.docker.network.endpoint.name"
+
+ATTEMPTS = 64  # against other requesters of the same subnet
+WINDOW = 256  # addresses to choose from: so wide that simultaneous choices rarely meet
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """One RequestAddress, checked."""
+
+    name: PoolName
+    address: IpAddress | None
+    kind: HoldKind
+    holder: str
+    hold: Hold
+
+
+class AddressService:
+    """driver.services.ports.Addresses.  Thread-safe."""
+
+    def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
+                 routed: RoutedNetworks, random: Random | None = None,
+                 request_id: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
+        self._book = book
+        self._host = host
+        self._random = random or SystemRandom()
+        self._request_id = request_id
+        self._doubts = Doubts()
+        self._pools = Pools(book, host, supernets=supernets, routed=routed,
+                            request_id=request_id, doubts=self._doubts)
+        self._next: dict[str, int] = {}  # PoolID -> where the next search begins
+
+    def default_spaces(self) -> tuple[str, str]:
+        """Return the local and the global address space's name."""
+        return LOCAL_SPACE, GLOBAL_SPACE
+
+    def knows_pool(self, subnet: str) -> bool:
+        """Whether our IPAM has a pool of this subnet (CIDR, network form)."""
+        return self._book.subnet(subnet).value is not None
+
+    def request_pool(self, space: str, pool: str, sub_pool: str, *, v6: bool,
+                     options: dict[str, str]) -> Subnet:
+        """Give a pool out, the same one again for the same values; "" chooses a free one.
+
+        Errors: InvalidArgument, Conflict (overlaps another subnet), Exhausted,
+        StoreUnavailable.
+        """
+        self._doubts.settle()
+        return self._pools.request(space, pool, sub_pool, v6=v6, options=options)
+
+    def release_pool(self, pool_id: str) -> None:
+        """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do."""
+        self._doubts.settle()
+        self._pools.release(pool_id)
+
+    def request_address(self, pool_id: str, address: str, *,
+                        options: dict[str, str]) -> IPv4Interface | IPv6Interface:
+        """Reserve an address of the pool's subnet; "" chooses a free one (or the gateway).
+
+        Errors: InvalidArgument, NotFound (pool), Conflict (in use), Exhausted,
+        StoreUnavailable.
+        """
+        self._doubts.settle()
+        wish = self._wish(pool_id, address, options)
+        if wish.address is None and wish.kind is HoldKind.DYNAMIC:
+            given = self._request_any(wish)
+        else:
+            given = self._request_exact(wish)
+        prefixlen = wish.name.pool.subnet.prefixlen
+        if isinstance(given, IPv4Address):
+            return IPv4Interface((given, prefixlen))
+        return IPv6Interface((given, prefixlen))
+
+    def release_address(self, pool_id: str, address: str) -> None:
+        """Undo request_address for this space.  Unknown pool or address: nothing to do."""
+        self._doubts.settle()
+        name = parse_pool_id(pool_id)
+        if name is None:
+            return
+        released = _parse(address)
+        if released not in name.pool.subnet:
+            return
+        holder = self._holder(name)
+        for _ in range(ATTEMPTS):
+            subnet = self._book.subnet(name.cidr)
+            before = self._book.reservation(name.cidr, released)
+            if before.value is None or holder not in before.value.holds:
+                return
+            if self._still_gateway(name, subnet.value, before.value, holder):
+                return
+            after = before.value.released(holder)
+            if self._book.write_reservation(
+                    subnet, name.cidr, before, after,
+                    subnet_after=_without_gateway(subnet.value, after)):
+                return
+        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
+
+    def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> _Wish:
+        name = parse_pool_id(pool_id)
+        if name is None:
+            raise NotFound(f"pool {pool_id!r} is none of this driver's")
+        wanted = _parse(address) if address else None
+        if wanted is not None and not _in(allocation.usable(name.pool.subnet), wanted, name):
+            raise InvalidArgument(
+                f"address {wanted} is not one for a container of pool {name.cidr}")
+        kind = HoldKind.DYNAMIC if wanted is None else HoldKind.EXACT
+        if options.get(REQUEST_TYPE) == GATEWAY:
+            kind = HoldKind.GATEWAY
+        owner = options.get(MAC) or options.get(NAME) or ""
+        return _Wish(name, wanted, kind, self._holder(name), Hold(
+            kind, "" if kind is HoldKind.GATEWAY else owner, self._request_id()))
+
+    def _holder(self, name: PoolName) -> str:
+        return GLOBAL_HOLDER if name.space == GLOBAL_SPACE else self._host
+
+    # Any address.
+
+    def _request_any(self, wish: _Wish) -> IpAddress:
+        name, hold = wish.name, wish.hold
+        missed: set[int] = set()  # somebody was faster there; not worth reading again
+        for _ in range(ATTEMPTS):
+            subnet, _ = self._pools.read(name)
+            owned: Versioned[IpAddress] | None = None
+            if hold.owner:
+                owned = self._book.owned(name.cidr, wish.holder, hold.owner)
+                again = self._given_before(wish, owned.value)
+                if again is not None:
+                    return again
+            number = self._free_number(name, missed)
+            if number is None:
+                if missed:
+                    missed.clear()
+                    continue
+                raise Exhausted(f"pool {name.sub_pool or name.cidr} has no free address left")
+            address = allocation.to_address(name.pool.subnet, number)
+            after = Reservation(address).held(wish.holder, hold)
+            if self._write(wish, subnet, Versioned(None, 0), after, owned=owned):
+                self._next[name.id] = number + 1
+                return address
+            missed.add(number)
+        raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
+
+    def _given_before(self, wish: _Wish, address: IpAddress | None) -> IpAddress | None:
+        """Return what the same owner got by the request that dockerd now repeats."""
+        if address is None:
+            return None
+        found = self._book.reservation(wish.name.cidr, address).value
+        if found is None or wish.holder not in found.holds or (
+                found.holds[wish.holder].owner != wish.hold.owner):
+            return None
+        if found.endpoint:  # another endpoint of the same container has it already
+            return None
+        span = allocation.usable(wish.name.pool.subnet, wish.name.pool.sub_pool)
+        return address if _in(span, address, wish.name) else None
+
+    def _free_number(self, name: PoolName, missed: set[int]) -> int | None:
+        """Choose near the last one given out; elsewhere if there is nothing free."""
+        subnet = name.pool.subnet
+        whole = allocation.usable(subnet, name.pool.sub_pool)
+        if not whole.size:
+            return None
+        start = self._next.get(name.id, whole.first)
+        if not whole.first <= start <= whole.last:
+            start = whole.first
+        number = self._choose_in(name, whole.window(start, WINDOW), missed)
+        if number is not None:
+            return number
+        gap = allocation.find_gap(whole, lambda span: self._book.count_taken(
+            name.cidr, allocation.to_address(subnet, span.first),
+            allocation.to_address(subnet, span.last)), WINDOW)
+        return None if gap is None else self._choose_in(name, gap, missed)
+
+    def _choose_in(self, name: PoolName, span: Span, missed: set[int]) -> int | None:
+        taken = self._book.taken(name.cidr, allocation.to_address(name.pool.subnet, span.first),
+                                 allocation.to_address(name.pool.subnet, span.last))
+        return allocation.choose(span, {*taken, *missed}, self._random)
+
+    # A named address, or the gateway.
+
+    def _request_exact(self, wish: _Wish) -> IpAddress:
+        name = wish.name
+        for _ in range(ATTEMPTS):
+            subnet, use = self._pools.read(name)
+            address = wish.address or use.gateway or self._first_free(name)
+            before = self._book.reservation(name.cidr, address)
+            found = before.value or Reservation(address)
+            reason = refusal(found, wish.holder, wish.hold)
+            if reason:
+                raise Conflict(f"address {address} {reason}; choose another")
+            mine = found.holds.get(wish.holder)
+            if mine is not None and not (
+                    wish.kind is HoldKind.GATEWAY and mine.kind is not HoldKind.GATEWAY):
+                return address  # asked again
+            new_gateway = wish.kind is HoldKind.GATEWAY and use.gateway is None
+            if self._write(wish, subnet, before, found.held(wish.holder, wish.hold), owned=None,
+                           subnet_after=replace(use, gateway=address) if new_gateway else None):
+                return address
+        raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
+
+    def _first_free(self, name: PoolName) -> IpAddress:
+        subnet = name.pool.subnet
+        whole = allocation.usable(subnet)
+        window = whole.window(whole.first, WINDOW)
+        number = allocation.lowest(window, self._book.taken(
+            name.cidr, allocation.to_address(subnet, window.first),
+            allocation.to_address(subnet, window.last)))
+        if number is None:
+            raise Exhausted(f"pool {name.cidr} has no free address for a gateway; give --gateway")
+        return allocation.to_address(subnet, number)
+
+    def _write(self, wish: _Wish, subnet: Versioned[SubnetUse], before: Versioned[Reservation],
+               after: Reservation, *, owned: Versioned[IpAddress] | None,
+               subnet_after: SubnetUse | None = None) -> bool:
+        try:
+            return self._book.write_reservation(subnet, wish.name.cidr, before, after,
+                                                owned=owned, subnet_after=subnet_after)
+        except StoreUnavailable:
+            # It may have happened, and dockerd will not release what it did not get.
+            self._doubts.add(lambda: self._withdraw(wish, after.address))
+            raise
+
+    def _withdraw(self, wish: _Wish, address: IpAddress) -> None:
+        for _ in range(ATTEMPTS):
+            subnet = self._book.subnet(wish.name.cidr)
+            before = self._book.reservation(wish.name.cidr, address)
+            if before.value is None or before.value.holds.get(wish.holder) != wish.hold:
+                return
+            after = before.value.released(wish.holder)
+            if self._book.write_reservation(
+                    subnet, wish.name.cidr, before, after,
+                    subnet_after=_without_gateway(subnet.value, after)):
+                return
+
+    def _still_gateway(self, name: PoolName, subnet: SubnetUse | None, found: Reservation,
+                       holder: str) -> bool:
+        # Two networks of one host can have the same pool, and with it the same gateway: the
+        # first one's end leaves it to the other.  (ReleasePool comes after this.)
+        return (found.holds[holder].kind is HoldKind.GATEWAY and subnet is not None
+                and holder != GLOBAL_HOLDER and uses_of(subnet, name.space, holder) > 1)
+
+
+def _without_gateway(subnet: SubnetUse | None, after: Reservation) -> SubnetUse | None:
+    """Return the subnet without its gateway if `after` is not held as one any more."""
+    if subnet is None or subnet.gateway != after.address or any(
+            hold.kind is HoldKind.GATEWAY for hold in after.holds.values()):
+        return None
+    return replace(subnet, gateway=None)
+
+
+def _in(span: Span, address: IpAddress, name: PoolName) -> bool:
+    return address.version == name.pool.subnet.version and span.first <= int(address) <= span.last
+
+
+def _parse(address: str) -> IpAddress:
+    try:
+        return ip_address(address)
+    except ValueError:
+        raise InvalidArgument(f"address {address!r}: want a plain IPv4 or IPv6 address") from None
