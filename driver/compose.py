@@ -20,7 +20,7 @@ from driver.api.app import create_app
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
-from driver.api.server import ApiServer
+from driver.api.server import ApiServer, ensure_free
 from driver.datapath.attachments import Attachments
 from driver.datapath.datapath import EbpfDatapath, pin_folder
 from driver.datapath.load import Constants, load
@@ -181,6 +181,9 @@ def build_everything(settings: Settings) -> Driver:
 
     Errors: SettingsError, LinkError, DatapathError.
     """
+    # Before anything in the kernel is touched that another driver may be using.
+    lock = host.lock_state(Path(settings.state))
+    ensure_free(settings.socket)
     me = host.host_id(Path(settings.state))
     kv = EtcdKeyValue(EtcdSettings(
         settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
@@ -238,6 +241,7 @@ def build_everything(settings: Settings) -> Driver:
         NetworkDriver(network_service, endpoint_service, settings.scope), IpamDriver(addresses),
         Control(datapath.counters, status)), settings.socket)
     return Driver([
+        Part("state folder", _nothing, lambda: os.close(lock)),
         Part("etcd client", _nothing, kv.close),
         Part("programs", _nothing, loaded.close),
         Part("datapath", lambda: datapath.start(underlay.found.ifindex, vxlan), datapath.stop),

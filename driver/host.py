@@ -5,6 +5,7 @@ It must not know what these are used for.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from driver.errors import SettingsError
 from driver.model import HostId
 
 _ID_FILE = "host-id"
+_LOCK_FILE = "lock"
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -36,6 +38,26 @@ def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> H
         raise SettingsError(f"{path} does not hold 32 hex digits; restore it, or remove it if this "
                             "host has no slim networks")
     return HostId(text)
+
+
+def lock_state(state: Path) -> int:
+    """Keep other drivers off folder `state`; return the lock, which goes with the process.
+
+    Two drivers with one host id would each give out the same endpoint ports.
+    Error: SettingsError.
+    """
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"--state={state}: cannot be used: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise SettingsError(f"--state={state}: another driver runs with it; stop that one first"
+                            ) from error
+    return lock
 
 
 def cgroup2_mount(mounts: str = "/proc/self/mounts") -> Path:

@@ -105,7 +105,7 @@ def bind(path: str) -> socket.socket:
                           "choose another --socket")
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
+        ensure_free(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(path)
@@ -119,7 +119,8 @@ def bind(path: str) -> socket.socket:
     return listener
 
 
-def _remove_stale(path: str) -> None:
+def ensure_free(path: str) -> None:
+    """Remove a socket file that nobody listens on.  Error: SocketInUseError."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
