@@ -1,0 +1,1 @@
+"""rtnetlink: interfaces, routes, rules and tc filters, here and inside sandboxes."""
