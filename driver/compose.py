@@ -218,7 +218,8 @@ def build_everything(settings: Settings) -> Driver:
         host=this_host, networks=networks, endpoints=endpoints, links=links, datapath=publisher,
         finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu)
     network_service = NetworkService(networks, directory, publisher, endpoint_service)
-    addresses = AddressService(EtcdAddressBook(kv), me, _supernets(settings), routed_networks)
+    addresses = AddressService(EtcdAddressBook(kv), me, supernets=_supernets(settings),
+                               routed=routed_networks)
     recovery = Recovery(Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
         datapath=datapath, directory=directory, listener=publisher, service=endpoint_service,
