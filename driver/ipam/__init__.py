@@ -1,0 +1,1 @@
+"""Pure address arithmetic: pools, choice of addresses, who may have which."""

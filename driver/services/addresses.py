@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
 from random import Random, SystemRandom
 
+from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress, Span
 from driver.ipam.grants import GLOBAL_HOLDER, refusal
 from driver.ipam.pools import Supernet
 from driver.model import Hold, HoldKind, HostId, Reservation, SubnetUse
-from driver.services.doubts import Doubts
 from driver.services.pool_ids import (
     GLOBAL_SPACE,
     LOCAL_SPACE,
     PoolName,
     parse_pool_id,
 )
-from driver.services.pools import Pools, uses_of
+from driver.services.pools import PoolRelease, Pools, uses_of
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
 
 REQUEST_TYPE = "RequestAddressType"
@@ -81,9 +81,20 @@ class AddressService:
         return self._pools.request(space, pool, sub_pool, v6=v6, options=options)
 
     def release_pool(self, pool_id: str) -> None:
-        """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do."""
-        self._doubts.settle()
-        self._pools.release(pool_id)
+        """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do.
+
+        Error: StoreUnavailable; it is then done as soon as the store answers again.
+        """
+        name = parse_pool_id(pool_id)
+        if name is None:
+            return
+        release = PoolRelease(name)
+        try:
+            self._doubts.settle()
+            self._pools.release(release)
+        except StoreUnavailable:
+            self._doubts.add(lambda: self._pools.release(release))
+            raise
 
     def request_address(self, pool_id: str, address: str, *,
                         options: dict[str, str]) -> IPv4Interface | IPv6Interface:
@@ -104,14 +115,24 @@ class AddressService:
         return IPv6Interface((given, prefixlen))
 
     def release_address(self, pool_id: str, address: str) -> None:
-        """Undo request_address for this space.  Unknown pool or address: nothing to do."""
-        self._doubts.settle()
+        """Undo request_address for this space.  Unknown pool or address: nothing to do.
+
+        Error: StoreUnavailable; it is then done as soon as the store answers again.
+        """
         name = parse_pool_id(pool_id)
         if name is None:
             return
         released = _parse(address)
         if released not in name.pool.subnet:
             return
+        try:
+            self._doubts.settle()
+            self._release(name, released)
+        except StoreUnavailable:
+            self._doubts.add(lambda: self._release(name, released))
+            raise
+
+    def _release(self, name: PoolName, released: IpAddress) -> None:
         holder = self._holder(name)
         for _ in range(ATTEMPTS):
             subnet = self._book.subnet(name.cidr)
@@ -125,7 +146,7 @@ class AddressService:
                     subnet, name.cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
-        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
+        raise StoreUnavailable(f"address {released} is changed by too many at once, try again")
 
     def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> _Wish:
         name = parse_pool_id(pool_id)

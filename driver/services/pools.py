@@ -6,20 +6,28 @@ It must not know etcd; a pool exists as long as somebody's request for it is not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
+from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
 from driver.ipam.grants import GLOBAL_HOLDER
 from driver.ipam.pools import Pool, Supernet, choose_pool, overlapping, parse_pool
 from driver.model import HoldKind, HostId, PoolUse, SubnetUse
-from driver.services.doubts import Doubts
-from driver.services.pool_ids import GLOBAL_SPACE, SPACES, PoolName, parse_pool_id
+from driver.services.pool_ids import GLOBAL_SPACE, SPACES, PoolName
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
 
 SERIAL = "com.docker.network.ipam.serial"  # a swarm manager's request carries it
 SWARM_USER = "swarm"  # all managers together
 ATTEMPTS = 64  # against other hosts that change the same subnet, or create one, at once
+
+
+@dataclass
+class PoolRelease:
+    """One release; which request it ends is chosen once, so that it can be tried again."""
+
+    name: PoolName
+    request: tuple[str, str] | None = None  # user and request id
 
 
 class Pools:
@@ -50,19 +58,17 @@ class Pools:
             name = self._choose(space, user, version=6 if v6 else 4)
         return Subnet(name.id, name.cidr)
 
-    def release(self, pool_id: str) -> None:
-        """See ports.Addresses.release_pool."""
-        name = parse_pool_id(pool_id)
-        if name is None:
-            return
-        request: tuple[str, str] | None = None
+    def release(self, release: PoolRelease) -> None:
+        """See ports.Addresses.release_pool.  The same `release` again does nothing more."""
+        name = release.name
         for _ in range(ATTEMPTS):
             before = self._book.subnet(name.cidr)
             used = _find(before.value, name)
             if before.value is None or used is None:
                 return
-            # Chosen once: if the first try did happen, the second finds nothing to do.
-            request = request or self._own_request(name, used)
+            if release.request is None:
+                release.request = self._own_request(name, used)
+            request = release.request
             if request is None or request[1] not in used.requests.get(request[0], ()):
                 return
             after = _without(before.value, name, *request)
@@ -72,7 +78,7 @@ class Pools:
                 after = replace(after, gateway=None)
             if self._book.write_subnet(name.cidr, before, after):
                 return
-        raise StoreUnavailable(f"pool {pool_id} is changed by too many hosts at once, try again")
+        raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
     def read(self, name: PoolName) -> tuple[Versioned[SubnetUse], SubnetUse]:
         """Return the subnet of a requested pool as it was read.  Error: NotFound."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
+from driver.doubts import Doubts
 from driver.errors import Conflict, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Hold, HoldKind, HostId, Network, Reservation
 from driver.store import keys, records
@@ -25,11 +26,13 @@ class EtcdEndpoints:
         self._kv = kv
         self._host = host
         self._networks = networks
+        self._doubts = Doubts()
         self._cache: LocalCache[EndpointId, Endpoint] = LocalCache(
             kv, keys.local_endpoints(host), records.endpoint, lambda endpoint: endpoint.id)
 
     def create(self, endpoint: Endpoint) -> None:
         """See ports.Endpoints.  Error, too: NotFound (this host has no such network)."""
+        self._doubts.settle()
         local_key = keys.local_endpoint(self._host, endpoint.id)
         for _ in range(ATTEMPTS):
             existing = self._kv.get(local_key)
@@ -52,7 +55,13 @@ class EtcdEndpoints:
             change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
             for address in _reserved(network, endpoint):
                 self._bind(endpoint, address, change)
-            if change.commit(self._kv):
+            try:
+                done = change.commit(self._kv)
+            except StoreUnavailable:
+                # It may have happened.  dockerd gives the endpoint up, and deletes nothing.
+                self._doubts.add(lambda: self._delete(endpoint.id))
+                raise
+            if done:
                 self._cache.put(endpoint)
                 return
         raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address is changed by too many "
@@ -60,6 +69,7 @@ class EtcdEndpoints:
 
     def replace(self, endpoint: Endpoint) -> None:
         """See ports.Endpoints.  The addresses stay as they are."""
+        self._doubts.settle()
         local_key = keys.local_endpoint(self._host, endpoint.id)
         for _ in range(ATTEMPTS):
             existing = self._kv.get(local_key)
@@ -83,7 +93,18 @@ class EtcdEndpoints:
         raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
 
     def delete(self, endpoint_id: EndpointId) -> None:
-        """See ports.Endpoints.  A reservation that nobody holds any more goes with it."""
+        """See ports.Endpoints.  A reservation that nobody holds any more goes with it.
+
+        Error: StoreUnavailable; it is then done as soon as etcd answers again.
+        """
+        try:
+            self._doubts.settle()
+            self._delete(endpoint_id)
+        except StoreUnavailable:
+            self._doubts.add(lambda: self._delete(endpoint_id))
+            raise
+
+    def _delete(self, endpoint_id: EndpointId) -> None:
         local_key = keys.local_endpoint(self._host, endpoint_id)
         for _ in range(ATTEMPTS):
             existing = self._kv.get(local_key)

@@ -12,7 +12,7 @@ from typing import Protocol
 from driver.errors import SlimError, StoreUnavailable
 
 
-class WatchLost(SlimError):
+class WatchLost(SlimError):  # noqa: N818  # as errors.py: a state, not a mistake
     """The watch ended (connection, compaction, silence): list again, then watch again."""
 
 
@@ -91,14 +91,16 @@ class Watch(Protocol):
     def next(self) -> Sequence[Change] | None:
         """Block for the next changes, in order; None after `close`.  Error: WatchLost."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End it; `next` returns None."""
 
 
 class Lease(Protocol):
     """A granted lease; keys put under it vanish when it is not kept alive for its TTL."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """What `Put` names it by."""
 
     def keep_alive(self) -> bool:
         """Start the TTL anew; False if the lease is gone.  Error: StoreUnavailable."""
@@ -110,7 +112,8 @@ class Lease(Protocol):
 class KeyValue(Protocol):
     """etcd, as far as it is used.  Every call raises StoreUnavailable within its deadline."""
 
-    def get(self, key: str) -> Entry | None: ...
+    def get(self, key: str) -> Entry | None:
+        """Return the entry as of now (linearizable), None if there is none."""
 
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
@@ -132,7 +135,8 @@ class KeyValue(Protocol):
     def watch(self, prefix: str, from_revision: int) -> Watch:
         """Follow the changes under `prefix` from `from_revision` on (included)."""
 
-    def lease(self, ttl_s: int) -> Lease: ...
+    def lease(self, ttl_s: int) -> Lease:
+        """Grant a lease that lasts `ttl_s` seconds from its last keep_alive."""
 
 
 def prefix_end(prefix: str) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
+from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, NotFound, StoreUnavailable
 from driver.model import VNI_MAX, HostId, Network, NetworkId, NetworkKey, Vni
 from driver.store import keys, records
@@ -24,12 +25,14 @@ class EtcdNetworks:
         self._kv = kv
         self._host = host
         self._vnis = vnis
+        self._doubts = Doubts()
         self._cache: LocalCache[NetworkId, Network] = LocalCache(
             kv, keys.local_networks(host), records.network, lambda network: network.id)
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int) -> Network:
         """See ports.Networks."""
+        self._doubts.settle()
         for _ in range(ATTEMPTS):
             local = self._kv.get(keys.local_network(self._host, network_id))
             if local is not None:
@@ -54,13 +57,30 @@ class EtcdNetworks:
             if shared is None:
                 change.as_read(keys.vni(vni), None)
                 change.put(keys.vni(vni), records.encode({"key": key}))
-            if change.commit(self._kv):
+            try:
+                done = change.commit(self._kv)
+            except StoreUnavailable:
+                # It may have happened.  dockerd gives the network up, and deletes nothing.
+                self._doubts.add(lambda: self._delete(network_id))
+                raise
+            if done:
                 self._cache.put(network)
                 return network
         raise StoreUnavailable(f"network {key}: too many hosts change it at once, try again")
 
     def delete(self, network_id: NetworkId) -> None:
-        """See ports.Networks."""
+        """See ports.Networks.
+
+        Error: StoreUnavailable; it is then done as soon as etcd answers again.
+        """
+        try:
+            self._doubts.settle()
+            self._delete(network_id)
+        except StoreUnavailable:
+            self._doubts.add(lambda: self._delete(network_id))
+            raise
+
+    def _delete(self, network_id: NetworkId) -> None:
         for _ in range(ATTEMPTS):
             local = self._kv.get(keys.local_network(self._host, network_id))
             if local is None:

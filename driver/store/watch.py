@@ -36,7 +36,7 @@ class StreamWatch:
             first = self._answers.get(timeout=open_s)
         except queue.Empty:
             self.close()
-            raise WatchNotOpened from None
+            raise NotOpenedError from None
         if isinstance(first, grpc.RpcError):
             self.close()
             raise first
@@ -103,7 +103,7 @@ class StreamWatch:
         try:
             for answer in self._call:
                 self._answers.put(answer)
-            self._answers.put(WatchEnded())
+            self._answers.put(EndedError())
         except grpc.RpcError as error:
             self._answers.put(error)
 
@@ -120,13 +120,13 @@ class _StreamError(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
         return self.text
 
 
-class WatchNotOpened(_StreamError):
+class NotOpenedError(_StreamError):
     """etcd did not confirm the watch in time."""
 
     text = "the watch was not confirmed in time"
 
 
-class WatchEnded(_StreamError):
+class EndedError(_StreamError):
     """etcd ended the stream."""
 
     text = "the stream was ended by etcd"

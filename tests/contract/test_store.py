@@ -156,7 +156,7 @@ def test_address_belongs_to_one_live_endpoint(kv: Kv) -> None:
     one = endpoint(a)
     two = endpoint(b, 2, network_id=NET_B, host=HOST_B)
     on_a.create(one)
-    with pytest.raises(Conflict, match="10.32.0.2"):
+    with pytest.raises(Conflict, match=r"10\.32\.0\.2"):
         on_b.create(two)
     assert on_b.list() == []
     on_a.delete(one.id)
