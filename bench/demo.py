@@ -35,6 +35,12 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def progress(text: str) -> None:
+    """Show what goes on, in one line that is written over; only to people."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
+
+
 def build_image() -> bytes:
     """Python, iperf3 and netbench, compiled here."""
     with tempfile.TemporaryDirectory() as folder:
@@ -118,9 +124,9 @@ def measure(pairs: list[Pair], rounds: int, seconds: float) -> dict[str, dict[st
     for number in range(rounds):
         for name, workload in WORKLOADS.items():
             for pair in pairs:
-                say(f"\r\033[Kround {number + 1}/{rounds}: {name}, {pair.network}\033[A")
+                progress(f"round {number + 1}/{rounds}: {name}, {pair.network}")
                 results[name][pair.network].append(workload(pair, seconds))
-    say("\r\033[K")
+    progress("")
     return results
 
 
@@ -178,7 +184,7 @@ def run(lab: Lab, options: argparse.Namespace) -> int:
     say()
     say(f"docker run --rm … true: {starts['bridge']:.0f} ms on bridge, {starts['app']:.0f} ms on "
         "slim")
-    counters = json.loads(h1.exec(sys.executable, "-m", "driver", "counters", "--json"))
+    counters = json.loads(h1.call("/Slim.Counters")[1])
     say(f"connections of h1 on the host path: {counters['connected']}; fallbacks to the overlay: "
         f"{counters['unknown_peer'] + counters['ports_busy'] + counters['flow_refused']}")
     if options.json:
