@@ -53,20 +53,21 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     count(REASON_accepted);
 }
 
-/* Who closes first keeps the tuple for TIME_WAIT, and may still have to answer for it. */
+/* Who closes first keeps the tuple for TIME_WAIT, and may still have to answer for it.  Who
+ * resets has a RST to send yet: the kernel sends it after the change of state.  Only after
+ * LAST_ACK (the peer has acknowledged everything) and SYN_SENT is nothing left to send. */
 static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection *c, u32 before)
 {
     struct flow_key key = c->flow;
     struct flow *flow = flows.lookup(&key);
     if (!flow || flow->socket != bpf_get_socket_cookie(ops))
         return;
-    if (before == BPF_TCP_FIN_WAIT1 || before == BPF_TCP_FIN_WAIT2 ||
-        before == BPF_TCP_CLOSING || before == BPF_TCP_TIME_WAIT) {
-        flow->since_ns = bpf_ktime_get_ns();
-        flow->state = FLOW_TIME_WAIT;
-    } else {
+    if (before == BPF_TCP_LAST_ACK || before == BPF_TCP_SYN_SENT) {
         flows.delete(&key);
+        return;
     }
+    flow->since_ns = bpf_ktime_get_ns();
+    flow->state = FLOW_TIME_WAIT;
 }
 
 int sockops(struct bpf_sock_ops *ops)

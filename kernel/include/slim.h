@@ -88,7 +88,7 @@ struct flow_key {
 enum flow_state {
     FLOW_CLAIMED = 1, /* connect() chose the tuple; no SYN yet */
     FLOW_OPEN = 2,
-    FLOW_TIME_WAIT = 3, /* closed by us first: `since_ns` says when */
+    FLOW_TIME_WAIT = 3, /* closed by us first, or reset: `since_ns` says when */
 };
 
 struct flow {
