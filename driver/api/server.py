@@ -135,6 +135,6 @@ def ensure_free(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             pass  # a listener with a full queue is a listener
     raise SocketInUseError(f"another process serves {path}; stop it or choose another --socket")

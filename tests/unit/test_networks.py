@@ -1,0 +1,169 @@
+"""Networks: their key, their options, what they share, and what a start finds of them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, ip_network
+
+import pytest
+
+from driver.errors import DatapathError, InvalidArgument
+from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.services.network_options import MTU, parse
+from driver.services.networks import Pool, network_key
+from driver.services.publisher import Publisher
+from driver.services.reconcile import plan
+from tests.support.fakes import HOST, FakeDatapath, Faults, World
+
+NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
+OTHER = HostId("b" * 32)
+
+
+def pools(*texts: str, space: str = "slim-local") -> list[Pool]:
+    return [Pool(space, ip_network(text)) for text in texts]
+
+
+@pytest.mark.parametrize(("given", "key"), [
+    (pools("10.50.0.0/16"), "pool:10.50.0.0/16"),
+    (pools("10.50.0.0/16", space="slim-global"), "pool:10.50.0.0/16"),
+    (pools("10.50.0.0/16", "10.51.0.0/16"), "pool:10.50.0.0/16"),
+    (pools("fd00:50::/64"), "pool:fd00:50::/64"),
+    (pools("10.50.0.0/16", space="LocalDefault"), f"id:{NET}"),
+    (pools("0.0.0.0/0", space="null"), f"id:{NET}"), ([], f"id:{NET}")])
+def test_key(given: list[Pool], key: str) -> None:
+    assert network_key(NET, given) == key
+
+
+@pytest.mark.parametrize("options", [
+    {"slim.mtu": "1400"}, {"slim.": ""}, {MTU: "x"}, {MTU: "0"}, {MTU: "575"}, {MTU: "65536"},
+    {MTU: "-1400"}, {MTU: "1e3"}, {MTU: "1" * 100}])
+def test_options_that_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        parse(options)
+    assert next(iter(options)) in str(caught.value)
+    assert MTU in str(caught.value)
+
+
+def test_options_that_are_accepted() -> None:
+    assert parse({}).mtu == 0
+    assert parse({MTU: "", "parent": "eth0", "com.docker.network.bridge.name": "x"}).mtu == 0
+    assert parse({MTU: "1400"}).mtu == 1400
+    assert parse({MTU: "1279"}).mtu == 1279
+    with pytest.raises(InvalidArgument):
+        parse({MTU: "1279"}, v6=True)
+
+
+def test_two_docker_networks_of_one_pool_are_followed_until_both_are_gone() -> None:
+    world = World()
+    one = world.network_service.create_network(NET, pools("10.50.0.0/16"), {}, internal=False)
+    two = world.network_service.create_network(NET2, pools("10.50.0.0/16"), {}, internal=False)
+    assert one.vni == two.vni
+    world.network_service.delete_network(NET)
+    assert world.directory.live == {one.vni}
+    world.network_service.delete_network(NET2)
+    assert world.directory.live == set()
+
+
+def test_docker_without_addresses_makes_a_network_without_subnets() -> None:
+    world = World()
+    network = world.network_service.create_network(NET, pools("0.0.0.0/0", space="null"), {},
+                                                   internal=False)
+    assert network.subnets == ()
+
+
+def endpoint(name: str, address: str = "10.50.0.2/16", host: HostId = HOST.id,
+             underlay: str = "198.18.0.1", sandbox_key: str = "") -> Endpoint:
+    return Endpoint(EndpointId(name * 16), NET, Vni(7), host, IPv4Address(underlay), bytes(6),
+                    IPv4Interface(address), None, 61000, sandbox_key)
+
+
+class RecordingDatapath(FakeDatapath):
+    """Remembers the directory and the floods as the maps would hold them."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(faults)
+        self.directory: dict[EndpointId, Endpoint] = {}
+        self.floods: dict[Vni, tuple[list[str], list[int]]] = {}
+
+    def put_remote(self, endpoint: Endpoint) -> None:
+        self.faults.effect("datapath.put_remote",
+                           lambda: self.directory.__setitem__(endpoint.id, endpoint))
+
+    def delete_remote(self, endpoint: Endpoint) -> None:
+        assert self.directory.pop(endpoint.id) == endpoint
+
+    def set_flood(self, vni, hosts, ifindexes) -> None:  # type: ignore[no-untyped-def]
+        self.faults.effect("datapath.set_flood", lambda: self.floods.__setitem__(
+            vni, ([str(host) for host in hosts], list(ifindexes))))
+
+
+@pytest.fixture
+def datapath() -> RecordingDatapath:
+    return RecordingDatapath(Faults(error=DatapathError))
+
+
+def test_snapshot_takes_out_what_is_not_in_it(datapath: RecordingDatapath) -> None:
+    publisher = Publisher(datapath, HOST.id)
+    a, b = endpoint("a"), endpoint("b", "10.50.0.3/16", OTHER, "198.18.0.2")
+    publisher.snapshot(Vni(7), [a, b])
+    assert set(datapath.directory) == {a.id, b.id}
+    assert datapath.floods[Vni(7)] == (["198.18.0.2"], [])
+    publisher.snapshot(Vni(7), [b])
+    assert set(datapath.directory) == {b.id}
+    publisher.removed(Vni(7), b.id)
+    publisher.removed(Vni(7), b.id)
+    assert datapath.directory == {}
+    assert datapath.floods[Vni(7)] == ([], [])
+
+
+def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) -> None:
+    publisher = Publisher(datapath, HOST.id)
+    publisher.put(endpoint("a"))
+    moved = endpoint("a", host=OTHER, underlay="198.18.0.2")
+    publisher.put(moved)
+    assert datapath.directory == {moved.id: moved}
+    writes = len(datapath.faults.done)
+    publisher.put(endpoint("a", host=OTHER, underlay="198.18.0.2", sandbox_key="/x"))
+    assert len(datapath.faults.done) == writes  # joining is nothing to its peers
+
+
+def test_a_refused_entry_is_tried_again_with_the_next_snapshot(
+        datapath: RecordingDatapath) -> None:
+    publisher = Publisher(datapath, HOST.id)
+    datapath.faults.fail_at = 1
+    publisher.put(endpoint("a"))
+    assert datapath.directory == {}
+    datapath.faults.reset()
+    publisher.snapshot(Vni(7), [endpoint("a")])
+    assert set(datapath.directory) == {endpoint("a").id}
+
+
+def test_local_links_get_broadcasts_while_they_are_published(
+        datapath: RecordingDatapath) -> None:
+    world = World()
+    veth = world.links.create_veth(endpoint("a").id, bytes(6), 1500)
+    publisher = Publisher(datapath, HOST.id)
+    publisher.publish_endpoint(endpoint("a"), veth)
+    assert datapath.floods[Vni(7)] == ([], [veth.host_ifindex])
+    publisher.withdraw_endpoint(endpoint("a"), 0)
+    assert datapath.floods[Vni(7)] == ([], [])
+    assert datapath.withdrawn_ifindexes == [veth.host_ifindex]  # known though the link is gone
+    datapath.faults.reset()
+    datapath.faults.fail_at = 2
+    with pytest.raises(DatapathError):
+        publisher.publish_endpoint(endpoint("a"), veth)
+    assert datapath.live == {}
+
+
+def test_plan_of_a_start() -> None:
+    world = World()
+    joined, created = endpoint("a", sandbox_key="/run/a"), endpoint("b", "10.50.0.3/16")
+    gone, stray = endpoint("c", "10.50.0.4/16", sandbox_key="/run/c"), endpoint("d")
+    for one in (joined, created, stray):
+        world.links.create_veth(one.id, bytes(6), 1500)
+    steps = plan([joined, created, gone], world.links.list_veths(), world.links.veth_name,
+                 {1, 2}, {2, 3})
+    assert steps.adopt == (joined.id,)
+    assert steps.strays == (world.links.veth_name(stray.id),)
+    assert steps.dead_sandboxes == (1,)
+    nothing = plan([], {}, world.links.veth_name, set(), set())
+    assert nothing == type(nothing)((), (), ())
