@@ -17,8 +17,22 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
 [[ ${1:-} != --tests ]] || packages+=(bpftool busybox-static etcd-client ethtool iperf3 iputils-ping
-    libc-bin tcpdump)
+    libc-bin libmemcached-tools memcached nginx postgresql redis-server redis-tools tcpdump wrk)
 command -v dockerd >/dev/null || packages+=(docker.io)
+
+# Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.
+# One that was here before stays as it is.
+declare -A unit_of=([etcd-server]=etcd [memcached]=memcached [nginx]=nginx [postgresql]=postgresql
+    [redis-server]=redis-server)
+policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
+silence_daemons() {
+    [[ ! -e $policy ]] || return 0      # somebody else's policy
+    trap unsilence_daemons EXIT
+    printf '%s\n' '#!/bin/sh' "# slim's setup.sh, while it installs packages" 'case $1 in' \
+        "$(IFS='|'; echo "${unit_of[*]}")|postgresql@*) exit 101 ;;" esac > "$policy"
+    chmod 755 "$policy"
+}
+unsilence_daemons() { if grep -qs "^# slim's setup.sh" "$policy"; then rm "$policy"; fi; }
 
 install_packages() {    # what dpkg does not have, or has only the settings of
     local missing=() p
@@ -29,21 +43,16 @@ install_packages() {    # what dpkg does not have, or has only the settings of
     ((${#missing[@]})) || return 0
     ((EUID == 0)) || die "missing: ${missing[*]}. Run it as root: sudo make setup"
     say "installing ${missing[*]}"
-    # Our etcd is a private process (up.sh).  The package would start one on the default
-    # ports; masked during the installation it never runs.  An etcd that was here stays as it is.
-    local mask=
-    if [[ -d /run/systemd/system && " ${missing[*]} " == *" etcd-server "* ]]; then
-        mask=1
-        systemctl --quiet mask etcd.service 2>/dev/null || true
-    fi
     local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
     export DEBIAN_FRONTEND=noninteractive
     "${apt[@]}" update >/dev/null
+    silence_daemons
     "${apt[@]}" install --no-install-recommends "${missing[@]}" >/dev/null
-    if [[ -n $mask ]]; then
-        systemctl --quiet unmask etcd.service
-        systemctl --quiet disable etcd.service 2>/dev/null || true
-    fi
+    unsilence_daemons
+    [[ -d /run/systemd/system ]] || return 0
+    for p in "${missing[@]}"; do    # nor at the next boot
+        [[ -z ${unit_of[$p]:-} ]] || systemctl --quiet disable "${unit_of[$p]}.service" 2>/dev/null || true
+    done
 }
 
 install_requirements() {    # the stamp names what .venv was filled from
