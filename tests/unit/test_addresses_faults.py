@@ -194,17 +194,15 @@ def test_a_request_that_failed_is_not_leaked_though_it_is_never_repeated(
         k: int, when: str) -> None:
     scene = Scene()
     scene.faulty.fails = from_then_on(k, when)
-    for call in (scene.request_pool, scene.address, scene.create_network):
-        try:
-            call()
-        except StoreUnavailable:
+    for call in (Scene.request_pool, Scene.address):
+        if fails(scene, call):
             break
     scene.faulty.fails = lambda _: ""
-    # Anything that is asked later, of each part, settles it.
+    # Anything that is asked later settles it.
     scene.addresses.release_pool("slim-local/10.99.0.0/16")
+    before = [key for key in scene.state() if key.startswith(keys.ADDRESSES)]
+    assert before == [] or k > 5, "what was never answered is not held"
     scene.addresses.release_pool(POOL_ID)
-    scene.networks.delete(NetworkId("x" * 64))
-    scene.networks.delete(NETWORK)
     assert scene.state() == []
 
 
@@ -225,3 +223,19 @@ def test_a_failed_release_is_done_later_and_only_once() -> None:
     scene.addresses.release_address(POOL_ID, address)
     scene.addresses.release_pool(POOL_ID)
     assert scene.state() == []
+
+
+@pytest.mark.parametrize(("prepare", "call"), [
+    (pool_and_address, Scene.create_network), (network, Scene.create_endpoint)])
+@pytest.mark.parametrize("k", range(1, 9))
+def test_a_creation_that_failed_is_undone(prepare: Step, call: Step, k: int) -> None:
+    scene = Scene()
+    prepare(scene)
+    before = scene.state()
+    scene.faulty.calls = 0
+    scene.faulty.fails = from_then_on(k, "after")
+    failed = fails(scene, call)
+    scene.faulty.fails = lambda _: ""
+    scene.networks.delete(NetworkId("x" * 64))
+    scene.endpoints.delete(EndpointId("x" * 64))
+    assert failed == (scene.state() == before)

@@ -88,7 +88,7 @@ def test_only_settings_reads_the_environment() -> None:
     """os.environ: settings get it from the command line; two libraries are told by it."""
     users = {name for _, name, tree in modules() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")}
-    assert users <= {"__main__", "store.client", "datapath.load"}
+    assert users <= {"__main__", "store.connection", "datapath.load"}
 
 
 def test_every_module_opens_with_its_two_sentences() -> None:

@@ -1,0 +1,150 @@
+"""Owns one connection to etcd (python-etcd3): TLS, login, and how long it may be silent.
+
+It must not know what is asked.  etcd3's own watch and lease threads die silently, so only its
+connection, stubs and messages are used; watch.py has the watch, hosts.py keeps the lease.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+
+from driver import deadline
+from driver.errors import SettingsError, StoreUnavailable
+
+# etcd3 0.12.0 has code generated for protobuf 3: only the pure Python runtime still takes it.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # what that generated code calls
+    import etcd3
+    import etcd3.etcdrpc as rpc
+
+__all__ = ["Connection", "EtcdSettings", "error_text", "not_sent", "rpc"]
+
+PORT = 2379
+SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+
+CHANNEL_OPTIONS = (
+    # A peer that is silent for 5 + 5 s is dead.  etcd allows a ping each 5 s (its
+    # --grpc-keepalive-min-time) and none without a call under way.
+    ("grpc.keepalive_time_ms", 6000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit: a watch may be silent for hours
+    # After an outage the next try comes within a second, not within two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a new login starts with a new connection
+    ("grpc.enable_http_proxy", 0),
+)
+
+T = TypeVar("T")
+_Code = grpc.StatusCode
+
+
+@dataclass(frozen=True)
+class EtcdSettings:
+    """Where etcd is and how to speak to it; paths of PEM files, empty: not used."""
+
+    endpoints: tuple[str, ...]  # URLs, http:// or https://, with port
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)  # never in a log
+
+
+class Connection:
+    """One endpoint's etcd3 client, made when first needed and again when its login expired."""
+
+    def __init__(self, url: str, settings: EtcdSettings) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        try:
+            port = parts.port or PORT
+        except ValueError:
+            port = 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or not port:
+            raise SettingsError(f"etcd endpoint {url!r}: want http://HOST:PORT or https://HOST:PORT")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._arguments: dict[str, Any] = {
+            "host": host, "port": port, "grpc_options": CHANNEL_OPTIONS}
+        if parts.scheme == "https":
+            self._arguments["ca_cert"] = settings.ca or SYSTEM_CA
+            if settings.cert:
+                self._arguments["cert_cert"] = settings.cert
+                self._arguments["cert_key"] = settings.key
+        if settings.user:
+            self._arguments["user"] = settings.user
+            self._arguments["password"] = settings.password
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    def call(self, call: Callable[[Any, float], T], seconds: float, *, probe: bool) -> T:
+        """Run `call` with the client; log in again once if the token is refused.
+
+        `probe`: make sure first, by a harmless call, that somebody is there.
+        """
+        with deadline.limit(seconds):
+            client = self._get(seconds)
+            try:
+                if probe:
+                    client.kvstub.Range(rpc.RangeRequest(key=b"\0", serializable=True),
+                                        seconds, metadata=client.metadata)
+                return call(client, deadline.remaining_s(seconds))
+            except grpc.RpcError as error:
+                if not _token_refused(error):
+                    raise
+                self._drop(client)
+                return call(self._get(seconds), deadline.remaining_s(seconds))
+
+    def close(self) -> None:
+        """Close the connection; the next call makes a new one."""
+        self._drop(self._client)
+
+    def _get(self, seconds: float) -> Any:
+        with self._lock:
+            if self._client is None:
+                try:
+                    # The constructor logs in; that is the one call it makes.
+                    self._client = etcd3.Etcd3Client(**self._arguments, timeout=seconds)
+                except OSError as error:
+                    raise StoreUnavailable(f"cannot read etcd's TLS files: {error}") from None
+            return self._client
+
+    def _drop(self, client: Any) -> None:
+        with self._lock:
+            if client is None or self._client is not client:
+                return
+            self._client = None
+        client.close()
+
+
+def _token_refused(error: Any) -> bool:
+    return error.code() is _Code.UNAUTHENTICATED or (
+        error.code() is _Code.INVALID_ARGUMENT and "token" in (error.details() or ""))
+
+
+def not_sent(error: Any) -> bool:
+    """Whether the server certainly did not act: refused connection, or refused by etcd."""
+    code, details = error.code(), (error.details() or "").lower()
+    if code is _Code.UNAVAILABLE:
+        return "failed to connect" in details or "connection refused" in details
+    return code in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED, _Code.INVALID_ARGUMENT,
+                    _Code.RESOURCE_EXHAUSTED, _Code.FAILED_PRECONDITION, _Code.UNIMPLEMENTED)
+
+
+def error_text(error: Any) -> str:
+    """Say in one line what became of a call."""
+    if error.code() is _Code.DEADLINE_EXCEEDED:
+        return "no answer in time"
+    return f"{error.details() or error.code().name}".split("\n", 1)[0][:200]
