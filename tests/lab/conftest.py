@@ -33,6 +33,8 @@ def lab() -> Iterator[Lab]:
         made.load_image(TOOLS, images.tools())
         made.start_etcd()
         yield made
+        for host in made.hosts:
+            host.stop_driver()  # must end by itself
 
 
 @pytest.fixture

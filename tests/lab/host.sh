@@ -154,7 +154,8 @@ enter() {       # replaces the calling shell by a command on the host
     pid=$(init_pid "$h") || die "$h is not up"
     cgroups_join "$h" || die "cannot join the cgroups of $h"
     tree=$(cat "$(host_dir "$h")/docker" 2>/dev/null || true)
-    [[ -z $tree ]] || path=$tree/usr/bin:$tree/usr/sbin:$path
+    # Client and daemon of one release, whatever else the machine has under /usr/local.
+    path=${tree:-}/usr/bin:${tree:-}/usr/sbin:$path
     [[ -z ${LOCKFD:-} ]] || exec {LOCKFD}>&-
     exec nsenter -t "$pid" --mount --uts --ipc --net --pid --cgroup \
         env -u DOCKER_HOST -u DOCKER_CONTEXT PATH="$path" LAB_HOST="$h" \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -71,29 +72,39 @@ class Program:
         if self.running:
             self.host.exec("sh", "-c", f'kill -{int(number)} "$(cat {self._pid_file})"')
 
+    def join(self, timeout_s: float = 20) -> int:
+        """Wait for its end and return the exit status."""
+        return self._outer.wait(timeout_s)
+
     def end(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> int:
         """Send the signal and return the exit status; SIGKILL after `timeout_s` is a failure."""
         with contextlib.suppress(CommandFailed):  # it ended by itself meanwhile
             self.send(number)
         try:
-            return self._outer.wait(timeout_s)
+            return self.join(timeout_s)
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
-            self._outer.wait(timeout_s)
+            self.join(timeout_s)
             raise AssertionError(f"{self.argv} did not end in {timeout_s} s") from None
 
 
 class Capture:
-    """What passes an interface of a host while the block runs; count after it."""
+    """What passes an interface of a host while the block runs; count after it.
+
+    `only`: a filter of tcpdump's, for when all of it would be too much to keep.
+    """
 
     _numbers = itertools.count(20000)
 
-    def __init__(self, host: Host, interface: str = "eth0", snap_bytes: int = 128) -> None:
+    def __init__(self, host: Host, interface: str = "eth0", snap_bytes: int = 128,
+                 only: str = "") -> None:
         number = next(self._numbers)
         self._host, self._interface, self._mark_port = host, interface, number
         self._file = host.folder / f"capture-{number}.pcap"
         self._argv = ["tcpdump", "-i", interface, "-Z", "root", "-U", "-n", "--immediate-mode",
                       "-s", str(snap_bytes), "-B", "16384", "-w", str(self._file)]
+        if only:
+            self._argv.append(f"({only}) or udp dst port {number}")
         self._log = host.folder / f"capture-{number}.log"
 
     def __enter__(self) -> Capture:
@@ -117,7 +128,8 @@ class Capture:
 
     def packets(self, expression: str = "") -> list[str]:
         """Return tcpdump's line for each packet that matches."""
-        return [line for line in self._read(expression) if f".{self._mark_port}:" not in line]
+        own = (f".{self._mark_port}:", f" port {self._mark_port} unreachable")
+        return [line for line in self._read(expression) if not any(text in line for text in own)]
 
 
 class Host:
@@ -190,8 +202,14 @@ class Host:
             self.driver.end(signal.SIGKILL)
         self.driver = None
 
-    def capture(self, interface: str = "eth0") -> Capture:
-        return Capture(self, interface)
+    def capture(self, interface: str = "eth0", only: str = "") -> Capture:
+        return Capture(self, interface, only=only)
+
+    def counters(self) -> dict[str, int]:
+        """The driver's counters: packets or connections by reason."""
+        status, answer = self.call("/Slim.Counters")
+        assert status == 200, answer
+        return {str(name): int(count) for name, count in json.loads(answer)["Counters"].items()}
 
 
 class _UnixConnection(HTTPConnection):
@@ -233,7 +251,8 @@ class Lab:
         if self._etcd is not None:
             self._etcd.wait(10)
         for host in self.hosts:
-            host.driver = None
+            if host.driver is not None:
+                host.driver.join()
         self.hosts, self._etcd, self.etcd_url = [], None, ""
 
     def fabric(self, *argv: str) -> list[str]:

@@ -72,7 +72,15 @@ class Image:
         self.file(path)
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
-            self.file(library)
+            self.file(os.path.normpath(library))  # a RUNPATH may hold ".."
+
+    def command(self, name: str) -> None:
+        """Copy the program of that name, with its libraries, and make it a command."""
+        found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        if found is None:
+            raise FileNotFoundError(f"{name}: make test installs it")
+        self.program(os.path.realpath(found))
+        self.link(f"usr/local/bin/{name}", os.path.realpath(found))
 
     def tree(self, top: str) -> None:
         for folder, names, files in os.walk(top):
@@ -106,14 +114,61 @@ def tools(extra: Iterable[str] = ()) -> bytes:
     image = Image()
     image.busybox()
     for name in ("iperf3", "ip", "ss", "ethtool", "ping", *extra):
-        found = shutil.which(name)
-        if found is None:
-            raise FileNotFoundError(f"{name}: make test installs it")
-        image.program(os.path.realpath(found))
-        image.link(f"usr/local/bin/{name}", os.path.realpath(found))
+        image.command(name)
     image.program(PYTHON)
     image.link("usr/bin/python3", PYTHON)
     image.tree("/usr/lib/python3.11")
     for program in sorted(PROGRAMS.glob("*.py")):
         image.file(str(program), f"programs/{program.name}")
     return image.packed()
+
+
+NGINX_CONF = """\
+worker_processes 2;
+daemon off;
+user nobody nogroup;
+pid /tmp/nginx.pid;
+error_log stderr;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    keepalive_requests 1000000;
+    server {
+        listen [::]:80 ipv6only=off;
+        default_type text/plain;
+        location / { return 200 "hello\\n"; }
+        location /who { return 200 "$remote_addr $server_addr $server_port\\n"; }
+    }
+}
+"""
+
+
+def servers() -> bytes:
+    """Servers and their own clients, from Debian: nginx, Redis, memcached, etcd, PostgreSQL."""
+    image = Image()
+    image.busybox()
+    for name in ("nginx", "wrk", "redis-server", "redis-cli", "redis-benchmark", "memcached",
+                 "memcaslap", "memccapable", "memcstat", "etcd", "etcdctl", "iperf3"):
+        image.command(name)
+    image.text("etc/nginx/nginx.conf", NGINX_CONF)
+    for folder in ("log", "lib"):  # nginx opens the first, makes folders in the other
+        image.text(f"var/{folder}/nginx/.keep", "")
+    _postgresql(image)
+    return image.packed()
+
+
+def _postgresql(image: Image) -> None:
+    """The server, initdb, psql and pgbench of the newest version, for a user other than root."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[4]))
+    if not found:
+        raise FileNotFoundError("postgresql: make test installs it")
+    top = found[-1].parent.parent
+    for name in ("postgres", "initdb", "psql", "pgbench", "pg_isready"):
+        image.program(str(top / "bin" / name))
+        image.link(f"usr/local/bin/{name}", str(top / "bin" / name))
+    for library in (top / "lib").glob("*.so"):
+        if not library.name.startswith("llvmjit"):  # it would bring 100 MB of LLVM
+            image.program(str(library))
+    image.tree(f"/usr/share/postgresql/{top.name}")
+    for zone in ("UTC", "GMT", "Etc/UTC"):
+        image.file(f"/usr/share/zoneinfo/{zone}")

@@ -94,28 +94,28 @@ def test_pool_is_chosen_when_none_is_asked_for(h1: Host) -> None:
 
 def test_two_containers_on_one_host(h1: Host) -> None:
     create_network([h1])
-    a, b = start(h1, "a", *SERVE), start(h1, "b", *SERVE)
-    assert "3 received" in ping(h1, "a", b)
-    check_views(call(h1, "a", b), client=a, server=b)
-    check_views(call(h1, "b", a), client=b, server=a)
+    a, b = start(h1, "alice", *SERVE), start(h1, "bob", *SERVE)
+    assert "3 received" in ping(h1, "alice", b)
+    check_views(call(h1, "alice", b), client=a, server=b)
+    check_views(call(h1, "bob", a), client=b, server=a)
 
 
 def test_two_containers_on_two_hosts(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    a, b = start(h1, "a", *SERVE), start(h2, "b", *SERVE)
+    a, b = start(h1, "alice", *SERVE), start(h2, "bob", *SERVE)
     assert a != b
-    ping(h1, "a", b)
-    ping(h2, "b", a)
-    check_views(call(h1, "a", b), client=a, server=b)
-    check_views(call(h2, "b", a), client=b, server=a)
+    ping(h1, "alice", b)
+    ping(h2, "bob", a)
+    check_views(call(h1, "alice", b), client=a, server=b)
+    check_views(call(h2, "bob", a), client=b, server=a)
 
 
 def test_established_tcp_is_plain_tcp_between_the_hosts(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    a, b = start(h1, "a", *SERVE), start(h2, "b", *SERVE)
-    call(h1, "a", b)  # both hosts know both endpoints
+    a, b = start(h1, "alice", *SERVE), start(h2, "bob", *SERVE)
+    call(h1, "alice", b)  # both hosts know both endpoints
     with h1.capture() as capture:
-        check_views(call(h1, "a", b, "--rounds", "50", "--size", "1000"), client=a, server=b)
+        check_views(call(h1, "alice", b, "--rounds", "50", "--size", "1000"), client=a, server=b)
     assert capture.packets(f"udp port {VXLAN_PORT}") == []
     plain = capture.packets(f"tcp and host {h1.address} and host {h2.address} "
                             f"and portrange {PORT_MIN}-65535")
@@ -134,83 +134,84 @@ def test_first_connection_of_a_container_takes_the_host_path(h1: Host, h2: Host)
 
 def test_ping_takes_the_overlay(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    start(h1, "a")
-    b = start(h2, "b")
+    start(h1, "alice")
+    b = start(h2, "bob")
     with h1.capture() as capture:
-        ping(h1, "a", b)
-        ping(h1, "a", b, "-s", "4000")  # in fragments
+        ping(h1, "alice", b)
+        ping(h1, "alice", b, "-s", "4000")  # in fragments
     assert len(capture.packets(f"udp port {VXLAN_PORT}")) >= 12
     assert capture.packets("icmp") == []
 
 
 def test_connection_to_a_closed_port_is_refused(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    start(h1, "a")
-    b = start(h2, "b")
+    start(h1, "alice")
+    b = start(h2, "bob")
     with pytest.raises(CommandFailed, match="ConnectionRefusedError"):
-        call(h1, "a", b, "--retry-s", "0")
+        call(h1, "alice", b, "--retry-s", "0")
 
 
 def test_connect_and_disconnect_a_running_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    h1.docker("run", "-d", "--init", "--name", "a", TOOLS, *SERVE)  # listens before it is connected
-    h1.docker("network", "connect", "app", "a")
-    a, b = address_of(h1, "a"), start(h2, "b", *SERVE)
-    check_views(call(h2, "b", a), client=b, server=a)
-    check_views(call(h1, "a", b), client=a, server=b)
-    h1.docker("network", "disconnect", "app", "a")
+    # It listens before it is connected.
+    h1.docker("run", "-d", "--init", "--name", "alice", TOOLS, *SERVE)
+    h1.docker("network", "connect", "app", "alice")
+    a, b = address_of(h1, "alice"), start(h2, "bob", *SERVE)
+    check_views(call(h2, "bob", a), client=b, server=a)
+    check_views(call(h1, "alice", b), client=a, server=b)
+    h1.docker("network", "disconnect", "app", "alice")
     with pytest.raises(CommandFailed):
-        ping(h2, "b", a)
-    h1.docker("network", "connect", "app", "a")
-    again = address_of(h1, "a")
-    check_views(call(h2, "b", again), client=b, server=again)
+        ping(h2, "bob", a)
+    h1.docker("network", "connect", "app", "alice")
+    again = address_of(h1, "alice")
+    check_views(call(h2, "bob", again), client=b, server=again)
 
 
 def test_restart_of_a_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    start(h1, "a", *SERVE)
-    b = start(h2, "b", *SERVE)
+    start(h1, "alice", *SERVE)
+    b = start(h2, "bob", *SERVE)
     for _ in range(2):
-        h1.docker("restart", "-t", "2", "a")
-        a = address_of(h1, "a")
-        check_views(call(h2, "b", a), client=b, server=a)
-        check_views(call(h1, "a", b), client=a, server=b)
+        h1.docker("restart", "-t", "2", "alice")
+        a = address_of(h1, "alice")
+        check_views(call(h2, "bob", a), client=b, server=a)
+        check_views(call(h1, "alice", b), client=a, server=b)
 
 
 def test_a_static_address_and_mac(h1: Host) -> None:
     create_network([h1])
     mac = "02:42:0a:20:00:63"
-    address = start(h1, "a", options=("--ip", "10.32.0.99", "--mac-address", mac))
+    address = start(h1, "alice", options=("--ip", "10.32.0.99", "--mac-address", mac))
     assert address == "10.32.0.99"
-    assert mac in h1.docker("exec", "a", "ip", "link", "show", "eth0")
+    assert mac in h1.docker("exec", "alice", "ip", "link", "show", "eth0")
     with pytest.raises(CommandFailed, match=r"10\.32\.0\.99"):
-        start(h1, "b", options=("--ip", "10.32.0.99"))
+        start(h1, "bob", options=("--ip", "10.32.0.99"))
 
 
 def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
     create_network([h1, h2], "app")
     create_network([h1, h2], "other", "10.33.0.0/16")
-    start(h1, "a")
-    b = start(h2, "b", *SERVE, network="other")
+    start(h1, "alice")
+    b = start(h2, "bob", *SERVE, network="other")
     with pytest.raises(CommandFailed):
-        ping(h1, "a", b)
+        ping(h1, "alice", b)
     with pytest.raises(CommandFailed):
-        call(h1, "a", b, "--retry-s", "0", "--timeout-s", "2")
+        call(h1, "alice", b, "--retry-s", "0", "--timeout-s", "2")
 
 
 def test_internal_network_has_no_way_out(h1: Host) -> None:
     h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
               "--internal", "app")
-    a = start(h1, "a", *SERVE)
-    start(h1, "b", *SERVE)
-    check_views(call(h1, "b", a), client=address_of(h1, "b"), server=a)
-    assert "default" not in h1.docker("exec", "a", "ip", "route", "show")
+    a = start(h1, "alice", *SERVE)
+    start(h1, "bob", *SERVE)
+    check_views(call(h1, "bob", a), client=address_of(h1, "bob"), server=a)
+    assert "default" not in h1.docker("exec", "alice", "ip", "route", "show")
 
 
 def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> None:
     create_network([h1])
-    start(h1, "a", *SERVE, options=("-p", "8000:7000"))
-    h1.docker("exec", "a", "ping", "-c", "1", "-W", "2", str(h2.address))
+    start(h1, "alice", *SERVE, options=("-p", "8000:7000"))
+    h1.docker("exec", "alice", "ping", "-c", "1", "-W", "2", str(h2.address))
     # From another host, through docker_gwbridge.
     h2.docker("run", "--rm", TOOLS, *CALL, str(h1.address), "8000")
 
@@ -232,17 +233,17 @@ def test_parallel_starts_and_removal(h1: Host, h2: Host) -> None:
 def test_removal_leaves_nothing(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     before = [host_state(h1), host_state(h2)]
-    start(h1, "a", image=BUSYBOX)
-    start(h2, "b", image=BUSYBOX)
+    start(h1, "alice", image=BUSYBOX)
+    start(h2, "bob", image=BUSYBOX)
     assert host_state(h1).links != before[0].links, "a container has a link while it lives"
-    h1.docker("rm", "-f", "a")
-    h2.docker("rm", "-f", "b")
+    h1.docker("rm", "-f", "alice")
+    h2.docker("rm", "-f", "bob")
     for host, state in zip((h1, h2), before, strict=True):
         wait_for_none(partial(difference, host, state), f"left on {host.name}")
 
 
 def test_network_in_use_is_not_removed(h1: Host) -> None:
     create_network([h1])
-    start(h1, "a", image=BUSYBOX)
+    start(h1, "alice", image=BUSYBOX)
     with pytest.raises(CommandFailed, match="active endpoints"):
         h1.docker("network", "rm", "app")
