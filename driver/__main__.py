@@ -24,11 +24,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 def make_parser() -> ArgumentParser:
     """Build the parser of the whole command line."""
-    parser = settings_module.make_parser(
+    parser = settings_module.OneLineParser(
         prog="slim", description="Docker network driver whose container connections are host "
         "connections")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND",
-                                     parser_class=settings_module.make_parser)
+                                     parser_class=settings_module.OneLineParser)
     for name, about in (("serve", "run the driver until SIGTERM or SIGINT"),
                         ("doctor", "check what the driver needs from this host"),
                         ("status", "say how the running driver is"),

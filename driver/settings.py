@@ -163,10 +163,14 @@ class Settings:
         "host's /run/docker/netns elsewhere")
 
 
-class _OneLineParser(ArgumentParser):
-    """Reports a wrong option as an exception, so that it becomes one line."""
+class OneLineParser(ArgumentParser):
+    """Reports a wrong option as SettingsError, so that it becomes one line; no abbreviations."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
+        """Called by argparse, which would print the usage and exit."""
         raise SettingsError(f"{message} (see {self.prog} --help)")
 
 
@@ -179,11 +183,6 @@ def add_options(parser: ArgumentParser) -> None:
         shown = f" (default {default})" if default else ""
         parser.add_argument(_flag(item), dest=item.name, default=None, metavar="VALUE",
                             help=f"{item.metadata['about']}{shown}".replace("%", "%%"))
-
-
-def make_parser(**kwargs: Any) -> ArgumentParser:
-    """An argument parser whose errors are SettingsError, of one line."""
-    return _OneLineParser(allow_abbrev=False, **kwargs)
 
 
 def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:

@@ -88,8 +88,7 @@ class Reconciler:
             self._try(f"take over endpoint {endpoint_id[:12]}", self._service.adopt, endpoint_id)
         for name in steps.strays:
             log.warning("removing stray link %s", name)
-            self._try(f"remove link {name}", self._links.delete_veth,
-                      EndpointId(veths[name].host_name.removeprefix("sl")))
+            self._try(f"remove link {name}", self._links.delete_veth_named, name)
         log.info("%d networks, %d endpoints: %d taken over, %d stray links and %d dead sandboxes "
                  "removed", len(networks), len(endpoints), len(steps.adopt), len(steps.strays),
                  len(steps.dead_sandboxes))

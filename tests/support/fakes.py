@@ -171,6 +171,9 @@ class FakeLinks:
         self.faults.effect("links.delete_veth",
                            lambda: self.live.pop(self.veth_name(endpoint_id), None))
 
+    def delete_veth_named(self, host_name: str) -> None:
+        self.faults.effect("links.delete_veth_named", lambda: self.live.pop(host_name, None))
+
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
         return self.live.get(self.veth_name(endpoint_id))
 

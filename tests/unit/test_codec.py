@@ -17,7 +17,8 @@ from tests.support.fakes import FakeAddresses, World
 
 NAMES = ["NetworkID", "EndpointID", "Options", "IPv4Data", "IPv6Data", "Interface", "Address",
          "AddressIPv6", "MacAddress", "SandboxKey", "AddressSpace", "Pool",
-         "com.docker.network.generic", "com.docker.network.endpoint.macaddress", "com.docker.network.endpoint.ifname"]
+         "com.docker.network.generic",
+         "com.docker.network.endpoint.macaddress", "com.docker.network.endpoint.ifname"]
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
                    st.sampled_from(["a" * 64, "10.50.0.0/16", "10.50.0.7/16", "fd00::1/64", "::",
                                     "02:42:0a:00:00:01", "AkLerb7v", "slim-local", "\ud800"]))

@@ -6,13 +6,14 @@ from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 import pytest
 
-from driver.errors import DatapathError, InvalidArgument
+from driver.errors import DatapathError, InvalidArgument, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.services.endpoints import EndpointRequest
 from driver.services.network_options import MTU, parse
 from driver.services.networks import Pool, network_key
 from driver.services.publisher import Publisher
-from driver.services.reconcile import plan
-from tests.support.fakes import HOST, FakeDatapath, Faults, World
+from driver.services.reconcile import Reconciler, plan
+from tests.support.fakes import HOST, FakeDatapath, FakeListener, Faults, World
 
 NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
 OTHER = HostId("b" * 32)
@@ -167,3 +168,64 @@ def test_plan_of_a_start() -> None:
     assert steps.dead_sandboxes == (1,)
     nothing = plan([], {}, world.links.veth_name, set(), set())
     assert nothing == type(nothing)((), (), ())
+
+
+class Cookies:
+    """Sandboxes of which only the cookies matter: by the number at the key's end."""
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        return int(sandbox_key.rsplit("/", maxsplit=1)[1])
+
+    def set_up(self, *_: object, **__: object) -> None: ...
+
+    def tear_down(self, *_: object) -> None: ...
+
+
+def reconciler(world: World, withdrawn: list[int]) -> Reconciler:
+    world.datapath.withdraw_sandbox = withdrawn.append  # type: ignore[method-assign]
+    return Reconciler(
+        networks=world.networks, endpoints=world.endpoints, links=world.links,
+        sandboxes=Cookies(), datapath=world.datapath, directory=world.directory,
+        listener=FakeListener(), service=world.endpoint_service, sandbox_cookies=lambda: {1, 2})
+
+
+def world_with_a_joined_endpoint() -> World:
+    world = World()
+    world.network_service.create_network(NET, pools("10.50.0.0/16"), {}, internal=False)
+    world.endpoint_service.create_endpoint(EndpointRequest(
+        endpoint("a").id, NET, IPv4Interface("10.50.0.2/16"), None, None))
+    world.endpoint_service.join(NET, endpoint("a").id, "/run/2")
+    world.links.create_veth(endpoint("d").id, bytes(6), 1500)
+    # What a driver that has just started knows:
+    for forgotten in (world.datapath.live, world.finisher.live, world.directory.live):
+        forgotten.clear()
+    return world
+
+
+def test_a_start_takes_over_and_tidies_up() -> None:
+    world, withdrawn = world_with_a_joined_endpoint(), []
+    reconciler(world, withdrawn).run()
+    a = endpoint("a").id
+    assert list(world.links.live) == [world.links.veth_name(a)]
+    assert (list(world.datapath.live), list(world.finisher.live)) == ([a], [a])
+    assert world.directory.live == {1}
+    assert withdrawn == [1]
+
+
+def test_a_start_without_etcd_touches_nothing() -> None:
+    world, withdrawn = world_with_a_joined_endpoint(), []
+    world.faults.down = True
+    with pytest.raises(StoreUnavailable):
+        reconciler(world, withdrawn).run()
+    world.faults.down = False
+    assert len(world.links.live) == 2
+    assert withdrawn == []
+
+
+def test_one_object_that_fails_does_not_keep_the_others() -> None:
+    world, withdrawn = world_with_a_joined_endpoint(), []
+    world.faults.reset()
+    # 1: follow; 2: publish
+    world.faults.fail_at, world.faults.error = 2, DatapathError
+    reconciler(world, withdrawn).run()
+    assert list(world.links.live) == [world.links.veth_name(endpoint("a").id)]
