@@ -3,6 +3,10 @@
  * Attached to the cgroup root (BPF_CGROUP_INET4_CONNECT, INET6_CONNECT for IPv4-mapped
  * destinations).  Any doubt leaves the destination alone: the overlay path carries it.
  */
+
+/* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it. */
+static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
+
 #define CONNECT_ALLOW 1
 #define CONNECT_DENY 0
 #define CLAIM_ATTEMPTS 16
@@ -78,6 +82,17 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
     return 0;
 }
 
+/* A subflow of an MPTCP socket.  getsockname() and getpeername() are then asked of the MPTCP
+ * socket, which has no storage: the program would see the host's addresses. */
+static __always_inline int is_mptcp(struct bpf_sock *sk)
+{
+#if SLIM_MPTCP
+    return skc_to_mptcp_sock(sk) != 0;
+#else
+    return 0;
+#endif
+}
+
 /* Copies, so that what follows is verified once and not once per slot. */
 static __always_inline int attachment_to(const struct sandbox *sandbox, u32 dst_be,
                                          struct attachment *found)
@@ -143,6 +158,10 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
     }
     if ((source_be && !tied) || sk->bound_dev_if) {
         count(REASON_bound_address);
+        goto elsewhere;
+    }
+    if (is_mptcp(sk)) {
+        count(REASON_mptcp_client);
         goto elsewhere;
     }
 

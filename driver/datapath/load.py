@@ -50,6 +50,7 @@ class Constants:
             "MARK": self.mark,
             "PORT_FIRST": self.port_first,
             "PORT_LAST": self.port_last,
+            "MPTCP": int(Path("/proc/sys/net/mptcp").exists()),  # does this kernel have it?
             "CLIENT_FIRST": EPHEMERAL_FIRST,
             "CLIENT_COUNT": last - EPHEMERAL_FIRST + 1,
         }

@@ -17,6 +17,7 @@
     R(unknown_peer, fallback, "destination is not in the directory")                          \
     R(overlay_only, fallback, "destination's host offers no host path for it")                \
     R(bound_address, fallback, "client socket is bound to an address or a device")            \
+    R(mptcp_client, fallback, "client socket speaks MPTCP: name hooks cannot know it")         \
     R(ports_busy, fallback, "no free source port was found in the attempts allowed")          \
     R(flow_refused, fallback, "client's bound port is in use towards this destination")       \
     R(storage_full, fallback, "no memory for the socket's storage")                           \
