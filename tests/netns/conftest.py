@@ -1,6 +1,16 @@
 """Fixtures for tests in real network namespaces."""
 
-from tests.support.machines import cluster, machines
+import pytest
+
+from tests.support.machines import Container, Machine, cluster, machines
 from tests.support.netns import make_netns
 
-__all__ = ["cluster", "machines", "make_netns"]
+
+@pytest.fixture(params=["two hosts", "one host"])
+def pair(request: pytest.FixtureRequest, machines: list[Machine]) -> tuple[Container, Container]:
+    """A client and a server, across hosts and on one."""
+    other = machines[1 if request.param == "two hosts" else 0]
+    return machines[0].container("10.32.0.2/16"), other.container("10.32.0.3/16")
+
+
+__all__ = ["cluster", "machines", "make_netns", "pair"]

@@ -1,0 +1,162 @@
+"""What test programs inside containers share: imported there, by its folder, never here.
+
+It knows sockets only; a program prints what it has seen, and the test compares.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+MPTCP = 262
+TCP_USER_TIMEOUT = 18
+
+
+def listen(address: str, port: int, *, family: int = socket.AF_INET, protocol: int = 0,
+           reuse_port: bool = False, backlog: int = 1024) -> socket.socket:
+    server = socket.socket(family, socket.SOCK_STREAM, protocol)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6 and address == "::":
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if reuse_port:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind((address, port))
+    server.listen(backlog)
+    return server
+
+
+def ready() -> None:
+    print("ready", flush=True)
+
+
+def names(connected: socket.socket) -> str:
+    """Own address and port, peer's address and port."""
+    own, peer = connected.getsockname(), connected.getpeername()
+    return f"{own[0]} {own[1]} {peer[0]} {peer[1]}"
+
+
+def echo(connected: socket.socket) -> None:
+    """Send everything back until the peer has closed, then close."""
+    with connected, suppress(ConnectionResetError, BrokenPipeError):
+        while data := connected.recv(1 << 16):
+            connected.sendall(data)
+
+
+def serve(server: socket.socket, handle: Callable[[socket.socket], None] = echo,
+          *, tell: str = "") -> None:
+    """Accept forever, a thread each; print `tell` (if any) and the names of each connection."""
+    ready()
+    while True:
+        connection, peer = server.accept()
+        assert peer == connection.getpeername(), (peer, connection.getpeername())
+        print(tell, names(connection), flush=True)
+        threading.Thread(target=handle, args=(connection,), daemon=True).start()
+
+
+def connected(address: str, port: int, *, bind: tuple[str, int] | None = None,
+              family: int = socket.AF_INET, protocol: int = 0, timeout_s: float = 8
+              ) -> socket.socket:
+    client = socket.socket(family, socket.SOCK_STREAM, protocol)
+    client.settimeout(timeout_s)
+    if bind is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(bind)
+    client.connect((address, port))
+    return client
+
+
+def asked(client: socket.socket, data: bytes = b"hello") -> bytes:
+    """Send, and read as many bytes of answer as were sent."""
+    client.sendall(data)
+    return exactly(client, len(data))
+
+
+def exactly(client: socket.socket, count: int) -> bytes:
+    answer = b""
+    while len(answer) < count:
+        part = client.recv(count - len(answer))
+        if not part:
+            break
+        answer += part
+    return answer
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def error_of(call: Callable[[], object]) -> str:
+    """Name of the errno that the call fails with, "timeout", or "none"."""
+    import errno
+    try:
+        call()
+    except TimeoutError as error:
+        return errno.errorcode[error.errno] if error.errno else "timeout"
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "none"
+
+
+# Raw packets.
+
+
+def checksum(data: bytes) -> int:
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def ip4(source: str, destination: str, protocol: int, payload: bytes, *, flags: int = 0x4000
+        ) -> bytes:
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, flags, 64, protocol, 0,
+                       socket.inet_aton(source), socket.inet_aton(destination))
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
+
+
+def tcp(source: str, sport: int, destination: str, dport: int, *, flags: int = 2,
+        options: bytes = b"", sequence: int = 1000, ack: int = 0, data: bytes = b"") -> bytes:
+    """A TCP segment in IPv4; flags 2: SYN, 16: ACK, 4: RST."""
+    assert len(options) % 4 == 0
+    length = 20 + len(options) + len(data)
+    head = struct.pack("!HHIIBBHHH", sport, dport, sequence, ack, (20 + len(options)) // 4 << 4,
+                       flags, 65535, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!BBH", 0, 6,
+                                                                                    length)
+    total = checksum(pseudo + head + options + data)
+    return ip4(source, destination, 6, head[:16] + struct.pack("!HH", total, 0) + options + data)
+
+
+def udp(source: str, sport: int, destination: str, dport: int, data: bytes) -> bytes:
+    return ip4(source, destination, 17,
+               struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data)
+
+
+def option(virtual_port: int, caller_port: int, *, kind: int = 254, experiment: int = 0x5e1d
+           ) -> bytes:
+    """The host path's SYN option."""
+    return struct.pack("!BBHHH", kind, 8, experiment, virtual_port, caller_port)
+
+
+def send_frame(payload: bytes, *, kind: int = 0x0800, interface: str = "eth0",
+               destination: bytes = b"\xff" * 6) -> None:
+    """Put one Ethernet frame onto the interface, past every check of the IP stack."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((interface, 0))
+        raw.send(destination + b"\x02\0\0\0\0\1" + struct.pack("!H", kind) + payload)
+
+
+def send_ip(packet: bytes) -> None:
+    """Send an IPv4 packet as the namespace's root, routed as usual."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+
+__all__ = [name for name in globals() if not name.startswith("_") and name != "annotations"]
+assert os and sys

@@ -1,0 +1,148 @@
+"""Programs in containers, and what the counters say of their connections.
+
+The programs are Python text that sees everything of inside.py; nothing here knows sockets.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.machines import Container, Machine
+from tests.support.wait import wait_until
+
+_HEAD = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+         "from inside import *\n")
+# Packets that containers send by themselves; no connection of a test is one of these.
+_NOISE = {"link_local6"}
+
+
+class Program:
+    """A program that runs in a container."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> str:
+        """Wait for the next line it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def say(self, text: str) -> None:
+        """Write a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        """Kill it and wait."""
+        self.process.kill()
+        self.process.communicate()
+
+    def rest(self) -> str:
+        """Wait for its end (exit code 0), return the rest of its output."""
+        output = self.process.communicate(timeout=60)[0].strip()
+        assert self.process.returncode == 0, output
+        return output
+
+
+def run(container: Container, code: str, *arguments: object, timeout: float = 60) -> str:
+    """Run a program to its end; return its output."""
+    return container.python(_HEAD + textwrap.dedent(code), *arguments, timeout=timeout)
+
+
+def start(container: Container, code: str, *arguments: object) -> Program:
+    """Start a program."""
+    return Program(container.start_python(_HEAD + textwrap.dedent(code), *arguments))
+
+
+def started(container: Container, code: str, *arguments: object) -> Program:
+    """Start a server; return when it has printed "ready"."""
+    program = start(container, code, *arguments)
+    line = program.line()
+    assert line == "ready", line + program.process.communicate(timeout=5)[0]
+    return program
+
+
+def server(container: Container, port: int = 80, address: str = "0.0.0.0", **options: object
+           ) -> Program:
+    """Start an echo server; it prints the names of each connection."""
+    family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
+    more = "".join(f", {name}={value!r}" for name, value in options.items())
+    return started(container, f"serve(listen({address!r}, {port}, family={family}{more}))")
+
+
+def client(container: Container, address: str, port: int = 80, *, tell: str = "names(c)",
+           **options: object) -> str:
+    """Connect, exchange five bytes, print (names by default), close."""
+    more = "".join(f", {name}={value!r}" for name, value in options.items())
+    if ":" in address:
+        more += ", family=socket.AF_INET6"
+    return run(container, f"""
+        c = connected({address!r}, {port}{more})
+        assert asked(c) == b"hello"
+        print({tell})
+    """)
+
+
+def _machines(*containers: Container) -> list[Machine]:
+    return list({id(c.machine): c.machine for c in containers}.values())
+
+
+@contextmanager
+def counted(*containers: Container) -> Iterator[dict[str, int]]:
+    """Yield a dict of what the counters of all machines concerned grew by, once the block ends."""
+    total: dict[str, int] = {}
+    before = [(m, m.counters()) for m in _machines(*containers)]
+    yield total
+    for machine, old in before:
+        for name, value in machine.counters().items():
+            if value != old[name]:
+                total[name] = total.get(name, 0) + value - old[name]
+    for name in _NOISE:
+        total.pop(name, None)
+
+
+@contextmanager
+def host_path(*containers: Container, connections: int = 1, also: set[str] | None = None
+              ) -> Iterator[dict[str, int]]:
+    """Assert that the block makes so many connections on the host path, and nothing else.
+
+    `also`: reasons that may be counted besides.
+    """
+    with counted(*containers) as total:
+        yield total
+    assert total.get("connected", 0) == connections, total
+    assert total.get("accepted", 0) == connections, total
+    assert set(total) <= {"connected", "accepted"} | (also or set()), total
+
+
+@contextmanager
+def overlay(*containers: Container, because: str | None = None) -> Iterator[dict[str, int]]:
+    """Assert that the block's packets take the overlay path, for that reason."""
+    with counted(*containers) as total:
+        yield total
+    if len(_machines(*containers)) == 1:
+        assert total.get("overlay_local", 0) > 0, total
+    else:
+        assert total.get("overlay_sent", 0) > 0, total
+        assert total.get("overlay_received", 0) > 0, total
+    assert not set(total) & {"connected", "accepted"}, total
+    if because:
+        assert total.get(because, 0) > 0, total
+
+
+def flows(container: Container, *, state: int | None = None) -> int:
+    """Return how many flows the container has, in that state; else in any but TIME_WAIT (3)."""
+    cookie = container.netns.cookie
+    return sum(1 for _, flow in container.machine.loaded.table("flows").items_lookup_batch()
+               if flow.sandbox == cookie
+               and (flow.state == state if state else flow.state != 3))
+
+
+def wait_for_no_flows(*containers: Container) -> None:
+    """Wait until the containers have no flow but those in TIME_WAIT."""
+    wait_until(lambda: not any(map(flows, containers)), 5, "flows to be released")
