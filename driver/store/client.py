@@ -13,7 +13,14 @@ import grpc
 
 from driver import deadline
 from driver.errors import SettingsError, StoreUnavailable
-from driver.store.connection import Connection, EtcdSettings, error_text, not_sent, rpc
+from driver.store.connection import (
+    Connection,
+    EtcdSettings,
+    NotReadyError,
+    error_text,
+    not_sent,
+    rpc,
+)
 from driver.store.kv import (
     Compare,
     Entry,
@@ -169,6 +176,9 @@ class EtcdKeyValue:
                     break
                 try:
                     answer = connection.call(call, seconds, probe=not repeatable and count > 1)
+                except NotReadyError as error:
+                    failures.append(f"{connection.url}: {error}")
+                    continue
                 except grpc.RpcError as error:
                     failures.append(f"{connection.url}: {error_text(error)}")
                     if repeatable or not_sent(error):

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     import etcd3
     import etcd3.etcdrpc as rpc
 
-__all__ = ["Connection", "EtcdSettings", "error_text", "not_sent", "rpc"]
+__all__ = ["Connection", "EtcdSettings", "NotReadyError", "error_text", "not_sent", "rpc"]
 
 PORT = 2379
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
@@ -63,6 +63,13 @@ class EtcdSettings:
     password: str = field(default="", repr=False)  # never in a log
 
 
+class NotReadyError(Exception):
+    """Nobody answered before the call itself was made: it certainly had no effect."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error_text(error))
+
+
 class Connection:
     """One endpoint's etcd3 client, made when first needed and again when its login expired."""
 
@@ -95,21 +102,30 @@ class Connection:
         `probe`: make sure first, by a harmless call, that somebody is there.
         """
         with deadline.limit(seconds):
-            client = self._get(seconds)
+            client = self._ready(seconds, probe=probe)
             try:
-                if probe:
-                    client.kvstub.Range(rpc.RangeRequest(key=b"\0", serializable=True),
-                                        seconds, metadata=client.metadata)
                 return call(client, deadline.remaining_s(seconds))
             except grpc.RpcError as error:
                 if not _token_refused(error):
                     raise
                 self._drop(client)
-                return call(self._get(seconds), deadline.remaining_s(seconds))
+                client = self._ready(seconds, probe=False)
+                return call(client, deadline.remaining_s(seconds))
 
     def close(self) -> None:
         """Close the connection; the next call makes a new one."""
         self._drop(self._client)
+
+    def _ready(self, seconds: float, *, probe: bool) -> Any:
+        try:
+            client = self._get(deadline.remaining_s(seconds))
+            if probe:
+                client.kvstub.Range(rpc.RangeRequest(key=b"\0", serializable=True),
+                                    deadline.remaining_s(seconds), metadata=client.metadata)
+        except grpc.RpcError as error:
+            if not _token_refused(error):  # the call itself will be refused, and log in again
+                raise NotReadyError(error) from None
+        return client
 
     def _get(self, seconds: float) -> Any:
         with self._lock:
@@ -130,8 +146,10 @@ class Connection:
 
 
 def _token_refused(error: Any) -> bool:
+    details = error.details() or ""
     return error.code() is _Code.UNAUTHENTICATED or (
-        error.code() is _Code.INVALID_ARGUMENT and "token" in (error.details() or ""))
+        error.code() is _Code.INVALID_ARGUMENT
+        and ("token" in details or "auth store is old" in details))
 
 
 def not_sent(error: Any) -> bool:

@@ -53,8 +53,8 @@ class EtcdEndpoints:
             change.as_read(network_entry.key, network_entry)
             change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
             change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
-            for address in _reserved(network, endpoint):
-                self._bind(endpoint, address, change)
+            for address, cidr in _reserved(network, endpoint):
+                self._bind(endpoint, address, cidr, change)
             try:
                 done = change.commit(self._kv)
             except StoreUnavailable:
@@ -116,9 +116,10 @@ class EtcdEndpoints:
             change.as_read(local_key, existing)
             change.delete(local_key)
             change.delete(keys.endpoint(endpoint.vni, endpoint_id))
-            for address in (endpoint.address, endpoint.address6):
-                if address is not None:
-                    self._unbind(endpoint_id, address, change)
+            # The network's record is still there: its deletion comes after its endpoints'.
+            network = self._networks.get(endpoint.network_id)
+            for address, cidr in _reserved(network, endpoint):
+                self._unbind(endpoint_id, address, cidr, change)
             if change.commit(self._kv):
                 self._cache.remove(endpoint_id)
                 return
@@ -132,9 +133,9 @@ class EtcdEndpoints:
         """See ports.Endpoints."""
         return list(self._cache.all().values())
 
-    def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface,
+    def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface, cidr: str,
               change: Transaction) -> None:
-        key = keys.address(str(address.network), address.ip)
+        key = keys.address(cidr, address.ip)
         entry = self._kv.get(key)
         if entry is None:
             # dockerd may bring an address of its own (an answer of CreateEndpoint, say) and
@@ -154,9 +155,9 @@ class EtcdEndpoints:
         change.put(key, records.encode(
             records.reservation_fields(reservation.bound(endpoint.id))))
 
-    def _unbind(self, endpoint_id: EndpointId, address: IPv4Interface | IPv6Interface,
+    def _unbind(self, endpoint_id: EndpointId, address: IPv4Interface | IPv6Interface, cidr: str,
                 change: Transaction) -> None:
-        key = keys.address(str(address.network), address.ip)
+        key = keys.address(cidr, address.ip)
         entry = self._kv.get(key)
         if entry is None:
             return
@@ -171,7 +172,11 @@ class EtcdEndpoints:
             change.put(key, records.encode(records.reservation_fields(left)))
 
 
-def _reserved(network: Network, endpoint: Endpoint) -> list[IPv4Interface | IPv6Interface]:
-    if not network.key.startswith("pool:"):
+def _reserved(network: Network | None, endpoint: Endpoint
+              ) -> list[tuple[IPv4Interface | IPv6Interface, str]]:
+    """Return the endpoint's addresses that have reservations, each with its pool's CIDR."""
+    if network is not None and not network.key.startswith("pool:"):
         return []
-    return [a for a in (endpoint.address, endpoint.address6) if a is not None]
+    # The pool's CIDR is the network's: dockerd may show an address with another prefix length.
+    return [(a, (network.subnet_of(a) if network else None) or str(a.network))
+            for a in (endpoint.address, endpoint.address6) if a is not None]

@@ -170,21 +170,21 @@ class Transaction:
 
         If the outcome is unknown, read back and compare: it is told apart by the first
         operation, a put whose value nobody else writes (records carry a random `write` id)
-        or a delete.  Errors: OutcomeUnknown if the effect is not there now (it might still
-        come: a second try is the caller's to judge), StoreUnavailable.
+        or a delete.  If the effect is not there, the very same transaction is tried once
+        more; that is safe, because each compares a key that it changes: it cannot happen
+        twice.  Errors: OutcomeUnknown (it might still come), StoreUnavailable.
         """
         try:
             return kv.commit(self.compares, self.ops)
         except OutcomeUnknown as unknown:
-            first = self.ops[0]
             try:
-                found = kv.get(first.key)
+                return self._done(kv) or kv.commit(self.compares, self.ops) or self._done(kv)
             except StoreUnavailable:
                 raise unknown from None
-            if isinstance(first, Put):
-                done = found is not None and found.value == first.value
-            else:
-                done = found is None
-            if not done:
-                raise
-            return True
+
+    def _done(self, kv: KeyValue) -> bool:
+        first = self.ops[0]
+        found = kv.get(first.key)
+        if isinstance(first, Put):
+            return found is not None and found.value == first.value
+        return found is None

@@ -9,9 +9,9 @@ import pytest
 
 from driver.errors import StoreUnavailable
 from driver.store.client import EtcdKeyValue, EtcdSettings
-from driver.store.kv import Change, Delete, Holds, Put, Unchanged, Watch, WatchLost
+from driver.store.kv import Change, Delete, Holds, Put, Transaction, Unchanged, Watch, WatchLost
 from tests.support.etcd import Etcd, free_port
-from tests.support.fake_kv import FakeKeyValue
+from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 from tests.support.wait import wait_until
 
 Kv = FakeKeyValue | EtcdKeyValue
@@ -266,3 +266,40 @@ def test_second_endpoint_serves_when_the_first_is_dead_or_frozen(
     with EtcdKeyValue(EtcdSettings(endpoints=(own_etcd.url, etcd.url))) as kv:
         put(kv, "/a/failover", b"2")
         kv.commit([], [Delete("/a/failover")])
+
+
+def test_second_endpoint_serves_when_the_first_freezes(own_etcd: Etcd, etcd: Etcd) -> None:
+    with EtcdKeyValue(EtcdSettings(endpoints=(own_etcd.url, etcd.url))) as kv:
+        put(kv, "/a/x", b"on the first")
+        own_etcd.freeze()
+        put(kv, "/a/failover", b"on the second")
+        assert kv.get("/a/failover") is not None
+        kv.commit([], [Delete("/a/failover")])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("calls", [{1}, {1, 2}, {1, 3}])
+def test_transaction_happens_once_or_says_that_it_is_unknown(when: str, calls: set[int]) -> None:
+    kv = FakeKeyValue()
+    faulty = FaultyKeyValue(kv, lambda call: when if call in calls else "")
+    change = Transaction()
+    change.as_read("/a/1", None)
+    change.put("/a/1", b"mine")
+    try:
+        assert change.commit(faulty)
+    except StoreUnavailable:
+        assert calls != {1}
+    else:
+        entry = kv.get("/a/1")
+        assert entry is not None
+        assert (entry.value, entry.mod_revision) == (b"mine", kv.store.revision)
+
+
+def test_transaction_that_lost_is_not_taken_for_done() -> None:
+    kv = FakeKeyValue()
+    put(kv, "/a/1", b"theirs")
+    faulty = FaultyKeyValue(kv, lambda call: "before" if call == 1 else "")
+    change = Transaction()
+    change.as_read("/a/1", None)
+    change.put("/a/1", b"mine")
+    assert not change.commit(faulty)

@@ -163,6 +163,17 @@ def test_address_belongs_to_one_live_endpoint(kv: Kv) -> None:
     on_b.create(two)
 
 
+def test_prefix_length_does_not_make_another_address(kv: Kv) -> None:
+    networks = EtcdNetworks(kv, HOST_A)
+    create(networks)
+    endpoints = EtcdEndpoints(kv, HOST_A, networks)
+    endpoints.create(endpoint(networks))
+    with pytest.raises(Conflict, match="belongs"):
+        endpoints.create(endpoint(networks, 2, ip="10.32.0.2/32"))
+    endpoints.delete(endpoint(networks).id)
+    endpoints.create(endpoint(networks, 2, ip="10.32.0.2/32"))
+
+
 def test_no_reservations_without_our_pool(kv: Kv) -> None:
     networks = EtcdNetworks(kv, HOST_A)
     create(networks, NET_A, NetworkKey("id:x"))
