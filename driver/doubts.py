@@ -5,14 +5,17 @@ It must not know what they are.  In memory only: after a crash, reconciling find
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from driver import deadline
-from driver.errors import StoreUnavailable
+from driver.errors import SlimError, StoreUnavailable
 
 WAIT_S = 2.0  # for another thread that is settling
+
+log = logging.getLogger(__name__)
 
 
 class Doubts:
@@ -34,7 +37,10 @@ class Doubts:
         self._steps.append(step)
 
     def settle(self) -> None:
-        """Do everything remembered; what fails stays remembered, and its error is raised."""
+        """Do everything remembered.
+
+        Error: StoreUnavailable; what could not be done stays remembered.
+        """
         if not self._steps:
             return
         if not self._settling.acquire(timeout=deadline.remaining_s(WAIT_S)):
@@ -42,7 +48,12 @@ class Doubts:
                                    "try again")
         try:
             while self._steps:
-                self._steps[0]()
+                try:
+                    self._steps[0]()
+                except StoreUnavailable:
+                    raise
+                except SlimError as error:  # it would stand in the way for ever
+                    log.error("a step left open by an outage is given up: %s", error)
                 self._steps.popleft()
         finally:
             self._settling.release()
