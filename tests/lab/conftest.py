@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -41,16 +42,16 @@ def lab() -> Iterator[Lab]:
 def hosts(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Host]]:
     """Every host of the lab with its driver running; checked afterwards to be as before."""
     hosts = lab.hosts
-    for host in hosts:
-        host.start_driver()
-    before = [host_state(host) for host in hosts]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Host.start_driver, hosts))
+        before = list(pool.map(host_state, hosts))
     keys = store_keys(lab)
     try:
         yield hosts
     finally:
-        for host in hosts:
-            host.start_driver()  # a test may have stopped it
-            remove_everything(host)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Host.start_driver, hosts))  # a test may have stopped it
+            list(pool.map(remove_everything, hosts))
     for host, state in zip(hosts, before, strict=True):
         wait_for_none(partial(difference, host, state), f"left on {host.name}")
     wait_for_none(lambda: ", ".join(sorted(store_keys(lab) ^ keys)), "changed in etcd")

@@ -36,16 +36,25 @@ class HostState:
         return "; ".join(lines)
 
 
+# Runs on the host, one start for all maps: arrays are always full, LRU maps age by themselves.
+_COUNT_ENTRIES = """
+import json, subprocess
+def bpftool(*argv):
+    out = subprocess.run(["bpftool", "--json", *argv], capture_output=True, check=True).stdout
+    return json.loads(out or "[]")
+counted = {}
+for entry in bpftool("--bpffs", "map", "show"):
+    pins = [pin for pin in entry.get("pinned", []) if pin.startswith("/sys/fs/bpf/")]
+    if pins and entry.get("type") in ("hash", "percpu_hash", "lpm_trie", "sockhash"):
+        counted[pins[0]] = len(bpftool("map", "dump", "id", str(entry["id"])))
+print(json.dumps(sorted(counted.items())))
+"""
+
+
 def _map_entries(host: Host) -> tuple[tuple[str, int], ...]:
-    """Count each pinned hash map's entries (arrays are always full, LRU maps age by themselves)."""
-    maps = json.loads(host.exec("bpftool", "--json", "--bpffs", "map", "show") or "[]")
-    counted = []
-    for entry in maps:
-        pinned = [p for p in entry.get("pinned", []) if p.startswith("/sys/fs/bpf/")]
-        if pinned and entry.get("type") in ("hash", "percpu_hash", "lpm_trie", "sockhash"):
-            dump = host.exec("bpftool", "--json", "map", "dump", "id", str(entry["id"]))
-            counted.append((pinned[0], len(json.loads(dump or "[]"))))
-    return tuple(sorted(counted))
+    """Count the entries of each pinned hash map."""
+    counted = json.loads(host.exec("/usr/bin/python3", "-c", _COUNT_ENTRIES))
+    return tuple((str(pin), int(count)) for pin, count in counted)
 
 
 def host_state(host: Host) -> HostState:
@@ -71,7 +80,6 @@ def remove_everything(host: Host) -> None:
     """Through Docker alone: all containers, then all networks that a user made."""
     if containers := host.docker("ps", "-aq").split():
         host.docker("rm", "-f", "-v", *containers)
-    if networks := host.docker("network", "ls", "-q", "--filter", "type=custom").split():
-        names = [host.docker("network", "inspect", "-f", "{{.Name}}", n) for n in networks]
-        if wanted := [name for name in names if name not in _DOCKERS_OWN]:
-            host.docker("network", "rm", *wanted)
+    networks = host.docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")
+    if wanted := set(networks.split()) - _DOCKERS_OWN:
+        host.docker("network", "rm", *sorted(wanted))
