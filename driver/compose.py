@@ -43,6 +43,7 @@ from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
 from driver.services.sandboxes import Finisher
 from driver.settings import Settings
+from driver.store import keys
 from driver.store.address_book import EtcdAddressBook
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.directory import EtcdDirectory
@@ -56,6 +57,7 @@ POOL_PREFIX = 24  # of automatic pools: 253 containers, after gateway, network a
 POOL6_PREFIX = 64
 SUPERNET6 = IPv6Network("fd51:1d::/32")
 RETRY_S = 1.0  # between attempts to read etcd at start
+STATUS_S = 2.0  # for etcd's answer when the status is asked for
 RECONCILE_S = 60.0  # for one attempt; thousands of endpoints take seconds
 
 
@@ -156,6 +158,10 @@ class Recovery:
         if self._thread.is_alive():
             self._thread.join()
 
+    def state(self) -> str:
+        """In a word or two."""
+        return "done" if self.done.is_set() else "waits for etcd"
+
     def _run(self) -> None:
         while not self._stopping.wait(self._retry_s):
             if self._attempt(first=False):
@@ -222,8 +228,7 @@ def build_everything(settings: Settings) -> Driver:
                                routed=routed_networks)
     recovery = Recovery(Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-        datapath=datapath, directory=directory, listener=publisher, service=endpoint_service,
-        sandbox_cookies=datapath.sandbox_cookies))
+        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service))
     carrier = CarrierMonitor(finisher.carrier_up, finisher.carrier_down)
     watcher = UnderlayWatcher(settings.underlay, underlay.changed)
 
@@ -232,7 +237,7 @@ def build_everything(settings: Settings) -> Driver:
         return {
             "version": __version__, "host": f"{this_host.name} {me}",
             "underlay": f"{underlay.found.address} on {underlay.found.name}, MTU {underlay.mtu()}",
-            "etcd": "read at start" if recovery.done.is_set() else "not reached yet",
+            "etcd": _reach(kv, settings), "recovery": recovery.state(),
             "directory": f"{publisher.directory_size()} endpoints",
             "ports": f"{ports.in_use()} endpoint ports in use",
             "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
@@ -254,6 +259,14 @@ def build_everything(settings: Settings) -> Driver:
         Part("host registration", lambda: hosts.register(this_host), hosts.close),
         # Last: a call that arrives finds everything in place.
         Part("API", api.start, api.stop)])
+
+
+def _reach(kv: EtcdKeyValue, settings: Settings) -> str:
+    try:
+        with deadline.limit(STATUS_S):
+            return f"answers, {kv.count(keys.HOSTS)} hosts registered"
+    except StoreUnavailable as error:
+        return f"{','.join(settings.etcd)}: {error}"
 
 
 def _supernets(settings: Settings) -> tuple[Supernet, ...]:

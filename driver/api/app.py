@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from driver import deadline
-from driver.api import codec
+from driver.api import codec, control
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
@@ -31,7 +31,7 @@ _ID_SHOWN = 12  # characters; as the docker command shows ids
 
 
 def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
-               control: Control | None = None,
+               local: Control | None = None,
                clock: Callable[[], float] = time.monotonic) -> Flask:
     """Make the WSGI application that answers all calls of dockerd.  `clock` in seconds."""
     app = Flask("slim", static_folder=None)
@@ -40,7 +40,7 @@ def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
         "Plugin.Activate": without_request(
             lambda: {"Implements": ["NetworkDriver", "IpamDriver"]}),
         **network_driver.calls(), **ipam_driver.calls(),
-        **(control.calls() if control else {})}
+        **(local.calls() if local else {})}
     for name, call in calls.items():
         app.add_url_rule(f"/{name}", endpoint=name, view_func=_view(name, call, clock),
                          methods=["POST"], provide_automatic_options=False)
@@ -53,11 +53,17 @@ def _view(name: str, call: Call, clock: Callable[[], float]) -> Callable[[], Res
         start = clock()
         body = request.get_data(cache=False)
         status, answer, result = _answer(name, call, body)
-        log.log(logging.INFO if result == "ok" else logging.WARNING, "%s%s %.1f ms %s",
-                name, _subject(body), (clock() - start) * 1000, result)
+        log.log(_level(name, result), "%s%s %.1f ms %s", name, _subject(body),
+                (clock() - start) * 1000, result)
         return Response(answer, status, content_type="application/json")
 
     return view
+
+
+def _level(name: str, result: str) -> int:
+    if result != "ok":
+        return logging.WARNING
+    return logging.DEBUG if name.startswith(control.PREFIX) else logging.INFO
 
 
 def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:

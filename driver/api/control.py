@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from driver.api.messages import Answer
 from driver.api.table import Call, without_request
 
+PREFIX = "Slim."  # which is no name of a Docker protocol
 COUNTERS = "Slim.Counters"
 STATUS = "Slim.Status"
 

@@ -68,7 +68,7 @@ class Host:
             pytest.skip("etcd is missing (Debian package etcd-server)")
         self.etcd = self.netns.start("etcd", "--data-dir", str(self.folder / "etcd"),
                                      "--unsafe-no-fsync", "--log-level", "error")
-        wait_until(lambda: self.status()["etcd"] == "read at start", 30, "the driver reads etcd")
+        wait_until(lambda: self.status()["recovery"] == "done", 30, "the driver reads etcd")
 
     def keys(self) -> list[str]:
         output = self.netns.run("env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix",
@@ -157,8 +157,10 @@ def test_from_no_etcd_to_an_empty_etcd(host: Host, make_netns: Callable[[str], N
         {"AddressSpace": "slim-local", "Pool": POOL}])
     assert (reply.status, "etcd" in reply.error) == (200, True), reply
 
+    assert "http://127.0.0.1:2379" in host.status()["etcd"]
     host.start_etcd()
     before = host.keys()
+    wait_until(lambda: host.status()["etcd"] == "answers, 1 hosts registered", 10, "registered")
     sandbox = make_netns("box")
     address = run_container(host, sandbox)
     wait_until(lambda: finished(host), 10, "the sandbox is finished")

@@ -162,12 +162,15 @@ def test_plan_of_a_start() -> None:
     for one in (joined, created, stray):
         world.links.create_veth(one.id, bytes(6), 1500)
     steps = plan([joined, created, gone], world.links.list_veths(), world.links.veth_name,
-                 {1, 2}, {2, 3})
+                 known_cookies={1, 2}, wanted_cookies={2, 3}, known_ifindexes={
+                     7, *(veth.host_ifindex for veth in world.links.live.values())})
     assert steps.adopt == (joined.id,)
     assert steps.strays == (world.links.veth_name(stray.id),)
     assert steps.dead_sandboxes == (1,)
-    nothing = plan([], {}, world.links.veth_name, set(), set())
-    assert nothing == type(nothing)((), (), ())
+    assert steps.dead_interfaces == (7, world.links.live[steps.strays[0]].host_ifindex)
+    nothing = plan([], {}, world.links.veth_name, known_cookies=(), wanted_cookies=(),
+                   known_ifindexes=())
+    assert nothing == type(nothing)((), (), (), ())
 
 
 class Cookies:
@@ -181,12 +184,30 @@ class Cookies:
     def tear_down(self, *_: object) -> None: ...
 
 
-def reconciler(world: World, withdrawn: list[int]) -> Reconciler:
-    world.datapath.withdraw_sandbox = withdrawn.append  # type: ignore[method-assign]
+class Leftovers:
+    """Maps with two sandboxes and one interface of an earlier driver."""
+
+    def __init__(self) -> None:
+        self.withdrawn: list[tuple[str, int]] = []
+
+    def sandbox_cookies(self) -> set[int]:
+        return {1, 2}
+
+    def endpoint_ifindexes(self) -> set[int]:
+        return {7}
+
+    def withdraw_sandbox(self, cookie: int) -> None:
+        self.withdrawn.append(("sandbox", cookie))
+
+    def withdraw_interface(self, host_ifindex: int) -> None:
+        self.withdrawn.append(("interface", host_ifindex))
+
+
+def reconciler(world: World, leftovers: Leftovers) -> Reconciler:
     return Reconciler(
         networks=world.networks, endpoints=world.endpoints, links=world.links,
-        sandboxes=Cookies(), datapath=world.datapath, directory=world.directory,
-        listener=FakeListener(), service=world.endpoint_service, sandbox_cookies=lambda: {1, 2})
+        sandboxes=Cookies(), pinned=leftovers, directory=world.directory,
+        listener=FakeListener(), service=world.endpoint_service)
 
 
 def world_with_a_joined_endpoint() -> World:
@@ -203,29 +224,29 @@ def world_with_a_joined_endpoint() -> World:
 
 
 def test_a_start_takes_over_and_tidies_up() -> None:
-    world, withdrawn = world_with_a_joined_endpoint(), []
-    reconciler(world, withdrawn).run()
+    world, leftovers = world_with_a_joined_endpoint(), Leftovers()
+    reconciler(world, leftovers).run()
     a = endpoint("a").id
     assert list(world.links.live) == [world.links.veth_name(a)]
     assert (list(world.datapath.live), list(world.finisher.live)) == ([a], [a])
     assert world.directory.live == {1}
-    assert withdrawn == [1]
+    assert leftovers.withdrawn == [("sandbox", 1), ("interface", 7)]
 
 
 def test_a_start_without_etcd_touches_nothing() -> None:
-    world, withdrawn = world_with_a_joined_endpoint(), []
+    world, leftovers = world_with_a_joined_endpoint(), Leftovers()
     world.faults.down = True
     with pytest.raises(StoreUnavailable):
-        reconciler(world, withdrawn).run()
+        reconciler(world, leftovers).run()
     world.faults.down = False
     assert len(world.links.live) == 2
-    assert withdrawn == []
+    assert leftovers.withdrawn == []
 
 
 def test_one_object_that_fails_does_not_keep_the_others() -> None:
-    world, withdrawn = world_with_a_joined_endpoint(), []
+    world, leftovers = world_with_a_joined_endpoint(), Leftovers()
     world.faults.reset()
     # 1: follow; 2: publish
     world.faults.fail_at, world.faults.error = 2, DatapathError
-    reconciler(world, withdrawn).run()
+    reconciler(world, leftovers).run()
     assert list(world.links.live) == [world.links.veth_name(endpoint("a").id)]
