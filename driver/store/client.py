@@ -191,7 +191,7 @@ class EtcdKeyValue:
                     self._preferred = index
                 return answer
             raise StoreUnavailable(
-                f"cannot {what} etcd ({'; '.join(failures) or 'no time left'}); "
+                f"etcd is not available, cannot {what} ({'; '.join(failures) or 'no time left'}); "
                 "running connections are not affected, try again when etcd is back")
 
 
