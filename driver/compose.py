@@ -57,6 +57,7 @@ POOL_PREFIX = 24  # of automatic pools: 253 containers, after gateway, network a
 POOL6_PREFIX = 64
 SUPERNET6 = IPv6Network("fd51:1d::/32")
 RETRY_S = 1.0  # between attempts to read etcd at start
+REMOVALS_S = 5.0  # between attempts at what a removal left, etcd having been away
 STATUS_S = 2.0  # for etcd's answer when the status is asked for
 RECONCILE_S = 60.0  # for one attempt; thousands of endpoints take seconds
 
@@ -182,6 +183,37 @@ class Recovery:
         return True
 
 
+class Repeater:
+    """Calls `act` at intervals; what fails is tried again the next time."""
+
+    def __init__(self, name: str, act: Callable[[], None], interval_s: float) -> None:
+        self._name = name
+        self._act = act
+        self._interval_s = interval_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the call that is under way."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            try:
+                with deadline.limit(RECONCILE_S):
+                    self._act()
+            except SlimError as error:
+                log.warning("%s: %s; trying again in %g s", self._name, error, self._interval_s)
+            except Exception:
+                log.exception("%s failed", self._name)
+
+
 def build_everything(settings: Settings) -> Driver:
     """Make all parts.  Finds the underlay and compiles the programs: 1 to 5 s.
 
@@ -229,6 +261,7 @@ def build_everything(settings: Settings) -> Driver:
     recovery = Recovery(Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
         pinned=datapath, directory=directory, listener=publisher, service=endpoint_service))
+    removals = Repeater("unfinished removals", network_service.finish_removals, REMOVALS_S)
     carrier = CarrierMonitor(finisher.carrier_up, finisher.carrier_down)
     watcher = UnderlayWatcher(settings.underlay, underlay.changed)
 
@@ -256,6 +289,7 @@ def build_everything(settings: Settings) -> Driver:
         Part("carrier monitor", carrier.start, carrier.stop),
         Part("directory", _nothing, directory.close),
         Part("recovery", recovery.start, recovery.stop),
+        Part("unfinished removals", removals.start, removals.stop),
         Part("host registration", lambda: hosts.register(this_host), hosts.close),
         # Last: a call that arrives finds everything in place.
         Part("API", api.start, api.stop)])

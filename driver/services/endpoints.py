@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
@@ -91,6 +92,7 @@ class EndpointService:
                 # An earlier call may have written the record and not lived to see it.
                 self._ports.restore([known])
                 return _same(known, request)
+            self._unfinished.pop(request.id, None)
             self._ports.restore_once(self._endpoints.list)
             port = 0  # without an IPv4 address there is no host path
             if request.address is not None:
@@ -179,12 +181,18 @@ class EndpointService:
             # record are found by reconciling, a record without a container is not.
             run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
                      ("delete the record", lambda: self._delete_record(endpoint_id))])
-            del self._unfinished[endpoint_id]
+            self._unfinished.pop(endpoint_id, None)
 
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
         """Return the endpoint of this host, None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)
         return endpoint if endpoint and endpoint.network_id == network_id else None
+
+    def finish_removals(self) -> None:
+        """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
+        run_all([(f"remove endpoint {endpoint.id[:12]}", partial(
+            self.delete_endpoint, endpoint.network_id, endpoint.id))
+            for endpoint in list(self._unfinished.values())])
 
     def adopt(self, endpoint_id: EndpointId) -> None:
         """Take over a joined endpoint whose link an earlier driver made.  Idempotent.

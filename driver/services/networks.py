@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from driver.model import EndpointId, Network, NetworkId, NetworkKey
@@ -69,6 +70,7 @@ class NetworkService:
         # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
         subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
         with self._locks.hold(network_id), Undo() as undo:
+            self._unfinished.pop(network_id, None)
             existed = self._networks.get(network_id) is not None
             network = self._networks.create(network_id, network_key(network_id, pools),
                                             subnets=subnets, internal=internal, mtu=chosen.mtu)
@@ -94,8 +96,14 @@ class NetworkService:
             run_all(steps)
             self._unfinished.pop(network_id, None)
 
+    def finish_removals(self) -> None:
+        """Try again what could not be removed: dockerd asks only once.  Error: the first one."""
+        run_all([("remove endpoints", self._endpoints.finish_removals), *(
+            (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
+            for network_id in list(self._unfinished))])
+
     def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
-        return lambda: self._endpoints.delete_endpoint(network_id, endpoint_id)
+        return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
 
     def _unfollow(self, network: Network) -> None:
         # Two Docker networks of one host can be one virtual network: they share its VNI.

@@ -135,3 +135,32 @@ def test_the_outcome_is_unknown_after_a_time_out(name: str, step: int) -> None:
     world.faults.reset()
     call(world)
     compare(world, wanted)
+
+
+@pytest.mark.parametrize(("name", "step"), [item for item in STEPS if item[0] in
+                                            ("delete_endpoint", "delete_network")])
+def test_dockerd_does_not_ask_again_but_we_do(name: str, step: int) -> None:
+    before, call, _ = BACKWARD[name]
+    world, wanted = prepared(before), prepared(before)
+    call(wanted)
+    world.faults.fail_at = step
+    with pytest.raises(StoreUnavailable):
+        call(world)
+    world.faults.reset()
+    world.network_service.finish_removals()
+    assert world.live() == wanted.live()
+    world.faults.reset()
+    world.network_service.finish_removals()
+    assert world.faults.done == []  # nothing left to do
+
+
+def test_a_network_made_again_is_not_removed_by_an_old_removal() -> None:
+    world = prepared([create_network])
+    world.faults.fail_at = 2  # the record's deletion, after unfollow
+    with pytest.raises(StoreUnavailable):
+        world.network_service.delete_network(NET)
+    world.faults.reset()
+    create_network(world)
+    world.network_service.finish_removals()
+    assert list(world.networks.live) == [NET]
+    assert world.directory.live == {1}
