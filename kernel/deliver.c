@@ -33,17 +33,6 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
     return 1;
 }
 
-/* A segment of a connection that no longer exists here: its peer is owed a RST, which
- * from_container lets out as an answer only. */
-static __always_inline void expect_reset(struct flow_key *key, const struct port *callee)
-{
-    if (flows.lookup(key))
-        return;
-    struct pending stray = {.sandbox = callee->sandbox, .vni = callee->vni,
-                            .addr_be = callee->addr_be, .ifindex = callee->ifindex};
-    pending.insert(key, &stray); /* a SYN's entry stays; port 0: nobody listens there */
-}
-
 /* `key` is the flow as seen from this host: peer = the packet's source. */
 static __always_inline int deliver(struct __sk_buff *skb, struct flow_key *key, int syn, u32 doff)
 {
@@ -52,9 +41,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct flow_key *key, 
         struct port *port = ports.lookup(&local_port);
         if (!port || !port->sandbox)
             return NOT_OURS;
-        if (!syn)
-            expect_reset(key, port);
-        else if (!admit(skb, key, port, doff))
+        if (syn && !admit(skb, key, port, doff))
             return TC_ACT_SHOT;
         return bpf_redirect_peer(port->ifindex, 0);
     }

@@ -58,9 +58,8 @@ BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, P
  * flow_table_full and lives on its pending entry. Absent: not a container's connection. */
 BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, 262144, PIN("flows"), NO_PREALLOC);
 
-/* SYNs let in, until established, and segments that a RST must answer. Writer: deliver().
- * Readers: to_container, listener_lookup, from_container (SYN-ACK, RST). Evicted least
- * recently used first: the caller retransmits. */
+/* SYNs let in, until established. Writer: admit(). Readers: to_container, listener_lookup,
+ * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct pending, pending, 65536, PIN("pending"));
 
 /* Listening sockets by virtual address. Writer: to_container, at a SYN; the kernel removes a
