@@ -70,7 +70,7 @@ class Host:
                                      "--unsafe-no-fsync", "--log-level", "error")
         wait_until(lambda: self.status()["recovery"] == "done", 30, "the driver reads etcd")
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         output = self.netns.run("env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix",
                                 "/slim/", "--keys-only").stdout
         return sorted(line for line in output.splitlines() if line and "/hosts/" not in line)
@@ -159,7 +159,7 @@ def test_from_no_etcd_to_an_empty_etcd(host: Host, make_netns: Callable[[str], N
 
     assert "http://127.0.0.1:2379" in host.status()["etcd"]
     host.start_etcd()
-    before = host.keys()
+    before = host.stored_keys()
     wait_until(lambda: host.status()["etcd"] == "answers, 1 hosts registered", 10, "registered")
     sandbox = make_netns("box")
     address = run_container(host, sandbox)
@@ -169,7 +169,7 @@ def test_from_no_etcd_to_an_empty_etcd(host: Host, make_netns: Callable[[str], N
     assert set(ask(host.socket, "Slim.Counters")["Counters"]) >= {"connected", "accepted"}  # type: ignore[call-overload]
     remove_container(host, address)
     assert host.links() == []
-    assert host.keys() == before
+    assert host.stored_keys() == before
     wait_until(lambda: host.status()["directory"] == "0 endpoints", 10, "the directory is empty")
     assert host.end_driver(signal.SIGTERM) == 0, host.log()
     assert not os.path.exists(host.socket)
@@ -179,7 +179,7 @@ def test_from_no_etcd_to_an_empty_etcd(host: Host, make_netns: Callable[[str], N
 def test_killed_and_started_again(host: Host, make_netns: Callable[[str], Netns]) -> None:
     host.start_driver()
     host.start_etcd()
-    before = host.keys()
+    before = host.stored_keys()
     sandbox = make_netns("box")
     address = run_container(host, sandbox)
     wait_until(lambda: finished(host), 10, "the sandbox is finished")
@@ -193,7 +193,7 @@ def test_killed_and_started_again(host: Host, make_netns: Callable[[str], Netns]
     assert [line.split("@")[0] for line in host.links()] == ["sl" + EP[:11]]
     remove_container(host, address)
     assert host.links() == []
-    assert host.keys() == before
+    assert host.stored_keys() == before
 
 
 @pytest.mark.parametrize(("state", "status", "text"), [
@@ -208,3 +208,25 @@ def test_a_second_driver_is_refused(host: Host, state: str, status: int, text: s
     assert text in second.stderr
     assert second.stderr.count("\n") == 1
     assert host.answers()
+
+
+def test_removed_while_etcd_is_away(host: Host, make_netns: Callable[[str], Netns]) -> None:
+    host.start_driver()
+    host.start_etcd()
+    before = host.stored_keys()
+    sandbox = make_netns("box")
+    address = run_container(host, sandbox)
+    wait_until(lambda: finished(host), 10, "the sandbox is finished")
+    assert host.etcd is not None
+    host.etcd.send_signal(signal.SIGSTOP)
+    try:
+        # dockerd forgets the endpoint whatever it is answered, and asks no second time.
+        for method in ("Leave", "DeleteEndpoint"):
+            reply = host.dockerd.call(f"NetworkDriver.{method}", NetworkID=NET, EndpointID=EP)
+            assert "etcd" in reply.error, reply
+        assert host.links() == []
+    finally:
+        host.etcd.send_signal(signal.SIGCONT)
+    wait_until(lambda: not any(EP in key for key in host.stored_keys()), 30, "the record to be removed")
+    remove_container(host, address)
+    assert host.stored_keys() == before
