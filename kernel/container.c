@@ -2,16 +2,48 @@
  * SYN means, where sockets can be looked up.  Checks nothing: a container that removes this
  * hook only cuts off its own listeners.
  */
+/* State of the socket that the wire's own tuple finds: 0 if there is none. */
+static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
+{
+    struct bpf_sock_tuple wire = {};
+    wire.ipv4.saddr = key->peer_be;
+    wire.ipv4.sport = key->peer_port_be;
+    wire.ipv4.daddr = SLIM_UNDERLAY_BE;
+    wire.ipv4.dport = key->local_port_be;
+    struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &wire, sizeof(wire.ipv4),
+                                                BPF_F_CURRENT_NETNS, 0);
+    if (!found)
+        return 0;
+    u32 state = found->state;
+    bpf_sk_release(found);
+    return state;
+}
+
+/* A listener that no SOCKHASH takes is unknown to listener_lookup(): hand it over with the
+ * packet, unless another socket has to see the packet first.  One in TIME_WAIT answers the
+ * SYN itself, which makes the caller clear it away and try again soon; handed straight to
+ * the listener, the SYN would be lost until TIME_WAIT ends. */
+static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
+                                   struct bpf_sock *listener)
+{
+    u32 state = state_on_wire(skb, key);
+    if (state && state != BPF_TCP_LISTEN)
+        return;
+    bpf_sk_assign(skb, listener, 0);
+    count(REASON_listener_assigned);
+}
+
 int to_container(struct __sk_buff *skb)
 {
     struct headers4 h;
-    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || !is_syn(h.tcp) ||
-        h.ip->daddr != SLIM_UNDERLAY_BE)
-        return TC_ACT_OK;
+    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || h.tcp->psh || h.tcp->fin ||
+        h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != SLIM_UNDERLAY_BE)
+        return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
+    int syn_only = h.tcp->syn;
     struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,
                            .local_port_be = h.tcp->dest};
     struct pending *syn = pending.lookup(&key);
-    if (!syn)
+    if (!syn || !(syn_only || syn->assigned))
         return TC_ACT_OK;
     struct bpf_sock_tuple wanted = {};
     wanted.ipv4.saddr = syn->peer_addr_be;
@@ -37,8 +69,8 @@ int to_container(struct __sk_buff *skb)
     if (known)
         bpf_sk_release(known);
     if (!same && listeners.update(&name, (void *)listener)) {
-        bpf_sk_assign(skb, listener, 0);
-        count(REASON_listener_assigned);
+        syn->assigned = 1;
+        assign(skb, &key, listener);
     }
     bpf_sk_release(listener);
     return TC_ACT_OK;

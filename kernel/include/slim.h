@@ -108,7 +108,7 @@ struct pending {
     __u32 addr_be;      /* the endpoint's virtual address */
     __u32 peer_addr_be; /* the caller's virtual address */
     __u16 port_be;      /* virtual destination port */
-    __u16 zero;
+    __u16 assigned;     /* 1: its listener is in no SOCKHASH */
     __u32 ifindex;
     __u32 zero2;
 };
