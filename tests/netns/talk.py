@@ -67,12 +67,13 @@ def started(container: Container, code: str, *arguments: object) -> Program:
     return program
 
 
-def server(container: Container, port: int = 80, address: str = "0.0.0.0", **options: object
-           ) -> Program:
-    """Start an echo server; it prints the names of each connection."""
+def server(container: Container, port: int = 80, address: str = "0.0.0.0", tell: str = "",
+           **options: object) -> Program:
+    """Start an echo server; it prints `tell` (if any) and the names of each connection."""
     family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
     more = "".join(f", {name}={value!r}" for name, value in options.items())
-    return started(container, f"serve(listen({address!r}, {port}, family={family}{more}))")
+    return started(container, f"serve(listen({address!r}, {port}, family={family}{more}), "
+                              f"tell={tell!r})")
 
 
 def client(container: Container, address: str, port: int = 80, *, tell: str = "names(c)",
