@@ -1,4 +1,4 @@
-"""Owns the command line: `slim serve|doctor|status|counters|version`, and the daemon's signals.
+"""Owns the command line: `slim serve|doctor|status|...`, and the daemon's signals.
 
 It must not know how anything is done; each command imports only what it needs.
 """
@@ -33,6 +33,7 @@ def make_parser() -> ArgumentParser:
                         ("doctor", "check what the driver needs from this host"),
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
+                        ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
         command = commands.add_parser(name, help=about, description=about)
         if name != "version":
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         return {"serve": serve, "doctor": doctor, "status": status,
-                "counters": counters}[command](settings)
+                "counters": counters, "cleanup": cleanup}[command](settings)
     except SettingsError as error:
         print(f"slim: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -107,6 +108,13 @@ def counters(settings: Settings) -> int:
     for name, value in found.items():
         print(f"{name:<{width}}  {value}")
     return 0
+
+
+def cleanup(settings: Settings) -> int:
+    """Detach programs, remove pins and the VXLAN device."""
+    from driver.cleanup import run_cleanup  # noqa: PLC0415
+
+    return run_cleanup(settings)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Owns `slim cleanup`: what outlives the driver on purpose is taken away, for good.
+
+Like compose.py it knows the concrete adapters.  It must not touch etcd or Docker: networks and
+endpoints stay on record, and work again when the driver runs again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from driver.errors import DatapathError, SlimError
+from driver.settings import Settings
+
+
+def run_cleanup(settings: Settings) -> int:
+    """Detach all programs, remove pins and the VXLAN device; return 0.
+
+    Open connections of containers on slim networks end.  Idempotent.
+    Errors: SlimError if a driver runs (it would be left without its programs), LinkError,
+    DatapathError.
+    """
+    if _driver_runs(settings.socket):
+        raise SlimError(f"a driver answers on {settings.socket}: stop it first")
+    from driver.datapath.datapath import pin_folder  # noqa: PLC0415 - loads bcc
+    from driver.link.vxlan import delete_vxlan  # noqa: PLC0415
+
+    _detach_filters()
+    delete_vxlan()
+    # The parent: pins of every layout, also of an older version of the driver.
+    remove_pins(pin_folder(Path(settings.bpffs)).parent)
+    return 0
+
+
+def _driver_runs(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _detach_filters() -> None:
+    """On this host's side only: a container's own end loses its filter with its namespace."""
+    from driver.link.filters import attached_ingress, detach_ingress  # noqa: PLC0415
+
+    for ifindex, _ in socket.if_nameindex():
+        if (attached_ingress(ifindex) or "").startswith("slim_"):
+            detach_ingress(ifindex)
+
+
+def remove_pins(folder: Path) -> None:
+    """Remove a folder of pins; a link that nothing else holds is detached by that."""
+    try:
+        for parent, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                (Path(parent) / name).unlink()
+            for name in folders:
+                (Path(parent) / name).rmdir()
+        if folder.exists():
+            folder.rmdir()
+    except OSError as error:
+        raise DatapathError(f"cannot remove {error.filename}: {error.strerror}") from error
