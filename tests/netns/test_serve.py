@@ -227,6 +227,7 @@ def test_removed_while_etcd_is_away(host: Host, make_netns: Callable[[str], Netn
         assert host.links() == []
     finally:
         host.etcd.send_signal(signal.SIGCONT)
-    wait_until(lambda: not any(EP in key for key in host.stored_keys()), 30, "the record to be removed")
+    wait_until(lambda: not any(EP in key for key in host.stored_keys()), 30,
+               "the record to be removed")
     remove_container(host, address)
     assert host.stored_keys() == before
