@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv6Network
 from pathlib import Path
 
 from driver import __version__, deadline, host
@@ -26,6 +25,7 @@ from driver.datapath.datapath import EbpfDatapath, pin_folder
 from driver.datapath.load import Constants, load
 from driver.datapath.programs import TO_CONTAINER
 from driver.errors import SlimError, StoreUnavailable
+from driver.ipam import pools
 from driver.ipam.pools import Supernet
 from driver.link import filters
 from driver.link.carrier import CarrierMonitor
@@ -52,10 +52,6 @@ from driver.store.hosts import EtcdHosts
 from driver.store.networks import EtcdNetworks
 
 log = logging.getLogger("slim")
-
-POOL_PREFIX = 24  # of automatic pools: 253 containers, after gateway, network and broadcast
-POOL6_PREFIX = 64
-SUPERNET6 = IPv6Network("fd51:1d::/32")
 RETRY_S = 1.0  # between attempts to read etcd at start
 REMOVALS_S = 5.0  # between attempts at what a removal left, etcd having been away
 STATUS_S = 2.0  # for etcd's answer when the status is asked for
@@ -304,9 +300,8 @@ def _reach(kv: EtcdKeyValue, settings: Settings) -> str:
 
 
 def _supernets(settings: Settings) -> tuple[Supernet, ...]:
-    # An IPv6 prefix by RFC 4193 would have random digits; this one is the same on all hosts,
-    # as pools are chosen for the whole cluster.
-    return (Supernet(settings.supernet, POOL_PREFIX), Supernet(SUPERNET6, POOL6_PREFIX))
+    return (pools.parse_supernet(str(settings.supernet), pools.POOL_PREFIXLEN),
+            pools.parse_supernet(pools.SUPERNET6, pools.POOL6_PREFIXLEN))
 
 
 def _nothing() -> None:

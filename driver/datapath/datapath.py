@@ -95,6 +95,10 @@ class EbpfDatapath:
         """See ports.Datapath."""
         self._maps.delete_remote(endpoint)
 
+    def list_remotes(self) -> Sequence[Endpoint]:
+        """See ports.Datapath."""
+        return self._maps.list_remotes()
+
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """See ports.Datapath."""
         self._maps.set_flood(vni, hosts, ifindexes)

@@ -6,11 +6,12 @@ It writes single entries into BCC's tables; the order of effects is datapath.py'
 from __future__ import annotations
 
 import ctypes
-from ipaddress import IPv4Address, IPv6Address
+import sys
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from driver.datapath.load import u16_be, u32_be
-from driver.model import Endpoint, Vni
+from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
 
 
@@ -37,6 +38,16 @@ def location(table: Any, endpoint: Endpoint) -> Any:
     leaf.port_be = u16_be(endpoint.port)
     bytes_into(leaf.mac, endpoint.mac)
     return leaf
+
+
+def remote(key: Any, leaf: Any) -> Endpoint:
+    """Read an entry of `directory` or `directory6`: an endpoint of one address, no names."""
+    v4 = hasattr(key, "addr_be")
+    return Endpoint(
+        id=EndpointId(""), network_id=NetworkId(""), vni=Vni(int(key.vni)), host=HostId(""),
+        underlay=IPv4Address(leaf.underlay_be.to_bytes(4, sys.byteorder)), mac=bytes(leaf.mac),
+        address=IPv4Interface(key.addr_be.to_bytes(4, sys.byteorder)) if v4 else None,
+        address6=None if v4 else IPv6Interface(bytes(key.addr)), port=u16_be(leaf.port_be))
 
 
 def delivery(table: Any, mac: bytes, ifindex: int) -> Any:

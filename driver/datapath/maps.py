@@ -190,15 +190,11 @@ class Maps:
                         and found.addr_be == u32_be(endpoint.address.ip)):
                     _delete(reverse, name)
 
-    def clear_remotes(self) -> None:
-        """Empty the directory, for a rebuild from etcd after the layout or U changed."""
+    def list_remotes(self) -> list[Endpoint]:
+        """Read the directory back, for a driver that takes over from one before."""
         with self._lock:
-            for name in ("directory", "directory6", "reverse"):
-                self._table(name).clear()
-
-    def directory_size(self) -> int:
-        """Return the number of IPv4 entries."""
-        return len(self._table("directory"))
+            return [entries.remote(key, leaf) for name in ("directory", "directory6")
+                    for key, leaf in self._table(name).items_lookup_batch()]
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Replace the list of a network's broadcast receivers.

@@ -6,7 +6,7 @@ Every effect stands beside its inverse.  Inverses of something absent succeed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -95,6 +95,9 @@ class DirectoryListener(Protocol):
     def put(self, endpoint: Endpoint) -> None: ...
 
     def removed(self, vni: Vni, endpoint_id: EndpointId) -> None: ...
+
+    def followed(self, vnis: Collection[Vni]) -> None:
+        """These are all networks of this host; what is known of others is of the past."""
 
 
 class Hosts(Protocol):
@@ -224,6 +227,9 @@ class Datapath(Protocol):
 
     def delete_remote(self, endpoint: Endpoint) -> None: ...
 
+    def list_remotes(self) -> Sequence[Endpoint]:
+        """All directory entries, each as an endpoint of one address and without names."""
+
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Who gets the network's broadcasts: other hosts' underlay addresses, local veths."""
 
@@ -305,4 +311,5 @@ class AddressBook(Protocol):
         """
 
 
-RoutedNetworks = Callable[[], Sequence[IPv4Network | IPv6Network]]  # the host's own routes, for pool choice
+# The host's own routes: automatic pools keep clear of them.
+RoutedNetworks = Callable[[], Sequence[IPv4Network | IPv6Network]]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
@@ -24,6 +25,7 @@ class _NetworkView:
 
     remotes: dict[EndpointId, Endpoint] = field(default_factory=dict)  # of all hosts
     local: dict[EndpointId, int] = field(default_factory=dict)  # host's ends' ifindexes
+    hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others', by their endpoints
     flood: tuple[tuple[IPv4Address, ...], tuple[int, ...]] = ((), ())  # as last written
 
 
@@ -38,6 +40,11 @@ class Publisher:
         self._host = host
         self._lock = threading.RLock()
         self._networks: dict[Vni, _NetworkView] = {}
+        # What a driver before this one entered.  A network's first snapshot says what of it
+        # still holds; until then connections go on using it.
+        self._inherited: dict[Vni, list[Endpoint]] = {}
+        for endpoint in datapath.list_remotes():
+            self._inherited.setdefault(endpoint.vni, []).append(endpoint)
 
     def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
         """See ports.Datapath; and the link gets the network's broadcasts."""
@@ -66,6 +73,7 @@ class Publisher:
         """See ports.DirectoryListener."""
         with self._lock:
             view = self._networks.setdefault(vni, _NetworkView())
+            self._disinherit(vni, endpoints)
             wanted = {endpoint.id: endpoint for endpoint in endpoints}
             for endpoint_id in view.remotes.keys() - wanted.keys():
                 self._delete(view, endpoint_id)
@@ -89,10 +97,25 @@ class Publisher:
                 self._flood_or_log(vni)
                 self._drop_empty(vni)
 
+    def followed(self, vnis: Collection[Vni]) -> None:
+        """Forget what a driver before entered for networks other than these."""
+        with self._lock:
+            for vni in self._inherited.keys() - set(vnis):
+                self._disinherit(vni, ())
+
     def directory_size(self) -> int:
         """Count of endpoints, of all hosts, that the maps know."""
         with self._lock:
             return sum(len(view.remotes) for view in self._networks.values())
+
+    def _disinherit(self, vni: Vni, endpoints: Sequence[Endpoint]) -> None:
+        held = set().union(*map(_places, endpoints))
+        for endpoint in self._inherited.pop(vni, ()):
+            if not _places(endpoint) <= held:
+                try:
+                    self._datapath.delete_remote(endpoint)
+                except DatapathError as error:
+                    log.error("%s stays in the directory: %s", endpoint.address, error)
 
     def _put(self, view: _NetworkView, endpoint: Endpoint) -> None:
         # What only matters within its host does not make it another entry.
@@ -107,19 +130,30 @@ class Publisher:
         except DatapathError as error:
             # The feed cannot do anything about it.  Not entered: tried again with the
             # next snapshot; until then connections to it take the overlay path or fail.
-            view.remotes.pop(endpoint.id, None)
+            self._forget(view, endpoint.id)
             log.error("endpoint %.12s is not in the directory: %s", endpoint.id, error)
             return
+        self._forget(view, endpoint.id)
         view.remotes[endpoint.id] = entry
+        if entry.host != self._host:
+            view.hosts[entry.underlay] += 1
 
     def _delete(self, view: _NetworkView, endpoint_id: EndpointId) -> None:
-        before = view.remotes.pop(endpoint_id, None)
+        before = self._forget(view, endpoint_id)
         if before is None:
             return
         try:
             self._datapath.delete_remote(before)
         except DatapathError as error:
             log.error("endpoint %.12s stays in the directory: %s", endpoint_id, error)
+
+    def _forget(self, view: _NetworkView, endpoint_id: EndpointId) -> Endpoint | None:
+        before = view.remotes.pop(endpoint_id, None)
+        if before is not None and before.host != self._host:
+            view.hosts[before.underlay] -= 1
+            if not view.hosts[before.underlay]:
+                del view.hosts[before.underlay]
+        return before
 
     def _flood_or_log(self, vni: Vni) -> None:
         try:
@@ -129,9 +163,7 @@ class Publisher:
 
     def _flood(self, vni: Vni) -> None:
         view = self._networks[vni]
-        hosts = _sorted(endpoint.underlay for endpoint in view.remotes.values()
-                        if endpoint.host != self._host)
-        flood = (hosts, tuple(sorted(set(view.local.values()))))
+        flood = (tuple(sorted(view.hosts)), tuple(sorted(set(view.local.values()))))
         if flood != view.flood:
             self._datapath.set_flood(vni, *flood)
             view.flood = flood
@@ -142,5 +174,7 @@ class Publisher:
             del self._networks[vni]
 
 
-def _sorted(addresses: Iterable[IPv4Address]) -> tuple[IPv4Address, ...]:
-    return tuple(sorted(set(addresses)))
+def _places(endpoint: Endpoint) -> set[tuple[object, ...]]:
+    """What the directory says of an endpoint: one entry for each of its addresses."""
+    return {(address.ip, endpoint.underlay, endpoint.port, endpoint.mac)
+            for address in (endpoint.address, endpoint.address6) if address is not None}

@@ -101,6 +101,7 @@ class Reconciler:
                      known_ifindexes=ifindexes)
         for network in networks:
             self._directory.follow(network.vni, self._listener)
+        self._listener.followed({network.vni for network in networks})
         for cookie in steps.dead_sandboxes:
             self._try("withdraw dead sandbox", self._pinned.withdraw_sandbox, cookie)
         for ifindex in steps.dead_interfaces:

@@ -12,7 +12,7 @@ from typing import Protocol
 from driver.errors import SlimError, StoreUnavailable
 
 
-class WatchLost(SlimError):  # noqa: N818  # as errors.py: a state, not a mistake
+class WatchLost(SlimError):
     """The watch ended (connection, compaction, silence): list again, then watch again."""
 
 

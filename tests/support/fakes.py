@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_interface, ip_network
 
@@ -141,6 +141,8 @@ class FakeListener:
 
     def removed(self, vni: Vni, endpoint_id: EndpointId) -> None: ...
 
+    def followed(self, vnis: Collection[Vni]) -> None: ...
+
 
 class FakeLinks:
     """`live` is what `ip link` would show, with the MAC and MTU that were asked for."""
@@ -203,6 +205,9 @@ class FakeDatapath:
     def withdraw_sandbox(self, cookie: int) -> None: ...
 
     def put_remote(self, endpoint: Endpoint) -> None: ...
+
+    def list_remotes(self) -> list[Endpoint]:
+        return []
 
     def delete_remote(self, endpoint: Endpoint) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 import pytest
@@ -89,6 +90,9 @@ class RecordingDatapath(FakeDatapath):
         self.faults.effect("datapath.put_remote",
                            lambda: self.directory.__setitem__(endpoint.id, endpoint))
 
+    def list_remotes(self) -> list[Endpoint]:
+        return list(self.directory.values())
+
     def delete_remote(self, endpoint: Endpoint) -> None:
         assert self.directory.pop(endpoint.id) == endpoint
 
@@ -114,6 +118,20 @@ def test_snapshot_takes_out_what_is_not_in_it(datapath: RecordingDatapath) -> No
     publisher.removed(Vni(7), b.id)
     assert datapath.directory == {}
     assert datapath.floods[Vni(7)] == ([], [])
+
+
+def test_what_a_driver_before_entered_goes_with_the_first_snapshot_that_lacks_it(
+        datapath: RecordingDatapath) -> None:
+    kept, gone = endpoint("a"), endpoint("b", "10.50.0.3/16", OTHER, "198.18.0.2")
+    elsewhere = replace(endpoint("c"), vni=Vni(8))
+    Publisher(datapath, HOST.id).snapshot(Vni(7), [kept, gone])
+    datapath.directory[elsewhere.id] = elsewhere
+    restarted = Publisher(datapath, HOST.id)
+    assert set(datapath.directory) == {kept.id, gone.id, elsewhere.id}
+    restarted.snapshot(Vni(7), [kept])
+    assert set(datapath.directory) == {kept.id, elsewhere.id}
+    restarted.followed([Vni(7)])
+    assert set(datapath.directory) == {kept.id}
 
 
 def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) -> None:
