@@ -150,6 +150,7 @@ def servers() -> bytes:
     for name in ("nginx", "wrk", "redis-server", "redis-cli", "redis-benchmark", "memcached",
                  "memcaslap", "memccapable", "memcstat", "etcd", "etcdctl", "iperf3"):
         image.command(name)
+    image.text("etc/services", "http 80/tcp\n")  # wrk asks for the port by name
     image.text("etc/nginx/nginx.conf", NGINX_CONF)
     for folder in ("log", "lib"):  # nginx opens the first, makes folders in the other
         image.text(f"var/{folder}/nginx/.keep", "")
@@ -159,10 +160,10 @@ def servers() -> bytes:
 
 def _postgresql(image: Image) -> None:
     """The server, initdb, psql and pgbench of the newest version, for a user other than root."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[4]))
+    found = [p.parent.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     if not found:
         raise FileNotFoundError("postgresql: make test installs it")
-    top = found[-1].parent.parent
+    top = max(found, key=lambda version: int(version.name))
     for name in ("postgres", "initdb", "psql", "pgbench", "pg_isready"):
         image.program(str(top / "bin" / name))
         image.link(f"usr/local/bin/{name}", str(top / "bin" / name))

@@ -1,0 +1,79 @@
+"""Which path connections took: the drivers' counters, and a capture between the hosts.
+
+It asks the drivers and the wire, never the programs; what those report is the tests' own matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from driver.datapath.reasons import read_reasons
+from tests.lab.hosts import CommandFailed, Host
+from tests.support.wait import wait_until
+
+VXLAN_PORT = 14789
+READY_S = 20  # a server on a busy machine
+# Neighbour discovery that a container tries by itself.
+_HARMLESS = {"link_local6", "not_ip"}
+# Not one of these may grow while TCP is the only traffic.
+NOT_HOST_PATH = {reason.name for reason in read_reasons()
+                 if reason.kind != "path" or reason.name.startswith("overlay_")} - _HARMLESS
+
+
+class Traffic:
+    """What hosts counted since the block began; read it after the block."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = list(dict.fromkeys(hosts))
+        self._before = {host: host.counters() for host in self._hosts}
+        self.grown: dict[Host, dict[str, int]] = {}
+
+    def end(self) -> None:
+        for host in self._hosts:
+            before, after = self._before[host], host.counters()
+            self.grown[host] = {name: after[name] - before[name] for name in after
+                                if after[name] != before[name]}
+
+    def connected(self, host: Host) -> int:
+        """Connections that programs on `host` made on the host path."""
+        return self.grown[host].get("connected", 0)
+
+    def accepted(self, host: Host) -> int:
+        """Connections that programs on `host` accepted on the host path."""
+        return self.grown[host].get("accepted", 0)
+
+
+@contextlib.contextmanager
+def only_host_path(client: Host, server: Host) -> Iterator[Traffic]:
+    """Fail if anything but host connections passed between or within the two hosts."""
+    with client.capture(only=f"udp port {VXLAN_PORT}") as capture:
+        traffic = Traffic([client, server])
+        yield traffic
+        traffic.end()
+    print({host.name: grown for host, grown in traffic.grown.items()})
+    assert capture.packets() == []
+    for host, grown in traffic.grown.items():
+        other = {name: count for name, count in grown.items() if name in NOT_HOST_PATH}
+        assert other == {}, f"{host.name} counted what is no host connection"
+
+
+def wait_for_server(host: Host, container: str, *probe: str) -> str:
+    """Repeat a client's command until it succeeds over the host path; return what it printed.
+
+    A server needs a moment until it listens, and a new endpoint until other hosts know it.
+    """
+    return wait_until(lambda: _probed(host, ("exec", container, *probe)), READY_S,
+                      f"{' '.join(probe)} on the host path")
+
+
+def _probed(host: Host, argv: Sequence[str]) -> str:
+    before = host.counters()["connected"]
+    try:
+        printed = host.docker(*argv)
+    except CommandFailed as failure:
+        print(failure)
+        return ""
+    return (printed or " ") if host.counters()["connected"] > before else ""
+
+
