@@ -39,7 +39,13 @@ static __always_inline int flood(struct __sk_buff *skb, u32 vni, int remote)
 {
     u32 from = skb->ifindex;
     struct flood_key key = {.vni = vni};
+    __u8 mac[6] = {};
     count(REASON_flooded);
+    /* An interface without ARP sends IPv4 broadcasts to its own MAC: nobody would take them. */
+    if (remote && !bpf_skb_load_bytes(skb, 0, mac, 1) && !(mac[0] & 1)) {
+        __builtin_memset(mac, 0xff, sizeof(mac));
+        bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
+    }
     for (u32 i = 0; i < SLIM_FLOOD_TARGETS; i++) {
         key.index = i;
         struct flood_target *target = floods.lookup(&key);
