@@ -1,0 +1,127 @@
+"""The kernel accepts every program, and both sides agree on every struct."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import secrets
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driver.datapath.load import Constants, Loaded, load, probe
+from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.reasons import read_reasons
+from tests.support.machines import mount_bpffs
+from tests.support.netns import require_root
+
+# Key and value of each map, in bytes, as kernel/include/slim.h declares them.
+SIZES = {
+    "sandboxes": (8, 8 + 16 * 20),
+    "veths": (4, 8 + 4 * 4 + 16),
+    "endpoints": (8, 12),
+    "endpoints6": (20, 12),
+    "ports": (4, 8 + 4 * 4),
+    "directory": (8, 12),
+    "directory6": (20, 12),
+    "reverse": (8, 8),
+    "floods": (8, 8),
+    "flows": (8, 3 * 8 + 4 + 2 + 1 + 1),
+    "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
+}
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    require_root()
+    folder = mount_bpffs() / f"slimtest-{secrets.token_hex(4)}"
+    yield folder
+    for pin in folder.iterdir() if folder.exists() else ():
+        pin.unlink()
+    if folder.exists():
+        folder.rmdir()
+
+
+@pytest.fixture
+def loaded(pins: Path) -> Iterator[Loaded]:
+    made = load(Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535), pins)
+    yield made
+    made.close()
+
+
+def test_every_program_loads_and_nothing_is_left(pins: Path) -> None:
+    found = dict(probe(pins))
+    assert found == dict.fromkeys(["compile", *(p.name for p in ALL_PROGRAMS)])
+    assert not pins.exists()
+
+
+def test_a_program_that_does_not_compile_is_named(pins: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "kernel"
+    shutil.copytree(KERNEL_FOLDER, broken)
+    (broken / "lookup.c").write_text("int listener_lookup(struct bpf_sk_lookup *ctx) { oops }")
+    (name, error), = probe(pins, broken)
+    assert name == "compile"
+    assert error
+
+
+def test_a_program_that_the_verifier_refuses_is_named(pins: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "kernel"
+    shutil.copytree(KERNEL_FOLDER, broken)
+    (broken / "lookup.c").write_text(
+        "int listener_lookup(struct bpf_sk_lookup *ctx) { return 7; }")
+    refused = {name: error for name, error in probe(pins, broken) if error}
+    assert list(refused) == ["listener_lookup"]
+
+
+def _fields(struct: Any) -> int:
+    """Sum of the sizes of all fields: what a struct without padding has."""
+    if not issubclass(struct, ctypes.Structure):
+        return ctypes.sizeof(struct)
+    return sum(_fields(kind) if isinstance(kind, type) and issubclass(kind, ctypes.Structure)
+               else ctypes.sizeof(kind) for _, kind in struct._fields_)
+
+
+def test_structs_have_the_declared_sizes_and_no_padding(loaded: Loaded) -> None:
+    for name, (key, value) in SIZES.items():
+        table = loaded.table(name)
+        assert (ctypes.sizeof(table.Key), ctypes.sizeof(table.Leaf)) == (key, value), name
+        assert _fields(table.Key) == key, name
+        assert _fields(table.Leaf) == value, name
+
+
+def test_every_map_of_the_unit_is_pinned_and_checked_here(loaded: Loaded, pins: Path) -> None:
+    text = (KERNEL_FOLDER / "maps.c").read_text()
+    maps = set(re.findall(r'PIN\("(\w+)"\)', text))
+    assert {pin.name for pin in pins.iterdir()} == maps
+    # Their values are sockets, storage of sockets, and one number a CPU.
+    assert maps == set(SIZES) | {"listeners", "connections", "counters"}
+
+
+def test_the_counters_hold_every_reason(loaded: Loaded) -> None:
+    assert len(read_reasons()) <= len(loaded.table("counters"))
+    names = [reason.name for reason in read_reasons()]
+    assert len(set(names)) == len(names)
+    # The parser of the list has overlooked none.
+    header = (KERNEL_FOLDER / "include" / "reasons.h").read_text()
+    assert len(names) == len(re.findall(r"^    R\(", header, re.MULTILINE))
+
+
+def test_maps_outlive_the_process_that_loaded_them(pins: Path) -> None:
+    constants = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535)
+    first = load(constants, pins)
+    table = first.table("directory")
+    table[table.Key(1, 2)] = table.Leaf(3, 4)
+    first.close()
+    second = load(constants, pins)
+    try:
+        again = second.table("directory")
+        assert again[again.Key(1, 2)].underlay_be == 3
+    finally:
+        second.close()

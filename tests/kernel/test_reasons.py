@@ -1,0 +1,38 @@
+"""Every counter is documented, and provoked by a test or excused here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.reasons import Reason, read_reasons
+
+ROOT = KERNEL_FOLDER.parent
+NOT_PROVOKED = {
+    "storage_full": "the kernel must run out of memory for a socket's storage",
+    "pending_full": "an LRU map makes room; only memory running out fills it",
+    "option_no_room": "a SYN that is full takes a Fast Open cookie of 16 bytes, which no Linux "
+                      "server hands out, or MD5 together with one",
+}
+
+
+@pytest.mark.parametrize("reason", read_reasons(), ids=lambda reason: reason.name)
+def test_every_reason_is_provoked_or_excused(reason: Reason) -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "netns").glob("*.py"))
+    assert (f'"{reason.name}"' in tests) != (reason.name in NOT_PROVOKED)
+
+
+def test_the_documentation_has_a_line_for_each_reason_in_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$",
+                      Path(ROOT / "docs" / "counters.md").read_text(), re.MULTILINE)
+    assert [row[:3] for row in rows] == [(r.name, r.kind, r.meaning) for r in read_reasons()]
+    assert all(advice.strip() for *_, advice in rows)
+
+
+def test_every_reason_is_counted_somewhere() -> None:
+    programs = "".join(path.read_text() for path in KERNEL_FOLDER.glob("*.c"))
+    counted = set(re.findall(r"REASON_(\w+)", programs))
+    assert counted == {reason.name for reason in read_reasons()}
