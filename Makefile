@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
 ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
 
-.PHONY: help setup up down check lint test need-root
+.PHONY: help setup up down demo check lint test need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -22,6 +22,10 @@ up:  ## set up and start everything: dockerd, the driver, an etcd unless ETCD=ht
 
 down:  ## undo `make up`; PURGE=1 removes the data, too (root)
 	@PURGE='$(PURGE)' scripts/down.sh
+
+demo: need-root  ## two hosts on this machine: what is on the wire, and figures beside the host and Docker's overlay (root)
+	@scripts/setup.sh --tests
+	@exec $(PYTHON) -m bench.demo $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff check .

@@ -216,11 +216,11 @@ def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> 
     h2.docker("run", "--rm", TOOLS, *CALL, str(h1.address), "8000")
 
 
-def test_parallel_starts_and_removal(h1: Host, h2: Host) -> None:
+def test_fifty_parallel_starts_and_removals(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     server = start(h1, "server", *SERVE)
-    names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(10)]
-    with ThreadPoolExecutor(8) as pool:
+    names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(25)]
+    with ThreadPoolExecutor(50) as pool:
         addresses = list(pool.map(lambda at: start(*at, image=TOOLS), names))
     assert len({*addresses, server}) == len(names) + 1
     with ThreadPoolExecutor(4) as pool:
