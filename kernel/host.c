@@ -124,7 +124,8 @@ static __always_inline int icmp_error(struct __sk_buff *skb)
 int from_wire(struct __sk_buff *skb)
 {
     struct headers4 h;
-    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
+    if (skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
+        skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
         h.ip->daddr != SLIM_UNDERLAY_BE || h.ip->ihl != 5)
         return TC_ACT_OK;
     if (h.ip->protocol == IPPROTO_ICMP)
