@@ -159,4 +159,5 @@ def send_ip(packet: bytes) -> None:
 
 
 __all__ = [name for name in globals() if not name.startswith("_") and name != "annotations"]
-assert os and sys
+assert os
+assert sys

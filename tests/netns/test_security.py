@@ -168,6 +168,23 @@ def test_syns_from_the_host_and_from_outside(machines: list[Machine], cluster: C
     assert total == {"syn_no_option": 2, "syn_unknown_caller": 2, "syn_other_network": 1}
 
 
+def test_frames_for_another_machine(machines: list[Machine], cluster: Cluster) -> None:
+    """Flooded by a switch, with the host's IP address but not its MAC."""
+    there = machines[1].container("10.32.0.3/16")
+    to = _endpoint(there)
+    syn = inside.tcp("198.18.77.254", 40000, str(to.underlay), to.port)
+    link = machines[1].netns.ip("-o link show eth0")
+    mac = bytes.fromhex(link.split("link/ether ")[1].split()[0].replace(":", ""))
+    before = machines[1].counters()["syn_no_option"]
+    with counted(there) as total:
+        for destination in (b"\x02\0\0\0\0\x99", mac):
+            cluster.wire.call(lambda d=destination: inside.send_frame(
+                syn, interface="br0", destination=d))
+        wait_until(lambda: machines[1].counters()["syn_no_option"] > before, 5,
+                   "the second one")
+    assert total == {"syn_no_option": 1}
+
+
 def test_programs_of_hosts_and_outsiders_cannot_connect(
         machines: list[Machine], cluster: Cluster) -> None:
     there = machines[1].container("10.32.0.3/16")
