@@ -24,6 +24,7 @@ REDIS = ("redis-server", "--protected-mode", "no", "--save", "", "--maxclients",
 CLIENT = "client"  # container
 # How a client and a server are placed: across hosts, and on one host.
 PLACES = pytest.mark.parametrize("place", ["across", "same-host"])
+ACROSS = pytest.mark.parametrize("place", ["across"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +59,15 @@ def figure(pattern: str, text: str) -> float:
 def established(host: Host) -> int:
     """TCP connections in the client's namespace."""
     return host.docker("exec", CLIENT, "netstat", "-tn").count("ESTABLISHED")
+
+
+@PLACES
+def test_the_check_sees_other_traffic(sides: tuple[Host, Host]) -> None:
+    """The other tests are worth what this check is: a ping is no host connection."""
+    client, server = sides
+    address = run_server(server, "sleep", "infinity")
+    with pytest.raises(AssertionError), only_host_path(client, server):
+        client_runs(client, "ping", "-c", "1", "-W", "3", address)
 
 
 @PLACES
@@ -106,7 +116,7 @@ def test_redis_and_redis_benchmark(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) >= 2 * 3 * 50
 
 
-@pytest.mark.parametrize("place", ["across"])
+@ACROSS
 def test_a_thousand_idle_connections(sides: tuple[Host, Host]) -> None:
     client, server = sides
     address = run_server(server, *REDIS)
@@ -127,7 +137,7 @@ def test_a_thousand_idle_connections(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) >= 1000
 
 
-@PLACES
+@ACROSS
 def test_memcached_and_memcaslap(sides: tuple[Host, Host]) -> None:
     client, server = sides
     address = run_server(server, "memcached", "-u", "nobody", "-c", "4096")
@@ -145,7 +155,7 @@ def test_memcached_and_memcaslap(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) == traffic.connected(client)
 
 
-@PLACES
+@ACROSS
 def test_postgresql_and_pgbench(sides: tuple[Host, Host]) -> None:
     client, server = sides
     address = run_server(
@@ -188,7 +198,7 @@ def test_iperf3(sides: tuple[Host, Host]) -> None:
         assert traffic.connected(client) >= len(result["start"]["connected"]) + 1  # and control
 
 
-@PLACES
+@ACROSS
 def test_a_static_binary(sides: tuple[Host, Host]) -> None:
     """No library that something could have been put before: system calls of its own."""
     client, server = sides
@@ -205,7 +215,7 @@ def test_a_static_binary(sides: tuple[Host, Host]) -> None:
         "sh", "-c", "docker logs server 2>&1"), 5, "the server logs the virtual address")
 
 
-@PLACES
+@ACROSS
 def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
     """Programs in Go: no C library between them and the kernel, dual-stack listeners."""
     client, server = sides
