@@ -40,6 +40,10 @@ int to_container(struct __sk_buff *skb)
         h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != SLIM_UNDERLAY_BE)
         return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
     int syn_only = h.tcp->syn;
+    u32 local_port = bpf_ntohs(h.tcp->dest);
+    struct port *port = ports.lookup(&local_port);
+    if (!port || !(syn_only || port->assigned))
+        return TC_ACT_OK;
     struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,
                            .local_port_be = h.tcp->dest};
     struct pending *syn = pending.lookup(&key);
@@ -70,6 +74,7 @@ int to_container(struct __sk_buff *skb)
         bpf_sk_release(known);
     if (!same && listeners.update(&name, (void *)listener)) {
         syn->assigned = 1;
+        port->assigned = 1;
         assign(skb, &key, listener);
     }
     bpf_sk_release(listener);

@@ -3,13 +3,14 @@
 /* bcc 0.26 declares bpf_redirect_neigh without its flags. */
 static long (*redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
 
-/* A RST from the sandbox's own endpoint port, to whatever sent a segment of a connection that
- * is forgotten here.  The port is this endpoint's alone, so that it can end nobody else's
+/* A bare RST from the sandbox's own endpoint port, to whatever sent a segment of a connection
+ * that is forgotten here.  The port is this endpoint's alone, so that it can end nobody else's
  * connection; and remembering strays to answer would let outsiders fill `pending`. */
-static __always_inline int is_own_reset(const struct tcphdr *tcp, const struct veth *veth)
+static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcphdr *tcp,
+                                        const struct veth *veth)
 {
     u32 local_port = bpf_ntohs(tcp->source);
-    if (!tcp->rst || tcp->syn)
+    if (!tcp->rst || tcp->syn || bpf_ntohs(ip->tot_len) != sizeof(*ip) + tcp->doff * 4)
         return 0;
     struct port *port = ports.lookup(&local_port);
     return port && port->sandbox == veth->sandbox;
@@ -24,7 +25,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb, const struct vet
         return TC_ACT_SHOT;
     }
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
-    int syn = is_syn(h.tcp), own_reset = is_own_reset(h.tcp, veth);
+    int syn = is_syn(h.tcp), own_reset = is_own_reset(h.ip, h.tcp, veth);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
                            .local_port_be = h.tcp->source};
     struct flow *flow = flows.lookup(&key);

@@ -30,7 +30,8 @@ BPF_TABLE_PINNED("hash", struct address, struct delivery, endpoints, 16384, PIN(
 BPF_TABLE_PINNED("hash", struct address6, struct delivery, endpoints6, 16384, PIN("endpoints6"),
                  NO_PREALLOC);
 
-/* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox.
+/* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox;
+ * to_container sets `assigned`.
  * Readers: from_wire, from_container. sandbox 0: nobody's; wire traffic is the host's own. */
 BPF_TABLE_PINNED("array", u32, struct port, ports, 65536, PIN("ports"));
 

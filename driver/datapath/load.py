@@ -75,8 +75,11 @@ class Loaded:
         self.programs = programs  # name -> descriptor
 
     def table(self, name: str) -> Any:
-        """Return BCC's table of a map: a mapping of its C structs as ctypes."""
-        return self._module.get_table(name.encode())
+        """Return BCC's table of a map: a mapping of its C structs as ctypes.
+
+        Indexing keeps one table for each map; get_table() would make new classes each time.
+        """
+        return self._module[name.encode()]
 
     def close(self) -> None:
         """Close all descriptors; what is pinned or attached stays."""

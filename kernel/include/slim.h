@@ -60,7 +60,7 @@ struct port {
     __u32 vni;
     __u32 addr_be;
     __u32 ifindex; /* host's end of the veth that carries the sandbox's host path */
-    __u32 zero;
+    __u32 assigned; /* 1: has had a listener that no SOCKHASH takes: its ACKs need a look */
 };
 
 struct attachment {
