@@ -1,4 +1,4 @@
-"""Rows 44-49, 56 and 57 of the contract's checklist (docs/testing.md) on a real dockerd.
+"""Rows 44-49, 56 and 57 of the plugin contract's checklist, on a real dockerd.
 
 test_docker.py holds what users do first; here is what they do with every option, and what
 happens when a start fails.  The `hosts` fixture checks after each test that nothing is left.
