@@ -12,7 +12,7 @@ import sys
 import threading
 from argparse import ArgumentParser
 
-from driver import __version__
+from driver import __version__, memory
 from driver import settings as settings_module
 from driver.errors import SettingsError, SlimError
 from driver.settings import Settings
@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(settings: Settings) -> int:
     """Run the driver until it is told to stop."""
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    memory.limit_arenas()
     from driver.compose import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
 
     told = threading.Event()
@@ -77,6 +78,7 @@ def serve(settings: Settings) -> int:
     driver = build_everything(settings)
     try:
         driver.start()
+        memory.settle()
         told.wait()
     finally:
         driver.stop()

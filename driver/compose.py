@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver import __version__, deadline, host
+from driver import __version__, deadline, host, memory
 from driver.api.app import create_app
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
@@ -55,6 +55,7 @@ log = logging.getLogger("slim")
 RETRY_S = 1.0  # between attempts to read etcd at start
 REMOVALS_S = 5.0  # between attempts at what a removal left, etcd having been away
 STATUS_S = 2.0  # for etcd's answer when the status is asked for
+MEMORY_S = 30.0  # between collections of garbage that nobody waits for
 RECONCILE_S = 60.0  # for one attempt; thousands of endpoints take seconds
 
 
@@ -258,6 +259,7 @@ def build_everything(settings: Settings) -> Driver:
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
         pinned=datapath, directory=directory, listener=publisher, service=endpoint_service))
     removals = Repeater("unfinished removals", network_service.finish_removals, REMOVALS_S)
+    housekeeping = Repeater("memory", memory.give_back, MEMORY_S)
     carrier = CarrierMonitor(finisher.carrier_up, finisher.carrier_down)
     watcher = UnderlayWatcher(settings.underlay, underlay.changed)
 
@@ -283,6 +285,7 @@ def build_everything(settings: Settings) -> Driver:
         Part("underlay watcher", watcher.start, watcher.stop),
         Part("sandbox finisher", finisher.start, finisher.stop),
         Part("carrier monitor", carrier.start, carrier.stop),
+        Part("memory", housekeeping.start, housekeeping.stop),
         Part("directory", _nothing, directory.close),
         Part("recovery", recovery.start, recovery.stop),
         Part("unfinished removals", removals.start, removals.stop),

@@ -29,17 +29,19 @@ static __always_inline int host_path_out(struct __sk_buff *skb, const struct vet
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
                            .local_port_be = h.tcp->source};
     struct flow *flow = flows.lookup(&key);
-    if (flow) {
-        if (flow->sandbox != veth->sandbox) {
-            count(REASON_foreign_flow);
-            return TC_ACT_SHOT;
-        }
-    } else {
+    if (!flow) {
         struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
-        if ((!answered || answered->sandbox != veth->sandbox || syn) && !own_reset) {
-            count(REASON_foreign_flow);
-            return TC_ACT_SHOT;
+        if (answered ? syn || answered->sandbox != veth->sandbox : !own_reset) {
+            flow = flows.lookup(&key); /* accepted on another CPU between the two look-ups */
+            if (!flow) {
+                count(REASON_foreign_flow);
+                return TC_ACT_SHOT;
+            }
         }
+    }
+    if (flow && flow->sandbox != veth->sandbox) {
+        count(REASON_foreign_flow);
+        return TC_ACT_SHOT;
     }
     if (syn && flow) {
         struct syn_option option;

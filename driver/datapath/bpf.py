@@ -1,4 +1,4 @@
-"""Owns the calls into libbpf that BCC's Python has no face for: links and pins.
+"""Owns the calls into libbpf that BCC's Python has no good face for: links, pins, batches.
 
 libbcc is linked to libbpf, so both are reached through one handle.  Nothing here knows
 slim's programs or maps.
@@ -7,8 +7,11 @@ slim's programs or maps.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bcc import lib
 
@@ -21,6 +24,29 @@ def _checked(result: int, what: str) -> int:
         code = ctypes.get_errno() if result == -1 else -result
         raise DatapathError(f"{what}: {os.strerror(code)}")
     return result
+
+
+def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
+    """Yield all (key, leaf) of a BCC table (hash or array), `chunk` at a time.
+
+    BCC's own items_lookup_batch() allocates for the map's maximum, tens of megabytes here.
+    Entries that change meanwhile may be seen or not.  Error: DatapathError.
+    """
+    position = ctypes.c_uint32()
+    first = True
+    while True:
+        keys, leaves = (table.Key * chunk)(), (table.Leaf * chunk)()
+        count = ctypes.c_uint32(chunk)
+        result = lib.bpf_lookup_batch(
+            table.map_fd, None if first else ctypes.byref(position), ctypes.byref(position),
+            keys, leaves, ctypes.byref(count))
+        at_end = result < 0 and ctypes.get_errno() == errno.ENOENT
+        if result < 0 and not at_end:
+            raise DatapathError(f"reading map {table.map_id}: {os.strerror(ctypes.get_errno())}")
+        yield from zip(keys[:count.value], leaves[:count.value], strict=True)
+        if at_end or not count.value:
+            return
+        first = False
 
 
 class Link:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from driver.datapath import bpf
 from driver.datapath.load import Loaded, u16_be
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class FlowSweeper:
         """Remove dead entries; return how many.  Reads the map in batches."""
         owners = self._port_owners()
         now = self._now_ns()
-        dead = [key for key, leaf in self._flows.items_lookup_batch()
+        dead = [key for key, leaf in bpf.entries(self._flows)
                 if self._dead(leaf, owners, now)]
         for key in dead:
             with suppress(KeyError):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any
 
-from driver.datapath import entries
+from driver.datapath import bpf, entries
 from driver.datapath.load import Loaded, u32_be
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
@@ -41,7 +41,7 @@ class Maps:
         self._flood_sizes: dict[Vni, int] = {}
         # Copy of `ports`, which is an array: read once, as a walk over 65,536 slots is slow.
         self._owners = {int(port): int(leaf.sandbox) for port, leaf
-                        in loaded.table("ports").items_lookup_batch() if leaf.sandbox}
+                        in bpf.entries(loaded.table("ports")) if leaf.sandbox}
 
     # Endpoints of this host, for the overlay path.
 
@@ -78,7 +78,7 @@ class Maps:
         with self._lock:
             for name in ("endpoints", "endpoints6"):
                 table = self._table(name)
-                for key, leaf in list(table.items()):
+                for key, leaf in list(bpf.entries(table)):
                     if leaf.ifindex == host_ifindex:
                         _delete(table, key)
             self._delete_veth(host_ifindex)
@@ -124,10 +124,10 @@ class Maps:
         with self._lock:
             sandboxes, veths = self._table("sandboxes"), self._table("veths")
             _delete(sandboxes, sandboxes.Key(cookie))
-            for key, leaf in list(veths.items()):
+            for ifindex, leaf in list(bpf.entries(veths)):
                 if leaf.sandbox == cookie:
                     leaf.sandbox = 0
-                    _write(veths, key, leaf, "interface")
+                    _write(veths, veths.Key(ifindex), leaf, f"interface {ifindex}")
             self._clear_ports(cookie, set())
 
     def sandbox_cookies(self) -> set[int]:
@@ -155,7 +155,7 @@ class Maps:
 
     def _move_flows(self, entry: SandboxEntry) -> None:
         flows = self._table("flows")
-        for key, leaf in list(flows.items_lookup_batch()):
+        for key, leaf in list(bpf.entries(flows)):
             if leaf.sandbox == entry.cookie and leaf.ifindex != entry.primary_ifindex:
                 leaf.ifindex = entry.primary_ifindex
                 flows[key] = leaf
@@ -194,7 +194,7 @@ class Maps:
         """Read the directory back, for a driver that takes over from one before."""
         with self._lock:
             return [entries.remote(key, leaf) for name in ("directory", "directory6")
-                    for key, leaf in self._table(name).items_lookup_batch()]
+                    for key, leaf in bpf.entries(self._table(name))]
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Replace the list of a network's broadcast receivers.

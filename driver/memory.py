@@ -1,0 +1,39 @@
+"""Owns keeping the daemon small: what glibc's malloc holds back is given to the system.
+
+It knows nothing of the driver.  On another C library nothing happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def limit_arenas(count: int = 2) -> None:
+    """Let all threads share `count` malloc arenas; call before the first thread starts.
+
+    The default, eight a core, makes 64 mostly idle threads hold tens of megabytes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, count)
+
+
+def settle() -> None:
+    """To be called once, when everything is made.
+
+    Takes what lives now out of later garbage collections, which would otherwise stop all
+    threads for 15-20 ms at a time, and gives back what compiling used.
+    """
+    give_back()
+    gc.freeze()
+
+
+def give_back() -> None:
+    """Collect garbage (netlink messages are cyclic) and return free memory to the system."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
