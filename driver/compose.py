@@ -246,7 +246,8 @@ def build_everything(settings: Settings) -> Driver:
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
                                 path_of=netns_path)
     finisher = Finisher(sandboxes=sandboxes, datapath=datapath, underlay=underlay.found.address,
-                        overlay_mtu=underlay.overlay_mtu)
+                        overlay_mtu=underlay.overlay_mtu,
+                        offer_host_path=lambda i, o: endpoint_service.offer_host_path(i, o))
     publisher = Publisher(datapath, me)
     ports = EndpointPorts(settings.port_range.first, settings.port_range.last)
     endpoint_service = EndpointService(

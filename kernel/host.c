@@ -3,6 +3,11 @@
 /* bcc 0.26 declares bpf_redirect_neigh without its flags. */
 static long (*redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
 
+static __always_inline int is_bare(const struct iphdr *ip, const struct tcphdr *tcp)
+{
+    return bpf_ntohs(ip->tot_len) == sizeof(*ip) + tcp->doff * 4;
+}
+
 /* A bare RST from the sandbox's own endpoint port, to whatever sent a segment of a connection
  * that is forgotten here.  The port is this endpoint's alone, so that it can end nobody else's
  * connection; and remembering strays to answer would let outsiders fill `pending`. */
@@ -10,7 +15,7 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
                                         const struct veth *veth)
 {
     u32 local_port = bpf_ntohs(tcp->source);
-    if (!tcp->rst || tcp->syn || bpf_ntohs(ip->tot_len) != sizeof(*ip) + tcp->doff * 4)
+    if (!tcp->rst || tcp->syn || !is_bare(ip, tcp))
         return 0;
     struct port *port = ports.lookup(&local_port);
     return port && port->sandbox == veth->sandbox;
@@ -26,6 +31,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb, const struct vet
     }
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
     int syn = is_syn(h.tcp), own_reset = is_own_reset(h.ip, h.tcp, veth);
+    int bare_ack = is_bare(h.ip, h.tcp) && h.tcp->ack && !(h.tcp->syn | h.tcp->fin | h.tcp->rst);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
                            .local_port_be = h.tcp->source};
     struct flow *flow = flows.lookup(&key);
@@ -34,7 +40,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb, const struct vet
         if (answered ? syn || answered->sandbox != veth->sandbox : !own_reset) {
             flow = flows.lookup(&key); /* accepted on another CPU between the two look-ups */
             if (!flow) {
-                count(REASON_foreign_flow);
+                count(bare_ack ? REASON_late_ack : REASON_foreign_flow);
                 return TC_ACT_SHOT;
             }
         }

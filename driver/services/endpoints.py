@@ -183,6 +183,20 @@ class EndpointService:
                      ("delete the record", lambda: self._delete_record(endpoint_id))])
             self._unfinished.pop(endpoint_id, None)
 
+    def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
+        """Publish the endpoint's port, or 0: then its peers use the overlay path.
+
+        Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None or endpoint.address is None:
+                return
+            # Asking again for a port that is held returns it.
+            port = self._ports.request(endpoint_id) if offered else 0
+            if port != endpoint.port:
+                self._endpoints.replace(replace(endpoint, port=port))
+
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
         """Return the endpoint of this host, None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)

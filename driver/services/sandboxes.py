@@ -19,7 +19,6 @@ from driver.model import Endpoint, EndpointId
 from driver.services.later import Later
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Attachment, Datapath, SandboxEntry, Sandboxes, Veth
-from driver.services.undo import run_all
 
 log = logging.getLogger(__name__)
 
@@ -79,30 +78,41 @@ class Finisher:
 
     def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, underlay: IPv4Address,
                  overlay_mtu: Callable[[], int],
+                 offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic."""
+        """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic.
+
+        offer_host_path: tells the other hosts whether an endpoint can be called on its port;
+        asked when a sandbox is given up, and when it came to be after all.
+        """
         self._sandboxes = sandboxes
         self._datapath = datapath
         self._underlay = underlay
         self._overlay_mtu = overlay_mtu
+        self._offer_host_path = offer_host_path
         self._clock = clock
         self._guard = threading.Lock()  # of all below; never held while something is called
         self._expected: dict[EndpointId, Expected] = {}
         self._up: dict[str, float] = {}  # host's ends with carrier, and since when
         self._by_sandbox: dict[str, Sandbox] = {}
         self._attempts: dict[EndpointId, int] = {}
+        self._unreachable: set[EndpointId] = set()  # given up: peers use the overlay path
         self._counts = FinisherCounts()
         self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
         self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
                                                name="sandbox finisher", clock=clock)
+        self._teardowns: Later[str] = Later(self._tear_down, threads=1, name="sandbox teardown",
+                                            clock=clock)
 
     def start(self) -> None:
         """Begin to work."""
         self._later.start()
+        self._teardowns.start()
 
     def stop(self) -> None:
         """Stop working.  What is set up stays: a driver that comes back takes it over."""
         self._later.stop()
+        self._teardowns.stop()
 
     def expect(self, endpoint: Endpoint, veth: Veth) -> None:
         """See ports.SandboxFinisher."""
@@ -126,6 +136,7 @@ class Finisher:
         with self._guard:
             expected = self._expected.pop(endpoint_id, None)
             self._attempts.pop(endpoint_id, None)
+            self._unreachable.discard(endpoint_id)
         if expected is None:
             return
         self._later.cancel(endpoint_id)
@@ -179,6 +190,8 @@ class Finisher:
         except Exception as error:  # nobody is there to catch it
             self._retry(expected, error)
             return
+        if endpoint_id in self._unreachable:
+            self._offer(endpoint_id, offered=True)
         with self._guard:
             self._counts = _plus(self._counts, finished=1)
             up_s = self._up.get(expected.veth.host_name)
@@ -226,12 +239,39 @@ class Finisher:
                     exc_info=None if isinstance(error, SlimError) else error)
         if not last:
             self._later.submit(endpoint.id, RETRY_PAUSES_S[attempt])
+        elif expected.has_host_path:
+            self._offer(endpoint.id, offered=False)
+
+    def _offer(self, endpoint_id: EndpointId, *, offered: bool) -> None:
+        """Without this, peers would go on calling a port where nobody is."""
+        try:
+            self._offer_host_path(endpoint_id, offered)
+        except SlimError as error:
+            log.error("endpoint %.12s: its peers do not learn that its host path %s: %s",
+                      endpoint_id, "works" if offered else "does not work", error)
+            return
+        with self._guard:
+            (self._unreachable.discard if offered else self._unreachable.add)(endpoint_id)
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
+        """Withdraw at once what others can see; the inside follows, and need not be waited for.
+
+        Mostly the container stops, and its namespace goes before anybody has torn it down.
+        """
         self._by_sandbox.pop(key, None)
-        run_all([("withdraw the sandbox", lambda: self._datapath.withdraw_sandbox(sandbox.cookie)),
-                 ("tear the sandbox down",
-                  lambda: self._sandboxes.tear_down(key, self._underlay))])
+        try:
+            self._datapath.withdraw_sandbox(sandbox.cookie)
+        finally:
+            self._teardowns.submit(key)
+
+    def _tear_down(self, key: str) -> None:
+        try:
+            with self._locks.hold(key):
+                if key in self._by_sandbox:
+                    return  # joined again meanwhile: set up is what it has to be
+                self._sandboxes.tear_down(key, self._underlay)
+        except SlimError as error:
+            log.warning("sandbox %s is left with routes of slim: %s", key, error)
 
     def _sweep(self, key: str) -> None:
         """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""

@@ -26,6 +26,7 @@
     R(unknown_veth, drop, "packet from an interface that is no endpoint's")                   \
     R(spoofed_source, drop, "source address is not the endpoint's own")                       \
     R(foreign_flow, drop, "source is the host's address, but no connection of this sandbox")  \
+    R(late_ack, drop, "ACK without data that came after its connection's flow had gone")       \
     R(forged_option, drop, "SYN carries no option, or names another endpoint as caller")      \
     R(syn_no_option, drop, "SYN to an endpoint port without a valid option")                  \
     R(syn_unknown_caller, drop, "SYN from a host and port that name no endpoint")             \

@@ -39,6 +39,7 @@ class World:
         self.effects: list[str] = []
         self.entries: dict[int, SandboxEntry] = {}
         self.cookies: dict[str, int] = {KEY: 7}
+        self.offered: list[tuple[object, ...]] = []
         self.failures: list[str] = []  # names of the next effects that fail
         self.lock = threading.Lock()
 
@@ -80,7 +81,8 @@ def world() -> World:
 def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
     monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
     made = Finisher(sandboxes=world, datapath=world,  # type: ignore[arg-type]
-                    underlay=UNDERLAY, overlay_mtu=lambda: 1450)
+                    underlay=UNDERLAY, overlay_mtu=lambda: 1450,
+                    offer_host_path=lambda *offer: world.offered.append(offer))
     made.start()
     yield made
     made.stop()
@@ -186,11 +188,14 @@ def test_it_gives_up_and_begins_again_at_the_next_carrier(
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
     wait_until(lambda: finisher.counts().given_up == 1, WAIT_S, "giving up")
+    wait_until(lambda: world.offered == [(endpoint(1).id, False)], WAIT_S, "peers to learn of it")
     assert finisher.counts().failed_attempts == 3
     assert world.effects == []
     world.cookies[KEY] = 7
     up(finisher, 1)
     effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
+               "peers to learn of it again")
 
 
 def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) -> None:
@@ -227,7 +232,7 @@ def test_withdrawal_failing_does_not_keep_the_rest(finisher: Finisher, world: Wo
     world.failures = ["withdraw"]
     with pytest.raises(LinkError, match="withdraw"):
         finisher.forget(endpoint(1).id)
-    assert world.effects == ["withdraw 7 FAILS", "tear down"]
+    effects(world, "withdraw 7 FAILS", "tear down")
 
 
 def test_many_at_once(finisher: Finisher, world: World) -> None:
