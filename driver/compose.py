@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from driver.datapath.attachments import Attachments
 from driver.datapath.datapath import EbpfDatapath, pin_folder
 from driver.datapath.load import Constants, load
 from driver.datapath.programs import TO_CONTAINER
-from driver.errors import SlimError, StoreUnavailable
+from driver.errors import StoreUnavailable
 from driver.ipam import pools
 from driver.ipam.pools import Supernet
 from driver.link import filters
@@ -34,10 +33,12 @@ from driver.link.sandbox import KernelSandboxes
 from driver.link.underlay import Underlay, UnderlayWatcher, find_underlay, routed_networks
 from driver.link.veth import Veths
 from driver.link.vxlan import create_vxlan, overlay_mtu
-from driver.model import Host
+from driver.model import EndpointId, Host
 from driver.services.addresses import AddressService
+from driver.services.background import Recovery, Repeater
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
+from driver.services.later import Later
 from driver.services.networks import NetworkService
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
@@ -52,11 +53,9 @@ from driver.store.hosts import EtcdHosts
 from driver.store.networks import EtcdNetworks
 
 log = logging.getLogger("slim")
-RETRY_S = 1.0  # between attempts to read etcd at start
 REMOVALS_S = 5.0  # between attempts at what a removal left, etcd having been away
 STATUS_S = 2.0  # for etcd's answer when the status is asked for
 MEMORY_S = 30.0  # between collections of garbage that nobody waits for
-RECONCILE_S = 60.0  # for one attempt; thousands of endpoints take seconds
 
 
 class _Filters:
@@ -135,82 +134,6 @@ class Driver:
             log.exception("stopping %s failed", part.name)
 
 
-class Recovery:
-    """Reconciles as soon as etcd can be read: at start if possible, else in the background."""
-
-    def __init__(self, reconciler: Reconciler, retry_s: float = RETRY_S) -> None:
-        self._reconciler = reconciler
-        self._retry_s = retry_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
-        self.done = threading.Event()
-
-    def start(self) -> None:
-        """Try once; without etcd go on trying in the background."""
-        if not self._attempt(first=True):
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Give up."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def state(self) -> str:
-        """In a word or two."""
-        return "done" if self.done.is_set() else "waits for etcd"
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._retry_s):
-            if self._attempt(first=False):
-                return
-
-    def _attempt(self, *, first: bool) -> bool:
-        try:
-            with deadline.limit(RECONCILE_S):
-                self._reconciler.run()
-        except StoreUnavailable as error:
-            if first:
-                log.warning("etcd cannot be read, trying on: %s", error)
-            return False
-        except SlimError as error:
-            log.error("reconciling failed, trying again: %s", error)
-            return False
-        self.done.set()
-        return True
-
-
-class Repeater:
-    """Calls `act` at intervals; what fails is tried again the next time."""
-
-    def __init__(self, name: str, act: Callable[[], None], interval_s: float) -> None:
-        self._name = name
-        self._act = act
-        self._interval_s = interval_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, after the call that is under way."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            try:
-                with deadline.limit(RECONCILE_S):
-                    self._act()
-            except SlimError as error:
-                log.warning("%s: %s; trying again in %g s", self._name, error, self._interval_s)
-            except Exception:
-                log.exception("%s failed", self._name)
-
-
 def build_everything(settings: Settings) -> Driver:
     """Make all parts.  Finds the underlay and compiles the programs: 1 to 5 s.
 
@@ -245,14 +168,24 @@ def build_everything(settings: Settings) -> Driver:
     links = Veths()
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
                                 path_of=netns_path)
+
+    # These two call back into the endpoint service, which needs them to be made.
+    def offer_host_path(endpoint_id: EndpointId, offered: bool) -> None:
+        endpoint_service.offer_host_path(endpoint_id, offered)
+
+    def unlink(endpoint_id: EndpointId) -> None:
+        endpoint_service.unlink(endpoint_id)
+
+    unlinking = Later(unlink, threads=1, name="unlinking")
     finisher = Finisher(sandboxes=sandboxes, datapath=datapath, underlay=underlay.found.address,
                         overlay_mtu=underlay.overlay_mtu,
-                        offer_host_path=lambda i, o: endpoint_service.offer_host_path(i, o))
+                        offer_host_path=offer_host_path)
     publisher = Publisher(datapath, me)
     ports = EndpointPorts(settings.port_range.first, settings.port_range.last)
     endpoint_service = EndpointService(
         host=this_host, networks=networks, endpoints=endpoints, links=links, datapath=publisher,
-        finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu)
+        finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
+        unlink_later=unlinking.submit)
     network_service = NetworkService(networks, directory, publisher, endpoint_service)
     addresses = AddressService(EtcdAddressBook(kv), me, supernets=_supernets(settings),
                                routed=routed_networks)
@@ -286,6 +219,7 @@ def build_everything(settings: Settings) -> Driver:
         Part("underlay watcher", watcher.start, watcher.stop),
         Part("sandbox finisher", finisher.start, finisher.stop),
         Part("carrier monitor", carrier.start, carrier.stop),
+        Part("unlinking", unlinking.start, lambda: unlinking.stop(drain=True)),
         Part("memory", housekeeping.start, housekeeping.stop),
         Part("directory", _nothing, directory.close),
         Part("recovery", recovery.start, recovery.stop),

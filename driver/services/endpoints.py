@@ -60,7 +60,13 @@ class EndpointService:
 
     def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints, links: Links,
                  datapath: EndpointPublisher, finisher: SandboxFinisher, ports: EndpointPorts,
-                 random_bytes: Callable[[int], bytes], underlay_mtu: Callable[[], int]) -> None:
+                 random_bytes: Callable[[int], bytes], underlay_mtu: Callable[[], int],
+                 unlink_later: Callable[[EndpointId], None] | None = None) -> None:
+        """Random_bytes: for MACs.  underlay_mtu: bytes.
+
+        unlink_later: has `unlink` called soon, from another thread.  The kernel takes 10-20 ms
+        to remove a link, which nobody needs to wait for.  None: it is done at once.
+        """
         self._host = host
         self._networks = networks
         self._endpoints = endpoints
@@ -70,6 +76,7 @@ class EndpointService:
         self._ports = ports
         self._random_bytes = random_bytes
         self._underlay_mtu = underlay_mtu
+        self._unlink_later = unlink_later or self._links.delete_veth
         self._locks = KeyedLocks()
         # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
@@ -242,8 +249,21 @@ class EndpointService:
     def _forgetting(self, endpoint_id: EndpointId) -> Step:
         return "forget the sandbox", lambda: self._finisher.forget(endpoint_id)
 
+    def unlink(self, endpoint_id: EndpointId) -> None:
+        """Delete the link of an endpoint that was deleted; one that exists again keeps its.
+
+        Error: LinkError.
+        """
+        with self._locks.hold(endpoint_id):
+            try:
+                known = self._endpoints.get(endpoint_id)
+            except StoreUnavailable:
+                known = None  # dockerd has deleted it, and gives no id to two endpoints
+            if known is None or endpoint_id in self._unfinished:
+                self._links.delete_veth(endpoint_id)
+
     def _unlinking(self, endpoint_id: EndpointId) -> Step:
-        return "delete the link", lambda: self._links.delete_veth(endpoint_id)
+        return "delete the link", lambda: self._unlink_later(endpoint_id)
 
     def _network(self, network_id: NetworkId) -> Network:
         network = self._networks.get(network_id)

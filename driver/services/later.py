@@ -30,6 +30,7 @@ class Later(Generic[K]):
         self._count = 0  # keeps equal times in order
         self._changed = threading.Condition()
         self._stopped = False
+        self._draining = False
         self._threads = [threading.Thread(target=self._work, name=f"{name} {number}", daemon=True)
                          for number in range(threads)]
 
@@ -38,10 +39,14 @@ class Later(Generic[K]):
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Drop the jobs that wait and let those that run come to their end."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Drop the jobs that wait and let those that run come to their end.
+
+        drain: run those that are due, too.
+        """
         with self._changed:
             self._stopped = True
+            self._draining = drain
             self._changed.notify_all()
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
@@ -75,8 +80,10 @@ class Later(Generic[K]):
                 log.exception("job %s failed", taken[0])
 
     def _take(self) -> tuple[K] | None:
-        while not self._stopped:
+        while not self._stopped or self._draining:
             now = self._clock()
+            if self._stopped and not (self._heap and self._heap[0][0] <= now):
+                return None
             if self._heap and self._heap[0][0] <= now:
                 due, _, key = heapq.heappop(self._heap)
                 if self._due.get(key) == due:  # else cancelled, or moved forward

@@ -258,7 +258,7 @@ class FakeAddresses:
 class World:
     """All fakes, the services over them, and what is alive in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, unlink_later: Callable[[EndpointId], None] | None = None) -> None:
         from driver.services.endpoint_ports import EndpointPorts
         from driver.services.endpoints import EndpointService
         from driver.services.networks import NetworkService
@@ -274,7 +274,8 @@ class World:
         self.endpoint_service = EndpointService(
             host=HOST, networks=self.networks, endpoints=self.endpoints, links=self.links,
             datapath=self.datapath, finisher=self.finisher, ports=self.ports,
-            random_bytes=lambda count: bytes(range(count)), underlay_mtu=lambda: 1500)
+            random_bytes=lambda count: bytes(range(count)), underlay_mtu=lambda: 1500,
+            unlink_later=unlink_later)
         self.network_service = NetworkService(
             self.networks, self.directory, FakeListener(), self.endpoint_service)
 

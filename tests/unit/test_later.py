@@ -68,3 +68,24 @@ def test_a_failing_job_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
     assert ran == ["a", "b"]
     assert threading.active_count() == before
     assert "job a failed" in caplog.text
+
+
+def test_draining_runs_what_is_due_and_nothing_else() -> None:
+    ran: list[str] = []
+    busy, go_on = threading.Event(), threading.Event()
+
+    def run(key: str) -> None:
+        if key == "first":
+            busy.set()
+            go_on.wait(WAIT_S)
+        ran.append(key)
+
+    later: Later[str] = Later(run, threads=1, name="test", clock=Clock())
+    later.submit("first")
+    later.submit("due")
+    later.submit("not yet", 5.0)
+    later.start()
+    assert busy.wait(WAIT_S)
+    threading.Timer(0.05, go_on.set).start()
+    later.stop(drain=True)
+    assert ran == ["first", "due"]
