@@ -184,7 +184,7 @@ def run(lab: Lab, options: argparse.Namespace) -> int:
     say()
     say(f"docker run --rm … true: {starts['bridge']:.0f} ms on bridge, {starts['app']:.0f} ms on "
         "slim")
-    counters = json.loads(h1.call("/Slim.Counters")[1])
+    counters = h1.counters()
     say(f"connections of h1 on the host path: {counters['connected']}; fallbacks to the overlay: "
         f"{counters['unknown_peer'] + counters['ports_busy'] + counters['flow_refused']}")
     if options.json:

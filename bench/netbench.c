@@ -1,12 +1,15 @@
 /* A small TCP load tool: round trips and connections per second, with time percentiles.
  *
- *   netbench serve PORT                     echo server, epoll, ends with its parent
+ *   netbench serve PORT                     echo server, epoll, ends with its parent; on PORT + 2
+ *                                           it closes each connection after its first answer
  *   netbench rr  HOST PORT SECONDS [BYTES]  one connection, request and answer in turn
  *   netbench crr HOST PORT SECONDS [BYTES]  connect, one request and answer, close, again
+ *   netbench crr+ …                         the same, and wait for the server to close first
  *
  * Clients print one line of JSON: {"count", "seconds", "p50_us", "p99_us", "p999_us",
  * "connect_p50_us", "connect_p99_us"}; the percentiles of `rr` are of a round trip, those of
- * `crr` of the whole transaction.  The client closes first.
+ * `crr` of the whole transaction.  With `crr` to PORT the client closes first, with `crr+` to PORT + 2
+ * the server: then TIME_WAIT is the server's, and no client runs out of ports.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,6 +27,7 @@
 
 #define MAX_BYTES 65536
 #define MAX_SAMPLES 4000000
+#define MAX_FILES 65536
 
 static char buffer[MAX_BYTES];
 
@@ -46,33 +50,46 @@ static void no_delay(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-static void serve(int port)
+static int listen_on(int epoll, int port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct epoll_event events[256], wanted = {.events = EPOLLIN};
-    int one = 1, epoll = epoll_create1(0), listener = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (bind(listener, (void *)&address, sizeof(address)) || listen(listener, 4096))
         die("listen");
-    wanted.data.fd = listener;
+    struct epoll_event wanted = {.events = EPOLLIN, .data.fd = listener};
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &wanted);
+    return listener;
+}
+
+static void serve(int port)
+{
+    static char once[MAX_FILES]; /* by descriptor: close after the first answer */
+    struct epoll_event events[256], wanted = {.events = EPOLLIN};
+    int epoll = epoll_create1(0);
+    int keeping = listen_on(epoll, port), closing = listen_on(epoll, port + 2);
     puts("ready");
     fflush(stdout);
     for (;;) {
         int n = epoll_wait(epoll, events, 256, -1);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            if (fd == listener) {
-                fd = accept(listener, 0, 0);
-                if (fd < 0)
+            if (fd == keeping || fd == closing) {
+                int accepted = accept(fd, 0, 0);
+                if (accepted < 0)
                     continue;
-                no_delay(fd);
-                wanted.data.fd = fd;
-                epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted);
+                if (accepted >= MAX_FILES) {
+                    close(accepted);
+                    continue;
+                }
+                once[accepted] = fd == closing;
+                no_delay(accepted);
+                wanted.data.fd = accepted;
+                epoll_ctl(epoll, EPOLL_CTL_ADD, accepted, &wanted);
                 continue;
             }
             ssize_t got = read(fd, buffer, sizeof(buffer));
-            if (got <= 0 || write(fd, buffer, got) != got)
+            if (got <= 0 || write(fd, buffer, got) != got || once[fd])
                 close(fd);
         }
     }
@@ -110,7 +127,8 @@ static double at(const float *sorted, long n, double share)
     return n ? sorted[(long)(share * (n - 1))] : 0;
 }
 
-static int load(int per_connection, const char *host, int port, double seconds, int bytes)
+static int load(int per_connection, int server_closes, const char *host, int port,
+                double seconds, int bytes)
 {
     static float whole[MAX_SAMPLES], connecting[MAX_SAMPLES];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -126,8 +144,11 @@ static int load(int per_connection, const char *host, int port, double seconds, 
             fd = dial(&to);
         connected = now_us();
         round_trip(fd, bytes);
-        if (per_connection)
+        if (per_connection) {
+            if (server_closes && read(fd, buffer, 1) != 0)
+                die("end of connection");
             close(fd);
+        }
         if (samples < MAX_SAMPLES) {
             connecting[samples] = connected - before;
             whole[samples++] = now_us() - before;
@@ -152,8 +173,8 @@ int main(int argc, char **argv)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         serve(atoi(argv[2]));
     }
-    if (argc >= 5 && (!strcmp(argv[1], "rr") || !strcmp(argv[1], "crr")))
-        return load(argv[1][0] == 'c', argv[2], atoi(argv[3]), atof(argv[4]),
+    if (argc >= 5 && (!strcmp(argv[1], "rr") || !strcmp(argv[1], "crr") || !strcmp(argv[1], "crr+")))
+        return load(argv[1][0] == 'c', argv[1][3] == '+', argv[2], atoi(argv[3]), atof(argv[4]),
                     argc > 5 ? atoi(argv[5]) : 1);
     fprintf(stderr, "usage: netbench serve PORT | rr|crr HOST PORT SECONDS [BYTES]\n");
     return 2;

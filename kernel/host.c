@@ -2,10 +2,18 @@
 
 /* bcc 0.26 declares bpf_redirect_neigh without its flags. */
 static long (*redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
+static u64 (*ktime_get_coarse_ns)(void) = (void *)160;
+
+#define NEXT_HOP_NS 1000000000ULL
 
 static __always_inline int is_bare(const struct iphdr *ip, const struct tcphdr *tcp)
 {
     return bpf_ntohs(ip->tot_len) == sizeof(*ip) + tcp->doff * 4;
+}
+
+static __always_inline int is_bare_ack(const struct iphdr *ip, const struct tcphdr *tcp)
+{
+    return is_bare(ip, tcp) && tcp->ack && !(tcp->syn | tcp->fin | tcp->rst);
 }
 
 /* A bare RST from the sandbox's own endpoint port, to whatever sent a segment of a connection
@@ -21,47 +29,34 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
     return port && port->sandbox == veth->sandbox;
 }
 
-/* A packet that claims to be the host's: only as part of a connection of this sandbox. */
-static __always_inline int host_path_out(struct __sk_buff *skb, const struct veth *veth)
+/* The way to the peer's host, from the flow: a route look-up a packet costs as much as all
+ * of these programs.  Looked up again each second, so that a change of routes is followed
+ * without anybody's help. */
+static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
-    struct headers4 h;
-    if (!headers_tcp4(skb, &h)) {
-        count(REASON_spoofed_source);
-        return TC_ACT_SHOT;
+    u64 now_ns = ktime_get_coarse_ns();
+    if (now_ns > flow->next_hop_until_ns) {
+        struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
+                                       .ifindex = SLIM_UNDERLAY_IFINDEX,
+                                       .ipv4_src = SLIM_UNDERLAY_BE, .ipv4_dst = dst_be};
+        int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
+        int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+                     route.ifindex == SLIM_UNDERLAY_IFINDEX;
+        flow->next_hop_be = usable ? route.ipv4_dst : 0;
+        flow->next_hop_until_ns = now_ns + NEXT_HOP_NS;
     }
-    u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
-    int syn = is_syn(h.tcp), own_reset = is_own_reset(h.ip, h.tcp, veth);
-    int bare_ack = is_bare(h.ip, h.tcp) && h.tcp->ack && !(h.tcp->syn | h.tcp->fin | h.tcp->rst);
-    struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
-                           .local_port_be = h.tcp->source};
-    struct flow *flow = flows.lookup(&key);
-    if (!flow) {
-        struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
-        if (answered ? syn || answered->sandbox != veth->sandbox : !own_reset) {
-            flow = flows.lookup(&key); /* accepted on another CPU between the two look-ups */
-            if (!flow) {
-                count(bare_ack ? REASON_late_ack : REASON_foreign_flow);
-                return TC_ACT_SHOT;
-            }
-        }
-    }
-    if (flow && flow->sandbox != veth->sandbox) {
-        count(REASON_foreign_flow);
-        return TC_ACT_SHOT;
-    }
-    if (syn && flow) {
-        struct syn_option option;
-        if (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
-            option.caller_port_be != flow->port_be) {
-            count(REASON_forged_option);
-            return TC_ACT_SHOT;
-        }
-    }
-    if (dst_be != SLIM_UNDERLAY_BE)
-        return redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+    struct bpf_redir_neigh next_hop = {.nh_family = 2 /* AF_INET */,
+                                       .ipv4_nh = flow->next_hop_be};
+    if (next_hop.ipv4_nh)
+        return redirect_neigh(SLIM_UNDERLAY_IFINDEX, &next_hop, sizeof(next_hop), 0);
+    return redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+}
 
-    struct flow_key there = {.peer_be = SLIM_UNDERLAY_BE, .peer_port_be = key.local_port_be,
-                             .local_port_be = key.peer_port_be};
+static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow_key *key,
+                                        int syn, u32 doff)
+{
+    struct flow_key there = {.peer_be = SLIM_UNDERLAY_BE, .peer_port_be = key->local_port_be,
+                             .local_port_be = key->peer_port_be};
     int verdict = deliver(skb, &there, syn, doff);
     if (verdict == NOT_OURS) {
         count(REASON_no_endpoint);
@@ -70,7 +65,55 @@ static __always_inline int host_path_out(struct __sk_buff *skb, const struct vet
     return verdict;
 }
 
-static __always_inline int sent(struct __sk_buff *skb, const struct veth *veth)
+/* A packet that claims to be the host's: only as part of a connection of this sandbox. */
+static __always_inline int host_path_out(struct __sk_buff *skb)
+{
+    struct headers4 h;
+    u32 ifindex = skb->ifindex;
+    if (!headers_tcp4(skb, &h)) {
+        count(REASON_spoofed_source);
+        return TC_ACT_SHOT;
+    }
+    u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
+    int syn = is_syn(h.tcp);
+    struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
+                           .local_port_be = h.tcp->source};
+    struct flow *flow = flows.lookup(&key);
+    if (!flow || syn || flow->ifindex != ifindex) { /* all but an open connection's packets */
+        struct veth *veth = veths.lookup(&ifindex);
+        if (!veth || !veth->sandbox) {
+            count(veth ? REASON_spoofed_source : REASON_unknown_veth);
+            return TC_ACT_SHOT;
+        }
+        if (!flow) {
+            struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
+            int allowed = answered ? !syn && answered->sandbox == veth->sandbox
+                                   : is_own_reset(h.ip, h.tcp, veth);
+            if (!allowed)
+                flow = flows.lookup(&key); /* accepted on another CPU in between? */
+            if (!allowed && !flow) {
+                count(is_bare_ack(h.ip, h.tcp) ? REASON_late_ack : REASON_foreign_flow);
+                return TC_ACT_SHOT;
+            }
+        }
+        if (flow && flow->sandbox != veth->sandbox) {
+            count(REASON_foreign_flow);
+            return TC_ACT_SHOT;
+        }
+        struct syn_option option;
+        if (syn && flow &&
+            (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
+             option.caller_port_be != flow->port_be)) {
+            count(REASON_forged_option);
+            return TC_ACT_SHOT;
+        }
+    }
+    if (dst_be == SLIM_UNDERLAY_BE)
+        return to_neighbour(skb, &key, syn, doff);
+    return flow ? to_wire(skb, flow, dst_be) : redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+}
+
+static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth *veth)
 {
     if (skb->protocol == bpf_htons(ETH_P_IP)) {
         struct headers4 h;
@@ -78,11 +121,8 @@ static __always_inline int sent(struct __sk_buff *skb, const struct veth *veth)
             count(REASON_malformed);
             return TC_ACT_SHOT;
         }
-        u32 source_be = h.ip->saddr, dst_be = h.ip->daddr;
-        if (source_be == SLIM_UNDERLAY_BE && veth->sandbox)
-            return host_path_out(skb, veth);
-        if (source_be == veth->addr_be && source_be)
-            return overlay4(skb, veth, dst_be);
+        if (h.ip->saddr == veth->addr_be && veth->addr_be)
+            return overlay4(skb, veth, h.ip->daddr);
         count(REASON_spoofed_source);
         return TC_ACT_SHOT;
     }
@@ -95,13 +135,17 @@ static __always_inline int sent(struct __sk_buff *skb, const struct veth *veth)
 /* tc ingress of the host's end of a veth: what a container sends. */
 int from_container(struct __sk_buff *skb)
 {
+    struct headers4 h;
+    if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
+        h.ip->saddr == SLIM_UNDERLAY_BE)
+        return host_path_out(skb);
     u32 ifindex = skb->ifindex;
     struct veth *veth = veths.lookup(&ifindex);
     if (!veth) {
         count(REASON_unknown_veth);
         return TC_ACT_SHOT;
     }
-    int verdict = sent(skb, veth);
+    int verdict = overlay_out(skb, veth);
     return verdict == FLOOD ? flood(skb, veth->vni, 1) : verdict;
 }
 

@@ -99,6 +99,9 @@ struct flow {
     __u16 port_be; /* P of the endpoint it belongs to: ends with it */
     __u8 state;
     __u8 zero;
+    __u64 next_hop_until_ns; /* CLOCK_MONOTONIC; then the route is looked up again */
+    __u32 next_hop_be;       /* 0: the kernel has to find the way for each packet */
+    __u32 zero2;
 };
 
 /* A SYN that was let in and whose connection is not established yet. */
