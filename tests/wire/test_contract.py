@@ -192,7 +192,7 @@ def test_row_06_body_too_large(dockerd: Dockerd) -> None:
     connection = UnixConnection(dockerd.path)
     connection.putrequest("POST", "/NetworkDriver.AllocateNetwork")
     connection.putheader("Content-Length", str(1 << 30))
-    connection.endheaders(b"{")
+    connection.endheaders()  # the length alone is refused; a body would meet a closed socket
     assert connection.getresponse().status == 413
     connection.close()
 
