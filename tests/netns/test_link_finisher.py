@@ -86,7 +86,7 @@ def test_a_container_starts_and_stops(make_netns: MakeNetns, host: Netns, finish
     assert "mtu 1450" in inside.ip("route show dev eth0")
     finisher.forget(first.id)
     assert published.entries == {}
-    assert inside.ip("rule") == before
+    wait_until(lambda: inside.ip("rule") == before, WAIT_S, "the rules to be as before")
     dockerd.move_out(host, inside, veth)
 
 
