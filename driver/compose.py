@@ -188,7 +188,7 @@ def build_everything(settings: Settings) -> Driver:
         unlink_later=unlinking.submit)
     network_service = NetworkService(networks, directory, publisher, endpoint_service)
     addresses = AddressService(EtcdAddressBook(kv), me, supernets=_supernets(settings),
-                               routed=routed_networks)
+                               routed=routed_networks, underlay=underlay.found.address)
     recovery = Recovery(Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
         pinned=datapath, directory=directory, listener=publisher, service=endpoint_service))

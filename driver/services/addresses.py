@@ -51,7 +51,8 @@ class AddressService:
     """driver.services.ports.Addresses.  Thread-safe."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
-                 routed: RoutedNetworks, random: Random | None = None,
+                 routed: RoutedNetworks, underlay: IPv4Address | None = None,
+                 random: Random | None = None,
                  request_id: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
         self._book = book
         self._host = host
@@ -59,7 +60,7 @@ class AddressService:
         self._request_id = request_id
         self._doubts = Doubts()
         self._pools = Pools(book, host, supernets=supernets, routed=routed,
-                            request_id=request_id, doubts=self._doubts)
+                            underlay=underlay, request_id=request_id, doubts=self._doubts)
         self._next: dict[str, int] = {}  # PoolID -> where the next search begins
 
     def default_spaces(self) -> tuple[str, str]:

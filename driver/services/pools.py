@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
@@ -34,11 +34,13 @@ class Pools:
     """Thread-safe; everything it knows is in the address book."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
-                 routed: RoutedNetworks, request_id: Callable[[], str], doubts: Doubts) -> None:
+                 routed: RoutedNetworks, underlay: IPv4Address | None,
+                 request_id: Callable[[], str], doubts: Doubts) -> None:
         self._book = book
         self._host = host
         self._supernets = supernets
         self._routed = routed
+        self._underlay = underlay
         self._request_id = request_id
         self._doubts = doubts
 
@@ -53,6 +55,10 @@ class Pools:
         user = SWARM_USER if serial else self._host
         if pool or sub_pool:
             name = PoolName(space, parse_pool(pool, sub_pool, v6=v6))
+            if self._underlay is not None and self._underlay in name.pool.subnet:
+                # Containers could not tell their hosts from each other.
+                raise InvalidArgument(f"pool {name.cidr} holds this host's own address "
+                                      f"{self._underlay}; choose another --subnet")
             self._use(name, user)
         else:
             name = self._choose(space, user, version=6 if v6 else 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
 
 from driver.ipam.pools import parse_supernet
@@ -22,9 +22,10 @@ def host_id(number: int) -> HostId:
 
 def service(kv: KeyValue, number: int = 1, *, supernet: str = "10.128.0.0/24",
             prefixlen: int = 26, supernet6: str = "fd73::/62",
-            routed: Sequence[IPv4Network | IPv6Network] = ()) -> AddressService:
+            routed: Sequence[IPv4Network | IPv6Network] = (),
+            underlay: IPv4Address | None = None) -> AddressService:
     """Return what runs on host `number`; by default there are four automatic pools."""
     return AddressService(
         EtcdAddressBook(kv), host_id(number),
         supernets=[parse_supernet(supernet, prefixlen), parse_supernet(supernet6, 64)],
-        routed=lambda: routed, random=Random(number))
+        routed=lambda: routed, underlay=underlay, random=Random(number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 
 import pytest
 
@@ -367,3 +367,12 @@ def run_all(work: object, arguments: range) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_pool_that_holds_the_hosts_own_address_is_refused() -> None:
+    kv = FakeKeyValue()
+    addresses = service(kv, underlay=IPv4Address("192.0.2.7"))
+    with pytest.raises(InvalidArgument, match=r"own address 192\.0\.2\.7"):
+        addresses.request_pool("slim-local", "192.0.2.0/24", "", v6=False, options={})
+    assert kv.range("/").entries == ()
+    addresses.request_pool("slim-local", "192.0.3.0/24", "", v6=False, options={})
