@@ -159,7 +159,9 @@ def main() -> int:
     if shutil.which("gcc") is None:
         say("demo: gcc is missing (make demo installs it)")
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where a shell without job control has its background jobs ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with lab_of_this_process("slimdemo") as lab:
         try:
             return run(lab, options)
