@@ -45,7 +45,7 @@ static __always_inline void release_claim(struct flow_key *key, u64 socket)
         flows.delete(key);
 }
 
-/* Let `destination` share the local port with other destinations, then bind (U, port). */
+/* Bind the socket to (U, port); `mapped`: it is an IPv6 socket. */
 static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be, int mapped)
 {
     if (mapped) {

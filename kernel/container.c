@@ -2,6 +2,7 @@
  * SYN means, where sockets can be looked up.  Checks nothing: a container that removes this
  * hook only cuts off its own listeners.
  */
+
 /* State of the socket that the wire's own tuple finds: 0 if there is none. */
 static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
 {

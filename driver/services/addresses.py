@@ -67,10 +67,6 @@ class AddressService:
         """Return the local and the global address space's name."""
         return LOCAL_SPACE, GLOBAL_SPACE
 
-    def knows_pool(self, subnet: str) -> bool:
-        """Whether our IPAM has a pool of this subnet (CIDR, network form)."""
-        return self._book.subnet(subnet).value is not None
-
     def request_pool(self, space: str, pool: str, sub_pool: str, *, v6: bool,
                      options: dict[str, str]) -> Subnet:
         """Give a pool out, the same one again for the same values; "" chooses a free one.

@@ -163,7 +163,7 @@ class Sandboxes(Protocol):
                overlay_mtu: int, primary: bool) -> None:
         """Routes, rules and the ingress hook for one endpoint that dockerd has moved in.
 
-        `primary`: this interface carries the host path (table 7 names it).  Idempotent.
+        `primary`: this interface carries the host path (its routing table names it).  Idempotent.
         """
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:

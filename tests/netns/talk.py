@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from driver.datapath import bpf
 from tests.support.machines import Container, Machine
 from tests.support.wait import wait_until
 
@@ -139,7 +140,7 @@ def overlay(*containers: Container, because: str | None = None) -> Iterator[dict
 def flows(container: Container, *, state: int | None = None) -> int:
     """Return how many flows the container has, in that state; else in any but TIME_WAIT (3)."""
     cookie = container.netns.cookie
-    return sum(1 for _, flow in container.machine.loaded.table("flows").items_lookup_batch()
+    return sum(1 for _, flow in bpf.entries(container.machine.loaded.table("flows"))
                if flow.sandbox == cookie
                and (flow.state == state if state else flow.state != 3))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from driver.datapath import bpf
 from driver.datapath.attachments import Attachments
 from driver.datapath.datapath import EbpfDatapath
 from driver.datapath.load import Constants, Loaded, load
@@ -210,7 +211,7 @@ class Machine:
         names = ("sandboxes", "veths", "endpoints", "endpoints6", "directory", "directory6",
                  "reverse", "floods", "flows")
         left = {name: len(self.loaded.table(name)) for name in names}
-        left["ports"] = sum(1 for _, leaf in self.loaded.table("ports").items_lookup_batch()
+        left["ports"] = sum(1 for _, leaf in bpf.entries(self.loaded.table("ports"))
                             if leaf.sandbox)
         left["links"] = len(list((self.pins / "links").glob("netns-*")))
         left["veth pairs"] = len(self.netns.call(lambda: Veths().list_veths()))
@@ -229,7 +230,7 @@ class Machine:
                       if value != before[name]})
 
     def flows(self) -> list[object]:
-        return list(self.loaded.table("flows").items_lookup_batch())
+        return list(bpf.entries(self.loaded.table("flows")))
 
 
 class Cluster:
