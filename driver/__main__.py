@@ -93,19 +93,22 @@ def doctor(settings: Settings) -> int:
 
 
 def status(settings: Settings) -> int:
-    """Show the daemon's state."""
-    from driver import doctor as checks  # noqa: PLC0415
-
-    return checks.run_status(settings)
+    """Show the daemon's state, one part a line."""
+    return _show(settings, "Slim.Status", "Status")
 
 
 def counters(settings: Settings) -> int:
     """Print name and value of each counter, one a line."""
+    return _show(settings, "Slim.Counters", "Counters")
+
+
+def _show(settings: Settings, call: str, part: str) -> int:
+    """Print a table of the running daemon.  Errors: NotRunningError, SlimError."""
     from driver.control_client import ask  # noqa: PLC0415
 
-    found = ask(settings.socket, "Slim.Counters")["Counters"]
+    found = ask(settings.socket, call)[part]
     if not isinstance(found, dict):
-        raise SlimError(f"{settings.socket} answers no counters")
+        raise SlimError(f"{settings.socket} answers no {part.lower()}")
     width = max(map(len, found), default=0)
     for name, value in found.items():
         print(f"{name:<{width}}  {value}")
