@@ -9,10 +9,10 @@ PYTHON := .venv/bin/python
 FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
 ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
 
-.PHONY: help setup up down demo check lint test need-root
+.PHONY: help setup up down demo load plugin plugin-install check lint test compatibility need-root
 
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
 setup:  ## packages and .venv, nothing else (root; Debian 12)
 	@scripts/setup.sh
@@ -24,8 +24,18 @@ down:  ## undo `make up`; PURGE=1 removes the data, too (root)
 	@PURGE='$(PURGE)' scripts/down.sh
 
 demo: need-root  ## two hosts on this machine: what is on the wire, and figures beside the host and Docker's overlay (root)
-	@scripts/setup.sh --tests
+	@scripts/setup.sh --demo
 	@exec $(PYTHON) -m bench.demo $(ARGS)
+
+load: need-root  ## what many endpoints, a large directory and many connections need; takes 15 minutes (root)
+	@scripts/setup.sh --demo
+	@exec $(PYTHON) -m bench.load $(ARGS)
+
+plugin: need-root  ## the managed plugin's root file system and configuration, in build/plugin
+	@scripts/plugin.sh
+
+plugin-install: need-root  ## create and enable it on the engine that DOCKER_HOST names: SET="ETCD=http://..."
+	@SET='$(SET)' scripts/plugin-install.sh
 
 lint: setup
 	@$(PYTHON) -m ruff check .
@@ -39,6 +49,10 @@ test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
 	@$(PYTHON) -m pytest $(FAST_TESTS) $(ROOT_TESTS)
+
+compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
+	@scripts/setup.sh --tests
+	@$(PYTHON) -m pytest -p tests.lab.compatibility tests/lab -m feature
 
 need-root:
 	@[[ $$EUID == 0 ]] || { echo "this needs root: sudo make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }

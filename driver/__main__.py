@@ -11,8 +11,10 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
+from collections.abc import Callable
+from functools import partial
 
-from driver import __version__, memory
+from driver import __version__, memory, readiness
 from driver import settings as settings_module
 from driver.errors import SettingsError, SlimError
 from driver.settings import Settings
@@ -33,11 +35,17 @@ def make_parser() -> ArgumentParser:
                         ("doctor", "check what the driver needs from this host"),
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
+                        ("hosts", "list the hosts that etcd knows, alive or not"),
+                        ("forget-host", "remove all that a dead host has in etcd"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
         command = commands.add_parser(name, help=about, description=about)
         if name != "version":
             settings_module.add_options(command)
+        if name == "forget-host":
+            command.add_argument("host", help="its name or id, as `slim hosts` shows them")
+            command.add_argument("--alive", action="store_true",
+                                 help="also if its driver runs: its containers lose their networks")
     return parser
 
 
@@ -49,13 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
         if command == "version":
             print(f"slim {__version__}")
             return 0
-        settings = settings_module.load(options, os.environ)
+        host, alive = options.pop("host", ""), options.pop("alive", False)
+        settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
     except SettingsError as error:
         print(f"slim: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return {"serve": serve, "doctor": doctor, "status": status,
-                "counters": counters, "cleanup": cleanup}[command](settings)
+        commands: dict[str, Callable[[Settings], int]] = {
+            "serve": serve, "doctor": doctor, "status": status, "counters": counters,
+            "cleanup": cleanup, "hosts": hosts, "forget-host": partial(forget_host, host, alive)}
+        return commands[command](settings)
     except SettingsError as error:
         print(f"slim: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -70,18 +81,28 @@ def serve(settings: Settings) -> int:
     """Run the driver until it is told to stop."""
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     memory.limit_arenas()
-    from driver.compose import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
+    from driver.compose.build import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
 
-    told = threading.Event()
+    told, moved, wake = threading.Event(), threading.Event(), threading.Event()
+
+    def note(event: threading.Event) -> None:
+        event.set()
+        wake.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    driver = build_everything(settings)
+        signal.signal(number, lambda *_: note(told))
+    driver = build_everything(settings, partial(note, moved))
     try:
         driver.start()
         memory.settle()
-        told.wait()
+        readiness.tell_ready(os.environ)
+        wake.wait()
     finally:
         driver.stop()
+    if not told.is_set():
+        # The underlay's address is in the programs.  A new process makes them anew and puts
+        # them in place, as after an upgrade: containers and links stay.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     return 0
 
 
@@ -113,6 +134,20 @@ def _show(settings: Settings, call: str, part: str) -> int:
     for name, value in found.items():
         print(f"{name:<{width}}  {value}")
     return 0
+
+
+def hosts(settings: Settings) -> int:
+    """List the hosts."""
+    from driver.forget import run_hosts  # noqa: PLC0415
+
+    return run_hosts(settings)
+
+
+def forget_host(name: str, alive: bool, settings: Settings) -> int:
+    """Remove all that a host has in etcd."""
+    from driver.forget import run_forget_host  # noqa: PLC0415
+
+    return run_forget_host(settings, name, alive=alive)
 
 
 def cleanup(settings: Settings) -> int:

@@ -1,6 +1,6 @@
 """Owns `slim cleanup`: what outlives the driver on purpose is taken away, for good.
 
-Like compose.py it knows the concrete adapters.  It must not touch etcd or Docker: networks and
+Like compose it knows the concrete adapters.  It must not touch etcd or Docker: networks and
 endpoints stay on record, and work again when the driver runs again.
 """
 
@@ -10,12 +10,13 @@ import os
 import socket
 from pathlib import Path
 
+from driver.datapath.layout import pin_folder
 from driver.errors import DatapathError, SlimError
 from driver.settings import Settings
 
 
 def run_cleanup(settings: Settings) -> int:
-    """Detach all programs, remove pins and the VXLAN device; return 0.
+    """Detach all programs, remove pins, the VXLAN device and the guard; return 0.
 
     Open connections of containers on slim networks end.  Idempotent.
     Errors: SlimError if a driver runs (it would be left without its programs), LinkError,
@@ -23,11 +24,12 @@ def run_cleanup(settings: Settings) -> int:
     """
     if _driver_runs(settings.socket):
         raise SlimError(f"a driver answers on {settings.socket}: stop it first")
-    from driver.datapath.datapath import pin_folder  # noqa: PLC0415 - loads bcc
+    from driver.link.guard import remove_guard  # noqa: PLC0415 - loads pyroute2
     from driver.link.vxlan import delete_vxlan  # noqa: PLC0415
 
     _detach_filters()
     delete_vxlan()
+    remove_guard()
     # The parent: pins of every layout, also of an older version of the driver.
     remove_pins(pin_folder(Path(settings.bpffs)).parent)
     return 0

@@ -39,6 +39,10 @@ class StoreUnavailable(SlimError):
     """etcd did not answer in time; nothing is known to have changed."""
 
 
+class EngineUnavailable(SlimError):
+    """Docker's API cannot be asked, or its answer is not understood."""
+
+
 class UnsupportedRecord(SlimError):
     """etcd holds a value of a wrong or newer schema: it is left alone."""
 

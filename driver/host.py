@@ -14,7 +14,7 @@ from pathlib import Path
 from driver.errors import SettingsError
 from driver.model import HostId
 
-_ID_FILE = "host-id"
+ID_FILE = "host-id"
 _LOCK_FILE = "lock"
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -24,7 +24,7 @@ def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> H
 
     Error: SettingsError (folder cannot be used, file damaged).
     """
-    path = state / _ID_FILE
+    path = state / ID_FILE
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:

@@ -36,6 +36,34 @@ class Host:
 
 
 @dataclass(frozen=True)
+class KnownHost:
+    """A host that has registered, alive or not."""
+
+    host: Host
+    # Seconds of absence after which its addresses are free for others; 0: never by themselves.
+    return_after_s: int
+
+
+class Removal(StrEnum):
+    """What others take from an absent host."""
+
+    NONE = ""
+    ADDRESSES = "addresses"  # endpoints, and the addresses it holds; networks stay
+    EVERYTHING = "everything"
+
+
+@dataclass(frozen=True)
+class Absence:
+    """What is on record about a host without a lease.  Ends when the host registers."""
+
+    host: HostId
+    clock: int  # etcd's lease that ends when it has been away for long enough; 0: none
+    removal: Removal = Removal.NONE  # under way, or
+    done: bool = False  # at its end
+    version: int = 0  # of the record as it was read
+
+
+@dataclass(frozen=True)
 class Network:
     """One Docker network of this host, and the virtual network behind it."""
 

@@ -20,9 +20,11 @@ from driver.errors import SettingsError
 
 FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
+PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin, where `docker plugin set` names them
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SCOPES = ("local", "global")
 PORT_MIN, PORT_MAX = 1024, 65535
+MINUTE_S, DAY_S = 60, 86400
 SUPERNET_PREFIX_MAX = 22  # automatic pools are /24: at least four fit
 DEVICE_NAME = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ less the final zero
 
@@ -71,6 +73,21 @@ def parse_port(text: str) -> int:
     """A port number that needs no privilege."""
     if not (text.isascii() and text.isdigit() and PORT_MIN <= int(text) <= PORT_MAX):
         raise ValueError(f"want a port from {PORT_MIN} to {PORT_MAX}")
+    return int(text)
+
+
+def parse_seconds(text: str) -> int:
+    """Whole seconds, 1 to a day."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= DAY_S):
+        raise ValueError(f"want seconds from 1 to {DAY_S}")
+    return int(text)
+
+
+def parse_absence(text: str) -> int:
+    """Whole seconds, a minute to a year, or 0."""
+    if not (text.isascii() and text.isdigit() and (
+            text == "0" or MINUTE_S <= int(text) <= 365 * DAY_S)):
+        raise ValueError(f"want seconds from {MINUTE_S} to {365 * DAY_S}, or 0")
     return int(text)
 
 
@@ -161,6 +178,13 @@ class Settings:
     netns_dir: str = _setting(
         "", parse_optional_path, "prefix to sandboxes' paths, where a managed plugin sees the "
         "host's /run/docker/netns elsewhere")
+    docker_socket: str = _setting(
+        "/var/run/docker.sock", parse_optional_path, "dockerd's API, to learn what Docker has "
+        "forgotten; empty: nothing of it is collected")
+    collect_after: int = _setting("300", parse_seconds, "seconds after which that is removed")
+    return_addresses_after: int = _setting(
+        "86400", parse_absence, "seconds for which this host may be dead before its containers' "
+        "addresses are free for others; 0: until it is forgotten")
 
 
 class OneLineParser(ArgumentParser):
@@ -209,6 +233,19 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Set
     settings = Settings(**values)
     _check_together(settings)
     return settings
+
+
+def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with ETCD as SLIM_ETCD and so on, where PLAIN_NAMES asks for it.
+
+    An empty one is not set: Docker gives every setting of a plugin a value.
+    """
+    found = dict(environment)
+    if found.pop(PLAIN_NAMES, ""):
+        plain = {ENV_PREFIX + item.name.upper(): environment.get(item.name.upper())
+                 for item in fields(Settings)}
+        found |= {name: text for name, text in plain.items() if text}
+    return found
 
 
 def _parse(item: Field[Any], source: str, text: str) -> Any:

@@ -7,6 +7,10 @@
 /* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it. */
 static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 
+/* bcc 0.26 has no such helper either (Linux 5.18). */
+static int (*set_retval)(int value) = (void *)187;
+
+#define EHOSTUNREACH_ 113
 #define CONNECT_ALLOW 1
 #define CONNECT_DENY 0
 #define CLAIM_ATTEMPTS 16
@@ -27,22 +31,23 @@ static __always_inline int claim_stale(const struct flow *theirs, const struct f
            (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
 }
 
-static __always_inline int claim(struct flow_key *key, struct flow *mine)
+/* `room`: may it be a flow more than there are? */
+static __always_inline int claim(struct flow_key *key, struct flow *mine, int room)
 {
-    if (flows.insert(key, mine) == 0)
+    if (room && add_flow(key, mine))
         return 1;
     struct flow *theirs = flows.lookup(key);
     if (!theirs || !claim_stale(theirs, mine))
         return 0;
-    flows.delete(key);
-    return flows.insert(key, mine) == 0; /* two takers: one of them gets EEXIST */
+    remove_flow(key, theirs->sandbox);
+    return add_flow(key, mine); /* two takers: one of them gets EEXIST */
 }
 
 static __always_inline void release_claim(struct flow_key *key, u64 socket)
 {
     struct flow *flow = flows.lookup(key);
     if (flow && flow->socket == socket)
-        flows.delete(key);
+        remove_flow(key, flow->sandbox);
 }
 
 /* Bind the socket to (U, port); `mapped`: it is an IPv6 socket. */
@@ -65,7 +70,7 @@ static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be,
 
 /* Find a source port that nobody on this host uses towards the peer, and bind it. */
 static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow_key *key,
-                                          struct flow *mine, int mapped)
+                                          struct flow *mine, int mapped, int room)
 {
     int one = 1;
     u32 start = bpf_get_prandom_u32();
@@ -73,7 +78,7 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
     for (u32 i = 0; i < CLAIM_ATTEMPTS; i++) {
         u32 port = SLIM_CLIENT_FIRST + (start + i) % SLIM_CLIENT_COUNT;
         key->local_port_be = bpf_htons(port);
-        if (!claim(key, mine))
+        if (!claim(key, mine, room))
             continue;
         if (bind_underlay(ctx, key->local_port_be, mapped) == 0)
             return 1;
@@ -152,6 +157,12 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
         count(REASON_unknown_peer);
         goto elsewhere;
     }
+    u64 *dead_until_ns = dead_hosts.lookup(&location->underlay_be);
+    if (dead_until_ns && bpf_ktime_get_ns() < *dead_until_ns) {
+        count(REASON_host_dead);
+        set_retval(-EHOSTUNREACH_); /* at once, in place of two minutes of SYNs */
+        return CONNECT_DENY;
+    }
     if (!location->port_be || !own.port_be) {
         count(REASON_overlay_only);
         goto elsewhere;
@@ -171,9 +182,10 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
                         .state = FLOW_CLAIMED};
     struct flow_key key = {.peer_be = location->underlay_be, .peer_port_be = location->port_be,
                            .local_port_be = bpf_htons(source_port)};
+    int room = may_open(cookie);
     if (source_port) {
-        if (!claim(&key, &mine)) {
-            count(REASON_flow_refused);
+        if (!claim(&key, &mine, room)) {
+            count(room ? REASON_flow_refused : REASON_share_used);
             goto elsewhere;
         }
         if (!tied) {
@@ -185,8 +197,8 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
             }
             init.marked = 1;
         }
-    } else if (!claim_any_port(ctx, &key, &mine, mapped)) {
-        count(REASON_ports_busy);
+    } else if (!claim_any_port(ctx, &key, &mine, mapped, room)) {
+        count(room ? REASON_ports_busy : REASON_share_used);
         return CONNECT_ALLOW;
     }
 

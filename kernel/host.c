@@ -136,6 +136,10 @@ static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth 
 int from_container(struct __sk_buff *skb)
 {
     struct headers4 h;
+    if (skb->vlan_present) { /* it would go out with the packet: into another network */
+        count(REASON_vlan_tag);
+        return TC_ACT_SHOT;
+    }
     if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
         h.ip->saddr == SLIM_UNDERLAY_BE)
         return host_path_out(skb);
@@ -178,6 +182,7 @@ int from_wire(struct __sk_buff *skb)
 {
     struct headers4 h;
     if (skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
+        skb->vlan_present /* another network's, on the same cable */ ||
         skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
         h.ip->daddr != SLIM_UNDERLAY_BE || h.ip->ihl != 5)
         return TC_ACT_OK;

@@ -43,6 +43,11 @@ BPF_TABLE_PINNED("hash", struct address, struct location, directory, 262144, PIN
 BPF_TABLE_PINNED("hash", struct address6, struct location, directory6, 262144,
                  PIN("directory6"), NO_PREALLOC);
 
+/* Hosts (U) that are known to be gone, each until a moment (CLOCK_MONOTONIC, ns) that the driver
+ * puts off while it sees no sign of life. Writer: driver. Readers: connect hooks.
+ * Full, absent or past: connections are tried as usual. */
+BPF_TABLE_PINNED("hash", u32, u64, dead_hosts, 4096, PIN("dead_hosts"), NO_PREALLOC);
+
 /* The directory the other way round. Writer: driver, before the directory's entry.
  * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
 BPF_TABLE_PINNED("hash", struct wire_name, struct address, reverse, 262144, PIN("reverse"),
@@ -57,7 +62,13 @@ BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, P
  * Readers: from_container (may this sandbox send so?), from_wire (whose is it?).
  * Never evicts. Full: connect falls back to the overlay; an accepted connection is counted as
  * flow_table_full and lives on its pending entry. Absent: not a container's connection. */
-BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, 262144, PIN("flows"), NO_PREALLOC);
+BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, PIN("flows"),
+                 NO_PREALLOC);
+
+/* How many flows each sandbox has, by cookie; all together at 0, which is no cookie.
+ * Writers: whoever adds or removes a flow (shares.c); the driver counts anew when it sweeps.
+ * Lifetime: sandbox, until swept. Absent: none yet. Full: that sandbox has no limit. */
+BPF_TABLE_PINNED("hash", u64, s64, shares, 16384, PIN("shares"), NO_PREALLOC);
 
 /* SYNs let in, until established. Writer: admit(). Readers: to_container, listener_lookup,
  * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */

@@ -141,6 +141,10 @@ static __always_inline int arrived(struct __sk_buff *skb, const struct location 
 
 static __always_inline int receive(struct __sk_buff *skb, u32 vni, u32 outer_be)
 {
+    if (skb->vlan_present) {
+        count(REASON_vlan_tag);
+        return TC_ACT_SHOT;
+    }
     if (skb->protocol == bpf_htons(ETH_P_IP)) {
         struct headers4 h;
         if (!headers_ip4(skb, &h)) {

@@ -23,6 +23,15 @@ static __always_inline void write_option(struct bpf_sock_ops *ops, struct connec
     bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
 }
 
+/* The tuple of an earlier connection may still be there, in TIME_WAIT: this one takes it over. */
+static __always_inline int enter_flow(struct flow_key *key, struct flow *mine)
+{
+    if (may_open(mine->sandbox) && add_flow(key, mine))
+        return 1;
+    struct flow *earlier = flows.lookup(key);
+    return earlier && remove_flow(key, earlier->sandbox) && add_flow(key, mine);
+}
+
 /* Our listener accepted: the child socket takes over from `pending`. */
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
@@ -44,7 +53,7 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
                         .port_be = key.local_port_be, .state = FLOW_OPEN};
     if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE))
         count(REASON_storage_full);
-    if (flows.update(&key, &mine)) {
+    if (!enter_flow(&key, &mine)) {
         count(REASON_flow_table_full); /* its packets stay allowed while `pending` lasts */
         return;
     }
@@ -63,7 +72,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection
     if (!flow || flow->socket != bpf_get_socket_cookie(ops))
         return;
     if (before == BPF_TCP_LAST_ACK || before == BPF_TCP_SYN_SENT) {
-        flows.delete(&key);
+        remove_flow(&key, flow->sandbox);
         return;
     }
     flow->since_ns = bpf_ktime_get_ns();

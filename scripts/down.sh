@@ -6,12 +6,18 @@ source "$(dirname "$(readlink -f "$0")")/common.sh"
 need_root down
 cd "$PROJECT"
 
+if docker_answers && [[ -n $(slim_networks) ]]; then
+    if [[ ${PURGE:-} == 1 ]]; then
+        echo "slim: Docker keeps networks of slim; what they were is purged. Without the driver" \
+            "\`docker network rm\` takes a minute" >&2
+    else
+        echo "slim: Docker keeps networks of slim; they work again after \`make up\` with the same etcd" >&2
+    fi
+fi
 # dockerd first: with networks of a driver that is gone, its own stop takes 15 s.
 if [[ -e $RUN/our-dockerd ]]; then
     unsupervise dockerd
     rm -f "$RUN/our-dockerd"
-elif docker_answers && [[ -n $(docker -H "$DOCKER" network ls -q --filter driver=slim) ]]; then
-    echo "slim: Docker still has networks of slim; they work again after the next \`make up\`" >&2
 fi
 
 if has_systemd; then

@@ -3,7 +3,8 @@
 # daemon and knows nothing of the driver; `up.sh` does that.
 #
 #   setup.sh           what running the driver and its checks needs
-#   setup.sh --tests   the programs that the tests and the demo run, too
+#   setup.sh --demo    the programs that the demo and the tests run, too
+#   setup.sh --tests   these, and the other Docker releases that the tests run (in /var/cache/slim-tests)
 #
 # Run again it only compares (under a second) and changes nothing.
 set -euo pipefail
@@ -16,7 +17,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
-[[ ${1:-} != --tests ]] || packages+=(bpftool busybox-static etcd-client ethtool iperf3 iputils-ping
+[[ -z ${1:-} ]] || packages+=(bpftool busybox-static etcd-client ethtool iperf3 iputils-ping
     libc-bin libmemcached-tools memcached nginx postgresql redis-server redis-tools tcpdump wrk)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
@@ -28,8 +29,12 @@ policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon,
 silence_daemons() {
     [[ ! -e $policy ]] || return 0      # somebody else's policy
     trap unsilence_daemons EXIT
-    printf '%s\n' '#!/bin/sh' "# slim's setup.sh, while it installs packages" 'case $1 in' \
-        "$(IFS='|'; echo "${unit_of[*]}")|postgresql@*) exit 101 ;;" esac > "$policy"
+    # invoke-rc.d asks for `etcd`, deb-systemd-invoke for `etcd.service`.
+    local silent; silent="$(IFS='|'; echo "${unit_of[*]}")|postgresql@*"
+    # Docker's init script knows cgroup v1 only, and its failure is the package's; up.sh starts dockerd.
+    [[ -d /run/systemd/system ]] || silent+='|docker|containerd'
+    printf '%s\n' '#!/bin/sh' "# slim's setup.sh, while it installs packages" 'case ${1%.service} in' \
+        "$silent) exit 101 ;;" esac > "$policy"
     chmod 755 "$policy"
 }
 unsilence_daemons() { if grep -qs "^# slim's setup.sh" "$policy"; then rm "$policy"; fi; }
@@ -76,3 +81,4 @@ install_packages
     die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
 [[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
 install_requirements
+[[ ${1:-} != --tests ]] || tests/lab/get-docker.sh

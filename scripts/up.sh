@@ -1,5 +1,5 @@
 #!/bin/bash
-# Owns `make up`: set-up, dockerd, an etcd if none is given, the driver; waits until all answer.
+# Owns `make up`: set-up, an etcd if none is given, the driver, dockerd; waits until all answer.
 # Run again it changes nothing that is as it should be.  down.sh is its inverse.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -29,6 +29,10 @@ choose_etcd() {     # ETCD=..., else what the user or an earlier `make up` set, 
     [[ ! -e $UP_ENV ]] || before=$(<"$UP_ENV")
     mkdir -p "${UP_ENV%/*}"
     if [[ -n ${ETCD:-} ]]; then
+        # The driver would take what another etcd does not know for left over, and remove it.
+        [[ -z $before || $before == "SLIM_ETCD=$ETCD" ]] || ! slim_networks | grep -q . ||
+            die "networks of slim (docker network ls --filter driver=slim) are known to ${before#*=} only:" \
+                "remove them first. If $ETCD is the same etcd, write it into $UP_ENV and restart the driver"
         echo "SLIM_ETCD=$ETCD" > "$UP_ENV"
     elif [[ ! -e $UP_ENV ]]; then
         if grep -qsE '^[[:space:]]*etcd[[:space:]]*=' /etc/slim/slim.toml; then
@@ -56,7 +60,8 @@ start_etcd() {      # only if it is the embedded one that is wanted
     fi
     if has_systemd; then
         install_unit slim-etcd
-        systemctl --quiet enable --now slim-etcd
+        systemctl --quiet enable slim-etcd
+        systemctl --no-block start slim-etcd
     else
         # Its folder is root's own, so it needs none of root's other powers.
         supervise etcd setpriv --no-new-privs --inh-caps=-all --bounding-set=-all \
@@ -77,8 +82,9 @@ install_unit() {    # with this checkout's path in it
 start_driver() {
     if has_systemd; then
         install_unit slim
-        if [[ -n $changed ]]; then systemctl restart slim; fi
-        systemctl --quiet enable --now slim
+        systemctl --quiet enable slim
+        [[ -z $changed ]] || systemctl stop slim
+        systemctl --no-block start slim     # wait_for shows the log of a start that fails
     else
         if [[ -n $changed ]]; then unsupervise slim; fi
         # `env` so that the choice of etcd is in the log's first line, too.
@@ -103,11 +109,11 @@ wait_for() {        # wait_for WHAT SECONDS SERVICE CMD...: until CMD succeeds
 
 changed=            # not empty: the driver must start again
 mount_bpffs
-start_docker
 choose_etcd
 compare_code
 start_etcd
 start_driver
+start_docker        # last: at its start it asks for the driver of its networks, for 15 s
 [[ -z $COMMAND ]] || ln -sfn "$PROJECT/scripts/slim" "$COMMAND"
 
 cat <<TEXT

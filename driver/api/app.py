@@ -27,6 +27,7 @@ log = logging.getLogger("slim.api")
 BODY_MAX_BYTES = 1 << 20  # requests have some hundred bytes, a few more per published port
 CALL_S = 4.5  # a call is answered within 5 s, also when etcd is gone
 _LOGGED = ("NetworkID", "EndpointID", "PoolID", "Pool", "Address")
+ERROR_MAX = 1000  # characters: an error may quote what it was asked, and that may be anything
 _ID_SHOWN = 12  # characters; as the docker command shows ids
 
 
@@ -72,13 +73,17 @@ def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:
         with deadline.limit(CALL_S):
             return 200, codec.encode(call(body)), "ok"
     except SlimError as error:
-        text = str(error) or type(error).__name__
+        text = _brief(str(error)) or type(error).__name__
         return error.http_status, codec.encode_error(text), f"{type(error).__name__}: {text}"
     except Exception as error:
         # The one place that both logs and answers: the user gets the gist, the log the trace.
         log.exception("%s: unexpected error", name)
-        text = f"slim: internal error in {name}: {type(error).__name__}: {error}"
+        text = _brief(f"slim: internal error in {name}: {type(error).__name__}: {error}")
         return 200, codec.encode_error(text), text
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= ERROR_MAX else text[:ERROR_MAX - 3] + "..."
 
 
 def _refuse(error: HTTPException) -> Response:

@@ -22,6 +22,7 @@ from driver.errors import SlimError
 log = logging.getLogger("slim.api")
 
 THREADS = 64  # dockerd starts and stops many containers at once; a call may wait for etcd
+BACKLOG = 128  # callers that wait while the driver starts, which takes some seconds
 CONNECTIONS = 1000  # dockerd keeps some alive, and opens one per call beyond them
 # Idle connections: dockerd drops them after 30 s.  Ours must last longer, for a connection
 # cut under a request makes dockerd repeat it without its body.
@@ -35,25 +36,57 @@ class SocketInUseError(SlimError):
     """Somebody else serves the socket, or its path cannot be used."""
 
 
+class Listener:
+    """The socket.  Who connects waits until an ApiServer answers: dockerd gives up a plugin that
+    cannot be connected to some seconds after it was started, and a call after 15 s.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Bind and listen.  Error: SocketInUseError."""
+        self.path = path
+        self.socket = bind(path)
+        self.socket.listen(BACKLOG)
+        self._file = _identity(path)
+
+    def unlink(self) -> None:
+        """Remove the file, unless another driver has taken the path over since.  Idempotent."""
+        try:
+            if _identity(self.path) == self._file:
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+    def close(self) -> None:
+        """Remove the file and refuse those who wait."""
+        self.unlink()
+        self.socket.close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_ino, found.st_ctime_ns  # the number alone is soon used again
+
+
 class ApiServer:
     """Serves a WSGI application on a unix socket in a thread of its own."""
 
-    def __init__(self, app: Callable[..., Any], path: str, *, threads: int = THREADS) -> None:
+    def __init__(self, app: Callable[..., Any], path: str, *, threads: int = THREADS,
+                 listener: Listener | None = None) -> None:
+        """listener: one on that path that is open already, None: start() makes it."""
         self._app = app
         self._path = path
+        self._listener = listener
         self._threads = threads
         self._stopping = threading.Event()
         self._sockets: dict[int, Any] = {}  # waitress's map: descriptor -> dispatcher
         self._server: Any = None
         self._thread: threading.Thread | None = None
-        self._inode = 0
 
     def start(self) -> None:
-        """Bind, listen and return.  Error: SocketInUseError."""
-        listener = bind(self._path)
-        self._inode = os.stat(self._path).st_ino
+        """Listen, answer who waits already, and return.  Error: SocketInUseError."""
+        self._listener = self._listener or Listener(self._path)
         self._server = create_server(
-            self._app, map=self._sockets, sockets=[listener], threads=self._threads,
+            self._app, map=self._sockets, sockets=[self._listener.socket], threads=self._threads,
             connection_limit=CONNECTIONS, channel_timeout=IDLE_S, asyncore_use_poll=True,
             max_request_body_size=1 << 20, ident="slim", clear_untrusted_proxy_headers=True)
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
@@ -62,10 +95,10 @@ class ApiServer:
 
     def stop(self) -> None:
         """Unlink the socket, let requests in progress end, close.  Idempotent."""
-        if self._thread is None:
+        if self._thread is None or self._listener is None:
             return
         # First of all: without a listener a socket file costs dockerd 15 s per look.
-        self._unlink()
+        self._listener.unlink()
         self._stopping.set()
         self._server.pull_trigger()
         self._thread.join()
@@ -85,14 +118,6 @@ class ApiServer:
     def _busy(self) -> bool:
         return any(channel.requests or channel.total_outbufs_len
                    for channel in list(self._server.active_channels.values()))
-
-    def _unlink(self) -> None:
-        # Another driver may have taken the path over since: leave its socket alone.
-        try:
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass
 
 
 def bind(path: str) -> socket.socket:

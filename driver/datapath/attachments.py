@@ -32,6 +32,9 @@ class Filters(Protocol):
 
     def detach(self, ifindex: int) -> None: ...
 
+    def attached(self, ifindex: int) -> str | None:
+        """Name of our filter on the interface, None if there is none."""
+
 
 class Attachments:
     """All attachments of one host's programs."""
@@ -73,6 +76,10 @@ class Attachments:
     def attach_veth(self, ifindex: int) -> None:
         """Attach the program that judges what a container sends."""
         self._attach_filter(ifindex, FROM_CONTAINER.name)
+
+    def has_filter(self, ifindex: int) -> bool:
+        """Whether a veth has this driver's program, or an older driver's."""
+        return self._filters.attached(ifindex) is not None
 
     def attach_sandbox(self, cookie: int, sandbox_key: str) -> None:
         """Attach the listener look-up to a container's namespace."""

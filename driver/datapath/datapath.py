@@ -6,13 +6,14 @@ in this package; what the effects mean to Docker is the services'.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from driver.datapath.attachments import Attachments
+from driver.datapath.dead_hosts import DeadHosts
 from driver.datapath.flows import FlowSweeper
-from driver.datapath.load import LAYOUT, Loaded
+from driver.datapath.handover import Handover
+from driver.datapath.load import Loaded
 from driver.datapath.maps import Maps
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
@@ -21,25 +22,51 @@ from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
 
 
-def pin_folder(bpffs: Path) -> Path:
-    """Return where maps are pinned: the layout's version is in the path."""
-    return bpffs / "slim" / LAYOUT
-
-
 class EbpfDatapath:
     """ports.Datapath on kernel maps and programs."""
 
-    def __init__(self, loaded: Loaded, attachments: Attachments) -> None:
+    def __init__(self, loaded: Loaded, attachments: Attachments,
+                 handover: Handover | None = None) -> None:
+        """handover: from a driver with another layout of maps, None: there is none to take over."""
         self._loaded = loaded
+        self._handover = handover
         self._attachments = attachments
         self._maps = Maps(loaded)
+        self._dead_hosts = DeadHosts(loaded)
         self._sweeper = FlowSweeper(loaded, self._maps.port_owners)
         self._reasons = read_reasons(KERNEL_FOLDER)
+        # Told of each network's other hosts, after the maps were.
+        self.on_hosts: Callable[[Vni, Sequence[IPv4Address]], None] = lambda _vni, _hosts: None
 
     def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach the host's programs and begin to sweep."""
-        self._attachments.attach_host(underlay_ifindex, vxlan_ifindex)
+        self._replace(lambda: self._attachments.attach_host(underlay_ifindex, vxlan_ifindex))
         self._sweeper.start()
+
+    def take_over(self) -> bool:
+        """Put this driver's programs in the older ones' place once all maps are filled.
+
+        To be called, now and then, when etcd has been read.  Returns whether it is done.
+        """
+        if self._handover is None or not self._handover.pending:
+            return True
+        if not self._handover.ready(self._attachments.sandboxes()):
+            return False
+        self._handover.complete(self._loaded)
+        return True
+
+    def _replace(self, act: Callable[[], None]) -> None:
+        if self._handover is None:
+            act()
+        else:
+            self._handover.replace(act)
+
+    def _attach_veth(self, ifindex: int) -> None:
+        pending = self._handover is not None and self._handover.pending
+        if pending and self._attachments.has_filter(ifindex):
+            self._replace(lambda: self._attachments.attach_veth(ifindex))
+        else:  # a new one is never without
+            self._attachments.attach_veth(ifindex)
 
     def stop(self) -> None:
         """End this process's part; programs stay attached and connections go on."""
@@ -49,7 +76,7 @@ class EbpfDatapath:
         """See ports.Datapath."""
         self._maps.put_endpoint(endpoint, veth)
         try:
-            self._attachments.attach_veth(veth.host_ifindex)
+            self._attach_veth(veth.host_ifindex)
         except Exception:
             self._maps.delete_endpoint(endpoint, veth.host_ifindex)
             raise
@@ -66,9 +93,11 @@ class EbpfDatapath:
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         """See ports.Datapath."""
-        self._attachments.attach_sandbox(sandbox.cookie, sandbox_key)
+        self._replace(lambda: self._attachments.attach_sandbox(sandbox.cookie, sandbox_key))
         try:
             self._maps.put_sandbox(sandbox)
+            if self._handover is not None:
+                self._handover.adopt(sandbox, sandbox_key)
         except DatapathError:
             self.withdraw_sandbox(sandbox.cookie)
             raise
@@ -95,13 +124,22 @@ class EbpfDatapath:
         """See ports.Datapath."""
         self._maps.delete_remote(endpoint)
 
-    def list_remotes(self) -> Sequence[Endpoint]:
+    def list_remotes(self) -> Iterable[Endpoint]:
         """See ports.Datapath."""
         return self._maps.list_remotes()
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """See ports.Datapath."""
         self._maps.set_flood(vni, hosts, ifindexes)
+        self.on_hosts(vni, hosts)
+
+    def list_floods(self) -> set[Vni]:
+        """See ports.Datapath."""
+        return self._maps.list_floods()
+
+    def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
+        """See ports.Datapath."""
+        self._dead_hosts.refuse(hosts)
 
     def counters(self) -> dict[str, int]:
         """See ports.Datapath."""

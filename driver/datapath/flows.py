@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,10 @@ CLAIMED, OPEN, TIME_WAIT = 1, 2, 3  # enum flow_state
 TIME_WAIT_NS = 2 * 60 * 10**9
 CLAIM_NS = 2 * 5 * 10**9
 INTERVAL_S = 30.0
+# Of the time that a sweep took, before the next one: containers that stop one after the other
+# shall not keep a core busy with a map full of others' connections.
+PAUSES = 9
+_ALL = 0  # the share of all sandboxes together; no namespace has this cookie
 
 
 class FlowSweeper:
@@ -31,10 +36,11 @@ class FlowSweeper:
     def __init__(self, loaded: Loaded, port_owners: Callable[[], dict[int, int]],
                  now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._flows = loaded.table("flows")
+        self._shares = loaded.table("shares")
         self._port_owners = port_owners
         self._now_ns = now_ns
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flow-sweeper", daemon=True)
 
     def start(self) -> None:
@@ -43,7 +49,7 @@ class FlowSweeper:
 
     def stop(self) -> None:
         """End the thread."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -56,12 +62,30 @@ class FlowSweeper:
         """Remove dead entries; return how many.  Reads the map in batches."""
         owners = self._port_owners()
         now = self._now_ns()
-        dead = [key for key, leaf in bpf.entries(self._flows)
-                if self._dead(leaf, owners, now)]
+        dead, alive = [], Counter[int]()
+        for key, leaf in bpf.entries(self._flows):
+            if self._dead(leaf, owners, now):
+                dead.append(key)
+            else:
+                alive[leaf.sandbox] += 1
         for key in dead:
             with suppress(KeyError):
                 del self._flows[key]
+        self._count_anew(alive)
         return len(dead)
+
+    def _count_anew(self, alive: Counter[int]) -> None:
+        """Write what each sandbox's share is.
+
+        Connections that open or close meanwhile are miscounted until the next sweep.
+        """
+        shares = {**alive, _ALL: alive.total()}
+        for cookie in [int(key) for key, _ in bpf.entries(self._shares)]:
+            if cookie not in shares:
+                with suppress(KeyError):
+                    del self._shares[self._shares.Key(cookie)]
+        for sandbox, count in shares.items():
+            self._shares[self._shares.Key(sandbox)] = self._shares.Leaf(count)
 
     @staticmethod
     def _dead(leaf: Any, owners: dict[int, int], now_ns: int) -> bool:
@@ -72,12 +96,14 @@ class FlowSweeper:
                 or (leaf.state == CLAIMED and age_ns > CLAIM_NS))
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wake.wait(INTERVAL_S)
             self._wake.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
+            begin_s = time.monotonic()
             try:
                 self.sweep()
             except Exception:
                 log.exception("sweeping the flow map failed; it is tried again")
+            self._stopping.wait(PAUSES * (time.monotonic() - begin_s))

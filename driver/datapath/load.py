@@ -21,10 +21,6 @@ from driver.datapath.headers import header_tree
 from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER, Program, unit_text
 from driver.errors import DatapathError
 
-# Part of the pins' path.  Another layout of any map gets another number: its maps are made
-# anew and filled from etcd, beside the old ones that open connections still use.
-LAYOUT = "v1"
-
 EPHEMERAL_FIRST = 32768  # Linux's default ip_local_port_range: source ports that clients get
 EPHEMERAL_LAST = 60999
 

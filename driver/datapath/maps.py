@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -18,6 +19,23 @@ from driver.datapath.load import Loaded, u32_be
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
+
+# Address of a host (as it lies in memory), or ifindex; the other one is 0.
+FloodTarget = tuple[int, int]
+
+
+def flood_slots(before: Sequence[FloodTarget | None], targets: Sequence[FloodTarget]
+                ) -> list[FloodTarget]:
+    """Return `targets` in an order in which as many as possible stay where they are."""
+    missing = Counter(targets)
+    slots: list[FloodTarget | None] = []
+    for target in (*before[:len(targets)], *[None] * (len(targets) - len(before))):
+        stays = target is not None and missing[target] > 0
+        slots.append(target if stays else None)
+        if target is not None and stays:
+            missing[target] -= 1
+    rest = missing.elements()
+    return [next(rest) if target is None else target for target in slots]
 
 
 def _delete(table: Any, key: Any) -> None:
@@ -38,7 +56,8 @@ class Maps:
     def __init__(self, loaded: Loaded) -> None:
         self._table = loaded.table
         self._lock = threading.RLock()
-        self._flood_sizes: dict[Vni, int] = {}
+        # Copy of `floods`, by network and number.
+        self._floods: dict[Vni, list[FloodTarget | None]] = {}
         # Copy of `ports`, which is an array: read once, as a walk over 65,536 slots is slow.
         self._owners = {int(port): int(leaf.sandbox) for port, leaf
                         in bpf.entries(loaded.table("ports")) if leaf.sandbox}
@@ -190,40 +209,41 @@ class Maps:
                         and found.addr_be == u32_be(endpoint.address.ip)):
                     _delete(reverse, name)
 
-    def list_remotes(self) -> list[Endpoint]:
+    def list_remotes(self) -> Iterator[Endpoint]:
         """Read the directory back, for a driver that takes over from one before."""
-        with self._lock:
-            return [entries.remote(key, leaf) for name in ("directory", "directory6")
-                    for key, leaf in bpf.entries(self._table(name))]
+        for name in ("directory", "directory6"):
+            for key, leaf in bpf.entries(self._table(name)):
+                yield entries.remote(key, leaf)
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
-        """Replace the list of a network's broadcast receivers.
+        """Make these a network's broadcast receivers; only what has changed is written.
 
-        Written back to front, so that a program that walks it meanwhile misses a receiver of
-        one packet at worst, and never reads past the end.
+        A program that walks the list meanwhile may miss a receiver of one packet, or serve one
+        twice, and never reads past the end.  Error: DatapathError; the next call writes all.
         """
+        targets = [*((u32_be(host), 0) for host in hosts), *((0, ifindex) for ifindex in ifindexes)]
         with self._lock:
             table = self._table("floods")
-            targets = []
-            for host in hosts:
-                leaf = table.Leaf()
-                leaf.underlay_be = u32_be(host)
-                targets.append(leaf)
-            for ifindex in ifindexes:
-                leaf = table.Leaf()
-                leaf.ifindex = ifindex
-                targets.append(leaf)
-            before = self._flood_sizes.get(vni)
+            before = self._floods.pop(vni, None)
             if before is None:
-                before = sum(1 for key in table.keys() if key.vni == vni)  # noqa: SIM118
-            for index in reversed(range(len(targets))):
-                _write(table, _flood_key(table, vni, index), targets[index], "broadcast receiver")
-            for index in reversed(range(len(targets), before)):
+                count = sum(1 for key in table.keys() if key.vni == vni)  # noqa: SIM118
+                before = [None] * count
+            after = flood_slots(before, targets)
+            # From the end on: the list is never interrupted.
+            for index in reversed(range(len(after))):
+                if index >= len(before) or before[index] != after[index]:
+                    leaf = table.Leaf()
+                    leaf.underlay_be, leaf.ifindex = after[index]
+                    _write(table, _flood_key(table, vni, index), leaf, "broadcast receiver")
+            for index in reversed(range(len(after), len(before))):
                 _delete(table, _flood_key(table, vni, index))
-            if targets:
-                self._flood_sizes[vni] = len(targets)
-            else:
-                self._flood_sizes.pop(vni, None)
+            if after:
+                self._floods[vni] = [*after]
+
+    def list_floods(self) -> set[Vni]:
+        """Return the networks that have broadcast receivers."""
+        with self._lock:
+            return {Vni(int(key.vni)) for key in self._table("floods").keys()}  # noqa: SIM118
 
 
 def _exists(ifindex: int) -> bool:

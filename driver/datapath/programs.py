@@ -11,7 +11,7 @@ from pathlib import Path
 KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
 
 # The unit is compiled as one text, since BCC rewrites map access in the main file only.
-_FILES = ("maps", "deliver", "connect", "names", "sockops", "lookup", "overlay", "host",
+_FILES = ("maps", "shares", "deliver", "connect", "names", "sockops", "lookup", "overlay", "host",
           "container")
 
 # enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.

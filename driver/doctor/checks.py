@@ -1,6 +1,6 @@
 """Owns the checks of `slim doctor`: one for each thing the driver needs from this host.
 
-Like compose.py it knows the concrete adapters, each only inside its own check: a library that is
+Like compose it knows the concrete adapters, each only inside its own check: a library that is
 missing must fail one line and not the command.  It leaves nothing behind.
 """
 
@@ -194,6 +194,15 @@ def check_vxlan_port(settings: Settings) -> str:
     return str(port)
 
 
+def check_guard(settings: Settings) -> str:
+    """The kernel's packet filter, for what others would forward in this host's name."""
+    del settings
+    from driver.link.guard import packet_filter_works  # noqa: PLC0415
+
+    packet_filter_works()
+    return "nf_tables"
+
+
 # ---- the others
 def check_etcd(settings: Settings) -> str:
     """Each etcd answers over HTTP, and lets us read."""
@@ -271,6 +280,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("underlay", check_underlay),
     ("ports", check_ports),
     ("vxlan-port", check_vxlan_port),
+    ("guard", check_guard),
     ("docker", check_docker),
     ("etcd", check_etcd),
     ("bcc", check_bcc),

@@ -6,11 +6,12 @@ It must not know what the programs do; filters and queueing disciplines of other
 from __future__ import annotations
 
 import errno
+import socket
 
 from driver.errors import LinkError
 from driver.link import netns as namespaces
-from driver.link.names import FILTER_HANDLE, FILTER_PRIORITY
-from driver.link.netlink import Route, dump, open_route, step
+from driver.link.names import FILTER_HANDLE, FILTER_PRIORITY, is_host_name
+from driver.link.netlink import Changes, Route, dump, open_route, step
 
 _INGRESS = 0xFFFFFFF2  # TC_H_CLSACT, TC_H_MIN_INGRESS
 _EGRESS = 0xFFFFFFF3
@@ -28,24 +29,26 @@ def attach_ingress(ifindex: int, program_fd: int, name: str, netns: str | None =
     if netns is not None:
         return namespaces.run_in(netns, lambda: attach_ingress(ifindex, program_fd, name))
     with open_route() as route:
-        return attach_with(route, ifindex, program_fd, name)
+        made = True
+        try:
+            with step(f"clsact qdisc of interface {ifindex}"):
+                _add_qdisc(route, ifindex)
+        except LinkError as error:
+            # EEXIST: clsact is there, or the older `ingress` qdisc, which takes our filter too.
+            if getattr(error.__cause__, "code", None) != errno.EEXIST:
+                raise
+            made = False
+        with step(f"filter {name} of interface {ifindex}"):
+            _replace_filter(route, ifindex, program_fd, name)
+        return made
 
 
-def attach_with(route: Route, ifindex: int, program_fd: int, name: str) -> bool:
-    """As attach_ingress, on a socket that is open in the interface's namespace."""
-    made = True
-    try:
-        with step(f"clsact qdisc of interface {ifindex}"):
-            route.tc("add", "clsact", index=ifindex)
-    except LinkError as error:
-        # EEXIST: clsact is there, or the older `ingress` qdisc, which takes our filter too.
-        if getattr(error.__cause__, "code", None) != errno.EEXIST:
-            raise
-        made = False
-    with step(f"filter {name} of interface {ifindex}"):
-        route.tc("replace-filter", "bpf", index=ifindex, handle=FILTER_HANDLE, parent=_INGRESS,
-                 prio=FILTER_PRIORITY, fd=program_fd, name=name, direct_action=True)
-    return made
+def plan_ingress(changes: Changes, ifindex: int, program_fd: int, name: str) -> None:
+    """As attach_ingress, together with other changes of the interface's namespace."""
+    with changes.step(f"clsact qdisc of interface {ifindex}", ignore=(errno.EEXIST,)) as route:
+        _add_qdisc(route, ifindex)
+    with changes.step(f"filter {name} of interface {ifindex}") as route:
+        _replace_filter(route, ifindex, program_fd, name)
 
 
 def detach_ingress(ifindex: int, netns: str | None = None, *, remove_qdisc: bool = False) -> None:
@@ -65,6 +68,17 @@ def detach_ingress(ifindex: int, netns: str | None = None, *, remove_qdisc: bool
                 route.tc("del", "clsact", index=ifindex, handle=_CLSACT_HANDLE)
 
 
+def detach_elsewhere(name: str, ifindex: int) -> None:
+    """Remove the filter `name` from every interface of this namespace but `ifindex`.
+
+    For what belongs on one device only, when that was another one before.
+    """
+    for other, link in socket.if_nameindex():
+        # Hundreds, as a rule, of which none is meant.
+        if other != ifindex and not is_host_name(link) and attached_ingress(other) == name:
+            detach_ingress(other)
+
+
 def attached_ingress(ifindex: int, netns: str | None = None) -> str | None:
     """Name of the program filter of ours on the interface, None if there is none."""
     if netns is not None:
@@ -76,6 +90,15 @@ def attached_ingress(ifindex: int, netns: str | None = None) -> str | None:
                     and options is not None):
                 return str(options.get_attr("TCA_BPF_NAME"))
     return None
+
+
+def _add_qdisc(route: Route, ifindex: int) -> None:
+    route.tc("add", "clsact", index=ifindex)
+
+
+def _replace_filter(route: Route, ifindex: int, program_fd: int, name: str) -> None:
+    route.tc("replace-filter", "bpf", index=ifindex, handle=FILTER_HANDLE, parent=_INGRESS,
+             prio=FILTER_PRIORITY, fd=program_fd, name=name, direct_action=True)
 
 
 def _filters(route: Route, ifindex: int) -> bool:

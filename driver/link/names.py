@@ -16,6 +16,8 @@ CONTAINER_PREFIX: Final = "sc"
 _ID_DIGITS: Final = 11
 
 VXLAN_NAME: Final = "slim-vxlan"
+GUARD_TABLE: Final = "slim"  # nftables, family ip
+GUARD_SET: Final = "hosts"
 
 # Numbers of ours inside containers' namespaces, where nobody else lives as a rule; a
 # container with NET_ADMIN may add its own, so the numbers are odd rather than round.
@@ -53,6 +55,13 @@ def is_host_name(name: str) -> bool:
     digits = name.removeprefix(HOST_PREFIX)
     return (len(name) == len(HOST_PREFIX) + _ID_DIGITS and len(digits) == _ID_DIGITS
             and all(digit in "0123456789abcdef" for digit in digits))
+
+
+def is_own_name(name: str) -> bool:
+    """Tell whether `name` has the form of either end of a pair of slim."""
+    if name.startswith(CONTAINER_PREFIX):
+        name = HOST_PREFIX + name.removeprefix(CONTAINER_PREFIX)
+    return is_host_name(name)
 
 
 def container_name_of(host: str) -> str:

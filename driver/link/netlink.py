@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from pyroute2 import IPRoute
+from pyroute2 import IPBatch, IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from driver.errors import LinkError
@@ -43,6 +44,67 @@ def step(what: str, *, ignore: tuple[int, ...] = ()) -> Iterator[None]:
     except OSError as error:
         if error.errno not in ignore:
             raise LinkError(f"{what}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Change:
+    what: str
+    ignore: tuple[int, ...]
+    message: Any
+
+
+class _Collector(IPBatch):  # type: ignore[misc]
+    """Builds requests as pyroute2 does, and keeps them instead of sending them."""
+
+    collected: list[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Two descriptors that nobody here waits on, and that no garbage collection would close.
+        self.close()
+
+    def nlm_request(self, msg: Any, msg_type: int, msg_flags: int, **_other: object) -> list[Any]:
+        msg["header"]["type"], msg["header"]["flags"] = msg_type, msg_flags
+        self.collected.append(msg)
+        return []
+
+
+class Changes:
+    """Changes of one namespace, sent to the kernel with one system call.
+
+    Each change takes the kernel's one lock for configuration (rtnl), which dockerd holds for
+    10 ms and more while it moves interfaces: sent one by one they would wait for it each time.
+    """
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._collector = _Collector()
+        self._changes: list[_Change] = []
+
+    @contextmanager
+    def step(self, what: str, *, ignore: tuple[int, ...] = ()) -> Iterator[Route]:
+        """Plan the requests made on what is yielded.  what, ignore: as `step` below."""
+        self._collector.collected = []
+        yield self._collector
+        self._changes += [_Change(what, ignore, message) for message in self._collector.collected]
+
+    def apply(self) -> None:
+        """Send what was planned, in that order; the kernel tries each, whatever became of others.
+
+        Error: LinkError, of the first that failed.
+        """
+        changes, self._changes = self._changes, []
+        if not changes:
+            return
+        answers = self._route.nlm_request_batch([change.message for change in changes],
+                                                noraise=True)
+        by_sequence = {change.message["header"]["sequence_number"]: change for change in changes}
+        for answer in answers:
+            error, change = answer["header"]["error"], by_sequence[
+                answer["header"]["sequence_number"]]
+            if error is not None:
+                with step(change.what, ignore=change.ignore):
+                    raise error
 
 
 def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:

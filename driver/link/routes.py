@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Final
 
 from driver.link.names import HOST_PATH_TABLE, ROUTE_PROTOCOL
-from driver.link.netlink import Route, dump, step
+from driver.link.netlink import Changes, Route, dump
 from driver.model import Endpoint
 from driver.services.ports import Interface
 
@@ -30,8 +30,8 @@ def read(route: Route, *, v6: bool) -> list[Any]:
     return [found for family in families for found in dump(route, "get_routes", family=family)]
 
 
-def shrink_connected(route: Route, present: list[Any], endpoint: Endpoint, interface: Interface,
-                     mtu: int) -> None:
+def plan_connected_mtu(changes: Changes, present: list[Any], endpoint: Endpoint,
+                       interface: Interface, mtu: int) -> None:
     """Give the endpoint's subnets the overlay's MTU (bytes) on this interface.
 
     The kernel's connected routes keep all else: protocol, scope, source, metric.
@@ -40,31 +40,41 @@ def shrink_connected(route: Route, present: list[Any], endpoint: Endpoint, inter
                if address is not None]
     for found in present:
         if any(_is_connected(found, subnet, interface) for subnet in subnets):
-            _replace_with_mtu(route, found, interface, mtu)
+            _replace_with_mtu(changes, found, interface, mtu)
 
 
-def install_host_path(route: Route, present: list[Any], interface: Interface,
-                      underlay: IPv4Address) -> None:
-    """Route host connections over `interface`, in place of another one or another underlay."""
-    with step(f"local {underlay} dev lo"):
+def plan_host_path(changes: Changes, interface: Interface, underlay: IPv4Address,
+                   mtu: int = 0) -> None:
+    """Route host connections over `interface`, in place of another one.
+
+    mtu: bytes, where the underlay takes less than the interface does by now; 0: it takes all.
+    """
+    metrics = {"metrics": {"mtu": mtu}} if mtu else {}
+    with changes.step(f"local {underlay} dev lo") as route:
         route.route("replace", family=socket.AF_INET, dst=str(underlay), dst_len=32,
                     table=_TABLE_LOCAL, type=_TYPE_LOCAL, scope=_SCOPE_HOST, oif=_LOOPBACK,
                     proto=ROUTE_PROTOCOL)
-    with step(f"host path route over {interface.name}"):
+    with changes.step(f"host path route over {interface.name}") as route:
         route.route("replace", family=socket.AF_INET, dst_len=0, table=HOST_PATH_TABLE,
                     oif=interface.ifindex, prefsrc=str(underlay), scope=_SCOPE_LINK,
-                    proto=ROUTE_PROTOCOL)
+                    proto=ROUTE_PROTOCOL, **metrics)
+
+
+def remove_superseded(changes: Changes, present: list[Any], underlay: IPv4Address) -> None:
+    """Plan to take away the local routes of an underlay address of before."""
     for found in present:
         if (_is_ours(found) and found["type"] == _TYPE_LOCAL
                 and found.get_attr("RTA_DST") != str(underlay)):
-            _delete(route, found)  # of an underlay address of before
+            _plan_removal(changes, found)
 
 
 def remove_host_path(route: Route) -> None:
-    """Take away what install_host_path added, whatever the underlay was."""
+    """Take away what plan_host_path added, whatever the underlay was."""
+    changes = Changes(route)
     for found in read(route, v6=False):
         if _is_ours(found):
-            _delete(route, found)
+            _plan_removal(changes, found)
+    changes.apply()
 
 
 def _is_ours(found: Any) -> bool:
@@ -84,12 +94,12 @@ def _is_connected(found: Any, subnet: IPv4Network | IPv6Network, interface: Inte
             and _table(found) == _TABLE_MAIN)
 
 
-def _replace_with_mtu(route: Route, found: Any, interface: Interface, mtu: int) -> None:
+def _replace_with_mtu(changes: Changes, found: Any, interface: Interface, mtu: int) -> None:
     metrics = found.get_attr("RTA_METRICS")
     if metrics is not None and metrics.get_attr("RTAX_MTU") == mtu:
         return
     kept = {"prefsrc": found.get_attr("RTA_PREFSRC"), "priority": found.get_attr("RTA_PRIORITY")}
-    with step(f"mtu {mtu} on the connected route of {interface.name}"):
+    with changes.step(f"mtu {mtu} on the connected route of {interface.name}") as route:
         route.route("replace", family=found["family"], dst=found.get_attr("RTA_DST"),
                     dst_len=found["dst_len"], table=_TABLE_MAIN, oif=interface.ifindex,
                     proto=found["proto"], scope=found["scope"], type=found["type"],
@@ -97,8 +107,8 @@ def _replace_with_mtu(route: Route, found: Any, interface: Interface, mtu: int) 
                     **{name: value for name, value in kept.items() if value is not None})
 
 
-def _delete(route: Route, found: Any) -> None:
-    with step(f"remove a route of table {_table(found)}", ignore=_ABSENT):
+def _plan_removal(changes: Changes, found: Any) -> None:
+    with changes.step(f"remove a route of table {_table(found)}", ignore=_ABSENT) as route:
         route.route("del", family=socket.AF_INET, dst=found.get_attr("RTA_DST"),
                     dst_len=found["dst_len"], table=_table(found), type=found["type"],
                     scope=found["scope"], oif=found.get_attr("RTA_OIF"), proto=found["proto"])

@@ -21,7 +21,7 @@ from driver.link.names import (
     RULE_MARK,
     RULE_TO_UNDERLAY,
 )
-from driver.link.netlink import Route, dump, step
+from driver.link.netlink import Changes, Route, dump
 
 _TABLE_MAIN: Final = 254
 _TABLE_LOCAL: Final = 255
@@ -57,18 +57,25 @@ def wanted(underlay: IPv4Address) -> tuple[Rule, ...]:
     )
 
 
-def install(route: Route, underlay: IPv4Address) -> None:
-    """Make the sandbox's rules what `wanted` says, and move the local table's rule."""
+def plan(changes: Changes, route: Route, underlay: IPv4Address) -> set[Rule]:
+    """Plan what makes the sandbox's rules all that `wanted` names.
+
+    Returns those that are superseded by it, for remove_superseded: rules of an underlay
+    address of before, and the kernel's own for the local table.
+    """
     present = _ours(route)
     goal = wanted(underlay)
     for rule in goal:
         if rule not in present:
-            _add(route, rule)
-    for rule in present:
-        if rule not in goal and rule != KERNELS_LOCAL:  # of an underlay address of before
-            _delete(route, rule)
-    if KERNELS_LOCAL in present:
-        _delete(route, KERNELS_LOCAL)
+            _plan_addition(changes, rule)
+    return present - set(goal)
+
+
+def remove_superseded(changes: Changes, superseded: set[Rule]) -> None:
+    """Plan the removal.  Without a rule for the local table nothing is delivered any more: what
+    `plan` planned must have been applied before."""
+    for rule in superseded:
+        _plan_removal(changes, rule)
 
 
 def remove(route: Route) -> None:
@@ -76,10 +83,12 @@ def remove(route: Route) -> None:
     present = _ours(route)
     if not present or present == {KERNELS_LOCAL}:
         return
+    changes = Changes(route)
     if KERNELS_LOCAL not in present:
-        _add(route, KERNELS_LOCAL)
-    for rule in present - {KERNELS_LOCAL}:
-        _delete(route, rule)
+        _plan_addition(changes, KERNELS_LOCAL)
+        changes.apply()
+    remove_superseded(changes, present - {KERNELS_LOCAL})
+    changes.apply()
 
 
 def _ours(route: Route) -> set[Rule]:
@@ -102,13 +111,13 @@ def _decode(message: Any) -> Rule:
     )
 
 
-def _add(route: Route, rule: Rule) -> None:
-    with step(f"add {_text(rule)}", ignore=(errno.EEXIST,)):
+def _plan_addition(changes: Changes, rule: Rule) -> None:
+    with changes.step(f"add {_text(rule)}", ignore=(errno.EEXIST,)) as route:
         route.rule("add", **_arguments(rule))
 
 
-def _delete(route: Route, rule: Rule) -> None:
-    with step(f"delete {_text(rule)}", ignore=(errno.ENOENT,)):
+def _plan_removal(changes: Changes, rule: Rule) -> None:
+    with changes.step(f"delete {_text(rule)}", ignore=(errno.ENOENT,)) as route:
         route.rule("del", **_arguments(rule))
 
 

@@ -13,7 +13,8 @@ from driver.errors import LinkError
 from driver.link import filters, routes, rules
 from driver.link import netns as namespaces
 from driver.link.names import SANDBOX_FILTER_NAME
-from driver.link.netlink import Route, dump, kind_of, open_route
+from driver.link.netlink import Changes, Route, dump, kind_of, open_route
+from driver.link.vxlan import VXLAN_OVERHEAD
 from driver.model import Endpoint
 from driver.services.ports import Interface, Veth
 
@@ -51,16 +52,27 @@ class KernelSandboxes:
         def inside() -> None:
             with open_route() as route:
                 interface, mtu = _find_interface(route, endpoint, veth)
-                # A route's MTU is believed even where the device's is smaller.
                 present = routes.read(route, v6=endpoint.address6 is not None)
-                routes.shrink_connected(route, present, endpoint, interface,
-                                        min(overlay_mtu, mtu))
+                changes = Changes(route)
+                # A route's MTU is believed even where the device's is smaller.
+                routes.plan_connected_mtu(changes, present, endpoint, interface,
+                                          min(overlay_mtu, mtu))
                 if self.ingress_program_fd is not None:
-                    filters.attach_with(route, interface.ifindex, self.ingress_program_fd,
-                                        SANDBOX_FILTER_NAME)
-                if primary:
-                    routes.install_host_path(route, present, interface, underlay)
-                    rules.install(route, underlay)
+                    filters.plan_ingress(changes, interface.ifindex, self.ingress_program_fd,
+                                         SANDBOX_FILTER_NAME)
+                if not primary:
+                    changes.apply()
+                    return
+                # The underlay may take less than when the interface was made.
+                underlay_mtu = overlay_mtu + VXLAN_OVERHEAD
+                routes.plan_host_path(changes, interface, underlay,
+                                      underlay_mtu if underlay_mtu < mtu else 0)
+                superseded = rules.plan(changes, route, underlay)
+                changes.apply()
+                # Only now that what takes their place is there.
+                rules.remove_superseded(changes, superseded)
+                routes.remove_superseded(changes, present, underlay)
+                changes.apply()
 
         namespaces.run_in(path, inside, refuse_own=True)
 

@@ -5,24 +5,30 @@ It must not know what the underlay carries.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link.monitor import Monitor
+from driver.link.names import is_own_name
 from driver.link.netlink import Route, dump, open_route, step
 
 # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE
 _GROUPS: Final = 0x1 | 0x10 | 0x40
+_RTM_NEWLINK: Final = 16
+_RTM_DELLINK: Final = 17
 _RTM_NEWROUTE: Final = 24
 _RTM_DELROUTE: Final = 25
 _TABLE_MAIN: Final = 254
 _TABLE_LOCAL: Final = 255
 _IFA_F_SECONDARY: Final = 0x1
 _SCOPE_UNIVERSE: Final = 0
+_ETHERNET: Final = 1  # ARPHRD_ETHER
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,16 @@ def routed_networks() -> Sequence[IPv4Network]:
 class UnderlayWatcher:
     """Tells when the underlay has become another one, or has gone."""
 
-    def __init__(self, wanted: str, on_change: Callable[[Underlay | None], None]) -> None:
+    def __init__(self, wanted: str, on_change: Callable[[Underlay | None], None],
+                 current: Underlay | None = None) -> None:
         """on_change: called from the watcher's thread, first with what is there at the start.
 
-        None: there is no underlay at the moment.
+        None: there is no underlay at the moment.  current: the one in use, which stays the
+        underlay as long as its device has its address, whatever default routes come and go.
         """
         self._wanted = wanted
         self._on_change = on_change
+        self._current = current
         self._known: Underlay | None = None
         self._told = False
         self._monitor = Monitor("underlay", _GROUPS, self)
@@ -76,13 +85,21 @@ class UnderlayWatcher:
 
     def resync(self, route: Route) -> None:
         """See monitor.Listener."""
-        try:
-            found: Underlay | None = _find(route, self._wanted)
-        except LinkError:
-            found = None
+        found = self._look(route)
         if not self._told or found != self._known:
             self._told, self._known = True, found
             self._on_change(found)
+
+    def _look(self, route: Route) -> Underlay | None:
+        if self._current is not None:
+            with suppress(LinkError):
+                kept = _find(route, str(self._current.address))
+                if kept.ifindex == self._current.ifindex:
+                    return kept
+        try:
+            return _find(route, self._wanted)
+        except LinkError:
+            return None
 
     def changed(self, messages: Sequence[Any]) -> None:
         """See monitor.Listener.  What changed does not matter: the whole is looked at."""
@@ -92,6 +109,9 @@ class UnderlayWatcher:
 
 
 def _matters(message: Any) -> bool:
+    if message["header"]["type"] in (_RTM_NEWLINK, _RTM_DELLINK):
+        # Several for each container that starts or stops.
+        return not is_own_name(message.get_attr("IFLA_IFNAME") or "")
     # A router's host may change thousands of routes a minute; only default routes count.
     is_route = message["header"]["type"] in (_RTM_NEWROUTE, _RTM_DELROUTE)
     return not is_route or message["dst_len"] == 0
@@ -110,18 +130,29 @@ def _find(route: Route, wanted: str) -> Underlay:
             raise LinkError(f"underlay: no interface of this host has the address {wanted}")
         ifindex = holders[0]
     else:
-        ifindex = next((link["index"] for link in dump(route, "get_links")
-                        if link.get_attr("IFLA_IFNAME") == wanted), 0)
-        if not ifindex:
+        named = _link(route, ifname=wanted)
+        if named is None:
             raise LinkError(f"underlay: there is no interface {wanted}")
-    link = next((link for link in dump(route, "get_links") if link["index"] == ifindex), None)
+        ifindex = named["index"]
+    link = _link(route, index=ifindex)
     if link is None:
         raise LinkError(f"underlay: interface {ifindex} has gone")
     name = str(link.get_attr("IFLA_IFNAME"))
+    if link["ifi_type"] != _ETHERNET:
+        raise LinkError(f"underlay: {name} carries no Ethernet frames (a tunnel?): put a VXLAN "
+                        "device on top of it and name that with --underlay (docs/security.md)")
     address = preferred or _primary_address(addresses, ifindex)
     if address is None:
         raise LinkError(f"underlay: interface {name} has no IPv4 address")
     return Underlay(name, int(ifindex), IPv4Address(address), int(link.get_attr("IFLA_MTU")))
+
+
+def _link(route: Route, **which: object) -> Any | None:
+    """One interface.  Never all of them: a host has thousands, and each change asks again."""
+    with step("look for the underlay", ignore=(errno.ENODEV,)):
+        found = route.link("get", **which)
+        return found[0] if found else None
+    return None
 
 
 def _default_route(route: Route) -> tuple[int, str | None]:

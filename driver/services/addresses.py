@@ -18,6 +18,7 @@ from driver.ipam.allocation import IpAddress, Span
 from driver.ipam.grants import GLOBAL_HOLDER, refusal
 from driver.ipam.pools import Supernet
 from driver.model import Hold, HoldKind, HostId, Reservation, SubnetUse
+from driver.services.local_uses import Held, LocalUses, Requested, local_uses
 from driver.services.pool_ids import (
     GLOBAL_SPACE,
     LOCAL_SPACE,
@@ -45,6 +46,18 @@ class _Wish:
     kind: HoldKind
     holder: str
     hold: Hold
+
+
+@dataclass
+class _Release:
+    """One ReleaseAddress; which hold it ends is found once, so that it can be tried again.
+
+    A try without an answer may have succeeded, and the address may be somebody else's by now.
+    """
+
+    name: PoolName
+    address: IpAddress
+    hold: Hold | None = None
 
 
 class AddressService:
@@ -122,28 +135,49 @@ class AddressService:
         released = _parse(address)
         if released not in name.pool.subnet:
             return
+        release = _Release(name, released)
         try:
             self._doubts.settle()
-            self._release(name, released)
+            self._release(release)
         except StoreUnavailable:
-            self._doubts.add(lambda: self._release(name, released))
+            self._doubts.add(lambda: self._release(release))
             raise
 
-    def _release(self, name: PoolName, released: IpAddress) -> None:
-        holder = self._holder(name)
+    def settle(self) -> None:
+        """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
+        self._doubts.settle()
+
+    def local_uses(self) -> LocalUses:
+        """Return what this host has in the local space.  Error: StoreUnavailable."""
+        self._doubts.settle()
+        return local_uses(self._book, self._host)
+
+    def withdraw_held(self, held: Held) -> None:
+        """Release the hold if it is still the same.  Error: StoreUnavailable."""
+        self._withdraw(held.cidr, held.address, self._host, held.hold)
+
+    def withdraw_requested(self, requested: Requested) -> None:
+        """Release this request of a pool if it is still there.  Error: StoreUnavailable."""
+        self._pools.release(PoolRelease(requested.name, (self._host, requested.request)))
+
+    def _release(self, release: _Release) -> None:
+        name, holder = release.name, self._holder(release.name)
         for _ in range(ATTEMPTS):
             subnet = self._book.subnet(name.cidr)
-            before = self._book.reservation(name.cidr, released)
-            if before.value is None or holder not in before.value.holds:
+            before = self._book.reservation(name.cidr, release.address)
+            hold = before.value.holds.get(holder) if before.value is not None else None
+            if before.value is None or hold is None or release.hold not in (None, hold):
                 return
             if self._still_gateway(name, subnet.value, before.value, holder):
                 return
+            release.hold = hold
             after = before.value.released(holder)
             if self._book.write_reservation(
                     subnet, name.cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
-        raise StoreUnavailable(f"address {released} is changed by too many at once, try again")
+        raise StoreUnavailable(
+            f"address {release.address} is changed by too many at once, try again")
 
     def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> _Wish:
         name = parse_pool_id(pool_id)
@@ -266,20 +300,23 @@ class AddressService:
                                                 owned=owned, subnet_after=subnet_after)
         except StoreUnavailable:
             # It may have happened, and dockerd will not release what it did not get.
-            self._doubts.add(lambda: self._withdraw(wish, after.address))
+            self._doubts.add(lambda: self._withdraw(
+                wish.name.cidr, after.address, wish.holder, wish.hold))
             raise
 
-    def _withdraw(self, wish: _Wish, address: IpAddress) -> None:
+    def _withdraw(self, cidr: str, address: IpAddress, holder: str, hold: Hold) -> None:
+        """Release exactly this hold; another one of the same holder stays."""
         for _ in range(ATTEMPTS):
-            subnet = self._book.subnet(wish.name.cidr)
-            before = self._book.reservation(wish.name.cidr, address)
-            if before.value is None or before.value.holds.get(wish.holder) != wish.hold:
+            subnet = self._book.subnet(cidr)
+            before = self._book.reservation(cidr, address)
+            if before.value is None or before.value.holds.get(holder) != hold:
                 return
-            after = before.value.released(wish.holder)
+            after = before.value.released(holder)
             if self._book.write_reservation(
-                    subnet, wish.name.cidr, before, after,
+                    subnet, cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
+        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
 
     def _still_gateway(self, name: PoolName, subnet: SubnetUse | None, found: Reservation,
                        holder: str) -> bool:

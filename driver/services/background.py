@@ -16,23 +16,31 @@ from driver.services.reconcile import Reconciler
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # between attempts to read etcd at start
+RETRY_MAX_S = 60.0  # between attempts at what the kernel refuses; doubled up to this
 LIMIT_S = 60.0  # for one attempt; thousands of endpoints take seconds
+# How long the start waits for the first attempt.  A thousand endpoints take longer to take over;
+# dockerd, which would look for the socket in vain, is served beside it.
+FIRST_S = 2.0
 
 
 class Recovery:
-    """Reconciles as soon as etcd can be read: at start if possible, else in the background."""
+    """Reconciles as soon as etcd can be read: at start if possible, else in the background.
+
+    `done` is set once etcd was read; what failed then is tried again, ever less often.
+    """
 
     def __init__(self, reconciler: Reconciler, retry_s: float = RETRY_S) -> None:
         self._reconciler = reconciler
         self._retry_s = retry_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+        self._tried = threading.Event()
         self.done = threading.Event()
 
     def start(self) -> None:
-        """Try once; without etcd go on trying in the background."""
-        if not self._attempt(first=True):
-            self._thread.start()
+        """Begin, and wait for the first attempt, but not for long."""
+        self._thread.start()
+        self._tried.wait(FIRST_S)
 
     def stop(self) -> None:
         """Give up."""
@@ -42,17 +50,27 @@ class Recovery:
 
     def state(self) -> str:
         """In a word or two."""
-        return "done" if self.done.is_set() else "waits for etcd"
+        if self.done.is_set():
+            return "done"
+        return "waits for etcd" if self._tried.is_set() else "under way"
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._retry_s):
+        try:
+            if self._attempt(first=True):
+                return
+        finally:
+            self._tried.set()
+        pause_s = self._retry_s
+        while not self._stopping.wait(pause_s):
             if self._attempt(first=False):
                 return
+            if self.done.is_set():
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     def _attempt(self, *, first: bool) -> bool:
         try:
             with deadline.limit(LIMIT_S):
-                self._reconciler.run()
+                complete = self._reconciler.run()
         except StoreUnavailable as error:
             if first:
                 log.warning("etcd cannot be read, trying on: %s", error)
@@ -61,7 +79,7 @@ class Recovery:
             log.error("reconciling failed, trying again: %s", error)
             return False
         self.done.set()
-        return True
+        return complete
 
 
 class Repeater:

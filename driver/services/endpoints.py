@@ -6,6 +6,7 @@ interface into the sandbox by itself, after Join has answered.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from driver.services.endpoint_ports import EndpointPorts
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Endpoints, Links, Networks, SandboxFinisher, Veth
 from driver.services.undo import Step, Undo, run_all
+
+log = logging.getLogger(__name__)
 
 DST_PREFIX = "eth"  # dockerd appends the lowest free number
 IFNAME_MAX = 15  # characters; IFNAMSIZ less the final zero
@@ -84,6 +87,7 @@ class EndpointService:
         # Endpoints whose removal failed half-way, after their record was gone: a repeated
         # removal needs to know what to withdraw.
         self._unfinished: dict[EndpointId, Endpoint] = {}
+        self._to_unlink: set[EndpointId] = set()  # `unlink` has begun and did not succeed
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
         """Give the endpoint its MAC and endpoint port and publish its record.
@@ -100,7 +104,7 @@ class EndpointService:
                 self._ports.restore([known])
                 return _same(known, request)
             self._unfinished.pop(request.id, None)
-            self._ports.restore_once(self._endpoints.list)
+            self.restore_ports()
             port = 0  # without an IPv4 address there is no host path
             if request.address is not None:
                 port = self._ports.request(request.id)
@@ -137,15 +141,17 @@ class EndpointService:
                     return self._joined(endpoint_id, veth)
             # Intent is durable first: a driver that dies here finds the endpoint when it
             # comes back, and reconciles.
+            # Each inverse is ready before its effect: one that fails may have been done.
             endpoint = replace(before, sandbox_key=sandbox_key)
-            self._endpoints.replace(endpoint)
             undo.push("take the sandbox out of the record",
                       lambda: self._endpoints.replace(replace(before, sandbox_key="")))
-            veth = self._links.create_veth(endpoint_id, endpoint.mac, self._mtu(network))
+            self._endpoints.replace(endpoint)
+            mtu = self._mtu(network)
             undo.push("delete the link", lambda: self._links.delete_veth(endpoint_id))
-            self._datapath.publish_endpoint(endpoint, veth)
+            veth = self._links.create_veth(endpoint_id, endpoint.mac, mtu)
             undo.push("withdraw the endpoint", lambda: self._datapath.withdraw_endpoint(
                 endpoint, veth.host_ifindex))
+            self._datapath.publish_endpoint(endpoint, veth)
             self._finisher.expect(endpoint, veth)
             return self._joined(endpoint_id, veth)
 
@@ -199,10 +205,15 @@ class EndpointService:
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None or endpoint.address is None:
                 return
+            self.restore_ports()
             # Asking again for a port that is held returns it.
             port = self._ports.request(endpoint_id) if offered else 0
             if port != endpoint.port:
                 self._endpoints.replace(replace(endpoint, port=port))
+
+    def restore_ports(self) -> None:
+        """Learn which ports the records of this host name, once, before one is handed out."""
+        self._ports.restore_once(self._endpoints.list)
 
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
         """Return the endpoint of this host, None if there is none."""
@@ -211,21 +222,53 @@ class EndpointService:
 
     def finish_removals(self) -> None:
         """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
-        run_all([(f"remove endpoint {endpoint.id[:12]}", partial(
+        run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
             self.delete_endpoint, endpoint.network_id, endpoint.id))
-            for endpoint in list(self._unfinished.values())])
+            for endpoint in list(self._unfinished.values())), *(
+            (f"delete the link of {endpoint_id[:12]}", partial(self.unlink, endpoint_id))
+            for endpoint_id in list(self._to_unlink))])
 
-    def adopt(self, endpoint_id: EndpointId) -> None:
+    def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
         """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
 
         Errors: DatapathError, StoreUnavailable; its connections then go on as before.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
-            veth = self._links.get_veth(endpoint_id)
-            if endpoint is not None and endpoint.sandbox_key and veth is not None:
+            if endpoint is not None and endpoint.sandbox_key:
                 self._datapath.publish_endpoint(endpoint, veth)
                 self._finisher.expect(endpoint, veth)
+
+    def rehome(self, endpoint_id: EndpointId) -> None:
+        """Put this host's underlay address, which may be another one by now, on record.
+
+        Idempotent.  Error: StoreUnavailable.  Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is not None and endpoint.underlay != self._host.underlay:
+                self._endpoints.replace(replace(endpoint, underlay=self._host.underlay))
+
+    def restore_or_give_up(self, endpoint: Endpoint) -> None:
+        """Enter an endpoint again whose record others have removed; end it if its address is taken.
+
+        Idempotent.  Error: StoreUnavailable.
+        """
+        with self._locks.hold(endpoint.id):
+            if self._endpoints.get(endpoint.id) is not None:
+                return
+            try:
+                self._endpoints.create(replace(endpoint, underlay=self._host.underlay))
+            except (Conflict, NotFound) as error:
+                log.error("endpoint %.12s loses its network: %s", endpoint.id, error)
+            else:
+                log.warning("endpoint %.12s is on record again", endpoint.id)
+                return
+            self._unfinished[endpoint.id] = endpoint
+            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint.id)])
+            self._ports.release(endpoint.id)
+            self._ifnames.pop(endpoint.id, None)
+            self._unfinished.pop(endpoint.id, None)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
         """Ids of all endpoints of the network that have something left on this host."""
@@ -252,8 +295,9 @@ class EndpointService:
     def unlink(self, endpoint_id: EndpointId) -> None:
         """Delete the link of an endpoint that was deleted; one that exists again keeps its.
 
-        Error: LinkError.
+        Errors: Conflict (busy), LinkError; `finish_removals` then tries again.
         """
+        self._to_unlink.add(endpoint_id)
         with self._locks.hold(endpoint_id):
             try:
                 known = self._endpoints.get(endpoint_id)
@@ -261,6 +305,7 @@ class EndpointService:
                 known = None  # dockerd has deleted it, and gives no id to two endpoints
             if known is None or endpoint_id in self._unfinished:
                 self._links.delete_veth(endpoint_id)
+            self._to_unlink.discard(endpoint_id)
 
     def _unlinking(self, endpoint_id: EndpointId) -> Step:
         return "delete the link", lambda: self._unlink_later(endpoint_id)

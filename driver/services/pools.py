@@ -149,6 +149,7 @@ class Pools:
             if self._book.write_subnet(name.cidr, before,
                                        _without(before.value, name, user, request)):
                 return
+        raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
     def _own_request(self, name: PoolName, used: PoolUse) -> tuple[str, str] | None:
         """Which request a release from this host ends: (user, request id)."""

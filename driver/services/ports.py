@@ -6,8 +6,9 @@ Every effect stands beside its inverse.  Inverses of something absent succeed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -19,13 +20,16 @@ from ipaddress import (
 from typing import Generic, Protocol, TypeVar
 
 from driver.model import (
+    Absence,
     Endpoint,
     EndpointId,
     Host,
     HostId,
+    KnownHost,
     Network,
     NetworkId,
     NetworkKey,
+    Removal,
     Reservation,
     SubnetUse,
     Vni,
@@ -53,6 +57,9 @@ class Networks(Protocol):
     def list(self) -> list[Network]:
         """All networks of this host."""
 
+    def reread(self) -> Sequence[Network]:
+        """Others have removed records of this host: read again, and return what was known."""
+
 
 class Endpoints(Protocol):
     """Endpoint records in etcd.  Every host that serves the network watches them."""
@@ -76,6 +83,9 @@ class Endpoints(Protocol):
     def list(self) -> list[Endpoint]:
         """All endpoints of this host."""
 
+    def reread(self) -> Sequence[Endpoint]:
+        """See Networks.reread."""
+
 
 class Directory(Protocol):
     """What other hosts (and this one) publish, as a feed: snapshot, changes, snapshot again."""
@@ -89,7 +99,7 @@ class Directory(Protocol):
 class DirectoryListener(Protocol):
     """Called from the feed's own thread, never two calls at once for one network."""
 
-    def snapshot(self, vni: Vni, endpoints: Sequence[Endpoint]) -> None:
+    def snapshot(self, vni: Vni, endpoints: Iterable[Endpoint]) -> None:
         """This is all there is: what is not in it is gone."""
 
     def put(self, endpoint: Endpoint) -> None: ...
@@ -110,6 +120,56 @@ class Hosts(Protocol):
 
     def follow(self, listener: Callable[[dict[HostId, Host]], None]) -> None:
         """Call `listener` with all live hosts, now and at each change, from the feed's thread."""
+
+
+class Absences(Protocol):
+    """Hosts that have registered once, and what is on record about those without a lease.
+
+    All errors: StoreUnavailable, UnsupportedRecord.  Of several drivers that try the same step
+    one succeeds; for the others it returns False or None.
+    """
+
+    def known(self) -> dict[HostId, KnownHost]: ...
+
+    def registered(self) -> set[HostId]:
+        """Those of them that have a lease now."""
+
+    def get(self, host_id: HostId) -> Absence | None: ...
+
+    def note(self, known: KnownHost) -> bool:
+        """Begin to count its time away, if it has no lease."""
+
+    def put_off(self, absence: Absence) -> None:
+        """Begin to count anew: it was seen alive."""
+
+    def left_s(self, absence: Absence) -> int | None:
+        """Seconds for which it may still be away, 0: none any more, None: for ever."""
+
+    def begin(self, host_id: HostId, before: Absence | None, removal: Removal, *,
+              registered: bool = False) -> Absence | None:
+        """Put on record that its records are being removed; then, and only then, they may be.
+
+        `before`: as read.  registered: also of a host with a lease, which it then loses.
+        """
+
+    def finish(self, absence: Absence) -> bool:
+        """Put on record that all is removed; after EVERYTHING the host is not known any more."""
+
+
+class Presence(Enum):
+    """What became of a sign of life that was asked for."""
+
+    ANSWERED = auto()
+    ABSENT = auto()  # this network says that nobody is there
+    SILENT = auto()
+
+
+class Prober(Protocol):
+    """Asks other machines for a sign of life."""
+
+    def probe(self, hosts: Collection[IPv4Address], wait_s: float
+              ) -> dict[IPv4Address, Presence]:
+        """Ask all at once.  Error: LinkError (nothing could be asked)."""
 
 
 @dataclass(frozen=True)
@@ -227,11 +287,20 @@ class Datapath(Protocol):
 
     def delete_remote(self, endpoint: Endpoint) -> None: ...
 
-    def list_remotes(self) -> Sequence[Endpoint]:
+    def list_remotes(self) -> Iterable[Endpoint]:
         """All directory entries, each as an endpoint of one address and without names."""
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Who gets the network's broadcasts: other hosts' underlay addresses, local veths."""
+
+    def list_floods(self) -> Collection[Vni]:
+        """Networks whose broadcasts anybody gets."""
+
+    def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
+        """Let connect() to endpoints of these hosts (U), and no others, fail at once.
+
+        Holds for a minute at least; ask again before.  Error: DatapathError.
+        """
 
     def counters(self) -> dict[str, int]:
         """Packets or connections per reason since the maps were made."""
@@ -309,6 +378,25 @@ class AddressBook(Protocol):
         `subnet_after`: write this as well.  `owned`: as read; entered for holds that are new,
         provided it is unchanged, and removed with holds that go.
         """
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """What this host's dockerd knows of at one moment."""
+
+    networks: frozenset[NetworkId]
+    endpoints: frozenset[EndpointId]
+    # (subnet, sub-pool or "") of networks whose IPAM is a plugin's -> how many there are
+    pools: Mapping[tuple[str, str], int]
+    # Of containers, gateways and auxiliary ones, of all networks alike.
+    addresses: frozenset[IPv4Address | IPv6Address]
+
+
+class Engine(Protocol):
+    """Docker's API.  Never asked while a call of dockerd's is served."""
+
+    def look(self) -> EngineView:
+        """Ask what there is.  Error: EngineUnavailable."""
 
 
 # The host's own routes: automatic pools keep clear of them.

@@ -68,7 +68,7 @@ def plan(endpoints: Sequence[Endpoint], veths: Mapping[str, Veth],
 
 
 class Reconciler:
-    """Runs once after the start, as soon as etcd can be read."""
+    """Runs after the start, as soon as etcd can be read, until everything has worked."""
 
     def __init__(self, *, networks: NetworkRecords, endpoints: Endpoints, links: Links,
                  sandboxes: Sandboxes, pinned: Pinned, directory: Directory,
@@ -82,11 +82,12 @@ class Reconciler:
         self._listener = listener
         self._service = service
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Follow all networks, take over what runs, remove what belongs to nobody.
 
-        Error: StoreUnavailable, and then nothing has been removed.  A step that fails for
-        one object is logged and does not keep the others.
+        Return whether everything worked; running again, also beside Docker's calls, does the
+        rest.  Error: StoreUnavailable, and then nothing has been removed.  A step that fails
+        for one object is logged and does not keep the others.
         """
         # Maps, links, records: each is made after the next one.  What is made in between is
         # then never taken for a stray.
@@ -102,21 +103,29 @@ class Reconciler:
         for network in networks:
             self._directory.follow(network.vni, self._listener)
         self._listener.followed({network.vni for network in networks})
-        for cookie in steps.dead_sandboxes:
-            self._try("withdraw dead sandbox", self._pinned.withdraw_sandbox, cookie)
-        for ifindex in steps.dead_interfaces:
-            self._try("withdraw dead interface", self._pinned.withdraw_interface, ifindex)
-        for endpoint_id in steps.adopt:
-            self._try(f"take over endpoint {endpoint_id[:12]}", self._service.adopt, endpoint_id)
-        for name in steps.strays:
-            log.warning("removing stray link %s", name)
-            self._try(f"remove link {name}", self._links.delete_veth_named, name)
+        self._service.restore_ports()
+        worked = [
+            *(self._try("withdraw dead sandbox", self._pinned.withdraw_sandbox, cookie)
+              for cookie in steps.dead_sandboxes),
+            *(self._try("withdraw dead interface", self._pinned.withdraw_interface, ifindex)
+              for ifindex in steps.dead_interfaces),
+            # Before it is published: its connections use the address that this host has now.
+            *(self._try(f"enter the address of endpoint {endpoint.id[:12]}",
+                        self._service.rehome, endpoint.id) for endpoint in endpoints),
+            *(self._try(f"take over endpoint {endpoint_id[:12]}", self._service.adopt,
+                        endpoint_id, veths[self._links.veth_name(endpoint_id)])
+              for endpoint_id in steps.adopt),
+            *(self._try(f"remove stray link {name}", self._links.delete_veth_named, name)
+              for name in steps.strays)]
         log.info("%d networks, %d endpoints: %d taken over; removed: %d links, %d sandboxes, "
                  "%d interfaces", len(networks), len(endpoints), len(steps.adopt),
                  len(steps.strays), len(steps.dead_sandboxes), len(steps.dead_interfaces))
+        return all(worked)
 
-    def _try(self, what: str, act: Callable[..., object], *arguments: object) -> None:
+    def _try(self, what: str, act: Callable[..., object], *arguments: object) -> bool:
         try:
             act(*arguments)
         except SlimError as error:
             log.error("%s: %s", what, error)
+            return False
+        return True

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # Pauses before the attempts after the first.  A namespace may become visible a little after
 # its interface (mount propagation into a plugin); anything that lasts longer is no race.
 RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
+OFFER_AGAIN_S: Final = 5.0  # etcd was away when peers were to be told of an endpoint
 _THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
 
 
@@ -94,24 +95,30 @@ class Finisher:
         self._guard = threading.Lock()  # of all below; never held while something is called
         self._expected: dict[EndpointId, Expected] = {}
         self._up: dict[str, float] = {}  # host's ends with carrier, and since when
+        self._half_forgotten: dict[EndpointId, Expected] = {}  # `forget` failed
         self._by_sandbox: dict[str, Sandbox] = {}
         self._attempts: dict[EndpointId, int] = {}
+        self._teardown_attempts: dict[str, int] = {}
         self._unreachable: set[EndpointId] = set()  # given up: peers use the overlay path
         self._counts = FinisherCounts()
         self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
         self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
                                                name="sandbox finisher", clock=clock)
+        self._offers: Later[EndpointId] = Later(self._offer, threads=1, name="host path offers",
+                                                clock=clock)
         self._teardowns: Later[str] = Later(self._tear_down, threads=1, name="sandbox teardown",
                                             clock=clock)
 
     def start(self) -> None:
         """Begin to work."""
         self._later.start()
+        self._offers.start()
         self._teardowns.start()
 
     def stop(self) -> None:
         """Stop working.  What is set up stays: a driver that comes back takes it over."""
         self._later.stop()
+        self._offers.stop()
         self._teardowns.stop()
 
     def expect(self, endpoint: Endpoint, veth: Veth) -> None:
@@ -134,26 +141,19 @@ class Finisher:
         Sandboxes and Datapath, after every step was tried.
         """
         with self._guard:
-            expected = self._expected.pop(endpoint_id, None)
+            expected = (self._expected.pop(endpoint_id, None)
+                        or self._half_forgotten.get(endpoint_id))
+            if expected is None:
+                return
             self._attempts.pop(endpoint_id, None)
             self._unreachable.discard(endpoint_id)
-        if expected is None:
-            return
+            # Until it has worked: who asks again finds what is left to do.
+            self._half_forgotten[endpoint_id] = expected
         self._later.cancel(endpoint_id)
-        key = expected.endpoint.sandbox_key
-        with self._locks.hold(key):
-            sandbox = self._by_sandbox.get(key)
-            if sandbox is None:
-                self._sweep(key)
-                return
-            if endpoint_id not in sandbox.members:
-                return
-            was_primary = sandbox.primary.endpoint.id == endpoint_id
-            del sandbox.members[endpoint_id]
-            if not sandbox.members:
-                self._dismantle(key, sandbox)
-            else:
-                self._shrink(key, sandbox, primary_left=was_primary)
+        self._offers.cancel(endpoint_id)
+        self._leave(endpoint_id, expected.endpoint.sandbox_key)
+        with self._guard:
+            self._half_forgotten.pop(endpoint_id, None)
 
     def carrier_up(self, host_name: str, _ifindex: int) -> None:
         """Take the news that the container's end of this pair is addressed and up."""
@@ -170,6 +170,15 @@ class Finisher:
         """Take the news that this pair went down or away.  Leave decides what it means."""
         with self._guard:
             self._up.pop(host_name, None)
+
+    def refresh(self) -> None:
+        """Set all sandboxes up again: the overlay's MTU is another one now.  Returns at once."""
+        with self._guard:
+            found = [expected.endpoint.id for expected in self._expected.values()
+                     if expected.veth.host_name in self._up]
+            self._attempts.update(dict.fromkeys(found, 0))
+        for endpoint_id in found:
+            self._later.submit(endpoint_id)
 
     def counts(self) -> FinisherCounts:
         """How it went so far."""
@@ -190,13 +199,29 @@ class Finisher:
         except Exception as error:  # nobody is there to catch it
             self._retry(expected, error)
             return
-        if endpoint_id in self._unreachable:
-            self._offer(endpoint_id, offered=True)
         with self._guard:
+            if endpoint_id in self._unreachable:
+                self._unreachable.discard(endpoint_id)
+                self._offers.submit(endpoint_id)
             self._counts = _plus(self._counts, finished=1)
             up_s = self._up.get(expected.veth.host_name)
         late_ms = (self._clock() - up_s) * 1000 if up_s is not None else 0.0
         log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
+
+    def _leave(self, endpoint_id: EndpointId, key: str) -> None:
+        with self._locks.hold(key):
+            sandbox = self._by_sandbox.get(key)
+            if sandbox is None:
+                self._sweep(key)
+                return
+            if sandbox.members and endpoint_id not in sandbox.members:
+                return
+            was_primary = bool(sandbox.members) and sandbox.primary.endpoint.id == endpoint_id
+            sandbox.members.pop(endpoint_id, None)
+            if not sandbox.members:
+                self._dismantle(key, sandbox)
+            else:
+                self._shrink(key, sandbox, primary_left=was_primary)
 
     def _complete(self, expected: Expected) -> None:
         endpoint, key = expected.endpoint, expected.endpoint.sandbox_key
@@ -240,38 +265,51 @@ class Finisher:
         if not last:
             self._later.submit(endpoint.id, RETRY_PAUSES_S[attempt])
         elif expected.has_host_path:
-            self._offer(endpoint.id, offered=False)
+            with self._guard:
+                self._unreachable.add(endpoint.id)
+            self._offers.submit(endpoint.id)
 
-    def _offer(self, endpoint_id: EndpointId, *, offered: bool) -> None:
-        """Without this, peers would go on calling a port where nobody is."""
+    def _offer(self, endpoint_id: EndpointId) -> None:
+        """Tell the peers how it is now: else they would go on calling a port where nobody is."""
+        with self._guard:
+            if endpoint_id not in self._expected:
+                return
+            offered = endpoint_id not in self._unreachable
         try:
             self._offer_host_path(endpoint_id, offered)
         except SlimError as error:
-            log.error("endpoint %.12s: its peers do not learn that its host path %s: %s",
-                      endpoint_id, "works" if offered else "does not work", error)
-            return
-        with self._guard:
-            (self._unreachable.discard if offered else self._unreachable.add)(endpoint_id)
+            log.warning("endpoint %.12s: its peers do not know yet that its host path %s: %s",
+                        endpoint_id, "works" if offered else "does not work", error)
+            self._offers.submit(endpoint_id, OFFER_AGAIN_S)
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
         """Withdraw at once what others can see; the inside follows, and need not be waited for.
 
         Mostly the container stops, and its namespace goes before anybody has torn it down.
         """
-        self._by_sandbox.pop(key, None)
+        self._by_sandbox[key] = sandbox  # as long as the maps may know it
         try:
             self._datapath.withdraw_sandbox(sandbox.cookie)
+            del self._by_sandbox[key]
         finally:
+            self._teardown_attempts[key] = 0
             self._teardowns.submit(key)
 
     def _tear_down(self, key: str) -> None:
         try:
             with self._locks.hold(key):
-                if key in self._by_sandbox:
+                left = self._by_sandbox.get(key)
+                if left is not None and left.members:
                     return  # joined again meanwhile: set up is what it has to be
                 self._sandboxes.tear_down(key, self._underlay)
         except SlimError as error:
+            attempt = self._teardown_attempts.get(key, 0)
+            self._teardown_attempts[key] = attempt + 1
+            if attempt < len(RETRY_PAUSES_S):
+                self._teardowns.submit(key, RETRY_PAUSES_S[attempt])
+                return
             log.warning("sandbox %s is left with routes of slim: %s", key, error)
+        self._teardown_attempts.pop(key, None)
 
     def _sweep(self, key: str) -> None:
         """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""

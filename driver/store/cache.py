@@ -60,11 +60,19 @@ class LocalCache(Generic[K, V]):
             if self._items is not None:
                 self._items.pop(key, None)
 
-    def forget(self) -> None:
-        """Read everything again next time: what etcd holds is not known any more."""
-        with self._lock:
-            self._writes += 1
-            self._items = None
+    def reread(self) -> dict[K, V]:
+        """Read everything again, and return what was held before.
+
+        Error: StoreUnavailable, and then that is still held.
+        """
+        while True:
+            with self._lock:
+                writes = self._writes
+            items = self._read()
+            with self._lock:
+                if self._writes == writes:
+                    before, self._items = self._items or {}, items
+                    return before
 
     def _read(self) -> dict[K, V]:
         items: dict[K, V] = {}

@@ -13,6 +13,7 @@ import grpc
 
 from driver import deadline
 from driver.errors import SettingsError, StoreUnavailable
+from driver.store.advice import advice
 from driver.store.connection import (
     Connection,
     EtcdSettings,
@@ -104,7 +105,10 @@ class EtcdKeyValue:
         """See KeyValue."""
         request = rpc.TxnRequest(compare=[_compare(c) for c in compares],
                                  success=[_operation(op) for op in ops])
-        answer = self._write("write", lambda c, s: c.kvstub.Txn(request, s, metadata=c.metadata))
+        # A key that this user may read: only those of its own role are sure to be.
+        key = next(iter((*ops, *compares))).key.encode()
+        answer = self._call("write", lambda c, s: c.kvstub.Txn(request, s, metadata=c.metadata),
+                            probe=key)
         return bool(answer.succeeded)
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
@@ -133,6 +137,12 @@ class EtcdKeyValue:
 
         return self._read("renew the lease", renew)
 
+    def lease_left_s(self, lease_id: int) -> int:
+        """See LeasedKeyValue."""
+        answer = self._read("look at the lease", lambda c, s: c.leasestub.LeaseTimeToLive(
+            rpc.LeaseTimeToLiveRequest(ID=lease_id), s, metadata=c.metadata))
+        return int(answer.TTL)
+
     def revoke(self, lease_id: int) -> None:
         """End a lease; one that is gone is fine."""
         def end(client: Any, seconds: float) -> None:
@@ -151,16 +161,15 @@ class EtcdKeyValue:
             rpc.CompactionRequest(revision=revision, physical=True), s, metadata=c.metadata))
 
     def _read(self, what: str, call: Callable[[Any, float], T]) -> T:
-        return self._call(what, call, repeatable=True)
+        return self._call(what, call)
 
-    def _write(self, what: str, call: Callable[[Any, float], T]) -> T:
-        return self._call(what, call, repeatable=False)
-
-    def _call(self, what: str, call: Callable[[Any, float], T], *, repeatable: bool) -> T:
+    def _call(self, what: str, call: Callable[[Any, float], T], *, probe: bytes = b"") -> T:
         """Try the endpoints in turn, within one deadline for all.
 
-        What is not repeatable goes to the next endpoint only if it was certainly not sent.
+        What must not be repeated (it has a `probe`, a key to read first) goes to the next
+        endpoint only if it was certainly not sent.
         """
+        repeatable = not probe
         with deadline.limit(self._call_s):
             with self._lock:
                 first = self._preferred
@@ -175,7 +184,7 @@ class EtcdKeyValue:
                 if seconds <= 0.01:
                     break
                 try:
-                    answer = connection.call(call, seconds, probe=not repeatable and count > 1)
+                    answer = connection.call(call, seconds, probe=probe if count > 1 else b"")
                 except NotReadyError as error:
                     failures.append(f"{connection.url}: {error}")
                     continue
@@ -186,13 +195,14 @@ class EtcdKeyValue:
                     with self._lock:
                         self._preferred = (index + 1) % count
                     raise OutcomeUnknown(
-                        f"etcd did not confirm a {what} ({failures[-1]})") from None
+                        f"etcd did not confirm a {what} ({failures[-1]}); running connections "
+                        f"are not affected; {advice(failures)}") from None
                 with self._lock:
                     self._preferred = index
                 return answer
             raise StoreUnavailable(
                 f"etcd is not available, cannot {what} ({'; '.join(failures) or 'no time left'}); "
-                "running connections are not affected, try again when etcd is back")
+                f"running connections are not affected; {advice(failures)}")
 
 
 class _EtcdLease:

@@ -18,6 +18,7 @@ import grpc
 
 from driver import deadline
 from driver.errors import SettingsError, StoreUnavailable
+from driver.store.advice import said
 
 # etcd3 0.12.0 has code generated for protobuf 3: only the pure Python runtime still takes it.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
@@ -53,14 +54,18 @@ _Code = grpc.StatusCode
 
 @dataclass(frozen=True)
 class EtcdSettings:
-    """Where etcd is and how to speak to it; paths of PEM files, empty: not used."""
+    """Where etcd is and how to speak to it; paths of PEM files, empty: not used.
+
+    The files are read when a connection is made, and again when one fails and they changed.
+    """
 
     endpoints: tuple[str, ...]  # URLs, http:// or https://, with port
     ca: str = ""
     cert: str = ""
     key: str = ""
     user: str = ""
-    password: str = field(default="", repr=False)  # never in a log
+    # Never in a log.  If it is a function, that is asked at each login.
+    password: str | Callable[[], str] = field(default="", repr=False)
 
 
 class NotReadyError(Exception):
@@ -71,7 +76,10 @@ class NotReadyError(Exception):
 
 
 class Connection:
-    """One endpoint's etcd3 client, made when first needed and again when its login expired."""
+    """One endpoint's etcd3 client, made when first needed.
+
+    It is made again when its login has expired, and when it fails and its files have changed.
+    """
 
     def __init__(self, url: str, settings: EtcdSettings) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -92,35 +100,51 @@ class Connection:
                 self._arguments["cert_key"] = settings.key
         if settings.user:
             self._arguments["user"] = settings.user
-            self._arguments["password"] = settings.password
+        self._password = settings.password
+        self._files = tuple(path for name in ("ca_cert", "cert_cert", "cert_key")
+                            if (path := self._arguments.get(name)))
+        self._read_files: object = None  # their state when the client was made
         self._lock = threading.Lock()
         self._client: Any = None
 
-    def call(self, call: Callable[[Any, float], T], seconds: float, *, probe: bool) -> T:
+    def call(self, call: Callable[[Any, float], T], seconds: float, *, probe: bytes) -> T:
         """Run `call` with the client; log in again once if the token is refused.
 
-        `probe`: make sure first, by a harmless call, that somebody is there.
+        `probe`: make sure first, by reading this key, that somebody is there; b"": do not.
         """
         with deadline.limit(seconds):
-            client = self._ready(seconds, probe=probe)
             try:
-                return call(client, deadline.remaining_s(seconds))
-            except grpc.RpcError as error:
-                if not _token_refused(error):
+                return self._attempt(call, seconds, probe=probe)
+            except (NotReadyError, grpc.RpcError) as error:
+                sent = not isinstance(error, NotReadyError) and not not_sent(error)
+                if sent or not self._forget_old_files():
                     raise
-                self._drop(client)
-                client = self._ready(seconds, probe=False)
-                return call(client, deadline.remaining_s(seconds))
+            return self._attempt(call, seconds, probe=probe)
+
+    def _attempt(self, call: Callable[[Any, float], T], seconds: float, *, probe: bytes) -> T:
+        client = self._ready(seconds, probe=probe)
+        try:
+            return call(client, deadline.remaining_s(seconds))
+        except ValueError:
+            if self._client is client:
+                raise
+            # Another thread has just closed it, to log in again: nothing was sent.
+        except grpc.RpcError as error:
+            if not _token_refused(error):
+                raise
+            self._drop(client)
+        client = self._ready(seconds, probe=b"")
+        return call(client, deadline.remaining_s(seconds))
 
     def close(self) -> None:
         """Close the connection; the next call makes a new one."""
         self._drop(self._client)
 
-    def _ready(self, seconds: float, *, probe: bool) -> Any:
+    def _ready(self, seconds: float, *, probe: bytes) -> Any:
         try:
             client = self._get(deadline.remaining_s(seconds))
             if probe:
-                client.kvstub.Range(rpc.RangeRequest(key=b"\0", serializable=True),
+                client.kvstub.Range(rpc.RangeRequest(key=probe, serializable=True),
                                     deadline.remaining_s(seconds), metadata=client.metadata)
         except grpc.RpcError as error:
             if not _token_refused(error):  # the call itself will be refused, and log in again
@@ -130,12 +154,37 @@ class Connection:
     def _get(self, seconds: float) -> Any:
         with self._lock:
             if self._client is None:
+                self._read_files = self._state_of_files()
                 try:
+                    if "user" in self._arguments:
+                        self._arguments["password"] = (
+                            self._password() if callable(self._password) else self._password)
                     # The constructor logs in; that is the one call it makes.
                     self._client = etcd3.Etcd3Client(**self._arguments, timeout=seconds)
                 except OSError as error:
-                    raise StoreUnavailable(f"cannot read etcd's TLS files: {error}") from None
+                    raise StoreUnavailable(f"cannot read etcd's TLS files: {error}; correct "
+                                           "them, no restart is needed") from None
+                except SettingsError as error:
+                    raise StoreUnavailable(
+                        f"cannot log in to etcd: {error}; correct it, no restart is needed"
+                    ) from None
             return self._client
+
+    def _state_of_files(self) -> object:
+        try:
+            stats = [os.stat(path) for path in self._files]
+        except OSError:
+            return None
+        return [(s.st_ino, s.st_mtime_ns, s.st_size) for s in stats]
+
+    def _forget_old_files(self) -> bool:
+        """Whether there are others since the client was made, and it will be made again."""
+        with self._lock:
+            if self._client is None or self._read_files == self._state_of_files():
+                return False
+            # Not closed: what works with the old ones (a watch, say) goes on.
+            self._client = None
+            return True
 
     def _drop(self, client: Any) -> None:
         with self._lock:
@@ -165,4 +214,4 @@ def error_text(error: Any) -> str:
     """Say in one line what became of a call."""
     if error.code() is _Code.DEADLINE_EXCEEDED:
         return "no answer in time"
-    return f"{error.details() or error.code().name}".split("\n", 1)[0][:200]
+    return said(error.details() or error.code().name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from driver.errors import UnsupportedRecord
 from driver.model import Endpoint, Vni
@@ -59,8 +60,9 @@ class _NetworkListener:
         self._listener = listener
 
     def listed(self, entries: Sequence[Entry]) -> None:
-        endpoints = [self._read(entry) for entry in entries]
-        self._listener.snapshot(self._vni, [e for e in endpoints if e is not None])
+        # Decoded one by one: tens of thousands at once would be a hundred megabytes.
+        self._listener.snapshot(self._vni, (
+            endpoint for entry in entries if (endpoint := self._read(entry)) is not None))
 
     def changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -69,8 +71,10 @@ class _NetworkListener:
             if endpoint is not None:
                 self._listener.put(endpoint)
             else:
-                # A record that became unreadable is gone as far as this driver can tell.
-                self._listener.removed(self._vni, keys.endpoint_of(change.key)[1])
+                # A record that became unreadable is gone as far as this driver can tell; a key
+                # that no driver writes never was anything.
+                with suppress(ValueError):
+                    self._listener.removed(self._vni, keys.endpoint_of(change.key)[1])
 
     def _read(self, entry: Entry) -> Endpoint | None:
         try:
@@ -78,7 +82,7 @@ class _NetworkListener:
         except UnsupportedRecord as error:
             log.error("%s", error)
             return None
-        if keys.endpoint_of(entry.key) != (endpoint.vni, endpoint.id):
+        if entry.key != keys.endpoint(endpoint.vni, endpoint.id):
             log.error("%s in etcd holds another endpoint: left alone", entry.key)
             return None
         return endpoint

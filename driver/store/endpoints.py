@@ -5,6 +5,7 @@ It must not know how addresses are chosen; a network that is not a pool of ours 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -125,6 +126,10 @@ class EtcdEndpoints:
                 return
         raise StoreUnavailable(f"endpoint {endpoint_id[:12]} is changed by too many at once")
 
+    def settle(self) -> None:
+        """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
+        self._doubts.settle()
+
     def get(self, endpoint_id: EndpointId) -> Endpoint | None:
         """See ports.Endpoints."""
         return self._cache.all().get(endpoint_id)
@@ -132,6 +137,10 @@ class EtcdEndpoints:
     def list(self) -> list[Endpoint]:
         """See ports.Endpoints."""
         return list(self._cache.all().values())
+
+    def reread(self) -> Sequence[Endpoint]:
+        """See ports.Endpoints."""
+        return [*self._cache.reread().values()]
 
     def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface, cidr: str,
               change: Transaction) -> None:

@@ -17,6 +17,8 @@ NETWORKS = ROOT + "networks/"
 ENDPOINTS = ROOT + "endpoints/"
 LOCAL = ROOT + "local/"  # what belongs to one host and outlives its lease
 HOSTS = ROOT + "hosts/"
+KNOWN = ROOT + "known/"  # hosts, alive or not
+ABSENT = ROOT + "absent/"
 SUBNETS = ROOT + "subnets/"
 SUBNET_GUARD = ROOT + "subnet-guard"
 ADDRESSES = ROOT + "addresses/"
@@ -79,6 +81,11 @@ def local_endpoint(host: HostId, endpoint_id: EndpointId) -> str:
     return local_endpoints(host) + _quoted(endpoint_id)
 
 
+def fence(host: HostId) -> str:
+    """Return the key on whose state all writes of a host depend."""
+    return f"{LOCAL}{_quoted(host)}/fence"
+
+
 def host(host_id: HostId) -> str:
     """Return the key that lives as long as its host's lease."""
     return HOSTS + _quoted(host_id)
@@ -87,6 +94,26 @@ def host(host_id: HostId) -> str:
 def host_of(key: str) -> HostId:
     """Return the id from `host`."""
     return HostId(unquote(key.removeprefix(HOSTS)))
+
+
+def known(host_id: HostId) -> str:
+    """Return the key that outlives its host's lease."""
+    return KNOWN + _quoted(host_id)
+
+
+def known_of(key: str) -> HostId:
+    """Return the id from `known`."""
+    return HostId(unquote(key.removeprefix(KNOWN)))
+
+
+def absent(host_id: HostId) -> str:
+    """Return the key that says that a host's lease has ended, and what followed."""
+    return ABSENT + _quoted(host_id)
+
+
+def absent_of(key: str) -> HostId:
+    """Return the id from `absent`."""
+    return HostId(unquote(key.removeprefix(ABSENT)))
 
 
 def subnet(cidr: str) -> str:

@@ -139,6 +139,16 @@ class KeyValue(Protocol):
         """Grant a lease that lasts `ttl_s` seconds from its last keep_alive."""
 
 
+class LeasedKeyValue(KeyValue, Protocol):
+    """With leases that outlive whoever granted them."""
+
+    def keep_alive(self, lease_id: int) -> bool:
+        """Start that lease's TTL anew; False if it is gone."""
+
+    def lease_left_s(self, lease_id: int) -> int:
+        """Return how many seconds of its TTL are left, 0 or less: it is gone."""
+
+
 def prefix_end(prefix: str) -> bytes:
     """Return the first key after all keys with `prefix` (which must not be empty)."""
     # Keys are ASCII (keys.py quotes the rest), so the last byte can always be raised.
@@ -155,7 +165,11 @@ class Transaction:
 
     def as_read(self, key: str, entry: Entry | None) -> None:
         """Only if the key is still as in `entry` (None: absent)."""
-        self.compares.append(Unchanged(key, entry.mod_revision if entry else 0))
+        self.unchanged(key, entry.mod_revision if entry else 0)
+
+    def unchanged(self, key: str, mod_revision: int) -> None:
+        """Only if the key was last changed then (0: is absent)."""
+        self.compares.append(Unchanged(key, mod_revision))
 
     def put(self, key: str, value: bytes) -> None:
         """Write a value."""

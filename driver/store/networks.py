@@ -6,6 +6,7 @@ It must not know endpoints or addresses.  Reads come from a cache: this host alo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, NotFound, StoreUnavailable
@@ -99,6 +100,10 @@ class EtcdNetworks:
                 return
         raise StoreUnavailable(f"network {network_id[:12]}: too many hosts change it at once")
 
+    def settle(self) -> None:
+        """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
+        self._doubts.settle()
+
     def get(self, network_id: NetworkId) -> Network | None:
         """See ports.Networks."""
         return self._cache.all().get(network_id)
@@ -106,6 +111,10 @@ class EtcdNetworks:
     def list(self) -> list[Network]:
         """See ports.Networks."""
         return list(self._cache.all().values())
+
+    def reread(self) -> Sequence[Network]:
+        """See ports.Networks."""
+        return [*self._cache.reread().values()]
 
     def locally(self, network_id: NetworkId) -> tuple[Network, Entry]:
         """Return the network and its record, fresh from etcd.  Error: NotFound."""

@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 
 from driver.errors import UnsupportedRecord
 from driver.model import (
+    Absence,
     Endpoint,
     EndpointId,
     Hold,
     HoldKind,
     Host,
     HostId,
+    KnownHost,
     Network,
     NetworkId,
     NetworkKey,
     PoolUse,
+    Removal,
     Reservation,
     SubnetUse,
     Vni,
@@ -36,6 +39,9 @@ from driver.model import (
 from driver.store.kv import Entry
 
 SCHEMA = 1
+VNI_LAST = (1 << 24) - 1
+PORT_LAST = 65535
+_SHOWN = 100  # characters of what is wrong
 
 Fields = dict[str, Any]
 T = TypeVar("T")
@@ -52,16 +58,16 @@ def decode(entry: Entry, build: Callable[[Fields], T]) -> T:
     try:
         fields = json.loads(entry.value)
         schema = fields["schema"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UnsupportedRecord(f"{entry.key} in etcd is no record of slim: left alone") from None
     if type(schema) is not int or schema != SCHEMA:
-        raise UnsupportedRecord(f"{entry.key} in etcd has schema {schema!r}, this driver knows "
-                                f"{SCHEMA}: left alone; upgrade this driver")
+        raise UnsupportedRecord(f"{entry.key} in etcd has schema {_brief(schema)}, this driver "
+                                f"knows {SCHEMA}: left alone; upgrade this driver")
     try:
         return build(fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsupportedRecord(
-            f"{entry.key} in etcd cannot be read ({error!r}): left alone") from None
+            f"{entry.key} in etcd cannot be read ({_brief(error)}): left alone") from None
 
 
 def network_fields(network: Network) -> Fields:
@@ -79,7 +85,7 @@ def network(fields: Fields) -> Network:
 
 def vni(fields: Fields) -> Vni:
     """The network number of any record that has one."""
-    return Vni(_number(fields["vni"]))
+    return Vni(_number(fields["vni"], 1, VNI_LAST))
 
 
 def members(fields: Fields) -> dict[HostId, tuple[NetworkId, ...]]:
@@ -110,10 +116,11 @@ def endpoint(fields: Fields) -> Endpoint:
     return Endpoint(
         id=EndpointId(_text(fields["id"])), network_id=NetworkId(_text(fields["network_id"])),
         vni=vni(fields), host=HostId(_text(fields["host"])),
-        underlay=IPv4Address(fields["underlay"]), mac=mac,
-        address=IPv4Interface(address) if address is not None else None,
-        address6=IPv6Interface(address6) if address6 is not None else None,
-        port=_number(fields["port"]), sandbox_key=_text(fields.get("sandbox_key", "")))
+        underlay=IPv4Address(_text(fields["underlay"])), mac=mac,
+        address=IPv4Interface(_text(address)) if address is not None else None,
+        address6=IPv6Interface(_text(address6)) if address6 is not None else None,
+        port=_number(fields["port"], 0, PORT_LAST),
+        sandbox_key=_text(fields.get("sandbox_key", "")))
 
 
 def host_fields(host: Host) -> Fields:
@@ -124,7 +131,29 @@ def host_fields(host: Host) -> Fields:
 def host(fields: Fields) -> Host:
     """Inverse of host_fields."""
     return Host(id=HostId(_text(fields["id"])), name=_text(fields["name"]),
-                underlay=IPv4Address(fields["underlay"]))
+                underlay=IPv4Address(_text(fields["underlay"])))
+
+
+def known_fields(known: KnownHost) -> Fields:
+    """A machine that may be gone."""
+    return {**host_fields(known.host), "return_after_s": known.return_after_s}
+
+
+def known(fields: Fields) -> KnownHost:
+    """Inverse of known_fields."""
+    return KnownHost(host(fields), _number(fields["return_after_s"]))
+
+
+def absence_fields(absence: Absence) -> Fields:
+    """That a host is away; its version is etcd's matter."""
+    return {"id": absence.host, "clock": absence.clock, "removal": absence.removal.value,
+            "done": absence.done}
+
+
+def absence(fields: Fields) -> Absence:
+    """Inverse of absence_fields."""
+    return Absence(HostId(_text(fields["id"])), _number(fields["clock"]),
+                   Removal(fields["removal"]), bool(fields["done"]))
 
 
 def address(fields: Fields) -> IPv4Address | IPv6Address:
@@ -160,7 +189,7 @@ def subnet(fields: Fields) -> SubnetUse:
     """Inverse of subnet_fields."""
     gateway = fields["gateway"]
     return SubnetUse(
-        cidr=_text(fields["cidr"]), gateway=None if gateway is None else ip_address(gateway),
+        cidr=_text(fields["cidr"]), gateway=None if gateway is None else ip_address(_text(gateway)),
         pools=tuple(PoolUse(
             space=_text(pool["space"]), sub_pool=_text(pool["sub_pool"]),
             requests={user: tuple(_text(i) for i in ids)
@@ -178,7 +207,14 @@ def _text(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, first: int | None = None, last: int | None = None) -> int:
     if type(value) is not int:
         raise TypeError(f"{value!r} is no number")
+    if (first is not None and value < first) or (last is not None and value > last):
+        raise ValueError(f"{value} is not from {first} to {last}")
     return value
+
+
+def _brief(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN - 3] + "..."

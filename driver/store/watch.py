@@ -15,7 +15,7 @@ import grpc
 from driver.store.kv import Change, WatchLost
 
 PROBE_S = 5.0  # silence after which the stream has to prove that it is alive, and time for it
-PROBE_KEY = b"\0slim-probe"  # nobody writes it
+PROBE_KEY = b"\0slim-probe"  # below what is watched, so that whoever may watch may probe
 
 
 class StreamWatch:
@@ -27,6 +27,7 @@ class StreamWatch:
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._request_type = type(request)
+        self._probe_key = request.create_request.key + PROBE_KEY
         self._closed = threading.Event()
         self._requests.put(request)
         self._call = stub.Watch(self._sent(), metadata=tuple(metadata))
@@ -92,7 +93,7 @@ class StreamWatch:
         # The stubs are older than progress requests.  A second watch on the same stream is
         # confirmed by etcd at once, which proves as much.
         probe = self._request_type()
-        probe.create_request.key = PROBE_KEY
+        probe.create_request.key = self._probe_key
         self._requests.put(probe)
 
     def _sent(self) -> Iterator[Any]:

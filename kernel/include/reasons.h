@@ -20,6 +20,7 @@
     R(mptcp_client, fallback, "client socket speaks MPTCP: name hooks cannot know it")         \
     R(ports_busy, fallback, "no free source port was found in the attempts allowed")          \
     R(flow_refused, fallback, "client's bound port is in use towards this destination")       \
+    R(share_used, fallback, "the container has its share of this host's connections open")   \
     R(storage_full, fallback, "no memory for the socket's storage")                           \
     R(reconnect_refused, drop, "connect() again, elsewhere, on a socket tied to the host path") \
     R(option_no_room, drop, "SYN had no room for the option (MD5, long Fast Open cookie)")    \
@@ -34,16 +35,18 @@
     R(no_endpoint, drop, "host-path packet to a local port that nobody owns")                 \
     R(unknown_destination, drop, "overlay destination is no endpoint of the network")         \
     R(link_local6, drop, "IPv6 link-local packets: endpoints need no neighbour discovery")     \
+    R(vlan_tag, drop, "frame carries a VLAN tag")                                             \
     R(not_ip, drop, "neither IPv4 nor IPv6 (ARP included: endpoints need none)")              \
     R(malformed, drop, "headers are cut short or make no sense")                              \
     R(overlay_wrong_host, drop, "overlay packet's inner source does not live on the sender")  \
     R(overlay_no_endpoint, drop, "overlay packet for no endpoint of this host")               \
     R(flood_overflow, drop, "network has more receivers than one broadcast can reach")        \
+    R(host_dead, drop, "connect() refused at once: the destination's host is gone")         \
     R(tunnel_failed, drop, "the kernel refused the tunnel key or the copy")                   \
     R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
     R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \
     R(pending_full, error, "no memory to remember a SYN")                                     \
-    R(flow_table_full, error, "an accepted connection could not be entered into the flow map")
+    R(flow_table_full, error, "an accepted connection found no place in the flow map, or its container none")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

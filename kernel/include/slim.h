@@ -11,6 +11,7 @@
 
 #define SLIM_ATTACHMENTS 16   /* slim networks of one container that can use the host path */
 #define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
+#define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
 
 /* One endpoint's virtual IPv4 address in its network. */
 struct address {

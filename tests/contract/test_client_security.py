@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,39 +11,24 @@ import grpc
 import pytest
 
 from driver.errors import SettingsError, StoreUnavailable
+from driver.host import read_password
+from driver.store import keys, watch
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.connection import rpc
-from driver.store.kv import Put
+from driver.store.kv import Delete, OutcomeUnknown, Put, Unchanged, prefix_end
+from tests.support.certificates import Authority, install
 from tests.support.etcd import Etcd
 from tests.support.wait import wait_until
 
 
-def certificates(folder: Path) -> tuple[str, str, str]:
-    """CA, certificate and key (for server and client) as PEM files."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is missing (Debian package openssl)")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
-            "-days", "2")
-    openssl("req", *new_key, "-keyout", "one.key", "-out", "one.csr", "-subj", "/CN=one")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl("x509", "-req", "-in", "one.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-out", "one.pem", "-days", "2", "-extfile", "names")
-    return str(folder / "ca.pem"), str(folder / "one.pem"), str(folder / "one.key")
-
-
 def test_tls_with_client_certificate(tmp_path: Path) -> None:
-    files = certificates(tmp_path)
+    files = Authority(tmp_path).issue("one")
     with Etcd(tmp_path, tls=files) as server:
         with EtcdKeyValue(server.settings()) as kv:
             assert kv.commit([], [Put("/a", b"1")])
-            watch = kv.watch("/a", 1)
-            assert watch.next()
-            watch.close()
+            changes = kv.watch("/a", 1)
+            assert changes.next()
+            changes.close()
         for wrong in (replace(server.settings(), cert="", key=""),
                       EtcdSettings(endpoints=(server.url.replace("https", "http"),)),
                       replace(server.settings(), ca="")):
@@ -55,14 +39,73 @@ def test_tls_with_client_certificate(tmp_path: Path) -> None:
             kv.get("/a")
 
 
+def refused(kv: EtcdKeyValue) -> str:
+    with pytest.raises(StoreUnavailable) as caught:
+        kv.get("/a")
+    return str(caught.value)
+
+
+def test_certificates_are_replaced(tmp_path: Path) -> None:
+    """Everybody's files are, one after the other; one client sees it all, and is not restarted."""
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    files, others = old.issue("now"), new.issue("now")
+    mine = Authority(tmp_path / "mine").issue("now")
+    install(files, mine)
+    with Etcd(tmp_path, tls=files) as server, EtcdKeyValue(replace(
+            server.settings(), ca=mine[0], cert=mine[1], key=mine[2])) as kv:
+        assert kv.commit([], [Put("/a", b"1")])
+
+        # The same CA.  etcd reads its files at each connection.
+        install(old.issue("next")[1:], files[1:])
+        install(old.issue("own")[1:], mine[1:])
+        server.stop()
+        server.start()
+        assert kv.get("/a")
+
+        install(old.issue("late", days=-1)[1:], files[1:])
+        restart_unseen(server)
+        wait_until(lambda: "expired: renew" in refused(kv), 10, "the reason is told")
+
+        install(old.issue("elsewhere", ["127.0.0.9"])[1:], files[1:])
+        wait_until(lambda: "not for the address" in refused(kv), 10, "the reason is told")
+
+        install(others, files)
+        restart_unseen(server)
+        wait_until(lambda: "signed by a CA of --etcd-ca" in refused(kv), 10,
+                   "the reason is told")
+        install(others[:1], mine[:1])  # our certificate is still the old CA's
+        wait_until(lambda: "--etcd-cert and --etcd-key" in refused(kv), 10,
+                   "the reason is told")
+        install(new.issue("own")[1:2], mine[1:2])  # without its key
+        wait_until(lambda: "belong together" in refused(kv), 10, "the reason is told")
+        Path(mine[2]).unlink()
+        assert "no restart" in refused(kv)
+        install(new.issue("own")[1:], mine[1:])
+        wait_until(lambda: reachable(kv), 10, "a read with new files")
+        assert kv.commit([], [Put("/a", b"2")])
+
+
+def restart_unseen(server: Etcd) -> None:
+    """Without waiting for an answer, which the files of the test might not get."""
+    server.stop()
+    server.launch()
+
+
 @pytest.fixture
 def guarded(own_etcd: Etcd) -> Iterator[Etcd]:
-    """An etcd with authentication on, and one user: root, password right."""
+    """An etcd with authentication on: root may do all, slim what it needs; password right."""
     with grpc.insecure_channel(f"127.0.0.1:{own_etcd.port}") as channel:
         auth = rpc.AuthStub(channel)
         auth.UserAdd(rpc.AuthUserAddRequest(name="root", password="right"), 5)
         auth.RoleAdd(rpc.AuthRoleAddRequest(name="root"), 5)
         auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="root", role="root"), 5)
+        auth.UserAdd(rpc.AuthUserAddRequest(name="slim", password="right"), 5)
+        auth.RoleAdd(rpc.AuthRoleAddRequest(name="slim"), 5)
+        grant = rpc.AuthRoleGrantPermissionRequest(name="slim")
+        grant.perm.permType = 2  # read and write
+        grant.perm.key, grant.perm.range_end = keys.ROOT.encode(), prefix_end(keys.ROOT)
+        auth.RoleGrantPermission(grant, 5)
+        auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="slim", role="slim"), 5)
         auth.AuthEnable(rpc.AuthEnableRequest(), 5)
     return own_etcd
 
@@ -73,14 +116,38 @@ def test_login(guarded: Etcd) -> None:
         lease = kv.lease(10)
         assert lease.keep_alive()
         lease.revoke()
-        watch = kv.watch("/a", 1)
-        assert watch.next()
-        watch.close()
+        changes = kv.watch("/a", 1)
+        assert changes.next()
+        changes.close()
     wrong = guarded.settings(user="root", password="wrong")
     with EtcdKeyValue(wrong) as kv, pytest.raises(StoreUnavailable, match="password"):
         kv.get("/a")
     with EtcdKeyValue(guarded.settings()) as kv, pytest.raises(StoreUnavailable, match="user name"):
         kv.get("/a")
+
+
+def test_a_user_with_one_prefix_is_enough(guarded: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for what asks whether etcd is alive: before writes, and while a watch is silent."""
+    monkeypatch.setattr(watch, "PROBE_S", 0.1)
+    probes: list[bytes] = []
+    probe = watch.StreamWatch._probe
+    monkeypatch.setattr(watch.StreamWatch, "_probe", lambda self: (
+        probes.append(self._probe_key), probe(self)))
+    settings = guarded.settings(user="slim", password="right")
+    twice = replace(settings, endpoints=settings.endpoints * 2)
+    with EtcdKeyValue(twice) as kv:
+        assert kv.commit([], [Put(keys.ROOT + "a", b"1")])
+        assert "readwrite on the prefix" in refused(kv)
+        listing = kv.range(keys.ROOT)
+        changes = kv.watch(keys.ROOT, listing.revision + 1)
+        received: list[object] = []
+        thread = threading.Thread(target=lambda: received.append(changes.next()))
+        thread.start()
+        wait_until(lambda: len(probes) > 3, 10, "probes")
+        assert kv.commit([], [Put(keys.ROOT + "a", b"2")])
+        thread.join(10)
+        changes.close()
+        assert received
 
 
 def test_expired_login_is_renewed(guarded: Etcd) -> None:
@@ -90,6 +157,67 @@ def test_expired_login_is_renewed(guarded: Etcd) -> None:
         guarded.start()  # it has forgotten its tokens
         wait_until(lambda: reachable(kv), 10, "a read with a new token")
         assert kv.commit([], [Put("/a", b"2")])
+
+
+def test_a_wrong_password_is_corrected(guarded: Etcd, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("wrong\n")
+    settings = replace(guarded.settings(user="root"),
+                       password=lambda: read_password(str(file)))
+    with EtcdKeyValue(settings) as kv:
+        assert "correct --etcd-user" in refused(kv)
+        file.write_text("")
+        assert "the first line is empty" in refused(kv)
+        file.write_text("right\n")
+        assert kv.commit([], [Put("/a", b"1")])
+        assert kv.get("/a")
+
+
+def test_many_log_in_again_at_once(guarded: Etcd) -> None:
+    """The one that is first closes the connection that the others use."""
+    failures: list[object] = []
+    with EtcdKeyValue(guarded.settings(user="root", password="right")) as kv:
+        assert kv.commit([], [Put("/a", b"1")])
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    kv.get("/a")
+                except StoreUnavailable:
+                    pass  # it is away
+                except Exception as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            guarded.stop()
+            guarded.start()
+            wait_until(lambda: reachable(kv), 10, "a read with a new token")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def fill(kv: EtcdKeyValue) -> None:
+    for number in range(100):
+        kv.commit([], [Put(f"/big/{number}", bytes(50_000))])
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Writes are refused and say what to do; reads and removals go on."""
+    with Etcd(tmp_path, arguments=("--quota-backend-bytes", str(1 << 20))) as server, \
+            EtcdKeyValue(server.settings()) as kv:
+        assert kv.commit([], [Put("/a", b"1")])
+        with pytest.raises(StoreUnavailable, match="compact and defragment") as caught:
+            fill(kv)
+        assert not isinstance(caught.value, OutcomeUnknown)
+        assert kv.get("/a")
+        assert kv.commit([Unchanged("/none", 0)], [Delete("/a")])
+        assert kv.get("/a") is None
 
 
 def reachable(kv: EtcdKeyValue) -> bool:

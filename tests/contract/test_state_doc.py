@@ -6,13 +6,18 @@ import json
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from driver.model import Endpoint, EndpointId, Host, NetworkId, NetworkKey
+import pytest
+
+from driver.model import Endpoint, EndpointId, Host, KnownHost, NetworkId, NetworkKey
 from driver.store import keys
+from driver.store.absences import EtcdAbsences
 from driver.store.endpoints import EtcdEndpoints
+from driver.store.fence import FencedKeyValue
 from driver.store.hosts import EtcdHosts
+from driver.store.kv import OutcomeUnknown
 from driver.store.networks import EtcdNetworks
 from tests.support.addressing import host_id, service
-from tests.support.fake_kv import FakeKeyValue
+from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 from tests.support.wait import wait_until
 
 HOST = host_id(1)
@@ -32,9 +37,11 @@ def test_keys_and_fields_are_documented(project: Path) -> None:
         id=EndpointId("e" * 64), network_id=NETWORK, vni=network.vni, host=HOST,
         underlay=IPv4Address("192.0.2.1"), mac=bytes(6), address=IPv4Interface(str(address)),
         address6=None, port=61000))
+    raise_fence(kv)
     hosts = EtcdHosts(kv)
     hosts.register(Host(HOST, "one", IPv4Address("192.0.2.1")))
     wait_until(lambda: kv.get(keys.host(HOST)), 5, "the host's record")
+    assert EtcdAbsences(kv).note(KnownHost(Host(host_id(2), "two", IPv4Address("192.0.2.2")), 60))
     text, _ = (project / "docs" / "state.md").read_text().split("## Kernel state")
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     entries = kv.range(keys.ROOT).entries
@@ -46,6 +53,14 @@ def test_keys_and_fields_are_documented(project: Path) -> None:
         assert row is not None, f"{entry.key} has no line"
         for field in set(json.loads(entry.value)) - {"schema", "write"}:
             assert f"`{field}`" in row[2] or "as the next row" in row[2], f"{entry.key}: {field}"
+
+
+def raise_fence(kv: FakeKeyValue) -> None:
+    unanswered = FaultyKeyValue(kv, lambda n: "before" if n == 2 else "")
+    fenced = FencedKeyValue(unanswered, HOST)
+    with pytest.raises(OutcomeUnknown):
+        fenced.commit([], [])
+    fenced.get("x")
 
 
 def matches(pattern: list[str], parts: list[str]) -> bool:

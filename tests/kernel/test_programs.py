@@ -30,6 +30,8 @@ SIZES = {
     "reverse": (8, 8),
     "floods": (8, 8),
     "flows": (8, 3 * 8 + 4 + 2 + 1 + 1 + 8 + 4 + 4),
+    "dead_hosts": (4, 8),
+    "shares": (8, 8),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
 }
 

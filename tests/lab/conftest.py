@@ -1,4 +1,4 @@
-"""Fixtures of the lab: one for the whole run, with a driver on each host while a test wants it.
+"""Fixtures of the lab: one per Docker release, a driver on each host while a test wants it.
 
 After each test, whatever its result, the hosts and the store must be as before.
 """
@@ -6,14 +6,13 @@ After each test, whatever its result, the hosts and the store must be as before.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
-from tests.lab import images
+from tests.lab import dockers, images
 from tests.lab.hosts import Host, Lab, lab_of_this_process
 from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
 from tests.support.wait import wait_until
@@ -25,10 +24,35 @@ CALL = ("python3", "/programs/tcp.py", "call", "--retry-s", "10")
 CLEAN_S = 10  # Docker and the driver finish some removals after they have answered
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker(version, ...): the releases on which a test runs")
+    config.addinivalue_line("markers", "feature(name): its row in docs/compatibility.md")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lab" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("docker")
+        wanted = mark.args if mark else dockers.VERSIONS[:1]
+        metafunc.parametrize("lab", wanted, ids=[f"docker-{name}" for name in wanted],
+                             indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One lab after the other: each comes up once."""
+
+    def place(item: pytest.Item) -> int:
+        wanted = item.callspec.params.get("lab") if isinstance(item, pytest.Function) and hasattr(
+            item, "callspec") else None
+        return dockers.LABS.index(wanted) if wanted else -1
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two hosts, h1 and h2, with dockerd, the two images, and an etcd between them."""
-    with lab_of_this_process("slimtest", os.environ.get("LAB_DOCKER", "")) as made:
+    with lab_of_this_process("slimtest", *dockers.trees(request.param)) as made:
         made.up(2)
         made.load_image(BUSYBOX, images.busybox())
         made.load_image(TOOLS, images.tools())
@@ -61,7 +85,7 @@ def difference(host: Host, before: HostState) -> str:
     return before.difference(host_state(host))
 
 
-def wait_for_none(difference: Callable[[], str], what: str) -> None:
+def wait_for_none(difference: Callable[[], str], what: str, timeout_s: float = CLEAN_S) -> None:
     last = [""]
 
     def none() -> bool:
@@ -69,7 +93,7 @@ def wait_for_none(difference: Callable[[], str], what: str) -> None:
         return not last[0]
 
     with contextlib.suppress(AssertionError):
-        wait_until(none, CLEAN_S, what)
+        wait_until(none, timeout_s, what)
     assert not last[0], f"{what}: {last[0]}"
 
 

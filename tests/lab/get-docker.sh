@@ -1,39 +1,55 @@
 #!/bin/bash
-# Owns fetching another Debian suite's Docker into a folder, for LAB_DOCKER=DIR.  It installs nothing
-# and leaves apt's own sources and lists alone: apt runs on state of its own, in a temporary folder.
+# Owns where the lab's Docker releases come from: Debian's suites, each in a folder of a cache outside
+# the checkout.  It installs nothing and leaves apt's own sources and lists alone.
 #
-#   get-docker.sh trixie /opt/docker-26      Docker 26.1
-#   get-docker.sh sid    /opt/docker-28      Docker 28.5
+#   get-docker.sh 26       print a folder for LAB_DOCKER, after fetching it if it is not there (15 s, 250 MB)
+#   get-docker.sh          fetch all; one that cannot be had is named, and no failure
 #
-# dockerd, docker, containerd, docker-proxy and compose of both run on bookworm's C library.  Their runc
-# does not (it asks for GLIBC_2.38): it is left out, and the machine's own serves.
+# "/" is printed where the machine's own is of that version.  dockerd, docker, containerd, docker-proxy and
+# compose of the newer suites run on bookworm's C library.  Their runc does not (it asks for GLIBC_2.38): it
+# is left out, and the machine's own serves.
 set -euo pipefail
-suite=${1:?suite} dir=${2:?folder}
-die() { printf 'get-docker: %s\n' "$*" >&2; exit 1; }
+declare -A suite_of=([20.10]=bookworm [26]=trixie [28]=sid)
+if (($# == 0)); then
+    for version in "${!suite_of[@]}"; do "$0" "$version" > /dev/null || true; done
+    exit
+fi
+version=$1
+suite=${suite_of[$version]:-}
+cache=/var/cache/slim-tests
+dir=$cache/docker-$version
+die() { printf 'Docker %s cannot be downloaded: %s\n' "$version" "$*" >&2; exit 1; }
+is_wanted() { [[ $("$1/usr/sbin/dockerd" --version 2>/dev/null) == "Docker version $version."* ]]; }
 
-[[ ! -x $dir/usr/sbin/dockerd ]] || { "$dir/usr/sbin/dockerd" --version; exit 0; }
-[[ ! -e $dir ]] || [[ -z $(ls -A "$dir") ]] || die "$dir is in use for something else"
+[[ -n $suite ]] || die "known are ${!suite_of[*]}"
+if is_wanted /; then echo /; exit; fi
+mkdir -p "$cache"
+exec {lock}> "$cache/lock"
+flock "$lock"                           # two test runs at once
+if is_wanted "$dir"; then echo "$dir"; exit; fi
+
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp"/{lists/partial,cache/archives/partial,debs,parts,out}
 : > "$tmp/status"
-
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v '^#' |
-    grep -oE 'https?://[^ ]+/debian/?( |$)' | head -1 | tr -d ' ' || true)
-[[ -n $mirror ]] || die "no Debian mirror in this machine's apt sources"
+mirror=$("${BASH_SOURCE[0]%/*}/../support/debian-mirror.sh" 2>&1) || die "$mirror"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$tmp/sources.list"
 apt=(apt-get -q -o "Dir::Etc::sourcelist=$tmp/sources.list" -o "Dir::Etc::sourceparts=$tmp/parts"
     -o "Dir::Etc::preferencesparts=$tmp/parts" -o "Dir::State::lists=$tmp/lists"
     -o "Dir::State::status=$tmp/status" -o "Dir::Cache=$tmp/cache" -o APT::Sandbox::User=root
-    -o Acquire::Languages=none)
-"${apt[@]}" update >/dev/null
+    -o Acquire::Languages=none -o Acquire::http::Timeout=20 -o APT::Update::Error-Mode=any)
+packages=(docker.io containerd tini)
+[[ $suite == bookworm ]] || packages+=(docker-cli docker-compose)
+try() { "$@" > "$tmp/log" 2>&1 || die "$mirror $suite: $(grep -m1 '^E:' "$tmp/log" || tail -1 "$tmp/log")"; }
+try "${apt[@]}" update
 cd "$tmp/debs"
-"${apt[@]}" download docker.io docker-cli containerd docker-compose tini >/dev/null
-"${apt[@]}" download tini-static >/dev/null 2>&1 || true      # the dynamic one needs a newer C library
+try "${apt[@]}" download "${packages[@]}"
+"${apt[@]}" download tini-static > /dev/null 2>&1 || true  # a package of its own in some suites
 for package in *.deb; do dpkg -x "$package" "$tmp/out"; done
 rm -f "$tmp"/out/usr/bin/ctr "$tmp"/out/usr/*bin/runc
+rm -rf "$dir" "$dir.part"
 mkdir -p "$dir.part/usr"
-for part in bin sbin libexec; do cp -a "$tmp/out/usr/$part" "$dir.part/usr/"; done
-[[ ! -e $dir ]] || rmdir "$dir"
+for part in bin sbin libexec; do [[ ! -d $tmp/out/usr/$part ]] || cp -a "$tmp/out/usr/$part" "$dir.part/usr/"; done
+is_wanted "$dir.part" || die "$suite has $("$dir.part/usr/sbin/dockerd" --version 2>&1) now"
 mv "$dir.part" "$dir"                                   # whole or not at all
-"$dir/usr/sbin/dockerd" --version
+echo "$dir"

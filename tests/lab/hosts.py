@@ -226,13 +226,15 @@ class _UnixConnection(HTTPConnection):
 class Lab:
     """Hosts h1..hN and one etcd in the fabric between them."""
 
-    def __init__(self, name: str, docker_tree: str = "") -> None:
+    def __init__(self, name: str, *docker_trees: str) -> None:
+        """docker_trees: folders with usr/sbin/dockerd, for hosts in turn; none: LAB_DOCKER's."""
         self.name = name
         self.state = Path("/var/lib") / name
         self.env = {**os.environ, "LAB_NAME": name, "LAB_STATE": str(self.state)}
         self.env.pop("DOCKER_HOST", None)
-        if docker_tree:
-            self.env["LAB_DOCKER"] = docker_tree
+        if docker_trees:
+            self.env.pop("LAB_DOCKER", None)
+        self._docker_trees = docker_trees
         self.hosts: list[Host] = []
         self.gateway = IPv4Address("198.18.0.254")
         self.etcd_url = ""
@@ -240,7 +242,11 @@ class Lab:
 
     def up(self, count: int) -> list[Host]:
         """Bring up h1..h`count`; those that are up stay as they are."""
-        run([str(LAB_SH), "up", str(count)], env=self.env)
+        trees = self._docker_trees
+        # Hosts of different releases come up one by one: those before stay as they are.
+        for number in range(1, count + 1) if len(trees) > 1 else [count]:
+            tree = {"LAB_DOCKER": trees[(number - 1) % len(trees)]} if trees else {}
+            run([str(LAB_SH), "up", str(number)], env={**self.env, **tree})
         for number in range(len(self.hosts) + 1, count + 1):
             self.hosts.append(Host(self, f"h{number}"))
         return self.hosts[:count]
@@ -312,14 +318,14 @@ def remove_abandoned_labs(prefix: str) -> None:
 
 
 @contextlib.contextmanager
-def lab_of_this_process(prefix: str, docker_tree: str = "") -> Iterator[Lab]:
-    """A lab that is taken down at the end of the block, however it ends."""
+def lab_of_this_process(prefix: str, *docker_trees: str) -> Iterator[Lab]:
+    """A lab that is taken down at the end of the block, however it ends; arguments as Lab's."""
     missing = [p for p in ("dockerd", "docker", "etcd", "etcdctl", "tcpdump", "ip", "unshare")
                if shutil.which(p) is None]
     if missing or os.geteuid() != 0:
         raise RuntimeError(f"the lab needs root and {', '.join(missing) or 'nothing else'}")
     remove_abandoned_labs(prefix)
-    lab = Lab(f"{prefix}{os.getpid()}", docker_tree)
+    lab = Lab(f"{prefix}{os.getpid()}", *docker_trees)
     try:
         yield lab
     finally:

@@ -1,10 +1,11 @@
 """Container images made from this machine's own programs: no registry is needed.
 
-An image is a tar for `docker import`.  It knows nothing of the lab's hosts.
+An image is a tar for `docker import`, made once in a process.  It knows nothing of the hosts.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -102,6 +103,7 @@ class Image:
         return self._buffer.getvalue()
 
 
+@functools.cache
 def busybox() -> bytes:
     """The small one: 2 MB, one static binary."""
     image = Image()
@@ -109,6 +111,7 @@ def busybox() -> bytes:
     return image.packed()
 
 
+@functools.cache
 def tools(extra: Iterable[str] = ()) -> bytes:
     """Python, iperf3, ip, ss, ping, `extra`, and tests/lab/programs in /programs."""
     image = Image()
@@ -143,6 +146,7 @@ http {
 """
 
 
+@functools.cache
 def servers() -> bytes:
     """Servers and their own clients, from Debian: nginx, Redis, memcached, etcd, PostgreSQL."""
     image = Image()

@@ -17,6 +17,7 @@ CGROUP=${LAB_CGROUP:-auto}              # hybrid (v1 and unified), v2, auto: as 
 STOP_S=40                               # what `stop` gives dockerd before SIGKILL; an absent
                                         # plugin alone costs it 15 s
 MAX=200                                 # hosts in a lab
+BRIDGE_MAC=02:00:00:00:fa:b0            # a bridge of its own choice takes a new one when cables come and go
 # Directories that every host has for itself, beside all of /run.
 PRIVATE='/etc/docker /etc/slim /var/lib/docker /var/lib/containerd /var/lib/slim /var/log/slim
     /usr/lib/docker/plugins /usr/local/libexec/docker/cli-plugins'
@@ -62,7 +63,7 @@ fabric_up() {
     in_fabric sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0 \
         net.ipv6.conf.all.forwarding=1 net.ipv6.icmp.ratelimit=0
     in_fabric ip link show br0 >/dev/null 2>&1 && return 0
-    in_fabric ip link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    in_fabric ip link add br0 address "$BRIDGE_MAC" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
     in_fabric sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 \
         net.bridge.bridge-nf-call-arptables=0 2>/dev/null || true     # absent without br_netfilter
     in_fabric ip addr add "$NET.254/24" dev br0

@@ -13,7 +13,8 @@ from tests.lab.hosts import Host, Lab
 # dockerd makes it for the first container that needs egress, and keeps it.
 _DOCKERS_OWN = {"docker_gwbridge"}
 # Records that outlive what they were made for, on purpose.
-_LASTING_KEYS = ("/slim/v1/hosts/", "/slim/v1/subnet-guard")
+_LASTING_KEYS = ("/slim/v1/hosts/", "/slim/v1/known/", "/slim/v1/absent/",
+                 "/slim/v1/subnet-guard")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def bpftool(*argv):
     return json.loads(out or "[]")
 counted = {}
 for entry in bpftool("--bpffs", "map", "show"):
-    pins = [pin for pin in entry.get("pinned", []) if pin.startswith("/sys/fs/bpf/")]
+    pins = [pin for pin in entry.get("pinned", []) if pin.startswith("/sys/fs/bpf/")
+            and not pin.endswith("/shares")]  # of all sandboxes together: stays once it is there
     if pins and entry.get("type") in ("hash", "percpu_hash", "lpm_trie", "sockhash"):
         counted[pins[0]] = len(bpftool("map", "dump", "id", str(entry["id"])))
 print(json.dumps(sorted(counted.items())))
@@ -73,7 +75,8 @@ def host_state(host: Host) -> HostState:
 def store_keys(lab: Lab) -> frozenset[str]:
     """slim's keys in the lab's etcd, but for those that stay while a host is registered."""
     keys = lab.etcdctl("get", "--prefix", "--keys-only", "/slim/").split()
-    return frozenset(key for key in keys if not key.startswith(_LASTING_KEYS))
+    return frozenset(key for key in keys
+                     if not key.startswith(_LASTING_KEYS) and not key.endswith("/fence"))
 
 
 def remove_everything(host: Host) -> None:

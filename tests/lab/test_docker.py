@@ -14,8 +14,11 @@ from functools import partial
 import pytest
 
 from tests.lab.conftest import BUSYBOX, CALL, SERVE, TOOLS, difference, wait_for_none
+from tests.lab.dockers import VERSIONS, docker, every_docker, feature
 from tests.lab.hosts import CommandFailed, Host
 from tests.lab.snapshot import host_state
+
+pytestmark = every_docker
 
 SUBNET = "10.32.0.0/16"
 VXLAN_PORT = 14789
@@ -72,6 +75,7 @@ def check_views(seen: Views, client: str, server: str) -> None:
     assert seen.client_local[0] == client
 
 
+@feature("networks: subnet, range, gateway, auxiliary addresses, options")
 def test_network_create_inspect_rm(h1: Host) -> None:
     h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
               "--ip-range", "10.32.7.0/24", "--gateway", "10.32.0.1",
@@ -83,6 +87,7 @@ def test_network_create_inspect_rm(h1: Host) -> None:
     assert "app" not in host_state(h1).networks
 
 
+@feature("networks: subnet chosen by slim")
 def test_pool_is_chosen_when_none_is_asked_for(h1: Host) -> None:
     subnets = set()
     for name in ("one", "two"):
@@ -92,6 +97,7 @@ def test_pool_is_chosen_when_none_is_asked_for(h1: Host) -> None:
     assert len(subnets) == 2
 
 
+@feature("containers reach each other: on one host")
 def test_two_containers_on_one_host(h1: Host) -> None:
     create_network([h1])
     a, b = start(h1, "alice", *SERVE), start(h1, "bob", *SERVE)
@@ -100,6 +106,7 @@ def test_two_containers_on_one_host(h1: Host) -> None:
     check_views(call(h1, "bob", a), client=b, server=a)
 
 
+@feature("containers reach each other: on two hosts")
 def test_two_containers_on_two_hosts(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     a, b = start(h1, "alice", *SERVE), start(h2, "bob", *SERVE)
@@ -110,6 +117,7 @@ def test_two_containers_on_two_hosts(h1: Host, h2: Host) -> None:
     check_views(call(h2, "bob", a), client=b, server=a)
 
 
+@feature("TCP takes the host path, from a container's first connection on")
 def test_established_tcp_is_plain_tcp_between_the_hosts(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     a, b = start(h1, "alice", *SERVE), start(h2, "bob", *SERVE)
@@ -122,6 +130,7 @@ def test_established_tcp_is_plain_tcp_between_the_hosts(h1: Host, h2: Host) -> N
     assert len(plain) >= 100, "50 rounds are at least a packet each way"
 
 
+@feature("TCP takes the host path, from a container's first connection on")
 def test_first_connection_of_a_container_takes_the_host_path(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     server = start(h2, "server", *SERVE)
@@ -132,6 +141,7 @@ def test_first_connection_of_a_container_takes_the_host_path(h1: Host, h2: Host)
     assert capture.packets(f"udp port {VXLAN_PORT}") == []
 
 
+@feature("ping, fragments too, takes the overlay path")
 def test_ping_takes_the_overlay(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     start(h1, "alice")
@@ -143,6 +153,7 @@ def test_ping_takes_the_overlay(h1: Host, h2: Host) -> None:
     assert capture.packets("icmp") == []
 
 
+@feature("containers reach each other: on two hosts")
 def test_connection_to_a_closed_port_is_refused(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     start(h1, "alice")
@@ -151,6 +162,7 @@ def test_connection_to_a_closed_port_is_refused(h1: Host, h2: Host) -> None:
         call(h1, "alice", b, "--retry-s", "0")
 
 
+@feature("`docker network connect`, `disconnect` (also `-f`)")
 def test_connect_and_disconnect_a_running_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     # It listens before it is connected.
@@ -167,6 +179,7 @@ def test_connect_and_disconnect_a_running_container(h1: Host, h2: Host) -> None:
     check_views(call(h2, "bob", again), client=b, server=again)
 
 
+@feature("`docker stop`, `start`, `restart`")
 def test_restart_of_a_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     start(h1, "alice", *SERVE)
@@ -178,6 +191,7 @@ def test_restart_of_a_container(h1: Host, h2: Host) -> None:
         check_views(call(h1, "alice", b), client=a, server=b)
 
 
+@feature("`--ip`, `--ip6`, `--mac-address`")
 def test_a_static_address_and_mac(h1: Host) -> None:
     create_network([h1])
     mac = "02:42:0a:20:00:63"
@@ -188,6 +202,7 @@ def test_a_static_address_and_mac(h1: Host) -> None:
         start(h1, "bob", options=("--ip", "10.32.0.99"))
 
 
+@feature("networks are separate")
 def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
     create_network([h1, h2], "app")
     create_network([h1, h2], "other", "10.33.0.0/16")
@@ -199,6 +214,7 @@ def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
         call(h1, "alice", b, "--retry-s", "0", "--timeout-s", "2")
 
 
+@feature("`--internal`")
 def test_internal_network_has_no_way_out(h1: Host) -> None:
     h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
               "--internal", "app")
@@ -208,6 +224,7 @@ def test_internal_network_has_no_way_out(h1: Host) -> None:
     assert "default" not in h1.docker("exec", "alice", "ip", "route", "show")
 
 
+@feature("the way out, and published ports")
 def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> None:
     create_network([h1])
     start(h1, "alice", *SERVE, options=("-p", "8000:7000"))
@@ -216,11 +233,12 @@ def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> 
     h2.docker("run", "--rm", TOOLS, *CALL, str(h1.address), "8000")
 
 
-def test_fifty_parallel_starts_and_removals(h1: Host, h2: Host) -> None:
+def start_call_and_remove(each: int, h1: Host, h2: Host) -> None:
+    """So many containers at once on each of the two hosts."""
     create_network([h1, h2])
     server = start(h1, "server", *SERVE)
-    names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(25)]
-    with ThreadPoolExecutor(50) as pool:
+    names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(each)]
+    with ThreadPoolExecutor(len(names)) as pool:
         addresses = list(pool.map(lambda at: start(*at, image=TOOLS), names))
     assert len({*addresses, server}) == len(names) + 1
     with ThreadPoolExecutor(4) as pool:
@@ -230,6 +248,19 @@ def test_fifty_parallel_starts_and_removals(h1: Host, h2: Host) -> None:
         list(pool.map(lambda at: at[0].docker("rm", "-f", at[1]), names))
 
 
+@docker(VERSIONS[0])
+@feature("many containers started at once")
+def test_fifty_parallel_starts_and_removals(h1: Host, h2: Host) -> None:
+    start_call_and_remove(25, h1, h2)
+
+
+@docker(*VERSIONS[1:])  # fewer: it is the longest of the tests
+@feature("many containers started at once")
+def test_twenty_parallel_starts_and_removals(h1: Host, h2: Host) -> None:
+    start_call_and_remove(10, h1, h2)
+
+
+@feature("removal leaves nothing")
 def test_removal_leaves_nothing(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     before = [host_state(h1), host_state(h2)]
@@ -242,6 +273,7 @@ def test_removal_leaves_nothing(h1: Host, h2: Host) -> None:
         wait_for_none(partial(difference, host, state), f"left on {host.name}")
 
 
+@feature("removal leaves nothing")
 def test_network_in_use_is_not_removed(h1: Host) -> None:
     create_network([h1])
     start(h1, "alice", image=BUSYBOX)

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from tests.lab.conftest import BUSYBOX, CALL, SERVE, TOOLS, difference, wait_for_none
+from tests.lab.dockers import every_docker, feature
 from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.snapshot import host_state, store_keys
 from tests.lab.test_docker import (
@@ -26,6 +27,8 @@ from tests.lab.test_docker import (
     ping,
     start,
 )
+
+pytestmark = every_docker
 
 SUBNET6 = "fd00:32::/64"
 V6 = ("--ipv6", "--subnet", SUBNET6)
@@ -49,6 +52,7 @@ def default_device(host: Host, container: str) -> str:
 
 
 # ------------------------------------------------------------------------------- networks
+@feature("networks: subnet, range, gateway, auxiliary addresses, options")
 def test_row_44_every_option_of_a_network(lab: Lab, h1: Host, h2: Host) -> None:
     keys = store_keys(lab)
     options = ("--subnet", SUBNET, "--ip-range", "10.32.7.0/30", "--gateway", "10.32.0.9",
@@ -86,6 +90,7 @@ def test_row_44_every_option_of_a_network(lab: Lab, h1: Host, h2: Host) -> None:
     wait_for_none(lambda: ", ".join(sorted(store_keys(lab) ^ keys)), "changed in etcd")
 
 
+@feature("`--internal`")
 def test_row_44_internal(h1: Host) -> None:
     """No way out, no published ports; neither family has a default route."""
     create(h1, "app", "--internal", "--subnet", SUBNET, *V6)
@@ -97,6 +102,7 @@ def test_row_44_internal(h1: Host) -> None:
 
 
 # ------------------------------------------------------------------------------ life cycle
+@feature("`docker stop`, `start`, `restart`")
 def test_row_45_stop_and_start(h1: Host, h2: Host) -> None:
     """A stopped container holds no address; started again it has one and works."""
     create_network([h1, h2])
@@ -112,6 +118,7 @@ def test_row_45_stop_and_start(h1: Host, h2: Host) -> None:
 
 
 # ----------------------------------------------------------------------------- chosen values
+@feature("`--ip`, `--ip6`, `--mac-address`")
 def test_row_46_addresses_and_mac_are_honoured_and_released(h1: Host, h2: Host) -> None:
     for host in (h1, h2):
         create(host, "app", "--subnet", SUBNET, *V6)
@@ -132,6 +139,7 @@ def test_row_46_addresses_and_mac_are_honoured_and_released(h1: Host, h2: Host) 
     assert addresses(h2, "carol")["eth0"] == ["10.32.0.99", "fd00:32::99"]
 
 
+@feature("IPv6 switched off in a container")
 def test_row_46_ipv6_switched_off_in_the_container(h1: Host, h2: Host) -> None:
     for host in (h1, h2):
         create(host, "app", "--subnet", SUBNET, *V6)
@@ -145,6 +153,7 @@ def test_row_46_ipv6_switched_off_in_the_container(h1: Host, h2: Host) -> None:
 
 
 # ------------------------------------------------------------------------ connect, disconnect
+@feature("a container on slim and on a bridge network")
 def test_row_47_slim_and_bridge(h1: Host, h2: Host) -> None:
     """docker_gwbridge gives the way out as long as no other network does."""
     create_network([h1, h2])
@@ -167,6 +176,7 @@ def test_row_47_slim_and_bridge(h1: Host, h2: Host) -> None:
         check_views(call(h2, "bob", a), client=b, server=a)
 
 
+@feature("a container on several slim networks")
 def test_row_47_two_slim_networks_running_and_stopped(h1: Host, h2: Host) -> None:
     for name, subnet in (("app", SUBNET), ("other", "10.33.0.0/16")):
         create_network([h1, h2], name, subnet)
@@ -197,6 +207,7 @@ def test_row_47_two_slim_networks_running_and_stopped(h1: Host, h2: Host) -> Non
     reached_on("app")
 
 
+@feature("`docker network connect`, `disconnect` (also `-f`)")
 def test_row_47_forced_disconnect(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     h1.docker("run", "-d", "--init", "--name", "alice", BUSYBOX, "sleep", "infinity")
@@ -231,6 +242,7 @@ sys.exit("no answer")
 """
 
 
+@feature("the way out, and published ports")
 def test_row_48_published_ports(h1: Host, h2: Host) -> None:
     """By docker_gwbridge, so they show in `docker port` as on a bridge network."""
     create_network([h1])
@@ -264,6 +276,7 @@ def no_etcd(lab: Lab) -> Iterator[Lab]:
     lab.start_etcd()
 
 
+@feature("a start that fails says why and leaves nothing")
 def test_row_49_requests_that_are_wrong(h1: Host) -> None:
     before = host_state(h1)
     create_network([h1])
@@ -283,6 +296,7 @@ def test_row_49_requests_that_are_wrong(h1: Host) -> None:
     wait_for_none(partial(difference, h1, before), "left on h1")
 
 
+@feature("a start that fails says why and leaves nothing")
 def test_row_49_exhausted_pool(h1: Host, h2: Host) -> None:
     create_network([h1, h2], subnet="10.34.0.0/29")  # 8 - network, broadcast, gateway = 5
     for number in range(5):
@@ -297,6 +311,7 @@ def test_row_49_exhausted_pool(h1: Host, h2: Host) -> None:
     assert IPv4Address(address_of(h2, "one-more")) in IPv4Network("10.34.0.0/29")
 
 
+@feature("etcd away: containers go on, commands fail clearly")
 def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
     """RequestPool, RequestAddress, CreateNetwork and CreateEndpoint fail with a clear text."""
     create_network([h1, h2])
@@ -325,6 +340,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
 
 
 # --------------------------------------------------------------------------- IPAM of others
+@feature("slim's addresses on bridge and macvlan networks")
 @pytest.mark.parametrize("driver", ["bridge", "macvlan"])
 def test_row_56_slim_as_ipam_of_another_driver(driver: str, h1: Host, h2: Host) -> None:
     """Two hosts share the pool, so addresses differ although nothing else is shared."""
@@ -340,6 +356,7 @@ def test_row_56_slim_as_ipam_of_another_driver(driver: str, h1: Host, h2: Host) 
         check_views(call(h2, "far", a), client=far, server=a)
 
 
+@feature("slim networks with Docker's addresses, or none")
 def test_row_56_slim_with_dockers_ipam(h1: Host) -> None:
     create(h1, "app", "--subnet", SUBNET, ipam="default")
     a, b = start(h1, "alice", *SERVE), start(h1, "bob")
@@ -347,6 +364,7 @@ def test_row_56_slim_with_dockers_ipam(h1: Host) -> None:
     check_views(call(h1, "bob", a), client=b, server=a)
 
 
+@feature("slim networks with Docker's addresses, or none")
 def test_row_56_slim_with_null_ipam(h1: Host) -> None:
     """Nobody chooses addresses, so there is none; the way out works."""
     create(h1, "app", ipam="null")
@@ -356,6 +374,7 @@ def test_row_56_slim_with_null_ipam(h1: Host) -> None:
 
 
 # --------------------------------------------------------------------- inside the container
+@feature("names, `/etc/hosts`, MTU and MAC inside the container")
 def test_row_57_inside_the_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
     a = start(h1, "alice", *SERVE, options=("--hostname", "wonder"))
@@ -374,7 +393,9 @@ def test_row_57_inside_the_container(h1: Host, h2: Host) -> None:
 
     assert "nameserver 127.0.0.11" in h1.docker("exec", "alice", "cat", "/etc/resolv.conf")
     hosts = h1.docker("exec", "alice", "cat", "/etc/hosts").split()
-    assert hosts[hosts.index("wonder") - 1] == a
+    # Docker 28 writes every address that came from an IPAM plugin as an IPv4-mapped one.
+    assert hosts[hosts.index("wonder") - 1] in (a, f"::ffff:{a}")
+    assert call(h1, "alice", "wonder").server_local == [a, 7000]
     for name in ("bob", "builder"):
         ping(h1, "alice", name)
     check_views(call(h1, "bob", "alice"), client=b, server=a)

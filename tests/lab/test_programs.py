@@ -13,6 +13,7 @@ import pytest
 
 from tests.lab import images
 from tests.lab.conftest import BUSYBOX
+from tests.lab.dockers import every_docker, feature
 from tests.lab.hosts import Host, Lab
 from tests.lab.test_docker import address_of, create_network, start
 from tests.lab.traffic import only_host_path, wait_for_server
@@ -70,6 +71,8 @@ def test_the_check_sees_other_traffic(sides: tuple[Host, Host]) -> None:
         client_runs(client, "ping", "-c", "1", "-W", "3", address)
 
 
+@every_docker
+@feature("nginx, with keep-alive and without")
 @PLACES
 def test_nginx_and_wrk(sides: tuple[Host, Host]) -> None:
     """A dual-stack listener, whose connections are IPv4-mapped sockets."""
@@ -95,6 +98,7 @@ def test_nginx_and_wrk(sides: tuple[Host, Host]) -> None:
     assert closed.accepted(server) >= requests
 
 
+@feature("Redis")
 @PLACES
 def test_redis_and_redis_benchmark(sides: tuple[Host, Host]) -> None:
     client, server = sides
@@ -116,6 +120,7 @@ def test_redis_and_redis_benchmark(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) >= 2 * 3 * 50
 
 
+@feature("a thousand open connections")
 @ACROSS
 def test_a_thousand_idle_connections(sides: tuple[Host, Host]) -> None:
     client, server = sides
@@ -137,6 +142,7 @@ def test_a_thousand_idle_connections(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) >= 1000
 
 
+@feature("memcached")
 @ACROSS
 def test_memcached_and_memcaslap(sides: tuple[Host, Host]) -> None:
     client, server = sides
@@ -155,6 +161,7 @@ def test_memcached_and_memcaslap(sides: tuple[Host, Host]) -> None:
     assert traffic.accepted(server) == traffic.connected(client)
 
 
+@feature("PostgreSQL")
 @ACROSS
 def test_postgresql_and_pgbench(sides: tuple[Host, Host]) -> None:
     client, server = sides
@@ -182,6 +189,7 @@ def test_postgresql_and_pgbench(sides: tuple[Host, Host]) -> None:
     assert each.connected(client) >= 100
 
 
+@feature("iperf3")
 @PLACES
 def test_iperf3(sides: tuple[Host, Host]) -> None:
     client, server = sides
@@ -198,6 +206,8 @@ def test_iperf3(sides: tuple[Host, Host]) -> None:
         assert traffic.connected(client) >= len(result["start"]["connected"]) + 1  # and control
 
 
+@every_docker
+@feature("a static binary")
 @ACROSS
 def test_a_static_binary(sides: tuple[Host, Host]) -> None:
     """No library that something could have been put before: system calls of its own."""
@@ -215,6 +225,7 @@ def test_a_static_binary(sides: tuple[Host, Host]) -> None:
         "sh", "-c", "docker logs server 2>&1"), 5, "the server logs the virtual address")
 
 
+@feature("programs in Go (etcd)")
 @ACROSS
 def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
     """Programs in Go: no C library between them and the kernel, dual-stack listeners."""
@@ -237,6 +248,8 @@ def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
         assert traffic.connected(client) >= 52
 
 
+@every_docker
+@feature("`--network container:X`")
 def test_a_container_in_the_network_of_another(h1: Host, h2: Host) -> None:
     """--network container:X shares the namespace, so a client there is the sandbox's."""
     create_network([h1, h2])
@@ -259,6 +272,8 @@ def test_a_container_in_the_network_of_another(h1: Host, h2: Host) -> None:
     assert traffic.connected(h1) == 0
 
 
+@every_docker
+@feature("a container on several slim networks")
 def test_a_server_on_two_networks(h1: Host, h2: Host) -> None:
     for name, subnet in (("app", "10.32.0.0/16"), ("other", "10.33.0.0/16")):
         create_network([h1, h2], name, subnet)

@@ -9,11 +9,13 @@ import pytest
 
 from tests.lab import images
 from tests.lab.conftest import BUSYBOX, SERVE, TOOLS
+from tests.lab.dockers import MIXED, VERSIONS, docker, feature
 from tests.lab.hosts import Host, Lab
 from tests.lab.snapshot import remove_everything
 from tests.lab.test_docker import call, check_views, create_network, ping, start
 from tests.support.wait import wait_until
 
+pytestmark = docker(VERSIONS[0], MIXED)
 
 @pytest.fixture(scope="module")
 def third(lab: Lab) -> Host:
@@ -37,6 +39,7 @@ def three(hosts: list[Host], third: Host) -> Iterator[list[Host]]:
         third.stop_driver()
 
 
+@feature("three hosts in one network, broadcasts too")
 def test_everybody_reaches_everybody(three: list[Host]) -> None:
     create_network(three)
     addresses = {host.name: start(host, f"on-{host.name}", *SERVE) for host in three}
@@ -50,6 +53,7 @@ def test_everybody_reaches_everybody(three: list[Host]) -> None:
         assert counted["unknown_peer"] == 0
 
 
+@feature("three hosts in one network, broadcasts too")
 def test_a_broadcast_reaches_each_endpoint_once(three: list[Host]) -> None:
     create_network(three)
     listen = ("python3", "/programs/udp.py", "listen", "9000")
@@ -70,6 +74,7 @@ def test_a_broadcast_reaches_each_endpoint_once(three: list[Host]) -> None:
         assert [heard.count(f"hello-{number}") for number in range(3)] == [1, 1, 1]
 
 
+@feature("a host whose driver dies does not disturb the others")
 def test_a_host_that_dies_does_not_disturb_the_others(three: list[Host], lab: Lab) -> None:
     first, second, third = three
     create_network(three)

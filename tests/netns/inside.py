@@ -86,6 +86,13 @@ def exactly(client: socket.socket, count: int) -> bytes:
     return answer
 
 
+def sockets_in_last_ack(port: int) -> int:
+    """Number of this namespace's TCP sockets at the local port in state LAST_ACK."""
+    with open("/proc/self/net/tcp") as table:
+        rows = [line.split() for line in table][1:]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "09" for row in rows)
+
+
 def reset_on_close(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

@@ -215,3 +215,24 @@ def test_changes_of_the_underlay_are_told_once(wired: Netns) -> None:
         wait_until(lambda: len(seen) == 4, WAIT_S, "its end")
     assert [under and (under.name, str(under.address), under.mtu) for under in seen] == [
         None, ("up0", "192.0.2.1", 1400), ("up0", "192.0.2.1", 1300), None]
+
+
+def test_links_of_slim_are_no_news_of_the_underlay(
+        wired: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[UnderlayWatcher] = []
+    look = UnderlayWatcher.resync
+
+    def counted(watcher: UnderlayWatcher, route: Route) -> None:
+        looks.append(watcher)
+        look(watcher, route)
+
+    monkeypatch.setattr(UnderlayWatcher, "resync", counted)
+    told: list[Underlay | None] = []
+    with running(wired, UnderlayWatcher("up0", told.append)):
+        wait_until(lambda: told, WAIT_S, "the underlay is told")
+        before = len(looks)
+        for number in range(1, 9):
+            dockerd.make_veth(wired, endpoint(number))
+        wired.ip("link set up0 mtu 1300")
+        wait_until(lambda: len(told) == 2, WAIT_S, "its MTU is told")
+    assert len(looks) - before <= 3  # a change of the MTU is one or two notifications

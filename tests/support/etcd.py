@@ -1,12 +1,15 @@
-"""A real etcd of one member on the loopback device, for tests; ended by its process id."""
+"""Real etcd for tests: one member, or a cluster of three; each a process ended by its id."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+from base64 import b64decode
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +17,12 @@ import pytest
 
 from driver.errors import StoreUnavailable
 from driver.store.client import EtcdKeyValue, EtcdSettings
+from driver.store.kv import Entry
+from tests.support.netns import Netns
 from tests.support.wait import wait_until
 
 ETCD = "/usr/bin/etcd"
+ETCDCTL = "/usr/bin/etcdctl"
 
 
 def free_port() -> int:
@@ -26,23 +32,36 @@ def free_port() -> int:
 
 
 class Etcd:
-    """Context manager.  `stop`, `start`, `freeze`, `thaw` act on the one process."""
+    """One member; context manager.  `stop`, `start`, `freeze`, `thaw` act on its process."""
 
     def __init__(self, folder: Path, *, tls: tuple[str, str, str] | None = None,
-                 arguments: tuple[str, ...] = ()) -> None:
-        """`tls`: PEM files of CA, certificate and key; clients must show a certificate too."""
+                 arguments: tuple[str, ...] = (), name: str = "default",
+                 address: str = "127.0.0.1", netns: Netns | None = None) -> None:
+        """`tls`: PEM files of CA, certificate and key; clients must show a certificate too.
+
+        `address`: where clients are served, in `netns` if given.
+        """
         if not shutil.which(ETCD):
             pytest.skip(f"{ETCD} is missing (Debian package etcd-server)")
         self._folder = folder
         self._tls = tls
         self._arguments = arguments
+        self._netns = netns
+        self.name = name
+        self.address = address
         self.port = free_port()
-        self._peer_port = free_port()
+        self.peer = f"http://127.0.0.1:{free_port()}"
+        self.cluster = f"{name}={self.peer}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.address}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def settings(self, **others: str) -> EtcdSettings:
         files = dict(zip(("ca", "cert", "key"), self._tls or (), strict=False))
@@ -56,31 +75,40 @@ class Etcd:
                  trace: TracebackType | None) -> None:
         self.stop()
 
-    def start(self) -> None:
-        peer = f"http://127.0.0.1:{self._peer_port}"
+    def launch(self) -> None:
+        """Start the process; it answers when a majority of its cluster runs."""
         tls = () if not self._tls else (
             "--trusted-ca-file", self._tls[0], "--cert-file", self._tls[1],
             "--key-file", self._tls[2], "--client-cert-auth")
+        command = [
+            ETCD, "--name", self.name, "--data-dir", str(self._folder / "data"),
+            "--unsafe-no-fsync", "--listen-client-urls", self.url,
+            "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer,
+            "--initial-advertise-peer-urls", self.peer, "--initial-cluster", self.cluster,
+            "--log-level", "warn", *tls, *self._arguments]
         with (self._folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [ETCD, "--data-dir", str(self._folder / "data"), "--unsafe-no-fsync",
-                 "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                 "--initial-cluster", f"default={peer}", "--log-level", "warn",
-                 *tls, *self._arguments],
+                self._netns.command(*command) if self._netns else command,
                 stdout=log, stderr=log)
+
+    def start(self) -> None:
+        """Launch, and wait until it answers: for one that is alone."""
+        self.launch()
         with EtcdKeyValue(self.settings()) as kv:
             wait_until(lambda: self._answers(kv), 20, "etcd answers")
 
     def _answers(self, kv: EtcdKeyValue) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "etcd.log").read_text()[-2000:]
+        self.assert_runs()
         try:
             kv.get("x")
         except StoreUnavailable as error:
             # With authentication on, an anonymous client is refused: that is an answer.
             return "user name" in str(error) or "permission denied" in str(error)
         return True
+
+    def assert_runs(self) -> None:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "etcd.log").read_text()[-2000:]
 
     def stop(self) -> None:
         if self._process is not None:
@@ -90,9 +118,119 @@ class Etcd:
             self._process = None
 
     def freeze(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
+
+
+class EtcdCluster:
+    """Three members on one address; context manager.  Members are killed one by one, or all."""
+
+    def __init__(self, folder: Path, *, tls: tuple[str, str, str] | None = None,
+                 arguments: tuple[str, ...] = (), address: str = "127.0.0.1",
+                 netns: Netns | None = None) -> None:
+        """See Etcd."""
+        if not shutil.which(ETCDCTL):
+            pytest.skip(f"{ETCDCTL} is missing (Debian package etcd-client)")
+        self._tls = tls
+        self._netns = netns
+        self._user = ""
+        self.members: list[Etcd] = []
+        for number in (1, 2, 3):
+            (folder / f"m{number}").mkdir()
+            self.members.append(Etcd(
+                folder / f"m{number}", tls=tls, name=f"m{number}", address=address, netns=netns,
+                # Elections in a tenth of the usual time; 3.4 allows pings each 5 s.
+                arguments=("--heartbeat-interval", "50", "--election-timeout", "500",
+                           *arguments)))
+        for member in self.members:
+            member.cluster = ",".join(f"{m.name}={m.peer}" for m in self.members)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(member.url for member in self.members)
+
+    def settings(self, **others: str) -> EtcdSettings:
+        files = dict(zip(("ca", "cert", "key"), self._tls or (), strict=False))
+        return EtcdSettings(endpoints=self.urls, **{**files, **others})
+
+    def __enter__(self) -> EtcdCluster:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all members and wait until all of them serve."""
+        for member in self.members:
+            member.launch()
+        self.wait_healthy()
+
+    def stop(self) -> None:
+        """Kill all members; what they wrote stays."""
+        for member in self.members:
+            member.stop()
+
+    def restart(self, member: Etcd) -> None:
+        """Start one that was killed, and wait until it serves."""
+        member.launch()
+        self.wait_healthy()
+
+    def wait_healthy(self) -> None:
+        for member in self.members:
+            wait_until(lambda m=member: self._serves(m), 30,  # type: ignore[misc]
+                       f"{member.name} serves")
+
+    def _serves(self, member: Etcd) -> bool:
+        member.assert_runs()
+        # A linearizable read: it needs a leader that this member knows.
+        return self.etcdctl("get", "x", endpoints=(member.url,), check=False).returncode == 0
+
+    def leader(self) -> Etcd:
+        """The member that leads now."""
+        def found() -> Etcd | None:
+            for member in self.members:
+                done = self.etcdctl("endpoint", "status", "--write-out=json",
+                                    endpoints=(member.url,), check=False)
+                if done.returncode == 0:
+                    status = json.loads(done.stdout)[0]["Status"]
+                    if status.get("leader") == status["header"]["member_id"]:
+                        return member
+            return None
+
+        return wait_until(found, 20, "a leader")  # type: ignore[return-value]
+
+    def etcdctl(self, *arguments: str, endpoints: Sequence[str] = (), check: bool = True,
+                text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run etcdctl with the cluster's files, and as root where authentication is on."""
+        files = () if not self._tls else (
+            "--cacert", self._tls[0], "--cert", self._tls[1], "--key", self._tls[2])
+        command = [
+            "env", "ETCDCTL_API=3", ETCDCTL, "--endpoints", ",".join(endpoints or self.urls),
+            "--dial-timeout=2s", "--command-timeout=3s", *files,
+            *(("--user", self._user) if self._user else ()), *arguments]
+        done = subprocess.run(self._netns.command(*command) if self._netns else command,
+                              check=False, capture_output=True, text=True, timeout=60,
+                              input=text)
+        assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """What there is under a prefix, read with etcdctl."""
+        answer = json.loads(self.etcdctl("get", "--prefix", "--write-out=json", prefix).stdout)
+        return [Entry(b64decode(kv["key"]).decode(), b64decode(kv["value"]), kv["mod_revision"])
+                for kv in answer.get("kvs", ())]
+
+    def guard(self, user: str, password: str, prefix: str) -> None:
+        """Switch authentication on; `user` may read and write under `prefix`."""
+        for name, word in (("root", "root"), (user, password)):
+            self.etcdctl("user", "add", f"{name}:{word}")
+        for role, name in (("root", "root"), ("slim", user)):
+            self.etcdctl("role", "add", role)
+            self.etcdctl("user", "grant-role", name, role)
+        self.etcdctl("role", "grant-permission", "slim", "--prefix=true", "readwrite", prefix)
+        self.etcdctl("auth", "enable")
+        self._user = "root:root"

@@ -137,6 +137,14 @@ class FakeKeyValue:
             store.leases[lease_id] = (ttl_s, time.monotonic() + ttl_s)
             return FakeLease(self, lease_id)
 
+    def keep_alive(self, lease_id: int) -> bool:
+        return FakeLease(self, lease_id).keep_alive()
+
+    def lease_left_s(self, lease_id: int) -> int:
+        with self.store.changed:
+            found = self._open().leases.get(lease_id)
+            return -1 if found is None else int(found[1] - time.monotonic()) + 1
+
     def compact(self, revision: int) -> None:
         with self.store.changed:
             store = self._open()

@@ -81,6 +81,9 @@ class FakeNetworks:
         self.faults.look()
         return self.live.get(network_id)
 
+    def reread(self) -> Sequence[Network]:
+        return self.list()
+
     def list(self) -> list[Network]:
         self.faults.look()
         return list(self.live.values())
@@ -116,6 +119,9 @@ class FakeEndpoints:
     def get(self, endpoint_id: EndpointId) -> Endpoint | None:
         self.faults.look()
         return self.live.get(endpoint_id)
+
+    def reread(self) -> Sequence[Endpoint]:
+        return self.list()
 
     def list(self) -> list[Endpoint]:
         self.faults.look()
@@ -213,6 +219,9 @@ class FakeDatapath:
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address],
                   ifindexes: Sequence[int]) -> None: ...
+
+    def list_floods(self) -> list[Vni]:
+        return []
 
     def counters(self) -> dict[str, int]:
         return {}

@@ -37,6 +37,7 @@ from tests.support.netns import Netns
 
 PORT_FIRST, PORT_LAST = 61000, 65535
 VXLAN_PORT = 14789
+FIRST_SUBNET = 77  # of 198.18.0.0/16, /24 each
 MTU = 1500
 
 
@@ -239,20 +240,28 @@ class Cluster:
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
         self.wire = stack.enter_context(netns.made("wire"))
-        self.wire.ip("link add br0 type bridge")
-        self.wire.ip("addr add 198.18.77.254/24 dev br0")
-        self.wire.ip("link set br0 up")
         self.machines: list[Machine] = []
         self.endpoints: list[Endpoint] = []
 
-    def add_machine(self) -> Machine:
+    def _bridge(self, subnet: int) -> str:
+        name = f"br{subnet - FIRST_SUBNET}"
+        if name not in self.wire.ip("-br link show type bridge"):
+            if subnet != FIRST_SUBNET:
+                self.wire.sysctl("ipv4.ip_forward", 1)
+            self.wire.ip(f"link add {name} type bridge")
+            self.wire.ip(f"addr add 198.18.{subnet}.254/24 dev {name}")
+            self.wire.ip(f"link set {name} up")
+        return name
+
+    def add_machine(self, subnet: int = FIRST_SUBNET) -> Machine:
+        """Make one; between machines of different subnets the wire is a gateway."""
         number = len(self.machines) + 1
         namespace = self.stack.enter_context(netns.made(f"h{number}"))
-        address = IPv4Address(f"198.18.77.{number}")
+        address = IPv4Address(f"198.18.{subnet}.{number}")
         netns.join(self.wire, f"p{number}", namespace, "eth0")
-        self.wire.ip(f"link set p{number} master br0")
+        self.wire.ip(f"link set p{number} master {self._bridge(subnet)}")
         namespace.ip(f"addr add {address}/24 dev eth0")
-        namespace.ip("route add default via 198.18.77.254")
+        namespace.ip(f"route add default via 198.18.{subnet}.254")
         namespace.sysctl("ipv4.conf.all.rp_filter", 1)
         namespace.sysctl("ipv4.conf.eth0.rp_filter", 1)
         vxlan = namespace.call(lambda: create_vxlan(VXLAN_PORT, overlay_mtu(MTU)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from driver import host
-from driver.api.server import ApiServer, SocketInUseError, bind
+from driver.api.server import ApiServer, Listener, SocketInUseError, bind
 from driver.control_client import NotRunningError, ask
 from driver.errors import SettingsError, SlimError
 from tests.support.client import Dockerd
@@ -39,6 +39,33 @@ def test_mode_and_unlink(path: str) -> None:
     server.stop()
     assert not os.path.exists(path)
     assert not any(thread.name == "api" for thread in threading.enumerate())
+
+
+def test_who_calls_too_early_is_answered_later(path: str) -> None:
+    listener = Listener(path)
+    with ThreadPoolExecutor() as pool, socket.socket(socket.AF_UNIX) as early:
+        early.connect(path)  # as dockerd does, seconds before the driver is ready
+        early.sendall(b"POST /x HTTP/1.1\r\nHost:\r\nContent-Length: 0\r\n\r\n")
+        answer = pool.submit(early.recv, 4096)
+        server = ApiServer(respond, path, threads=1, listener=listener)
+        server.start()
+        assert answer.result(10).startswith(b"HTTP/1.1 200 OK")
+        server.stop()
+    listener.close()
+
+
+def test_a_start_that_fails_leaves_no_socket(path: str) -> None:
+    listener = Listener(path)
+    with socket.socket(socket.AF_UNIX) as early:
+        early.connect(path)
+        listener.close()
+        assert not os.path.exists(path)
+        with pytest.raises(ConnectionResetError):
+            early.recv(1)
+    successor = Listener(path)
+    listener.unlink()  # another's by now
+    assert os.path.exists(path)
+    successor.close()
 
 
 def test_a_stale_socket_is_replaced(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from driver import __version__
 from driver.__main__ import main
 from driver.errors import SettingsError
-from driver.settings import PortRange, Settings, describe, load
+from driver.settings import PortRange, Settings, describe, load, with_plain_names
 
 
 @pytest.fixture
@@ -89,6 +90,18 @@ def test_a_wrong_file(config: Path, text: str, named: str) -> None:
 def test_a_missing_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=re.escape("none.toml")):
         load({}, {"SLIM_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_a_plugins_settings_have_plain_names(config: Path, project: Path) -> None:
+    plugin = json.loads((project / "plugin.json").read_text())
+    given = {each["name"]: each["value"] for each in plugin["env"]}
+    settings = loaded(config, environment=with_plain_names(given | {"ETCD": "http://10.0.0.1:2379"}))
+    assert settings.etcd == ("http://10.0.0.1:2379",)
+    assert (settings.scope, settings.underlay, settings.netns_dir) == ("global", "", "/hostrun")
+    assert settings.port_range == Settings().port_range  # empty: as it is by default
+    known = {item.name.upper() for item in fields(Settings)}
+    assert {each["name"] for each in plugin["env"] if each["settable"]} <= known
+    assert with_plain_names({"ETCD": "ignored"}) == {"ETCD": "ignored"}
 
 
 def test_an_unknown_variable(config: Path) -> None:

@@ -78,6 +78,11 @@ def endpoint(name: str, address: str = "10.50.0.2/16", host: HostId = HOST.id,
                     IPv4Interface(address), None, 61000, sandbox_key)
 
 
+def place(endpoint: Endpoint) -> tuple[object, ...]:
+    assert endpoint.address is not None
+    return endpoint.vni, endpoint.address.ip, endpoint.underlay, endpoint.port, endpoint.mac
+
+
 class RecordingDatapath(FakeDatapath):
     """Remembers the directory and the floods as the maps would hold them."""
 
@@ -87,14 +92,22 @@ class RecordingDatapath(FakeDatapath):
         self.floods: dict[Vni, tuple[list[str], list[int]]] = {}
 
     def put_remote(self, endpoint: Endpoint) -> None:
-        self.faults.effect("datapath.put_remote",
-                           lambda: self.directory.__setitem__(endpoint.id, endpoint))
+        self.faults.effect("datapath.put_remote", lambda: self._enter(endpoint))
+
+    def _enter(self, endpoint: Endpoint) -> None:
+        # The map's key is the address: an endpoint takes another one's entry over.
+        for known in list(self.directory.values()):
+            if place(known)[:2] == place(endpoint)[:2]:
+                del self.directory[known.id]
+        self.directory[endpoint.id] = endpoint
 
     def list_remotes(self) -> list[Endpoint]:
         return list(self.directory.values())
 
     def delete_remote(self, endpoint: Endpoint) -> None:
-        assert self.directory.pop(endpoint.id) == endpoint
+        # By what an entry says: the names are not in the maps.
+        [known] = [known for known in self.directory.values() if place(known) == place(endpoint)]
+        del self.directory[known.id]
 
     def set_flood(self, vni, hosts, ifindexes) -> None:  # type: ignore[no-untyped-def]
         self.faults.effect("datapath.set_flood", lambda: self.floods.__setitem__(
@@ -134,6 +147,16 @@ def test_what_a_driver_before_entered_goes_with_the_first_snapshot_that_lacks_it
     assert set(datapath.directory) == {kept.id}
 
 
+def test_one_that_takes_the_place_of_another_keeps_its_entry(
+        datapath: RecordingDatapath) -> None:
+    publisher = Publisher(datapath, HOST.id)
+    publisher.snapshot(Vni(7), [endpoint("a")])
+    publisher.snapshot(Vni(7), [endpoint("b")])  # same address, host, port and MAC
+    assert set(datapath.directory) == {endpoint("b").id}
+    publisher.snapshot(Vni(7), [])
+    assert datapath.directory == {}
+
+
 def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) -> None:
     publisher = Publisher(datapath, HOST.id)
     publisher.put(endpoint("a"))
@@ -170,7 +193,9 @@ def test_local_links_get_broadcasts_while_they_are_published(
     datapath.faults.fail_at = 2
     with pytest.raises(DatapathError):
         publisher.publish_endpoint(endpoint("a"), veth)
+    publisher.withdraw_endpoint(endpoint("a"), veth.host_ifindex)  # as Join's undoing does
     assert datapath.live == {}
+    assert datapath.floods[Vni(7)] == ([], [])
 
 
 def test_plan_of_a_start() -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from driver.errors import LinkError
+from driver.errors import LinkError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services import sandboxes as module
 from driver.services.ports import SandboxEntry, Veth
@@ -67,6 +67,12 @@ class World:
         self._note("publish", f"publish {sandbox.cookie}: {vnis} over {sandbox.primary_ifindex}")
         self.entries[sandbox.cookie] = sandbox
 
+    def offer(self, endpoint_id: EndpointId, offered: bool) -> None:
+        if "offer" in self.failures:
+            self.failures.remove("offer")
+            raise StoreUnavailable("etcd is away")
+        self.offered.append((endpoint_id, offered))
+
     def withdraw_sandbox(self, cookie: int) -> None:
         self._note("withdraw", f"withdraw {cookie}")
         self.entries.pop(cookie, None)
@@ -80,9 +86,10 @@ def world() -> World:
 @pytest.fixture
 def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
     monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
     made = Finisher(sandboxes=world, datapath=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,
-                    offer_host_path=lambda *offer: world.offered.append(offer))
+                    offer_host_path=world.offer)
     made.start()
     yield made
     made.stop()
@@ -196,6 +203,16 @@ def test_it_gives_up_and_begins_again_at_the_next_carrier(
     effects(world, "set up 1 primary", "publish 7: 1 over 101")
     wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
                "peers to learn of it again")
+
+
+def test_peers_are_told_again_when_etcd_was_away(
+        finisher: Finisher, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    del world.cookies[KEY]
+    world.failures = ["offer", "offer"]
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    wait_until(lambda: world.offered == [(endpoint(1).id, False)], WAIT_S, "peers to learn of it")
+    assert "do not know yet that its host path does not work: etcd is away" in caplog.text
 
 
 def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) -> None:

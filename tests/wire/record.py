@@ -84,7 +84,7 @@ def main(out: Path, tree: str = "") -> None:
     from tests.support.client import Dockerd
     from tests.support.wait import wait_until
 
-    with lab_of_this_process("slimrecord", tree) as lab:
+    with lab_of_this_process("slimrecord", *([tree] if tree else [])) as lab:
         lab.up(1)
         lab.load_image("busybox", images.busybox())
         lab.start_etcd()

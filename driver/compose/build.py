@@ -9,8 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from driver import __version__, deadline, host, memory
@@ -18,38 +17,45 @@ from driver.api.app import create_app
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
-from driver.api.server import ApiServer, ensure_free
-from driver.datapath.attachments import Attachments
-from driver.datapath.datapath import EbpfDatapath, pin_folder
-from driver.datapath.load import Constants, load
-from driver.datapath.programs import TO_CONTAINER
+from driver.api.server import ApiServer, Listener
+from driver.compose.kernel import UnderlayState, build_kernel, guard_parts, handover_parts
+from driver.compose.parts import Driver, Part, nothing
+from driver.datapath.programs import FROM_WIRE, TO_CONTAINER
+from driver.engine.docker import DockerEngine
 from driver.errors import StoreUnavailable
+from driver.forget import remove_records
 from driver.ipam import pools
 from driver.ipam.pools import Supernet
 from driver.link import filters
 from driver.link.carrier import CarrierMonitor
-from driver.link.names import HOST_PATH_MARK
+from driver.link.probe import UnderlayProber
 from driver.link.sandbox import KernelSandboxes
-from driver.link.underlay import Underlay, UnderlayWatcher, find_underlay, routed_networks
+from driver.link.underlay import UnderlayWatcher, find_underlay, routed_networks
 from driver.link.veth import Veths
-from driver.link.vxlan import create_vxlan, overlay_mtu
-from driver.model import EndpointId, Host
+from driver.link.vxlan import create_vxlan
+from driver.model import Absence, EndpointId, Host
 from driver.services.addresses import AddressService
 from driver.services.background import Recovery, Repeater
+from driver.services.collect import Collector, Removals
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
+from driver.services.host_watch import INTERVAL_S as HOST_WATCH_S
+from driver.services.host_watch import HostWatch
 from driver.services.later import Later
 from driver.services.networks import NetworkService
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
+from driver.services.returning import Returning
 from driver.services.sandboxes import Finisher
 from driver.settings import Settings
 from driver.store import keys
+from driver.store.absences import EtcdAbsences
 from driver.store.address_book import EtcdAddressBook
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.directory import EtcdDirectory
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.hosts import EtcdHosts
+from driver.store.fence import FencedKeyValue
+from driver.store.hosts import EtcdHosts, Return
 from driver.store.networks import EtcdNetworks
 
 log = logging.getLogger("slim")
@@ -58,113 +64,43 @@ STATUS_S = 2.0  # for etcd's answer when the status is asked for
 MEMORY_S = 30.0  # between collections of garbage that nobody waits for
 
 
-class _Filters:
-    """driver.link.filters as the datapath wants it."""
-
-    def attach(self, ifindex: int, program_fd: int, name: str) -> None:
-        """See datapath.attachments.Filters."""
-        filters.attach_ingress(ifindex, program_fd, name)
-
-    def detach(self, ifindex: int) -> None:
-        """See datapath.attachments.Filters."""
-        filters.detach_ingress(ifindex)
-
-
-class UnderlayState:
-    """The underlay as it was found at start, with the MTU it has now."""
-
-    def __init__(self, found: Underlay) -> None:
-        self.found = found
-        self._mtu = found.mtu
-
-    def mtu(self) -> int:
-        """MTU in bytes, of the underlay and so of containers' interfaces."""
-        return self._mtu
-
-    def overlay_mtu(self) -> int:
-        """Bytes that the overlay path carries."""
-        return overlay_mtu(self._mtu)
-
-    def changed(self, found: Underlay | None) -> None:
-        """Take news of the underlay.  The programs are compiled for the address at start."""
-        if found is None:
-            log.warning("underlay %s has gone", self.found.name)
-        elif (found.address, found.ifindex) != (self.found.address, self.found.ifindex):
-            log.error("underlay is now %s on %s, was %s on %s: restart the driver", found.address,
-                      found.name, self.found.address, self.found.name)
-        elif found.mtu != self._mtu:
-            log.warning("underlay MTU is now %d, was %d: new endpoints get it", found.mtu,
-                        self._mtu)
-            self._mtu = found.mtu
-
-
-@dataclass(frozen=True)
-class Part:
-    """Something that runs between start and stop."""
-
-    name: str
-    start: Callable[[], None]
-    stop: Callable[[], None]
-
-
-class Driver:
-    """The running whole: parts are started in order, and stopped in reverse."""
-
-    def __init__(self, parts: list[Part]) -> None:
-        self._parts = parts
-        self._started = ExitStack()
-
-    def start(self) -> None:
-        """Start all parts.  Error: SlimError; then what had started is stopped again."""
-        with ExitStack() as started:
-            for part in self._parts:
-                part.start()
-                started.callback(self._stop, part)
-            self._started = started.pop_all()
-
-    def stop(self) -> None:
-        """Stop all parts; links, maps and programs stay, connections go on.  Idempotent."""
-        self._started.close()
-
-    @staticmethod
-    def _stop(part: Part) -> None:
-        try:
-            part.stop()
-        except Exception:
-            log.exception("stopping %s failed", part.name)
-
-
-def build_everything(settings: Settings) -> Driver:
+def build_everything(settings: Settings, moved: Callable[[], None]) -> Driver:
     """Make all parts.  Finds the underlay and compiles the programs: 1 to 5 s.
 
+    moved: called from another thread when the underlay has another address or device: all has
+    to be made again.
     Errors: SettingsError, LinkError, DatapathError.
     """
     # Before anything in the kernel is touched that another driver may be using.
     lock = host.lock_state(Path(settings.state))
-    ensure_free(settings.socket)
+    listener = Listener(settings.socket)
+    try:
+        return _build(settings, moved, lock, listener)
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _build(  # noqa: PLR0915 - one list, each part after those that it needs
+        settings: Settings, moved: Callable[[], None], lock: int, listener: Listener) -> Driver:
     me = host.host_id(Path(settings.state))
     kv = EtcdKeyValue(EtcdSettings(
         settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
-        user=settings.etcd_user, password=host.read_password(settings.etcd_password_file)))
-    underlay = UnderlayState(find_underlay(settings.underlay))
+        user=settings.etcd_user, password=_password(settings.etcd_password_file)))
+    underlay = UnderlayState(find_underlay(settings.underlay), moved)
     this_host = Host(me, socket.gethostname(), underlay.found.address)
     vxlan = create_vxlan(settings.vxlan_port, underlay.overlay_mtu())
 
     def netns_path(sandbox_key: str) -> str:
         return settings.netns_dir + sandbox_key
 
-    pins = pin_folder(Path(settings.bpffs))
-    loaded = load(Constants(
-        underlay.found.address, underlay.found.ifindex, vxlan, HOST_PATH_MARK,
-        settings.port_range.first, settings.port_range.last), pins)
-    datapath = EbpfDatapath(loaded, Attachments(
-        loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
-        _Filters(), netns_path))
+    kernel = build_kernel(settings, underlay.found, vxlan, netns_path)
+    loaded, datapath = kernel.loaded, kernel.datapath
 
-    networks = EtcdNetworks(kv, me)
-    endpoints = EtcdEndpoints(kv, me, networks)
+    fenced = FencedKeyValue(kv, me)
+    networks = EtcdNetworks(fenced, me)
+    endpoints = EtcdEndpoints(fenced, me, networks)
     directory = EtcdDirectory(kv)
-    hosts = EtcdHosts(kv)
     links = Veths()
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
                                 path_of=netns_path)
@@ -187,15 +123,49 @@ def build_everything(settings: Settings) -> Driver:
         finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
         unlink_later=unlinking.submit)
     network_service = NetworkService(networks, directory, publisher, endpoint_service)
-    addresses = AddressService(EtcdAddressBook(kv), me, supernets=_supernets(settings),
+    addresses = AddressService(EtcdAddressBook(fenced), me, supernets=_supernets(settings),
                                routed=routed_networks, underlay=underlay.found.address)
-    recovery = Recovery(Reconciler(
+    reconciler = Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service))
+        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service)
+    recovery = Recovery(reconciler)
+    returning = Returning(networks=networks, endpoints=endpoints, directory=directory,
+                          service=endpoint_service, reconciler=reconciler)
+    hosts = EtcdHosts(kv, return_after_s=settings.return_addresses_after, on_return=Return(
+        complete=partial(remove_records, kv), forgotten=returning.ask))
+    absences = EtcdAbsences(kv)
+    prober = UnderlayProber()
+
+    def remove(absence: Absence) -> None:
+        remove_records(kv, absence)
+        absences.finish(absence)
+
+    host_watch = HostWatch(me=me, absences=absences, prober=prober,
+                           refuse=datapath.refuse_hosts, remove=remove)
+    watching = Repeater("watching hosts", host_watch.run, HOST_WATCH_S)
     removals = Repeater("unfinished removals", network_service.finish_removals, REMOVALS_S)
+    refused = Repeater("directory's refused entries", publisher.retry, REMOVALS_S)
+
+    def settle() -> None:
+        for part in (networks, endpoints, addresses):
+            part.settle()
+
+    settling = Repeater("what etcd did not confirm", settle, REMOVALS_S)
+    collector = Collector(
+        engine=DockerEngine(settings.docker_socket), networks=networks, endpoints=endpoints,
+        links=links, sandboxes=sandboxes, after_s=settings.collect_after,
+        removals=Removals(endpoint_service, network_service, addresses))
+    # Looked at several times before it is removed; the longest wait is half as much again.
+    collecting = Repeater("collecting", collector.run, settings.collect_after / 2)
     housekeeping = Repeater("memory", memory.give_back, MEMORY_S)
     carrier = CarrierMonitor(finisher.carrier_up, finisher.carrier_down)
-    watcher = UnderlayWatcher(settings.underlay, underlay.changed)
+    watcher = UnderlayWatcher(settings.underlay, underlay.changed, underlay.found)
+
+    def change_mtu() -> None:
+        create_vxlan(settings.vxlan_port, underlay.overlay_mtu())
+        finisher.refresh()
+
+    underlay.on_mtu = change_mtu
 
     def status() -> Mapping[str, str]:
         counts = finisher.counts()
@@ -205,25 +175,39 @@ def build_everything(settings: Settings) -> Driver:
             "etcd": _reach(kv, settings), "recovery": recovery.state(),
             "directory": f"{publisher.directory_size()} endpoints",
             "ports": f"{ports.in_use()} endpoint ports in use",
+            "hosts": host_watch.describe(),
+            "guard": kernel.guarding.state(),
             "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
                          f"{counts.given_up} given up"}
 
     api = ApiServer(create_app(
         NetworkDriver(network_service, endpoint_service, settings.scope), IpamDriver(addresses),
-        Control(datapath.counters, status)), settings.socket)
+        Control(datapath.counters, status)), settings.socket, listener=listener)
     return Driver([
-        Part("state folder", _nothing, lambda: os.close(lock)),
-        Part("etcd client", _nothing, kv.close),
-        Part("programs", _nothing, loaded.close),
+        Part("state folder", nothing, lambda: os.close(lock)),
+        Part("socket", nothing, listener.close),
+        Part("etcd client", nothing, kv.close),
+        Part("programs", nothing, loaded.close),
         Part("datapath", lambda: datapath.start(underlay.found.ifindex, vxlan), datapath.stop),
+        Part("underlay of before", lambda: filters.detach_elsewhere(
+            f"slim_{FROM_WIRE.name}", underlay.found.ifindex), nothing),
+        *guard_parts(kernel.guarding),
         Part("underlay watcher", watcher.start, watcher.stop),
         Part("sandbox finisher", finisher.start, finisher.stop),
         Part("carrier monitor", carrier.start, carrier.stop),
         Part("unlinking", unlinking.start, lambda: unlinking.stop(drain=True)),
         Part("memory", housekeeping.start, housekeeping.stop),
-        Part("directory", _nothing, directory.close),
+        Part("directory", nothing, directory.close),
         Part("recovery", recovery.start, recovery.stop),
+        *handover_parts(kernel, recovery),
         Part("unfinished removals", removals.start, removals.stop),
+        Part("settling", settling.start, settling.stop),
+        Part("refused entries", refused.start, refused.stop),
+        Part("collecting", *((collecting.start, collecting.stop) if settings.docker_socket
+                             else (nothing, nothing))),
+        Part("returning", returning.start, returning.stop),
+        Part("host watch", lambda: hosts.follow(host_watch.hosts_changed), prober.close),
+        Part("watching hosts", watching.start, watching.stop),
         Part("host registration", lambda: hosts.register(this_host), hosts.close),
         # Last: a call that arrives finds everything in place.
         Part("API", api.start, api.stop)])
@@ -237,10 +221,11 @@ def _reach(kv: EtcdKeyValue, settings: Settings) -> str:
         return f"{','.join(settings.etcd)}: {error}"
 
 
+def _password(path: str) -> str | Callable[[], str]:
+    # Read now, to say at start what is wrong, and again at each login.
+    return partial(host.read_password, path) if host.read_password(path) else ""
+
+
 def _supernets(settings: Settings) -> tuple[Supernet, ...]:
     return (pools.parse_supernet(str(settings.supernet), pools.POOL_PREFIXLEN),
             pools.parse_supernet(pools.SUPERNET6, pools.POOL6_PREFIXLEN))
-
-
-def _nothing() -> None:
-    """For parts that are made ready by being built."""

@@ -1,0 +1,53 @@
+"""Owns starting and stopping the driver's parts in order.
+
+It must not know what the parts are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+log = logging.getLogger("slim")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that runs between start and stop."""
+
+    name: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
+class Driver:
+    """The running whole: parts are started in order, and stopped in reverse."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._started = ExitStack()
+
+    def start(self) -> None:
+        """Start all parts.  Error: SlimError; then what had started is stopped again."""
+        with ExitStack() as started:
+            for part in self._parts:
+                part.start()
+                started.callback(self._stop, part)
+            self._started = started.pop_all()
+
+    def stop(self) -> None:
+        """Stop all parts; links, maps and programs stay, connections go on.  Idempotent."""
+        self._started.close()
+
+    @staticmethod
+    def _stop(part: Part) -> None:
+        try:
+            part.stop()
+        except Exception:
+            log.exception("stopping %s failed", part.name)
+
+
+def nothing() -> None:
+    """For parts that are made ready by being built."""

@@ -1,0 +1,45 @@
+"""Owns the map of hosts that are known to be gone, which makes connect() to them fail at once.
+
+It must not know how that is found out.  Entries end by themselves: without a driver nobody would
+see that a host has come back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from ipaddress import IPv4Address
+
+from driver.datapath import bpf
+from driver.datapath.load import Loaded, u32_be
+from driver.errors import DatapathError
+
+LASTS_S = 60  # from the last `refuse`; far more than the time between two
+
+
+class DeadHosts:
+    """The map `dead_hosts`."""
+
+    def __init__(self, loaded: Loaded,
+                 now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._table = loaded.table("dead_hosts")
+        self._now_ns = now_ns
+
+    def refuse(self, hosts: Collection[IPv4Address]) -> None:
+        """Make these, and no others, the ones that connect() refuses, for LASTS_S.
+
+        Error: DatapathError.
+        """
+        until_ns = self._now_ns() + LASTS_S * 10**9
+        wanted = {u32_be(host) for host in hosts}
+        try:
+            for host in {int(key) for key, _ in bpf.entries(self._table)} - wanted:
+                with suppress(KeyError):
+                    del self._table[self._table.Key(host)]
+            for host in wanted:
+                self._table[self._table.Key(host)] = self._table.Leaf(until_ns)
+        except DatapathError:
+            raise
+        except Exception as error:  # BCC raises a bare Exception
+            raise DatapathError(f"cannot enter a dead host into a kernel map: {error}") from error

@@ -1,0 +1,156 @@
+"""Owns taking over from a driver with another layout of maps, without a gap for connections.
+
+Its programs go on with their maps until ours are filled: from etcd, by the services as after any
+start, and `flows` from the live sockets, here.  What would put ours in their place is held back.
+It must not know what the services fill, nor how namespaces are entered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+from typing import Any, Protocol
+
+from driver.datapath.flows import OPEN, TIME_WAIT
+from driver.datapath.layout import Inheritance, discard
+from driver.datapath.load import Loaded, u16_be, u32_be
+from driver.errors import SlimError
+from driver.services.ports import SandboxEntry
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0  # for sandboxes that are not there again; then it goes on without them
+
+
+class LiveSocket(Protocol):
+    """A TCP connection, by its names on the wire; driver.link.live_sockets has it."""
+
+    @property
+    def local(self) -> IPv4Address: ...
+    @property
+    def local_port(self) -> int: ...
+    @property
+    def peer(self) -> IPv4Address: ...
+    @property
+    def peer_port(self) -> int: ...
+    @property
+    def cookie(self) -> int: ...
+    @property
+    def time_wait(self) -> bool: ...
+
+
+LiveSockets = Callable[[str], Iterable[LiveSocket]]  # by SandboxKey
+
+
+class Handover:
+    """Open: all is done at once.  Closed, until complete(): what replaces a program waits."""
+
+    def __init__(self, inheritance: Inheritance | None, live_sockets: LiveSockets,
+                 underlay: IPv4Address, clock: Callable[[], float] = time.monotonic) -> None:
+        self._inheritance = inheritance
+        self._live_sockets = live_sockets
+        self._underlay = underlay
+        self._clock = clock
+        self._since_s = clock()
+        self._lock = threading.RLock()
+        self._held: list[Callable[[], None]] = []
+        self._sandboxes: dict[int, tuple[SandboxEntry, str]] = {}  # by cookie, and its key
+        if inheritance is not None:
+            log.warning("the maps' layout is another one than in %s: %s made anew; its programs "
+                        "go on until that is filled", inheritance.folder,
+                        ", ".join(sorted(inheritance.changed)) or "nothing is")
+
+    @property
+    def pending(self) -> bool:
+        """Whether the older programs are still in their place."""
+        return self._inheritance is not None
+
+    def replace(self, act: Callable[[], None]) -> None:
+        """Do what puts a program in an older one's place: now, or when all is filled."""
+        with self._lock:
+            if self.pending:
+                self._held.append(act)
+                return
+        act()
+
+    def adopt(self, entry: SandboxEntry, sandbox_key: str) -> None:
+        """Take note of a sandbox that has its entries: its sockets may have flows."""
+        with self._lock:
+            if self.pending:
+                self._sandboxes[entry.cookie] = entry, sandbox_key
+
+    def ready(self, expected: Iterable[int]) -> bool:
+        """Whether all sandboxes (cookies) that were on the host path are there again, or too late.
+
+        To be asked when etcd was read.
+        """
+        return set(expected) <= self._sandboxes.keys() or (
+            self._clock() - self._since_s > PATIENCE_S)
+
+    def complete(self, loaded: Loaded) -> None:
+        """Fill `flows`, put our programs in place, and remove what was the older ones'."""
+        with self._lock:
+            if self._inheritance is None:
+                return
+            changed = "flows" in self._inheritance.changed
+            found = self._fill_flows(loaded) if changed else 0
+            for act in self._held:
+                try:
+                    act()
+                except SlimError as error:  # as it would have been for its caller: one of many
+                    log.error("taking over: %s", error)
+            # Connections that the older programs let begin meanwhile.
+            found += self._fill_flows(loaded) if changed else 0
+            discard(self._inheritance)
+            log.warning("taken over from %s, with %d connections read from sockets",
+                        self._inheritance.folder, found)
+            self._inheritance = None
+            self._held.clear()
+            self._sandboxes.clear()
+
+    def _fill_flows(self, loaded: Loaded) -> int:
+        flows, reverse = loaded.table("flows"), loaded.table("reverse")
+        entered = 0
+        for entry, sandbox_key in self._sandboxes.values():
+            try:
+                sockets = list(self._live_sockets(sandbox_key))
+            except SlimError as error:
+                log.error("connections of sandbox %s are lost: %s", sandbox_key, error)
+                continue
+            for socket in sockets:
+                port = self._endpoint_port(socket, entry, reverse)
+                if port and _enter(flows, socket, entry, port):
+                    entered += 1
+        return entered
+
+    def _endpoint_port(self, socket: LiveSocket, entry: SandboxEntry, reverse: Any) -> int:
+        """P of the endpoint that the connection belongs to, 0: it is none of the host path."""
+        if socket.local != self._underlay:
+            return 0
+        own = {attachment.port for attachment in entry.attachments}
+        if socket.local_port in own:
+            return socket.local_port
+        name = reverse.Key()
+        name.underlay_be, name.port_be = u32_be(socket.peer), u16_be(socket.peer_port)
+        peer = reverse.get(name)
+        if peer is None:  # an endpoint that is gone: any of ours keeps the connection
+            return min(own, default=0)
+        return next((attachment.port for attachment in entry.attachments
+                     if attachment.vni == peer.vni), 0)
+
+
+def _enter(flows: Any, socket: LiveSocket, entry: SandboxEntry, port: int) -> bool:
+    key, leaf = flows.Key(), flows.Leaf()
+    key.peer_be, key.peer_port_be = u32_be(socket.peer), u16_be(socket.peer_port)
+    key.local_port_be = u16_be(socket.local_port)
+    if flows.get(key) is not None:
+        return False
+    leaf.sandbox, leaf.socket = entry.cookie, socket.cookie
+    leaf.since_ns = time.monotonic_ns()
+    leaf.ifindex, leaf.port_be = entry.primary_ifindex, u16_be(port)
+    leaf.state = TIME_WAIT if socket.time_wait else OPEN
+    flows[key] = leaf
+    return True

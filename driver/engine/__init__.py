@@ -1,0 +1,1 @@
+"""What slim asks Docker's API."""

@@ -1,0 +1,22 @@
+"""Owns telling systemd that the daemon answers (sd_notify(3)), so that dockerd starts after that.
+
+It knows nothing of the driver.  Where nobody asked, nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+
+
+def tell_ready(environment: Mapping[str, str]) -> None:
+    """Send READY=1 to the datagram socket of NOTIFY_SOCKET; a leading @ means an abstract one."""
+    path = environment.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    # A supervisor that went away is no reason to end: systemd's own time-out is the answer.
+    with contextlib.suppress(OSError), \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(b"READY=1", address)

@@ -1,0 +1,55 @@
+"""Owns the compact form in which the publisher remembers what the maps say of endpoints.
+
+It must not know maps, nor who is on a network.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+
+from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+
+# 72 bytes instead of a kilobyte, as there are tens of thousands of them: flags (which of the
+# rest is there), VNI, U, P, MAC, address, address6.
+_PACKED = struct.Struct("=BIIH6sI16s")
+_ADDRESS, _ADDRESS6, OTHERS = 1, 2, 4
+
+
+def pack(endpoint: Endpoint, *, others: bool) -> bytes:
+    """What makes an entry; what only matters within its host does not make it another one."""
+    address, address6 = endpoint.address, endpoint.address6
+    flags = ((_ADDRESS if address is not None else 0) | (_ADDRESS6 if address6 is not None else 0)
+             | (OTHERS if others else 0))
+    return _PACKED.pack(
+        flags, endpoint.vni, int(endpoint.underlay), endpoint.port, endpoint.mac,
+        int(address) if address is not None else 0,  # of an interface: without the prefix length
+        address6.packed if address6 is not None else b"")
+
+
+def unpack(packed: bytes, endpoint_id: EndpointId = EndpointId("")) -> Endpoint:  # noqa: B008
+    """Return an endpoint as far as the maps know it, good for removing its entries."""
+    flags, vni, underlay, port, mac, address, address6 = _PACKED.unpack(packed)
+    return Endpoint(
+        id=endpoint_id, network_id=NetworkId(""), vni=Vni(vni), host=HostId(""),
+        underlay=IPv4Address(underlay), mac=mac, port=port,
+        address=IPv4Interface(address) if flags & _ADDRESS else None,
+        address6=IPv6Interface(address6) if flags & _ADDRESS6 else None)
+
+
+def places(endpoint: Endpoint) -> list[bytes]:
+    """Pack it once for each address: each is an entry of its own, and may be held alone."""
+    packed = pack(endpoint, others=False)
+    if endpoint.address6 is None:
+        return [packed] if endpoint.address is not None else []
+    v6 = pack(replace(endpoint, address=None), others=False)
+    return [v6] if endpoint.address is None else [
+        pack(replace(endpoint, address6=None), others=False), v6]
+
+
+def places_of(packed: bytes) -> list[bytes]:
+    """As `places`, of one that is packed."""
+    if packed[0] & _ADDRESS6:
+        return places(unpack(packed))
+    return [bytes((_ADDRESS,)) + packed[1:]] if packed[0] & _ADDRESS else []

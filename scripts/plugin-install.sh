@@ -1,0 +1,29 @@
+#!/bin/bash
+# Owns giving build/plugin to an engine (DOCKER_HOST): create, set, enable; again: an upgrade in place.
+#
+#   SET="ETCD=http://10.0.0.1:2379 LOG_LEVEL=debug" plugin-install.sh
+#
+# An engine has no command to upgrade a plugin from a folder: the old one is removed when the new one
+# lies there, and its settings are given to the new one.  Connections go on meanwhile: programs
+# and maps stay pinned, and the containers keep their interfaces.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf 'slim: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+name=slim:latest
+
+[[ -e build/plugin/config.json ]] || die "there is no build/plugin: sudo make plugin"
+settings=()
+if docker plugin inspect "$name" > /dev/null 2>&1; then
+    mapfile -t settings < <(docker plugin inspect -f '{{range .Settings.Env}}{{println .}}{{end}}' "$name" |
+        grep -E '^(ETCD|ETCD_[A-Z_]+|UNDERLAY|PORT_RANGE|LOG_LEVEL|SCOPE)=')
+    docker plugin disable -f "$name" > /dev/null 2>&1 || true
+    docker plugin rm -f "$name" > /dev/null
+    say "the older plugin is removed, its settings are kept"
+fi
+docker plugin create "$name" build/plugin > /dev/null
+read -ra given <<< "${SET:-}"
+if ((${#settings[@]} + ${#given[@]})); then docker plugin set "$name" "${settings[@]}" "${given[@]}"; fi
+docker plugin enable "$name" > /dev/null ||
+    die "it does not start: see dockerd's log; settings: docker plugin set $name ETCD=...; docker plugin enable $name"
+say "docker network create -d $name --ipam-driver $name --subnet 10.32.0.0/16 --attachable app"

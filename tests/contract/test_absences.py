@@ -1,0 +1,352 @@
+"""Hosts that go for good, over the fake and over a real etcd: what is taken, when, and by whom."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+
+from driver.errors import Conflict, SlimError
+from driver.forget import remove_records
+from driver.model import (
+    Absence,
+    Endpoint,
+    EndpointId,
+    Host,
+    KnownHost,
+    NetworkId,
+    NetworkKey,
+    Removal,
+)
+from driver.store import keys
+from driver.store.absences import EtcdAbsences
+from driver.store.client import EtcdKeyValue
+from driver.store.endpoints import EtcdEndpoints
+from driver.store.fence import FencedKeyValue
+from driver.store.hosts import EtcdHosts, Return
+from driver.store.kv import Delete, KeyValue
+from driver.store.networks import EtcdNetworks
+from tests.support.addressing import GATEWAY, host_id, service
+from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
+from tests.support.wait import wait_until
+
+Kv = FakeKeyValue | EtcdKeyValue
+POOL = "10.32.0.0/24"
+
+
+class Member:
+    """A host with the subnet POOL, as its driver would have it in etcd."""
+
+    def __init__(self, kv: KeyValue, number: int) -> None:
+        self.host = Host(host_id(number), f"host{number}", IPv4Address(f"192.0.2.{number}"))
+        self.known = KnownHost(self.host, 3600)
+        self.addresses = service(kv, number)
+        self.network_id = NetworkId(f"{number:064}")
+        self.networks = EtcdNetworks(kv, self.host.id)
+        self.endpoints = EtcdEndpoints(kv, self.host.id, self.networks)
+
+    def join(self) -> None:
+        self.pool = self.addresses.request_pool("slim-local", POOL, "", v6=False, options={})
+        self.addresses.request_address(self.pool.pool_id, "", options=GATEWAY)
+        self.network = self.networks.create(
+            self.network_id, NetworkKey(f"pool:{POOL}"), subnets=(POOL,), internal=False, mtu=0)
+
+    def request(self, address: str = "", owner: str = "") -> IPv4Interface:
+        options = {"com.docker.network.endpoint.name": owner} if owner else {}
+        given = self.addresses.request_address(self.pool.pool_id, address, options=options)
+        assert isinstance(given, IPv4Interface)
+        return given
+
+    def run(self, number: int, owner: str = "") -> Endpoint:
+        """Do all that a container needs."""
+        made = Endpoint(
+            id=EndpointId(f"{self.host.id[-2:]}{number:062}"), network_id=self.network_id,
+            vni=self.network.vni, host=self.host.id, underlay=self.host.underlay, mac=bytes(6),
+            address=self.request(owner=owner), address6=None, port=61000 + number)
+        self.endpoints.create(made)
+        return made
+
+
+def all_keys(kv: Kv) -> set[str]:
+    return {entry.key for entry in kv.range(keys.ROOT).entries}
+
+
+def begun(kv: Kv, member: Member, removal: Removal) -> Absence:
+    absences = EtcdAbsences(kv)
+    absence = absences.begin(member.host.id, absences.get(member.host.id), removal)
+    assert absence is not None
+    return absence
+
+
+@pytest.fixture
+def two(kv: Kv) -> tuple[Member, Member]:
+    """One that stays, and one that goes."""
+    stays, goes = Member(kv, 1), Member(kv, 2)
+    stays.join()
+    stays.run(1, "web")
+    return stays, goes
+
+
+def test_addresses_return_and_networks_stay(kv: Kv, two: tuple[Member, Member]) -> None:
+    stays, goes = two
+    goes.join()
+    without = all_keys(kv)
+    run = [goes.run(number, f"name{number}") for number in range(3)]
+    held = goes.request()
+    assert len(all_keys(kv)) > len(without)
+    absence = begun(kv, goes, Removal.ADDRESSES)
+    remove_records(kv, absence)
+    assert EtcdAbsences(kv).finish(absence)
+    assert all_keys(kv) - without == {keys.absent(goes.host.id), keys.fence(goes.host.id)}
+    assert without <= all_keys(kv)
+    for address in (*(endpoint.address for endpoint in run), held):
+        assert address is not None
+        assert stays.request(str(address.ip)) == address
+    assert EtcdNetworks(kv, goes.host.id).list() == [goes.network]
+
+
+def test_everything_is_as_if_it_had_never_been(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    before = all_keys(kv)
+    goes.join()
+    for number in range(3):
+        goes.run(number, f"name{number}")
+    goes.request()
+    absence = begun(kv, goes, Removal.EVERYTHING)
+    remove_records(kv, absence)
+    assert EtcdAbsences(kv).finish(absence)
+    # These stay: a write that was sent before must not happen yet, and the host must learn
+    # that it was forgotten, whenever it comes back.
+    assert all_keys(kv) == before | {keys.absent(goes.host.id), keys.fence(goes.host.id)}
+
+
+def test_the_last_host_of_a_network_takes_it_along(kv: Kv) -> None:
+    goes = Member(kv, 2)
+    goes.join()
+    goes.run(1)
+    remove_records(kv, begun(kv, goes, Removal.EVERYTHING))
+    assert all_keys(kv) == {keys.absent(goes.host.id), keys.fence(goes.host.id)}
+
+
+def test_begun_again_after_any_fault(two: tuple[Member, Member], kv: Kv) -> None:
+    _, goes = two
+    before = all_keys(kv)
+    goes.join()
+    for number in range(2):
+        goes.run(number, "web")
+    absence = begun(kv, goes, Removal.EVERYTHING)
+    for step in range(1, 200):
+        faulty = FaultyKeyValue(kv, lambda n, step=step: (  # type: ignore[misc]
+            "" if n < step else "after" if n == step else "before"))
+        try:
+            remove_records(faulty, absence)
+        except SlimError:
+            continue
+        break
+    else:
+        pytest.fail("it never came to an end")
+    assert all_keys(kv) == before | {keys.absent(goes.host.id), keys.fence(goes.host.id)}
+
+
+def test_several_begin_and_one_does(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    absences = EtcdAbsences(kv)
+    assert [absences.note(goes.known) for _ in range(3)] == [True, False, False]
+    noted = absences.get(goes.host.id)
+    assert noted is not None
+    assert 3500 < (absences.left_s(noted) or 0) <= 3600
+    begun = [absences.begin(goes.host.id, noted, Removal.ADDRESSES) for _ in range(3)]
+    assert [found is not None for found in begun] == [True, False, False]
+
+
+def test_a_live_host_is_not_absent(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    absences = EtcdAbsences(kv)
+    hosts = EtcdHosts(kv, return_after_s=3600)
+    hosts.register(goes.host)
+    try:
+        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        assert absences.known() == {goes.host.id: goes.known}
+        assert not absences.note(goes.known)
+        assert absences.begin(goes.host.id, None, Removal.EVERYTHING) is None
+    finally:
+        hosts.close()
+    assert absences.registered() == set()
+    assert absences.known() == {goes.host.id: goes.known}
+    assert absences.note(goes.known)
+
+
+def test_time_runs_out_unless_it_is_put_off(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    absences = EtcdAbsences(kv)
+    assert absences.note(KnownHost(goes.host, 2))
+    absence = absences.get(goes.host.id)
+    assert absence is not None
+    absences.put_off(absence)
+    assert absences.left_s(absence)
+    wait_until(lambda: absences.left_s(absence) == 0, 20, "its time to run out")
+    for_ever = Member(kv, 3)
+    assert absences.note(KnownHost(for_ever.host, 0))
+    noted = absences.get(for_ever.host.id)
+    assert noted is not None
+    assert absences.left_s(noted) is None
+
+
+class Returner:
+    """A host that registers, and what it was told meanwhile."""
+
+    def __init__(self, kv: Kv, member: Member) -> None:
+        self.completed: list[Removal] = []
+        self.forgotten = threading.Event()
+        self._kv = kv
+        self.hosts = EtcdHosts(kv, 2, return_after_s=3600,
+                               on_return=Return(self._complete, self.forgotten.set))
+        self.hosts.register(member.host)
+
+    def _complete(self, absence: Absence) -> None:
+        remove_records(self._kv, absence)
+        self.completed.append(absence.removal)
+
+
+def test_who_comes_back_finishes_what_was_begun(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    goes.join()
+    gone, kept = all_keys(kv), goes.run(1)
+    absence = begun(kv, goes, Removal.ADDRESSES)
+    back = Returner(kv, goes)
+    try:
+        assert back.forgotten.wait(10)
+        assert back.completed == [Removal.ADDRESSES]
+        assert all_keys(kv) - gone == {keys.host(goes.host.id), keys.known(goes.host.id),
+                                       keys.fence(goes.host.id)}
+        goes.endpoints.create(kept)
+        with pytest.raises(Conflict):  # who was slower does no harm any more
+            remove_records(kv, absence)
+        assert EtcdEndpoints(kv, goes.host.id, goes.networks).list() == [kept]
+    finally:
+        back.hosts.close()
+
+
+def test_a_short_absence_has_no_consequence(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    absences = EtcdAbsences(kv)
+    assert absences.note(goes.known)
+    back = Returner(kv, goes)
+    try:
+        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        assert absences.get(goes.host.id) is None
+        assert not back.forgotten.is_set()
+    finally:
+        back.hosts.close()
+
+
+def test_a_live_host_learns_that_it_was_forgotten(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    goes.join()
+    absences = EtcdAbsences(kv)
+    back = Returner(kv, goes)
+    try:
+        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        absence = absences.begin(goes.host.id, None, Removal.EVERYTHING, registered=True)
+        assert absence is not None
+        try:
+            remove_records(kv, absence)
+            absences.finish(absence)
+        except Conflict:
+            assert back.completed  # it was faster
+        assert back.forgotten.wait(10)
+        assert EtcdNetworks(kv, goes.host.id).list() == []
+    finally:
+        back.hosts.close()
+
+
+def test_data_that_etcd_lost_is_no_forgetting(
+        kv: Kv, two: tuple[Member, Member], caplog: pytest.LogCaptureFixture) -> None:
+    """What runs is not given up for that."""
+    _, goes = two
+    back = Returner(kv, goes)
+    try:
+        wait_until(lambda: kv.get(keys.known(goes.host.id)), 5, "it is registered")
+        assert kv.commit([], [Delete(key) for key in all_keys(kv)])
+        wait_until(lambda: kv.get(keys.known(goes.host.id)), 5, "it is registered again")
+        assert not back.forgotten.is_set()
+        assert "has it lost its data?" in caplog.text
+    finally:
+        back.hosts.close()
+
+
+def test_an_address_is_given_once_whoever_wins(kv: Kv, two: tuple[Member, Member]) -> None:
+    """Two drivers take the addresses, a third gives them out, and the host comes back meanwhile."""
+    stays, goes = two
+    goes.join()
+    mine = [goes.run(number) for number in range(8)]
+    absence = begun(kv, goes, Removal.ADDRESSES)
+    taken: list[IPv4Interface] = []
+    failures: list[Exception] = []
+
+    def guarded(act: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                act()
+            except Conflict:
+                pass
+            except SlimError as error:
+                failures.append(error)
+
+        return run
+
+    def take() -> None:
+        for endpoint in mine:
+            assert endpoint.address is not None
+            try:
+                taken.append(stays.request(str(endpoint.address.ip)))
+            except Conflict:
+                continue
+
+    threads = [threading.Thread(target=guarded(act)) for act in (
+        lambda: remove_records(kv, absence), lambda: remove_records(kv, absence), take)]
+    for thread in threads:
+        thread.start()
+    back = Returner(kv, goes)
+    try:
+        assert back.forgotten.wait(20)
+        for thread in threads:
+            thread.join(20)
+        restored = []
+        for endpoint in mine:
+            try:
+                goes.endpoints.create(endpoint)
+            except Conflict:
+                continue
+            restored.append(endpoint)
+        # What is held by name and bound by nobody may be used once, by whoever binds it first.
+        stayed = [IPv4Interface(a) for a in taken]
+        for number, address in enumerate(stayed):
+            made = Endpoint(
+                id=EndpointId(f"ff{number:062}"), network_id=stays.network_id,
+                vni=stays.network.vni, host=stays.host.id, underlay=stays.host.underlay,
+                mac=bytes(6), address=address, address6=None, port=62000 + number)
+            try:
+                stays.endpoints.create(made)
+            except Conflict:
+                continue
+            restored.append(made)
+        used = [endpoint.address for endpoint in restored]
+        assert len(set(used)) == len(used)
+        assert not failures
+    finally:
+        back.hosts.close()
+
+
+def test_what_a_host_had_sent_before_does_not_happen_any_more(kv: Kv) -> None:
+    goes = Member(FencedKeyValue(kv, host_id(2)), 2)
+    goes.join()
+    fence = kv.get(keys.fence(goes.host.id))
+    begun(kv, goes, Removal.ADDRESSES)
+    raised = kv.get(keys.fence(goes.host.id))
+    assert raised is not None
+    assert fence is None or raised.mod_revision > fence.mod_revision
+    assert kv.commit([], [Delete(keys.absent(goes.host.id))])
+    goes.run(1)  # it reads the fence again

@@ -1,0 +1,39 @@
+"""The Docker releases that the lab runs, and the marks that say which tests want which.
+
+Where a release comes from is get-docker.sh's matter; what a test does with it, the test's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.skips import CannotBeDownloaded
+
+VERSIONS = ("20.10", "26", "28")
+MIXED = "mixed"  # a host of each
+LABS = (*VERSIONS, MIXED)  # in this order, one at a time
+_GET_DOCKER = Path(__file__).with_name("get-docker.sh")
+
+# Without this mark a test runs on the first version alone.
+docker = pytest.mark.docker
+every_docker = docker(*VERSIONS)
+# The row of docs/compatibility.md in which a test's results count.
+feature = pytest.mark.feature
+
+
+def trees(lab: str) -> list[str]:
+    """Return the folders of the releases that this one of LABS is made of.
+
+    Error: CannotBeDownloaded (skips the test).
+    """
+    return [_tree(version) for version in (VERSIONS if lab == MIXED else (lab,))]
+
+
+def _tree(version: str) -> str:
+    done = subprocess.run([_GET_DOCKER, version], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CannotBeDownloaded(done.stderr.strip())
+    return done.stdout.strip()

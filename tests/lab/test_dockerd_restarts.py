@@ -1,0 +1,193 @@
+"""dockerd is stopped and killed, with and without live-restore, with the driver up and down;
+and whole hosts reboot.  Contract rows 50-53 and 55.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.lab.conftest import SERVE
+from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
+from tests.lab.test_docker import address_of, call, check_views, create_network, start
+from tests.lab.test_driver_restarts import Load
+from tests.support.wait import wait_until
+
+COLLECT_S = 3
+BACK_S = 60  # until Docker has started containers again
+
+
+def stop_dockerd(host: Host, how: str) -> None:
+    if how == "TERM":
+        run([str(LAB_SH), "stop", host.name], env=host.lab.env)
+    else:
+        host.exec("sh", "-c", "kill -KILL $(cat /run/docker.pid)")
+
+
+def start_dockerd(host: Host) -> None:
+    run([str(LAB_SH), "start", host.name], env=host.lab.env)
+
+
+def running(host: Host, name: str) -> bool:
+    state = json.loads(host.docker("inspect", name))[0]["State"]
+    return bool(state["Running"])
+
+
+def wait_running(host: Host, name: str) -> str:
+    """Wait until Docker has the container running again; return its address."""
+    wait_until(lambda: running(host, name), BACK_S, f"{name} runs again")
+    return address_of(host, name)
+
+
+def endpoints_in_etcd(lab: Lab) -> int:
+    """Endpoints that hosts are told of."""
+    keys = lab.etcdctl("get", "--prefix", "--keys-only", "/slim/v1/endpoints/").split()
+    return len(keys)
+
+
+def start_driver(host: Host) -> None:
+    """What Docker has forgotten is collected soon, not after the usual five minutes."""
+    host.start_driver("--collect-after", str(COLLECT_S))
+
+
+@pytest.fixture(autouse=True)
+def collecting(h1: Host) -> Iterator[None]:
+    h1.stop_driver()
+    start_driver(h1)
+    yield
+    start_driver(h1)
+
+
+@pytest.mark.parametrize("how", ["TERM", "KILL"])
+@pytest.mark.parametrize("driver", ["up", "down"])
+def test_row_50_dockerd_stops_and_starts(how: str, driver: str, lab: Lab, h1: Host,
+                                         h2: Host) -> None:
+    """Networks are usable afterwards, and what dockerd forgot is collected."""
+    create_network([h1, h2])
+    bob = start(h2, "bob", *SERVE)
+    start(h1, "stays", *SERVE, options=["--restart", "always"])
+    start(h1, "ends", *SERVE)
+    if driver == "down":
+        h1.kill_driver()
+    stop_dockerd(h1, how)
+    started_s = time.monotonic()
+    start_dockerd(h1)
+    print(f"dockerd is back after {time.monotonic() - started_s:.1f} s")
+    start_driver(h1)
+    if not running(h1, "stays"):  # a dockerd that finds no driver gives up
+        h1.docker("start", "stays")
+    address = wait_running(h1, "stays")
+    assert not running(h1, "ends")
+    check_views(call(h1, "stays", bob), client=address, server=bob)
+    check_views(call(h2, "bob", address), client=bob, server=address)
+    h1.docker("start", "ends")
+    third = address_of(h1, "ends")
+    assert len({bob, address, third}) == 3
+    check_views(call(h1, "ends", address), client=third, server=address)
+    wait_until(lambda: endpoints_in_etcd(lab) == 3, 60, "stale endpoints are collected")
+
+
+@pytest.fixture
+def live_restore(h1: Host) -> Iterator[None]:
+    """h1's dockerd leaves containers alone when it ends."""
+    setting = "/etc/docker/daemon.json"
+    h1.exec("sh", "-c", f"echo '{{\"live-restore\": true}}' > {setting}")
+    stop_dockerd(h1, "TERM")
+    start_dockerd(h1)
+    try:
+        yield
+    finally:
+        start_driver(h1)
+        names = h1.docker("ps", "-q").split()
+        if names:
+            h1.docker("rm", "-f", *names)
+        h1.exec("rm", setting)
+        stop_dockerd(h1, "TERM")
+        start_dockerd(h1)
+
+
+@pytest.mark.usefixtures("live_restore")
+@pytest.mark.parametrize(("how", "driver"), [("TERM", "up"), ("KILL", "down")])
+def test_row_51_live_restore(how: str, driver: str, lab: Lab, h1: Host, h2: Host) -> None:
+    """Traffic flows all the time, and removal afterwards leaves nothing."""
+    create_network([h1, h2])
+    bob = start(h2, "bob", *SERVE)
+    load = Load(h1, bob)
+    load.goes_on()
+    if driver == "down":
+        h1.kill_driver()
+    made = load.made()
+    stop_dockerd(h1, how)
+    start_dockerd(h1)
+    start_driver(h1)
+    wait_until(lambda: load.made() > made, 30, "connections went on")
+    load.goes_on()
+    assert load.end()["failures"] == []
+    h1.docker("start", "load")
+    load.goes_on()
+    h1.docker("rm", "-f", "load")
+    wait_until(lambda: endpoints_in_etcd(lab) == 1, 60, "only bob is left")
+
+
+def test_row_53_reboot(lab: Lab, h1: Host, h2: Host) -> None:
+    """All kernel state of the host is gone, its disk is there."""
+    create_network([h1, h2])
+    bob = start(h2, "bob", *SERVE)
+    old = start(h1, "server", *SERVE, options=["--restart", "always"])
+    start(h1, "other", *SERVE)
+    call(h2, "bob", old)
+    h1.docker("stop", "other")
+    run([str(LAB_SH), "crash", h1.name], env=lab.env)
+    assert h1.driver is not None
+    h1.driver.join()
+    lab.up(2)
+    start_driver(h1)
+    if not running(h1, "server"):
+        h1.docker("start", "server")
+    address = wait_running(h1, "server")
+    check_views(call(h1, "server", bob), client=address, server=bob)
+    check_views(call(h2, "bob", address), client=bob, server=address)
+    h1.docker("start", "other")
+    other = address_of(h1, "other")
+    check_views(call(h2, "bob", other), client=bob, server=other)
+    wait_until(lambda: endpoints_in_etcd(lab) == 3, 60, "the old endpoints are collected")
+
+
+def test_row_55_no_stall_while_the_driver_is_stopped(h1: Host) -> None:
+    """Any listing of volumes asks every plugin socket: none of ours may be left."""
+    h1.docker("volume", "ls")
+    h1.stop_driver()
+    h1.exec("docker", "volume", "ls", timeout_s=10)
+    with pytest.raises(CommandFailed, match="slim"):
+        create_network([h1], "late")
+
+
+def test_row_52_run_waits_for_a_driver_that_comes_back(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    bob = start(h2, "bob", *SERVE)
+    start(h1, "before")  # dockerd knows the driver
+    h1.kill_driver()
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(start, h1, "alice", *SERVE)
+        start_driver(h1)
+        alice = started.result()
+    check_views(call(h1, "alice", bob), client=alice, server=bob)
+
+
+def test_row_52_run_and_rm_without_a_driver(lab: Lab, h1: Host, h2: Host) -> None:
+    """A start fails cleanly; what is removed meanwhile is collected when the driver is back."""
+    create_network([h1, h2])
+    bob = start(h2, "bob", *SERVE)
+    start(h1, "alice", *SERVE)
+    h1.kill_driver()
+    with pytest.raises(CommandFailed, match="slim"):
+        start(h1, "late")
+    h1.docker("rm", "-f", "alice", "late", timeout_s=180)
+    start_driver(h1)
+    wait_until(lambda: endpoints_in_etcd(lab) == 1, 60, "alice's endpoint is collected")
+    late = start(h1, "late", *SERVE)
+    check_views(call(h1, "late", bob), client=late, server=bob)

@@ -1,0 +1,45 @@
+"""The guard as real drivers keep it: peers are learnt, it outlives them, cleanup ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from driver.link.guard import remove_guard
+from tests.netns.etcd_world import World
+from tests.support.netns import require_root
+from tests.support.wait import wait_until
+
+REPAIR_S = 60.0  # twice driver.compose.GUARD_S
+
+
+def test_the_life_of_a_guard(tmp_path: Path) -> None:
+    require_root()
+    with ExitStack() as stack:
+        world = World(stack, tmp_path)
+        stack.callback(world.close)
+        for host in world.hosts:
+            wait_until(lambda h=host: h.status()["guard"].startswith("1 hosts"),  # type: ignore[misc]
+                       20, "the peer is guarded")
+        here = world.hosts[0]
+        here.netns.call(remove_guard)
+        assert here.status()["guard"].startswith("missing")
+        wait_until(lambda: here.status()["guard"].startswith("1 hosts"), REPAIR_S, "its repair")
+        assert "the guard (nftables table slim) was removed" in here.log()
+        here.end_driver(signal.SIGTERM)
+        assert here.netns.call(_table_is_there)  # it outlives the driver, as the programs do
+        done = here.netns.run(sys.executable, "-m", "driver", "cleanup", "--socket", here.socket,
+                              "--bpffs", str(here.pins), "--config", os.devnull, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not here.netns.call(_table_is_there)
+        here.start_driver()
+        wait_until(lambda: here.status()["guard"].startswith("1 hosts"), 20, "it is back")
+
+
+def _table_is_there() -> bool:
+    from driver.link.guard import Guarded, KernelGuard
+
+    return KernelGuard(Guarded(0, 0, 0, 0)).dropped() is not None

@@ -1,0 +1,201 @@
+"""What a host's kernel holds of slim, in dicts: links, namespaces, maps.  Survives the driver.
+
+The fakes of Links, Sandboxes and Datapath over it do as the real ones: inverses of what is not
+there succeed, an interface's entries are found by its index.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from driver.errors import LinkError
+from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.services.ports import SandboxEntry, Veth
+
+Place = tuple[Vni, object]  # network and address
+
+
+@dataclass
+class Kernel:
+    """All of it."""
+
+    links: dict[str, Veth] = field(default_factory=dict)
+    inside: dict[str, str] = field(default_factory=dict)  # host's end -> namespace of the other
+    cookies: dict[str, int] = field(default_factory=dict)  # namespaces by path
+    rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
+    veths: set[int] = field(default_factory=set)  # map: interfaces that may send
+    endpoints: dict[Place, int] = field(default_factory=dict)  # map: -> ifindex
+    sandboxes: dict[int, SandboxEntry] = field(default_factory=dict)  # map and pinned link
+    remotes: dict[Place, tuple[IPv4Address, int, bytes]] = field(default_factory=dict)
+    floods: dict[Vni, tuple[tuple[IPv4Address, ...], tuple[int, ...]]] = field(
+        default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
+
+    def view(self) -> dict[str, object]:
+        """Return what can leak, without what two runs may number differently."""
+        names = {veth.host_ifindex: name for name, veth in self.links.items()}
+
+        def name(ifindex: int) -> str:
+            return names.get(ifindex, "an interface that is gone")
+
+        return {
+            "links": sorted(self.links), "rules": sorted(self.rules),
+            "veths": sorted(map(name, self.veths)),
+            "endpoints": {str(place): name(index) for place, index in self.endpoints.items()},
+            "sandboxes": {cookie: (name(entry.primary_ifindex), [
+                (each.vni, each.address, name(each.host_ifindex)) for each in sorted(
+                    entry.attachments, key=lambda each: each.vni)])
+                for cookie, entry in self.sandboxes.items()},
+            "remotes": {str(place): (where[0], bool(where[1]), where[2])
+                        for place, where in self.remotes.items()},
+            "floods": {vni: (hosts, sorted(map(name, indexes)))
+                       for vni, (hosts, indexes) in self.floods.items()},
+        }
+
+    def move_in(self, host_name: str, sandbox_key: str) -> None:
+        """As dockerd does after Join: the container's end is inside, and up."""
+        assert sandbox_key in self.cookies
+        assert host_name in self.links, f"{host_name} is not there"
+        self.inside[host_name] = sandbox_key
+
+    def move_out(self, host_name: str) -> None:
+        """As dockerd does after Leave."""
+        self.inside.pop(host_name, None)
+
+    def end_namespace(self, sandbox_key: str) -> None:
+        """The container is gone, and with it what is inside."""
+        self.cookies.pop(sandbox_key, None)
+        self.rules.discard(sandbox_key)
+        for host_name in [n for n, key in self.inside.items() if key == sandbox_key]:
+            self.inside.pop(host_name)
+            self.links.pop(host_name, None)
+
+
+class KernelLinks:
+    """ports.Links."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
+        name = self.veth_name(endpoint_id)
+        if name not in self._kernel.links:
+            self._kernel.links[name] = Veth(name, next(self._kernel.numbers),
+                                            "sc" + endpoint_id[:11])
+        return self._kernel.links[name]
+
+    def delete_veth(self, endpoint_id: EndpointId) -> None:
+        self.delete_veth_named(self.veth_name(endpoint_id))
+
+    def delete_veth_named(self, host_name: str) -> None:
+        self._kernel.links.pop(host_name, None)
+        self._kernel.inside.pop(host_name, None)
+
+    def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
+        return self._kernel.links.get(self.veth_name(endpoint_id))
+
+    def list_veths(self) -> dict[str, Veth]:
+        return dict(self._kernel.links)
+
+    def veth_name(self, endpoint_id: EndpointId) -> str:
+        return "sl" + endpoint_id[:11]
+
+
+class KernelSandboxes:
+    """ports.Sandboxes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        return self._kernel.cookies.get(sandbox_key)
+
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
+               overlay_mtu: int, primary: bool) -> None:
+        if self._kernel.inside.get(veth.host_name) != sandbox_key:
+            raise LinkError(f"the other end of {veth.host_name} is not inside")
+        if primary:
+            self._kernel.rules.add(sandbox_key)
+
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+        self._kernel.rules.discard(sandbox_key)
+
+
+class KernelMaps:
+    """ports.Datapath, and what reconciling reads (reconcile.Pinned)."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        assert veth.host_name in self._kernel.links, "a program is attached to the link"
+        self._kernel.veths.add(veth.host_ifindex)
+        for place in _places(endpoint):
+            self._kernel.endpoints[place] = veth.host_ifindex
+
+    def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        alive = {veth.host_ifindex for veth in self._kernel.links.values()}
+        for place in _places(endpoint):
+            found = self._kernel.endpoints.get(place)
+            if found is not None and (
+                    found == host_ifindex or (not host_ifindex and found not in alive)):
+                del self._kernel.endpoints[place]
+                self._kernel.veths.discard(found)
+        self._kernel.veths.discard(host_ifindex)
+
+    def withdraw_interface(self, host_ifindex: int) -> None:
+        for place in [p for p, i in self._kernel.endpoints.items() if i == host_ifindex]:
+            del self._kernel.endpoints[place]
+        self._kernel.veths.discard(host_ifindex)
+
+    def endpoint_ifindexes(self) -> set[int]:
+        return set(self._kernel.veths)
+
+    def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
+        assert self._kernel.cookies.get(sandbox_key) == sandbox.cookie
+        self._kernel.sandboxes[sandbox.cookie] = sandbox
+
+    def withdraw_sandbox(self, cookie: int) -> None:
+        self._kernel.sandboxes.pop(cookie, None)
+
+    def sandbox_cookies(self) -> set[int]:
+        return set(self._kernel.sandboxes)
+
+    def put_remote(self, endpoint: Endpoint) -> None:
+        for place in _places(endpoint):
+            self._kernel.remotes[place] = (endpoint.underlay, endpoint.port, endpoint.mac)
+
+    def delete_remote(self, endpoint: Endpoint) -> None:
+        for place in _places(endpoint):
+            if self._kernel.remotes.get(place) == (
+                    endpoint.underlay, endpoint.port, endpoint.mac):
+                del self._kernel.remotes[place]
+
+    def list_remotes(self) -> list[Endpoint]:
+        return [Endpoint(
+            id=EndpointId(""), network_id=NetworkId(""), vni=vni, host=HostId(""),
+            underlay=underlay, mac=mac, port=port,
+            address=IPv4Interface(address) if isinstance(address, IPv4Address) else None,
+            address6=IPv6Interface(address) if isinstance(address, IPv6Address) else None)
+            for (vni, address), (underlay, port, mac) in self._kernel.remotes.items()]
+
+    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address],
+                  ifindexes: Collection[int]) -> None:
+        if hosts or ifindexes:
+            self._kernel.floods[vni] = (tuple(hosts), tuple(ifindexes))
+        else:
+            self._kernel.floods.pop(vni, None)
+
+    def list_floods(self) -> set[Vni]:
+        return set(self._kernel.floods)
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+
+def _places(endpoint: Endpoint) -> list[Place]:
+    return [(endpoint.vni, address.ip) for address in (endpoint.address, endpoint.address6)
+            if address is not None]

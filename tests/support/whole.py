@@ -1,0 +1,255 @@
+"""One host's whole driver over an etcd and a kernel in memory, and the dockerd that drives it.
+
+Nothing runs beside the test: `settle` does what the driver's own threads would do, and `reboot`
+makes a new driver over what the killed one left.  Every call on a port is a step (steps.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any, Generic, TypeVar
+
+from driver.errors import DatapathError, EngineUnavailable, LinkError, SlimError, StoreUnavailable
+from driver.ipam.pools import parse_supernet
+from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vni
+from driver.services.addresses import AddressService
+from driver.services.background import Recovery
+from driver.services.collect import Collector, Removals
+from driver.services.endpoint_ports import EndpointPorts
+from driver.services.endpoints import EndpointService
+from driver.services.networks import NetworkService
+from driver.services.ports import DirectoryListener, EngineView
+from driver.services.publisher import Publisher
+from driver.services.reconcile import Reconciler
+from driver.services.sandboxes import Finisher
+from driver.store import keys, records
+from driver.store.address_book import EtcdAddressBook
+from driver.store.endpoints import EtcdEndpoints
+from driver.store.kv import Delete, KeyValue, OutcomeUnknown, Put
+from driver.store.networks import EtcdNetworks
+from tests.support.fake_kernel import Kernel, KernelLinks, KernelMaps, KernelSandboxes
+from tests.support.fake_kv import FakeKeyValue, FakeStore
+from tests.support.steps import Steps
+
+K = TypeVar("K")
+
+ME = Host(HostId("a" * 32), "host-a", IPv4Address("198.18.0.1"))
+SPACE = "slim-local"
+GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
+COLLECT_S = 300.0
+PASSES = 12  # of all background work: more than any retry needs
+
+
+class InlineLater(Generic[K]):
+    """services.later.Later whose jobs run when the test says so, delays not counted."""
+
+    def __init__(self, run: Callable[[K], None]) -> None:
+        self._run = run
+        self._keys: dict[K, None] = {}
+
+    def submit(self, key: K, delay_s: float = 0.0) -> None:
+        self._keys[key] = None
+
+    def cancel(self, key: K) -> None:
+        self._keys.pop(key, None)
+
+    def pump(self) -> bool:
+        """Run what waits; return whether there was anything."""
+        waiting, self._keys = self._keys, {}
+        for key in waiting:
+            with suppress(Exception):  # as the thread does, after logging it
+                self._run(key)
+        return bool(waiting)
+
+
+class InlineDirectory:
+    """ports.Directory: `pump` tells the listener what etcd holds."""
+
+    def __init__(self, kv: FakeKeyValue) -> None:
+        self._kv = kv
+        self._listeners: dict[Vni, DirectoryListener] = {}
+
+    def follow(self, vni: Vni, listener: DirectoryListener) -> None:
+        self._listeners.setdefault(vni, listener)
+
+    def unfollow(self, vni: Vni) -> None:
+        listener = self._listeners.pop(vni, None)
+        if listener is not None:
+            listener.snapshot(vni, ())
+
+    def pump(self) -> None:
+        for vni, listener in list(self._listeners.items()):
+            listener.snapshot(vni, [records.decode(entry, records.endpoint)
+                                    for entry in self._kv.range(keys.endpoints(vni)).entries])
+
+
+class Docker:
+    """What this host's dockerd believes there is; ports.Engine."""
+
+    def __init__(self) -> None:
+        self.networks: set[NetworkId] = set()
+        self.endpoints: set[EndpointId] = set()
+        self.pools: list[tuple[str, str]] = []
+        self.addresses: set[Any] = set()
+
+    def forget_pool(self, pool: tuple[str, str]) -> None:
+        if pool in self.pools:
+            self.pools.remove(pool)
+
+    def forget_all(self) -> None:
+        for kept in (self.networks, self.endpoints, self.pools, self.addresses):
+            kept.clear()
+
+    def look(self) -> EngineView:
+        return EngineView(frozenset(self.networks), frozenset(self.endpoints),
+                          {pool: self.pools.count(pool) for pool in self.pools},
+                          frozenset(self.addresses))
+
+
+class Whole:
+    """Kernel, store and Docker live; the driver between them can be killed and made anew."""
+
+    def __init__(self) -> None:
+        self.steps = Steps()
+        self.kernel = Kernel()
+        self.store = FakeStore()
+        self.docker = Docker()
+        self.now_s = 0.0
+        self.reboot()
+
+    # ------------------------------------------------------------------- the driver
+    def reboot(self) -> None:
+        """A new driver's parts; it has not looked at anything yet (see `recover`)."""
+        self.steps.dead = False
+        self.recovered = False
+        watch = self.steps.watch
+        plain_kv = FakeKeyValue(self.store)
+        kv: KeyValue = watch(plain_kv, "etcd", lambda method: (
+            OutcomeUnknown if method == "commit" else StoreUnavailable))
+        links = watch(KernelLinks(self.kernel), "links", lambda _: LinkError,
+                      free=("veth_name",))
+        sandboxes = watch(KernelSandboxes(self.kernel), "sandboxes", lambda _: LinkError)
+        maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
+        engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
+        networks = EtcdNetworks(kv, ME.id)
+        endpoints = EtcdEndpoints(kv, ME.id, networks)
+        self.directory = InlineDirectory(plain_kv)
+        self.ports = EndpointPorts(61000, 61099)
+        self.finisher = Finisher(
+            sandboxes=sandboxes, datapath=maps, underlay=ME.underlay,
+            overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
+            offer_host_path=self._offer_host_path)
+        self.finishing: InlineLater[EndpointId] = InlineLater(self.finisher._finish)
+        self.teardowns: InlineLater[str] = InlineLater(self.finisher._tear_down)
+        self.finisher._later = self.finishing  # type: ignore[assignment]
+        self.finisher._teardowns = self.teardowns  # type: ignore[assignment]
+        # What the programs' maps held before is read before anything can be asked.
+        self.publisher = Publisher(maps, ME.id)
+        self.unlinking: InlineLater[EndpointId] = InlineLater(self._unlink)
+        self.endpoints = EndpointService(
+            host=ME, networks=networks, endpoints=endpoints, links=links,
+            datapath=self.publisher, finisher=self.finisher, ports=self.ports,
+            random_bytes=bytes, underlay_mtu=lambda: 1500,
+            unlink_later=self.unlinking.submit)
+        self.networks = NetworkService(networks, self.directory, self.publisher, self.endpoints)
+        self.addresses = AddressService(
+            EtcdAddressBook(kv), ME.id, routed=tuple,
+            supernets=[parse_supernet("10.128.0.0/24", 26)])
+        self._doubtful = (networks, endpoints, self.addresses)
+        self.recovery = Recovery(Reconciler(
+            networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
+            pinned=maps, directory=self.directory, listener=self.publisher,
+            service=self.endpoints))
+        self.collector = Collector(
+            engine=engine, networks=networks, endpoints=endpoints, links=links,
+            sandboxes=sandboxes, after_s=COLLECT_S, clock=lambda: self.now_s,
+            removals=Removals(self.endpoints, self.networks, self.addresses))
+
+    # As in compose: these call back into a service that needs them to be made.
+    def _offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
+        self.endpoints.offer_host_path(endpoint_id, offered)
+
+    def _unlink(self, endpoint_id: EndpointId) -> None:
+        self.endpoints.unlink(endpoint_id)
+
+    def recover(self) -> None:
+        """What a driver does at its start."""
+        self.recovered = self.recovery._attempt(first=True)
+        for host_name in self.kernel.inside:  # the carrier monitor's first report
+            self.finisher.carrier_up(host_name, self.kernel.links[host_name].host_ifindex)
+
+    def settle(self) -> None:
+        """Do what the driver's threads would do, as long as there is something."""
+        for _ in range(PASSES):
+            self.recovered = self.recovered or self.recovery._attempt(first=False)
+            self.directory.pump()
+            busy = [self.finishing.pump(), self.teardowns.pump(), self.unlinking.pump()]
+            self.repeat()
+            if not any(busy):
+                return
+
+    def repeat(self) -> None:
+        """What is repeated at intervals."""
+        for act in (self.networks.finish_removals, *(part.settle for part in self._doubtful)):
+            with suppress(SlimError):
+                act()
+        self.publisher.retry()
+
+    def collect(self) -> None:
+        """Let so much time pass that everything is collected that Docker has forgotten."""
+        for _ in range(6):  # seen and removed, its network seen and removed, and one that fails
+            with suppress(SlimError):
+                self.collector.run()
+            self.settle()
+            self.now_s += COLLECT_S
+
+    # ------------------------------------------------------------- what there is
+    def view(self) -> dict[str, object]:
+        """Everything durable, and what the driver has in memory, comparable."""
+        return {**self.kernel.view(), "etcd": self.records(), "ports": self.ports.in_use(),
+                "expected": sorted(self.finisher._expected),
+                "sandboxes in memory": sorted(self.finisher._by_sandbox),
+                "directory in memory": self.publisher.directory_size()}
+
+    def difference(self, wanted: dict[str, object]) -> str:
+        """Say what `view` has and should not, and the other way round; empty if nothing."""
+        found = self.view()
+        return "\n".join(f"{name}: have {found[name]}\n{' ' * len(name)}  want {wanted[name]}"
+                         for name in found if found[name] != wanted[name])
+
+    def records(self) -> dict[str, object]:
+        """Keys and values of the store, without what is random or stays for good."""
+        return {key: _without_random(json.loads(entry.value))
+                for key, (entry, _) in sorted(self.store.entries.items())
+                if not key.endswith("/fence")}
+
+    # -------------------------------------------------------- other hosts
+    def neighbour(self, endpoint: Endpoint) -> None:
+        """Another host publishes an endpoint."""
+        FakeKeyValue(self.store).commit([], [Put(
+            keys.endpoint(endpoint.vni, endpoint.id),
+            records.encode(records.shared_endpoint_fields(endpoint)))])
+
+    def neighbour_gone(self, endpoint: Endpoint) -> None:
+        FakeKeyValue(self.store).commit(
+            [], [Delete(keys.endpoint(endpoint.vni, endpoint.id))])
+
+
+_RANDOM = {"write", "request"}
+
+
+def _without_random(value: Any, name: str = "") -> Any:
+    """Requests are counted; of a port only counts whether there is one."""
+    if name == "requests" and isinstance(value, dict):
+        return {user: len(ids) for user, ids in value.items()}
+    if name == "port":
+        return bool(value)
+    if isinstance(value, dict):
+        return {key: _without_random(each, key) for key, each in value.items()
+                if key not in _RANDOM}
+    if isinstance(value, list):
+        return [_without_random(each) for each in value]
+    return value

@@ -1,0 +1,62 @@
+"""The driver runs no other program and no text: neither shell, nor eval, nor pickles.
+
+Its one compiler is BCC's library, which gets files of this project.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+FILES = sorted((PROJECT / "driver").rglob("*.py"))
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "spawnl", "spawnv",
+                   "execv", "execve", "execvp", "fork", "posix_spawn", "getoutput"}
+FORBIDDEN_MODULES = {"subprocess", "pickle", "marshal", "shelve", "pty", "code", "commands",
+                     "multiprocessing"}
+ALLOWED = {("compile", "re")}  # no text made into a program
+# The driver may become itself anew: same Python, same command line.
+BECOMES_ITSELF = "os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])"
+
+
+def complaints(text: str) -> list[str]:
+    """What in this Python text runs programs or text; each with its line."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [
+                node.module or ""]
+            found += [f"{node.lineno}: import {name}" for name in names
+                      if name.split(".")[0] in FORBIDDEN_MODULES]
+        if isinstance(node, ast.Call):
+            function = node.func
+            name = function.id if isinstance(function, ast.Name) else (
+                function.attr if isinstance(function, ast.Attribute) else "")
+            owner = (function.value.id if isinstance(function, ast.Attribute)
+                     and isinstance(function.value, ast.Name) else "")
+            if (name in FORBIDDEN_CALLS and (name, owner) not in ALLOWED
+                    and ast.unparse(node) != BECOMES_ITSELF):
+                found.append(f"{node.lineno}: {owner}.{name}()")
+            found += [f"{node.lineno}: shell=True" for keyword in node.keywords
+                      if keyword.arg == "shell"]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_no_module_runs_programs_or_text(path: Path) -> None:
+    assert complaints(path.read_text()) == []
+
+
+@pytest.mark.parametrize("text", [
+    "import subprocess", "from subprocess import run", "import os; os.system('x')", "eval('1')",
+    "exec('1')", "import pickle", "compile('1', '', 'eval')", "run('x', shell=True)",
+    "__import__('os')", "os.popen('x')"])
+def test_it_would_be_noticed(text: str) -> None:
+    assert complaints(text)
+
+
+def test_regular_expressions_are_no_programs() -> None:
+    assert complaints("import re; re.compile('x')") == []
