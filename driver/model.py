@@ -73,6 +73,7 @@ class Network:
     subnets: tuple[str, ...]  # CIDR, network form; v4 first, then v6
     internal: bool = False
     mtu: int = 0  # bytes; 0: derived from the underlay
+    vip: bool = True  # services' addresses answer
 
     def subnet_of(self, address: IPv4Interface | IPv6Interface) -> str | None:
         """Return the network's subnet that holds `address`, None if none does."""
@@ -81,6 +82,16 @@ class Network:
             if subnet.version == address.version and address.ip in subnet:
                 return cidr
         return None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A swarm's service in one network: the address (VIP) that any of its tasks answers for."""
+
+    network_id: NetworkId
+    address: IPv4Address
+    name: str  # for people only
+    backends: tuple[IPv4Address, ...]  # of its running tasks, in order
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,7 @@
 /* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it. */
 static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 
-/* bcc 0.26 has no such helper either (Linux 5.18). */
-static int (*set_retval)(int value) = (void *)187;
-
 #define EHOSTUNREACH_ 113
-#define CONNECT_ALLOW 1
-#define CONNECT_DENY 0
 #define CLAIM_ATTEMPTS 16
 #define CLAIM_STALE_NS 5000000000ULL      /* a claim whose SYN never left */
 #define TIME_WAIT_NS 60000000000ULL       /* TCP_TIMEWAIT_LEN */
@@ -98,21 +93,6 @@ static __always_inline int is_mptcp(struct bpf_sock *sk)
 #endif
 }
 
-/* Copies, so that what follows is verified once and not once per slot. */
-static __always_inline int attachment_to(const struct sandbox *sandbox, u32 dst_be,
-                                         struct attachment *found)
-{
-    for (u32 i = 0; i < SLIM_ATTACHMENTS; i++) {
-        if (i >= sandbox->count)
-            break;
-        if ((dst_be & sandbox->attachments[i].mask_be) == sandbox->attachments[i].subnet_be) {
-            *found = sandbox->attachments[i];
-            return 1;
-        }
-    }
-    return 0;
-}
-
 /* A socket that an earlier, failed connect() left tied to the host path. */
 static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
                                           u64 socket)
@@ -130,40 +110,42 @@ static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_
     return 1;
 }
 
-/* Returns CONNECT_ALLOW or CONNECT_DENY, with *peer filled if the destination is swapped. */
-static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be, int mapped,
-                                          struct location **peer)
-{
-    if (ctx->protocol != IPPROTO_TCP)
-        return CONNECT_ALLOW;
-    u64 cookie = bpf_get_netns_cookie(ctx);
-    struct sandbox *sandbox = sandboxes.lookup(&cookie);
-    struct bpf_sock *sk = ctx->sk;
-    if (!sandbox || !sk)
-        return CONNECT_ALLOW;
+/* Where a connect() goes: what the program asked for, and what becomes of it. */
+struct destination {
+    u32 asked_be;
+    u32 addr_be;           /* an endpoint's: of a task, if a service was asked for */
+    struct location *peer; /* not 0: on the host path, to this (U, P) */
+};
 
+/* `own`: the sandbox's endpoint in the destination's network, 0 if there is none.
+ * Returns ALLOW or DENY, with to->peer filled if the destination is to be swapped. */
+static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sandbox *sandbox,
+                                          u64 cookie, const struct attachment *own,
+                                          struct destination *to, int mapped)
+{
+    struct bpf_sock *sk = ctx->sk;
+    if (!sk)
+        return ALLOW;
     u64 socket = bpf_get_socket_cookie(ctx);
     u32 source_be = mapped ? sk->src_ip6[3] : sk->src_ip4;
     u32 source_port = sk->src_port;
     int earlier = forget_earlier(ctx, sk, socket);
     int tied = earlier && source_be == SLIM_UNDERLAY_BE;
 
-    struct attachment own = {};
-    if (!attachment_to(sandbox, dst_be, &own) || dst_be == own.addr_be)
+    if (!own || to->addr_be == own->addr_be)
         goto elsewhere;
-    struct address wanted = {.vni = own.vni, .addr_be = dst_be};
+    struct address wanted = {.vni = own->vni, .addr_be = to->addr_be};
     struct location *location = directory.lookup(&wanted);
     if (!location) {
         count(REASON_unknown_peer);
         goto elsewhere;
     }
-    u64 *dead_until_ns = dead_hosts.lookup(&location->underlay_be);
-    if (dead_until_ns && bpf_ktime_get_ns() < *dead_until_ns) {
+    if (is_dead(location)) {
         count(REASON_host_dead);
         set_retval(-EHOSTUNREACH_); /* at once, in place of two minutes of SYNs */
-        return CONNECT_DENY;
+        return DENY;
     }
-    if (!location->port_be || !own.port_be) {
+    if (!location->port_be || !own->port_be) {
         count(REASON_overlay_only);
         goto elsewhere;
     }
@@ -178,7 +160,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
 
     struct connection init = {}, *connection;
     struct flow mine = {.sandbox = cookie, .socket = socket, .since_ns = bpf_ktime_get_ns(),
-                        .ifindex = sandbox->ifindex, .port_be = own.port_be,
+                        .ifindex = sandbox->ifindex, .port_be = own->port_be,
                         .state = FLOW_CLAIMED};
     struct flow_key key = {.peer_be = location->underlay_be, .peer_port_be = location->port_be,
                            .local_port_be = bpf_htons(source_port)};
@@ -199,51 +181,87 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, u32 dst_be,
         }
     } else if (!claim_any_port(ctx, &key, &mine, mapped, room)) {
         count(room ? REASON_ports_busy : REASON_share_used);
-        return CONNECT_ALLOW;
+        return ALLOW;
     }
 
-    init.local_addr_be = own.addr_be;
-    init.peer_addr_be = dst_be;
+    init.local_addr_be = own->addr_be;
+    init.peer_addr_be = to->asked_be;
     init.peer_port_be = ctx->user_port;
-    init.port_be = own.port_be;
+    init.port_be = own->port_be;
     init.flow = key;
     connection = connections.sk_storage_get(sk, &init, BPF_SK_STORAGE_GET_F_CREATE);
     if (!connection) {
         release_claim(&key, socket);
         count(REASON_storage_full);
-        return source_port ? CONNECT_ALLOW : CONNECT_DENY; /* already bound to U: no way back */
+        return source_port ? ALLOW : DENY; /* already bound to U: no way back */
     }
-    *peer = location;
+    to->peer = location;
     count(REASON_connected);
-    return CONNECT_ALLOW;
+    return ALLOW;
 
 elsewhere:
     if (!tied)
-        return CONNECT_ALLOW;
+        return ALLOW;
     count(REASON_reconnect_refused); /* bound to U by us: the overlay would drop it silently */
-    return CONNECT_DENY;
+    return DENY;
+}
+
+/* Returns ALLOW or DENY, with `to` filled. */
+static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destination *to, int mapped)
+{
+    struct attachment own = {};
+    int tcp = ctx->protocol == IPPROTO_TCP;
+    if (!tcp && ctx->protocol != IPPROTO_UDP)
+        return ALLOW;
+    u64 cookie = bpf_get_netns_cookie(ctx);
+    struct sandbox *sandbox = sandboxes.lookup(&cookie);
+    if (!sandbox)
+        return ALLOW;
+    int ours = attachment_to(sandbox, to->asked_be, &own);
+    if (ours) {
+        struct address name = {.vni = own.vni, .addr_be = to->asked_be};
+        struct service *service = services.lookup(&name);
+        if (service) {
+            to->addr_be = choose(&name, service);
+            if (!to->addr_be)
+                return refuse_service();
+            count(REASON_service_chosen);
+        }
+    }
+    int verdict = tcp ? take_host_path(ctx, sandbox, cookie, ours ? &own : 0, to, mapped) : ALLOW;
+    if (verdict == ALLOW && !to->peer && ctx->sk) {
+        if (to->addr_be == to->asked_be)
+            chosen.sk_storage_delete(ctx->sk);
+        else
+            remember(ctx->sk, to->asked_be, to->addr_be, 0);
+    }
+    return verdict;
 }
 
 int connect4(struct bpf_sock_addr *ctx)
 {
-    struct location *peer = 0;
-    int verdict = take_host_path(ctx, ctx->user_ip4, 0, &peer);
-    if (peer) {
-        ctx->user_ip4 = peer->underlay_be;
-        ctx->user_port = peer->port_be;
+    struct destination to = {.asked_be = ctx->user_ip4, .addr_be = ctx->user_ip4};
+    int verdict = find_way(ctx, &to, 0);
+    if (to.peer) {
+        ctx->user_ip4 = to.peer->underlay_be;
+        ctx->user_port = to.peer->port_be;
+    } else if (to.addr_be != to.asked_be) {
+        ctx->user_ip4 = to.addr_be;
     }
     return verdict;
 }
 
 int connect6(struct bpf_sock_addr *ctx)
 {
-    struct location *peer = 0;
-    if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
-        return CONNECT_ALLOW;
-    int verdict = take_host_path(ctx, ctx->user_ip6[3], 1, &peer);
-    if (peer) {
-        ctx->user_ip6[3] = peer->underlay_be;
-        ctx->user_port = peer->port_be;
+    if (!is_mapped(ctx))
+        return ALLOW;
+    struct destination to = {.asked_be = ctx->user_ip6[3], .addr_be = ctx->user_ip6[3]};
+    int verdict = find_way(ctx, &to, 1);
+    if (to.peer) {
+        ctx->user_ip6[3] = to.peer->underlay_be;
+        ctx->user_port = to.peer->port_be;
+    } else if (to.addr_be != to.asked_be) {
+        ctx->user_ip6[3] = to.addr_be;
     }
     return verdict;
 }

@@ -83,6 +83,22 @@ BPF_TABLE_PINNED("sockhash", struct listener_key, u64, listeners, 65536, PIN("li
 BPF_TABLE_PINNED("sk_storage", int, struct connection, connections, 0, PIN("connections"),
                  NO_PREALLOC);
 
+/* Service addresses of the networks that this host serves. Writer: driver, from etcd, after
+ * the list in `backends`. Readers: connect hooks, send hook, overlay (ping). Full: driver
+ * reports it; the address does not answer. Absent: an endpoint's address, or nobody's. */
+BPF_TABLE_PINNED("hash", struct address, struct service, services, 16384, PIN("services"),
+                 NO_PREALLOC);
+
+/* Addresses of each service's tasks. Writer: driver, a new generation before `services` names
+ * it; the old one goes after. Reader: choose(). Full: as above. Absent: passed over. */
+BPF_TABLE_PINNED("hash", struct backend_key, u32, backends, 131072, PIN("backends"),
+                 NO_PREALLOC);
+
+/* Which backend stands for which service on a socket that has no storage in `connections`:
+ * datagrams, and TCP on the overlay path. Writers: connect hooks, send hook. Readers: name
+ * and receive hooks. Lifetime: the socket's. Full: names show the backend. Absent: the same. */
+BPF_TABLE_PINNED("sk_storage", int, struct choices, chosen, 0, PIN("chosen"), NO_PREALLOC);
+
 /* One counter per reason, per CPU. Writer: all programs. Reader: driver. */
 BPF_TABLE_PINNED("percpu_array", u32, u64, counters, 64, PIN("counters"));
 

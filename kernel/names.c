@@ -1,6 +1,7 @@
 /* getsockname(), getpeername() and accept(): programs see virtual addresses only.
  *
- * Attached to the cgroup root; sockets without storage are not on the host path.
+ * Attached to the cgroup root; sockets without storage are not on the host path, and
+ * not connected to a service.
  */
 static __always_inline struct connection *connection_of(struct bpf_sock_addr *ctx)
 {
@@ -11,11 +12,10 @@ static __always_inline struct connection *connection_of(struct bpf_sock_addr *ct
 int getpeername4(struct bpf_sock_addr *ctx)
 {
     struct connection *c = connection_of(ctx);
-    if (c) {
-        ctx->user_ip4 = c->peer_addr_be;
-        if (c->peer_port_be)
-            ctx->user_port = c->peer_port_be;
-    }
+    u32 peer_be = c ? c->peer_addr_be : shown(ctx->sk, ctx->user_ip4);
+    ctx->user_ip4 = peer_be;
+    if (c && c->peer_port_be)
+        ctx->user_port = c->peer_port_be;
     return 1;
 }
 
@@ -45,6 +45,8 @@ int getpeername6(struct bpf_sock_addr *ctx)
     struct connection *c = connection_of(ctx);
     if (c)
         mapped_name(ctx, c->peer_addr_be, c->peer_port_be);
+    else if (is_mapped(ctx))
+        ctx->user_ip6[3] = shown(ctx->sk, ctx->user_ip6[3]);
     return 1;
 }
 

@@ -77,6 +77,9 @@ static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *ve
         return send_to(skb, veth->vni, remote);
     if (is_multicast4(dst_be) || dst_be == veth->broadcast_be)
         return FLOOD;
+    struct service *service = services.lookup(&to);
+    if (service && service->count)
+        return answer_ping(skb);
     count(REASON_unknown_destination);
     return TC_ACT_SHOT;
 }

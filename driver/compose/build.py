@@ -22,6 +22,7 @@ from driver.compose.kernel import UnderlayState, build_kernel, guard_parts, hand
 from driver.compose.parts import Driver, Part, nothing
 from driver.datapath.programs import FROM_WIRE, TO_CONTAINER
 from driver.engine.docker import DockerEngine
+from driver.engine.swarm import DockerSwarm
 from driver.errors import StoreUnavailable
 from driver.forget import remove_records
 from driver.ipam import pools
@@ -47,6 +48,8 @@ from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
 from driver.services.returning import Returning
 from driver.services.sandboxes import Finisher
+from driver.services.service_mirror import ServiceMirror
+from driver.services.service_publisher import ServicePublisher
 from driver.settings import Settings
 from driver.store import keys
 from driver.store.absences import EtcdAbsences
@@ -57,6 +60,7 @@ from driver.store.endpoints import EtcdEndpoints
 from driver.store.fence import FencedKeyValue
 from driver.store.hosts import EtcdHosts, Return
 from driver.store.networks import EtcdNetworks
+from driver.store.services import EtcdServiceFeed, EtcdServiceRecords
 
 log = logging.getLogger("slim")
 REMOVALS_S = 5.0  # between attempts at what a removal left, etcd having been away
@@ -122,15 +126,18 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         host=this_host, networks=networks, endpoints=endpoints, links=links, datapath=publisher,
         finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
         unlink_later=unlinking.submit)
-    network_service = NetworkService(networks, directory, publisher, endpoint_service)
+    service_feed = EtcdServiceFeed(kv)
+    services = ServiceMirror(service_feed, datapath)
+    network_service = NetworkService(networks, directory, publisher, endpoint_service, services)
     addresses = AddressService(EtcdAddressBook(fenced), me, supernets=_supernets(settings),
                                routed=routed_networks, underlay=underlay.found.address)
     reconciler = Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service)
+        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service,
+        services=services)
     recovery = Recovery(reconciler)
     returning = Returning(networks=networks, endpoints=endpoints, directory=directory,
-                          service=endpoint_service, reconciler=reconciler)
+                          services=services, service=endpoint_service, reconciler=reconciler)
     hosts = EtcdHosts(kv, return_after_s=settings.return_addresses_after, on_return=Return(
         complete=partial(remove_records, kv), forgotten=returning.ask))
     absences = EtcdAbsences(kv)
@@ -145,6 +152,10 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     watching = Repeater("watching hosts", host_watch.run, HOST_WATCH_S)
     removals = Repeater("unfinished removals", network_service.finish_removals, REMOVALS_S)
     refused = Repeater("directory's refused entries", publisher.retry, REMOVALS_S)
+    refused_services = Repeater("services' refused entries", services.retry, REMOVALS_S)
+    swarm = DockerSwarm(settings.docker_socket)
+    publishing = ServicePublisher(swarm, EtcdServiceRecords(fenced, me))
+    publishing_services = Repeater("services", publishing.run, publishing.pause_s)
 
     def settle() -> None:
         for part in (networks, endpoints, addresses):
@@ -174,6 +185,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
             "underlay": f"{underlay.found.address} on {underlay.found.name}, MTU {underlay.mtu()}",
             "etcd": _reach(kv, settings), "recovery": recovery.state(),
             "directory": f"{publisher.directory_size()} endpoints",
+            "services": f"{services.count()} addresses, {publishing.describe()}",
             "ports": f"{ports.in_use()} endpoint ports in use",
             "hosts": host_watch.describe(),
             "guard": kernel.guarding.state(),
@@ -198,6 +210,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         Part("unlinking", unlinking.start, lambda: unlinking.stop(drain=True)),
         Part("memory", housekeeping.start, housekeeping.stop),
         Part("directory", nothing, directory.close),
+        Part("services", nothing, service_feed.close),
         Part("recovery", recovery.start, recovery.stop),
         *handover_parts(kernel, recovery),
         Part("unfinished removals", removals.start, removals.stop),
@@ -205,6 +218,12 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         Part("refused entries", refused.start, refused.stop),
         Part("collecting", *((collecting.start, collecting.stop) if settings.docker_socket
                              else (nothing, nothing))),
+        Part("refused services", refused_services.start, refused_services.stop),
+        Part("Docker's swarm", nothing, swarm.close),
+        Part("publishing", nothing, publishing.stop),
+        Part("publishing services", *(
+            (publishing_services.start, publishing_services.stop) if settings.docker_socket
+            else (nothing, nothing))),
         Part("returning", returning.start, returning.stop),
         Part("host watch", lambda: hosts.follow(host_watch.hosts_changed), prober.close),
         Part("watching hosts", watching.start, watching.stop),

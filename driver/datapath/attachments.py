@@ -7,7 +7,7 @@ the links new programs in place.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,8 @@ from driver.datapath.programs import (
     FROM_OVERLAY,
     FROM_WIRE,
     LISTENER_LOOKUP,
+    SERVICE_PROGRAMS,
+    Program,
 )
 from driver.errors import DatapathError
 
@@ -50,18 +52,7 @@ class Attachments:
 
     def attach_host(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach, or replace, the cgroup's programs and those of the host's devices."""
-        self._pins.mkdir(parents=True, exist_ok=True)
-        cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for program in CGROUP_PROGRAMS:
-                assert program.attach_type is not None
-                Link.attach(self._loaded.programs[program.name], cgroup_fd, program.attach_type,
-                            self._pins / program.name).close()
-        except DatapathError as error:
-            raise DatapathError(f"cgroup {self._cgroup}: {error}; does another program hold it "
-                                f"exclusively? (bpftool cgroup tree)") from error
-        finally:
-            os.close(cgroup_fd)
+        self._attach_cgroup(CGROUP_PROGRAMS)
         self._attach_filter(vxlan_ifindex, FROM_OVERLAY.name)
         self._attach_filter(underlay_ifindex, FROM_WIRE.name)
 
@@ -70,8 +61,32 @@ class Attachments:
         self._filters.detach(underlay_ifindex)
         if vxlan_ifindex is not None:
             self._filters.detach(vxlan_ifindex)
+        self.detach_services()
         for program in reversed(CGROUP_PROGRAMS):
             detach(self._pins / program.name)
+
+    def attach_services(self) -> None:
+        """Attach, or replace, the programs for datagrams to services' addresses."""
+        self._attach_cgroup(SERVICE_PROGRAMS)
+
+    def detach_services(self) -> None:
+        """Undo attach_services."""
+        for program in reversed(SERVICE_PROGRAMS):
+            detach(self._pins / program.name)
+
+    def _attach_cgroup(self, programs: Iterable[Program]) -> None:
+        self._pins.mkdir(parents=True, exist_ok=True)
+        cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for program in programs:
+                assert program.attach_type is not None
+                Link.attach(self._loaded.programs[program.name], cgroup_fd, program.attach_type,
+                            self._pins / program.name).close()
+        except DatapathError as error:
+            raise DatapathError(f"cgroup {self._cgroup}: {error}; does another program hold it "
+                                f"exclusively? (bpftool cgroup tree)") from error
+        finally:
+            os.close(cgroup_fd)
 
     def attach_veth(self, ifindex: int) -> None:
         """Attach the program that judges what a container sends."""

@@ -17,6 +17,7 @@ from driver.datapath.load import Loaded
 from driver.datapath.maps import Maps
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
+from driver.datapath.service_table import ServiceTable
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
@@ -33,6 +34,8 @@ class EbpfDatapath:
         self._attachments = attachments
         self._maps = Maps(loaded)
         self._dead_hosts = DeadHosts(loaded)
+        self._services = ServiceTable(loaded)
+        self._serving = False  # the programs for services' addresses are attached
         self._sweeper = FlowSweeper(loaded, self._maps.port_owners)
         self._reasons = read_reasons(KERNEL_FOLDER)
         # Told of each network's other hosts, after the maps were.
@@ -41,6 +44,7 @@ class EbpfDatapath:
     def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach the host's programs and begin to sweep."""
         self._replace(lambda: self._attachments.attach_host(underlay_ifindex, vxlan_ifindex))
+        self._serve()
         self._sweeper.start()
 
     def take_over(self) -> bool:
@@ -140,6 +144,30 @@ class EbpfDatapath:
     def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
         """See ports.Datapath."""
         self._dead_hosts.refuse(hosts)
+
+    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+                    ) -> None:
+        """See ports.Datapath."""
+        self._services.put(vni, address, backends)
+        self._serve()
+
+    def delete_service(self, vni: Vni, address: IPv4Address) -> None:
+        """See ports.Datapath."""
+        self._services.delete(vni, address)
+        self._serve()
+
+    def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
+        """See ports.Datapath."""
+        return self._services.names()
+
+    def _serve(self) -> None:
+        """Hosts without services are spared a look at each of their datagrams."""
+        wanted = bool(self._services.names())
+        if wanted and not self._serving:
+            self._replace(self._attachments.attach_services)
+        elif not wanted:
+            self._attachments.detach_services()
+        self._serving = wanted
 
     def counters(self) -> dict[str, int]:
         """See ports.Datapath."""

@@ -11,13 +11,14 @@ from pathlib import Path
 KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
 
 # The unit is compiled as one text, since BCC rewrites map access in the main file only.
-_FILES = ("maps", "shares", "deliver", "connect", "names", "sockops", "lookup", "overlay", "host",
-          "container")
+_FILES = ("maps", "shares", "deliver", "services", "connect", "names", "sockops", "lookup",
+          "overlay", "host", "container")
 
 # enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.
 SCHED_CLS, SOCK_OPS, SOCK_ADDR, SK_LOOKUP = 3, 13, 18, 30
 CGROUP_SOCK_OPS, INET4_CONNECT, INET6_CONNECT = 3, 10, 11
 INET4_GETPEERNAME, INET6_GETPEERNAME, INET4_GETSOCKNAME, INET6_GETSOCKNAME = 29, 30, 31, 32
+UDP4_SENDMSG, UDP4_RECVMSG, UDP6_RECVMSG = 14, 19, 20
 SK_LOOKUP_ATTACH = 36
 
 
@@ -39,13 +40,19 @@ CGROUP_PROGRAMS = (
     Program("connect4", SOCK_ADDR, INET4_CONNECT),
     Program("connect6", SOCK_ADDR, INET6_CONNECT),
 )
+# Attached while there is a service: they run for every datagram of the host.
+SERVICE_PROGRAMS = (
+    Program("recvmsg4", SOCK_ADDR, UDP4_RECVMSG),
+    Program("recvmsg6", SOCK_ADDR, UDP6_RECVMSG),
+    Program("sendmsg4", SOCK_ADDR, UDP4_SENDMSG),
+)
 LISTENER_LOOKUP = Program("listener_lookup", SK_LOOKUP, SK_LOOKUP_ATTACH)
 FROM_CONTAINER = Program("from_container", SCHED_CLS)
 FROM_WIRE = Program("from_wire", SCHED_CLS)
 FROM_OVERLAY = Program("from_overlay", SCHED_CLS)
 TO_CONTAINER = Program("to_container", SCHED_CLS)
-ALL_PROGRAMS = (*CGROUP_PROGRAMS, LISTENER_LOOKUP, FROM_CONTAINER, FROM_WIRE, FROM_OVERLAY,
-                TO_CONTAINER)
+ALL_PROGRAMS = (*CGROUP_PROGRAMS, *SERVICE_PROGRAMS, LISTENER_LOOKUP, FROM_CONTAINER, FROM_WIRE,
+                FROM_OVERLAY, TO_CONTAINER)
 
 
 def unit_text(kernel_folder: Path = KERNEL_FOLDER) -> str:

@@ -85,10 +85,12 @@ class Recovery:
 class Repeater:
     """Calls `act` at intervals; what fails is tried again the next time."""
 
-    def __init__(self, name: str, act: Callable[[], None], interval_s: float) -> None:
+    def __init__(self, name: str, act: Callable[[], None],
+                 interval_s: float | Callable[[], float]) -> None:
+        """interval_s: between the end of one call and the next; or what says so each time."""
         self._name = name
         self._act = act
-        self._interval_s = interval_s
+        self._interval_s = interval_s if callable(interval_s) else lambda: interval_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -103,11 +105,12 @@ class Repeater:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
+        while not self._stopping.wait(self._interval_s()):
             try:
                 with deadline.limit(LIMIT_S):
                     self._act()
             except SlimError as error:
-                log.warning("%s: %s; trying again in %g s", self._name, error, self._interval_s)
+                log.warning("%s: %s; trying again in %g s", self._name, error,
+                            self._interval_s())
             except Exception:
                 log.exception("%s failed", self._name)

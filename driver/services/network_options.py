@@ -12,7 +12,8 @@ from driver.errors import InvalidArgument
 
 PREFIX = "slim."  # ours: an option that starts so and is not known is a mistake
 MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers have for it
-KNOWN = (MTU,)
+VIP = "slim.vip"  # on or off: do services' addresses answer?
+KNOWN = (MTU, VIP)
 
 MTU_MIN = 576  # bytes; every IPv4 host must accept that much (RFC 791)
 MTU6_MIN = 1280  # bytes; IPv6 does not work below (RFC 8200)
@@ -24,6 +25,7 @@ class NetworkOptions:
     """What the user chose for a network."""
 
     mtu: int = 0  # bytes, of the containers' interfaces; 0: that of the underlay
+    vip: bool = True  # off: a load balancer of the user's own answers for services' addresses
 
 
 def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
@@ -35,11 +37,17 @@ def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
     for key in options:
         if key.startswith(PREFIX) and key not in KNOWN:
             raise InvalidArgument(f"unknown network option {key!r}; known: {', '.join(KNOWN)}")
-    mtu = options.get(MTU, "")
+    vip = options.get(VIP, "on")
+    if vip not in ("on", "off"):
+        raise InvalidArgument(f"network option {VIP}={vip!r}: want on or off")
+    return NetworkOptions(mtu=_mtu(options.get(MTU, ""), v6), vip=vip == "on")
+
+
+def _mtu(mtu: str, v6: bool) -> int:
     if not mtu:
-        return NetworkOptions()
+        return 0
     low = MTU6_MIN if v6 else MTU_MIN
     if not (mtu.isascii() and mtu.isdigit() and len(mtu) <= 5 and low <= int(mtu) <= MTU_MAX):
         raise InvalidArgument(
             f"network option {MTU}={mtu!r}: want a number of bytes from {low} to {MTU_MAX}")
-    return NetworkOptions(mtu=int(mtu))
+    return int(mtu)

@@ -15,6 +15,7 @@ from driver.services import network_options
 from driver.services.endpoints import EndpointService
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Directory, DirectoryListener, Networks
+from driver.services.service_mirror import ServiceMirror
 from driver.services.undo import Step, Undo, run_all
 
 ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
@@ -45,11 +46,12 @@ class NetworkService:
     """Create and delete: inverse of each other, and the same when asked twice."""
 
     def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
-                 endpoints: EndpointService) -> None:
+                 endpoints: EndpointService, services: ServiceMirror) -> None:
         self._networks = networks
         self._directory = directory
         self._listener = listener
         self._endpoints = endpoints
+        self._services = services
         self._locks = KeyedLocks()
         # Networks whose removal failed half-way: a repeated removal goes on with them.
         self._unfinished: dict[NetworkId, Network] = {}
@@ -72,11 +74,15 @@ class NetworkService:
         with self._locks.hold(network_id), Undo() as undo:
             self._unfinished.pop(network_id, None)
             existed = self._networks.get(network_id) is not None
-            network = self._networks.create(network_id, network_key(network_id, pools),
-                                            subnets=subnets, internal=internal, mtu=chosen.mtu)
+            network = self._networks.create(
+                network_id, network_key(network_id, pools), subnets=subnets, internal=internal,
+                mtu=chosen.mtu, vip=chosen.vip)
             if not existed:
                 undo.push("delete the network", lambda: self._networks.delete(network_id))
+                for what, step in self._unfollowing(network):
+                    undo.push(what, step)
             self._directory.follow(network.vni, self._listener)
+            self._services.follow(network)
             return network
 
     def delete_network(self, network_id: NetworkId) -> None:
@@ -91,7 +97,7 @@ class NetworkService:
                 for endpoint_id in self._endpoints.list_endpoints(network_id)]
             if network is not None:
                 self._unfinished[network_id] = network
-                steps.append(("unfollow the network", lambda: self._unfollow(network)))
+                steps += self._unfollowing(network)
                 steps.append(("delete the network", lambda: self._networks.delete(network_id)))
             run_all(steps)
             self._unfinished.pop(network_id, None)
@@ -104,6 +110,10 @@ class NetworkService:
 
     def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
         return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
+
+    def _unfollowing(self, network: Network) -> list[Step]:
+        return [("unfollow its services", lambda: self._services.unfollow(network)),
+                ("unfollow its directory", lambda: self._unfollow(network))]
 
     def _unfollow(self, network: Network) -> None:
         # Two Docker networks of one host can be one virtual network: they share its VNI.

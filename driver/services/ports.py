@@ -31,6 +31,7 @@ from driver.model import (
     NetworkKey,
     Removal,
     Reservation,
+    Service,
     SubnetUse,
     Vni,
 )
@@ -42,7 +43,7 @@ class Networks(Protocol):
     """The networks of this host, durable in etcd (CreateNetwork is never replayed)."""
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int) -> Network:
+               internal: bool, mtu: int, vip: bool = True) -> Network:
         """Store the network and this host's part in it; allot a VNI if the key is new.
 
         Asking again with the same values returns the same Network.
@@ -108,6 +109,42 @@ class DirectoryListener(Protocol):
 
     def followed(self, vnis: Collection[Vni]) -> None:
         """These are all networks of this host; what is known of others is of the past."""
+
+
+class ServiceListener(Protocol):
+    """Called from the feed's own thread, never two calls at once for one network."""
+
+    def snapshot(self, network_id: NetworkId, services: Iterable[Service]) -> None:
+        """These are all services of the network that have an address there."""
+
+    def put(self, service: Service) -> None: ...
+
+    def removed(self, network_id: NetworkId, address: IPv4Address) -> None: ...
+
+
+class ServiceFeed(Protocol):
+    """What a swarm's managers publish of its services; see Directory."""
+
+    def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
+        """Feed `listener` with the network's services from now on.  Idempotent."""
+
+    def unfollow(self, network_id: NetworkId) -> None: ...
+
+
+class ServiceRecords(Protocol):
+    """Services in etcd, written by one manager of each swarm.  All errors: StoreUnavailable."""
+
+    def lead(self, swarm_id: str) -> bool:
+        """Become the one who publishes, or stay it; to be asked every few seconds."""
+
+    def resign(self) -> None:
+        """Let another one publish, at once."""
+
+    def publish(self, services: Collection[Service]) -> None:
+        """Make these all of the swarm's services.
+
+        Error: Conflict (somebody else publishes by now), and then nothing was written.
+        """
 
 
 class Hosts(Protocol):
@@ -302,6 +339,18 @@ class Datapath(Protocol):
         Holds for a minute at least; ask again before.  Error: DatapathError.
         """
 
+    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+                    ) -> None:
+        """Let connections to this address go to any of these endpoints of the network.
+
+        None of them: they are refused.  Idempotent.  Error: DatapathError.
+        """
+
+    def delete_service(self, vni: Vni, address: IPv4Address) -> None: ...
+
+    def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
+        """All services' addresses, with their networks."""
+
     def counters(self) -> dict[str, int]:
         """Packets or connections per reason since the maps were made."""
 
@@ -397,6 +446,22 @@ class Engine(Protocol):
 
     def look(self) -> EngineView:
         """Ask what there is.  Error: EngineUnavailable."""
+
+
+@dataclass(frozen=True)
+class SwarmView:
+    """What a manager knows of its swarm at one moment."""
+
+    swarm_id: str
+    services: tuple[Service, ...]  # on networks of this driver
+    changing: bool  # tasks come and go at the moment
+
+
+class Swarm(Protocol):
+    """Docker's API, on a manager.  Never asked while a call of dockerd's is served."""
+
+    def look(self) -> SwarmView | None:
+        """Ask what there is; None: this host manages no swarm.  Error: EngineUnavailable."""
 
 
 # The host's own routes: automatic pools keep clear of them.

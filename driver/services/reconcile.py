@@ -23,6 +23,7 @@ from driver.services.ports import (
     Veth,
 )
 from driver.services.ports import Networks as NetworkRecords
+from driver.services.service_mirror import ServiceMirror
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class Reconciler:
 
     def __init__(self, *, networks: NetworkRecords, endpoints: Endpoints, links: Links,
                  sandboxes: Sandboxes, pinned: Pinned, directory: Directory,
-                 listener: DirectoryListener, service: EndpointService) -> None:
+                 listener: DirectoryListener, service: EndpointService,
+                 services: ServiceMirror) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._links = links
@@ -81,6 +83,7 @@ class Reconciler:
         self._directory = directory
         self._listener = listener
         self._service = service
+        self._services = services
 
     def run(self) -> bool:
         """Follow all networks, take over what runs, remove what belongs to nobody.
@@ -102,7 +105,9 @@ class Reconciler:
                      known_ifindexes=ifindexes)
         for network in networks:
             self._directory.follow(network.vni, self._listener)
+            self._services.follow(network)
         self._listener.followed({network.vni for network in networks})
+        self._services.followed(networks)
         self._service.restore_ports()
         worked = [
             *(self._try("withdraw dead sandbox", self._pinned.withdraw_sandbox, cookie)

@@ -11,11 +11,12 @@ from typing import Final
 
 from driver import deadline
 from driver.errors import SlimError
-from driver.model import Endpoint, EndpointId, Vni
+from driver.model import Endpoint, EndpointId, Network, NetworkId
 from driver.services.endpoints import EndpointService
 from driver.services.later import Later
 from driver.services.ports import Directory, Endpoints, Networks
 from driver.services.reconcile import Reconciler
+from driver.services.service_mirror import ServiceMirror
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,17 @@ class Returning:
     """Runs in a thread of its own, until it has succeeded."""
 
     def __init__(self, *, networks: Networks, endpoints: Endpoints, directory: Directory,
-                 service: EndpointService, reconciler: Reconciler) -> None:
+                 services: ServiceMirror, service: EndpointService, reconciler: Reconciler
+                 ) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._directory = directory
+        self._services = services
         self._service = service
         self._reconciler = reconciler
         # Until each has been dealt with: a first attempt may come half-way.
         self._lost: dict[EndpointId, Endpoint] = {}
-        self._left: set[Vni] = set()
+        self._left: dict[NetworkId, Network] = {}
         self._later: Later[str] = Later(self._run, threads=1, name="returning")
 
     def start(self) -> None:
@@ -64,12 +67,17 @@ class Returning:
     def run(self) -> bool:
         """Do it once; True: it is complete.  Error: StoreUnavailable, then all is as before."""
         self._lost |= {endpoint.id: endpoint for endpoint in self._endpoints.reread()}
-        self._left |= {network.vni for network in self._networks.reread()}
+        self._left |= {network.id: network for network in self._networks.reread()}
         for endpoint in list(self._lost.values()):
             self._service.restore_or_give_up(endpoint)
             del self._lost[endpoint.id]
-        for vni in self._left - {network.vni for network in self._networks.list()}:
-            self._directory.unfollow(vni)
+        networks = {network.id: network for network in self._networks.list()}
+        kept = {network.vni for network in networks.values()}
+        for network_id, network in self._left.items():
+            if network_id not in networks:
+                self._services.unfollow(network)
+            if network.vni not in kept:
+                self._directory.unfollow(network.vni)
         self._left.clear()
         # Links and maps of whatever is not on record any more.
         return self._reconciler.run()

@@ -23,6 +23,8 @@ SUBNETS = ROOT + "subnets/"
 SUBNET_GUARD = ROOT + "subnet-guard"
 ADDRESSES = ROOT + "addresses/"
 OWNERS = ROOT + "owners/"
+SERVICES = ROOT + "services/"
+PUBLISHERS = ROOT + "publishers/"
 
 
 def _quoted(text: str) -> str:
@@ -144,3 +146,24 @@ def address_of(key: str) -> IPv4Address | IPv6Address:
 def owner(cidr: str, holder: str, name: str) -> str:
     """Return the key that finds a reservation again by who asked for it."""
     return f"{OWNERS}{_quoted(cidr)}/{_quoted(holder)}/{_quoted(name)}"
+
+
+def services(network_id: NetworkId) -> str:
+    """Return the prefix of a network's services."""
+    return f"{SERVICES}{_quoted(network_id)}/"
+
+
+def service(network_id: NetworkId, ip: IPv4Address) -> str:
+    """Return the key of a service's address in a network."""
+    return services(network_id) + ip.packed.hex()
+
+
+def service_of(key: str) -> tuple[NetworkId, IPv4Address]:
+    """Return network and address from `service`."""
+    network_id, digits = key.removeprefix(SERVICES).split("/")
+    return NetworkId(unquote(network_id)), IPv4Address(bytes.fromhex(digits))
+
+
+def publisher(swarm_id: str) -> str:
+    """Return the key that one manager of a swarm holds."""
+    return PUBLISHERS + _quoted(swarm_id)

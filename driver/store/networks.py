@@ -31,7 +31,7 @@ class EtcdNetworks:
             kv, keys.local_networks(host), records.network, lambda network: network.id)
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int) -> Network:
+               internal: bool, mtu: int, vip: bool = True) -> Network:
         """See ports.Networks."""
         self._doubts.settle()
         for _ in range(ATTEMPTS):
@@ -39,8 +39,8 @@ class EtcdNetworks:
             if local is not None:
                 known = records.decode(local, records.network)
                 self._cache.put(known)
-                if (known.key, known.subnets, known.internal, known.mtu) != (
-                        key, subnets, internal, mtu):
+                if (known.key, known.subnets, known.internal, known.mtu, known.vip) != (
+                        key, subnets, internal, mtu, vip):
                     raise Conflict(f"network {network_id[:12]} exists with other values "
                                    f"({known.key}, {', '.join(known.subnets)})")
                 return known
@@ -48,7 +48,7 @@ class EtcdNetworks:
             vni = records.decode(shared, records.vni) if shared else self._free_vni(key)
             members = records.decode(shared, records.members) if shared else {}
             members[self._host] = (*members.get(self._host, ()), network_id)
-            network = Network(network_id, key, vni, subnets, internal, mtu)
+            network = Network(network_id, key, vni, subnets, internal, mtu, vip)
             local_key = keys.local_network(self._host, network_id)
             change = Transaction()
             change.as_read(local_key, None)

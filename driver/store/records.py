@@ -33,6 +33,7 @@ from driver.model import (
     PoolUse,
     Removal,
     Reservation,
+    Service,
     SubnetUse,
     Vni,
 )
@@ -73,14 +74,16 @@ def decode(entry: Entry, build: Callable[[Fields], T]) -> T:
 def network_fields(network: Network) -> Fields:
     """A host's part in a network."""
     return {"id": network.id, "key": network.key, "vni": network.vni,
-            "subnets": list(network.subnets), "internal": network.internal, "mtu": network.mtu}
+            "subnets": list(network.subnets), "internal": network.internal, "mtu": network.mtu,
+            "vip": network.vip}
 
 
 def network(fields: Fields) -> Network:
     """Inverse of network_fields."""
     return Network(id=NetworkId(_text(fields["id"])), key=NetworkKey(_text(fields["key"])),
                    vni=vni(fields), subnets=tuple(_text(s) for s in fields["subnets"]),
-                   internal=bool(fields["internal"]), mtu=_number(fields["mtu"]))
+                   internal=bool(fields["internal"]), mtu=_number(fields["mtu"]),
+                   vip=bool(fields.get("vip", True)))
 
 
 def vni(fields: Fields) -> Vni:
@@ -154,6 +157,30 @@ def absence(fields: Fields) -> Absence:
     """Inverse of absence_fields."""
     return Absence(HostId(_text(fields["id"])), _number(fields["clock"]),
                    Removal(fields["removal"]), bool(fields["done"]))
+
+
+def service_fields(service: Service, swarm_id: str) -> Fields:
+    """A service's address in a network."""
+    return {"network_id": service.network_id, "address": str(service.address),
+            "name": service.name, "backends": [str(each) for each in service.backends],
+            "swarm": swarm_id}
+
+
+def service(fields: Fields) -> Service:
+    """Inverse of service_fields."""
+    return Service(network_id=NetworkId(_text(fields["network_id"])),
+                   address=IPv4Address(_text(fields["address"])), name=_text(fields["name"]),
+                   backends=tuple(IPv4Address(_text(each)) for each in fields["backends"]))
+
+
+def publisher(fields: Fields) -> HostId:
+    """Who publishes a swarm's services."""
+    return HostId(_text(fields["host"]))
+
+
+def swarm_of(fields: Fields) -> str:
+    """Whose service it is."""
+    return _text(fields["swarm"])
 
 
 def address(fields: Fields) -> IPv4Address | IPv6Address:

@@ -10,7 +10,9 @@
 #include <linux/tcp.h>
 
 /* RFC 792; linux/icmp.h would pull the C library's headers in. */
+#define ICMP_ECHOREPLY 0
 #define ICMP_DEST_UNREACH 3
+#define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
 struct icmphdr {

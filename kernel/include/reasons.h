@@ -14,6 +14,8 @@
     R(overlay_sent, path, "overlay packets sent to another host")                             \
     R(overlay_received, path, "overlay packets received from another host")                   \
     R(flooded, path, "broadcast or multicast packets replicated to the network")              \
+    R(service_chosen, path, "connections and first datagrams to a service's address")         \
+    R(service_answered, path, "pings of a service's address, answered in its name")           \
     R(unknown_peer, fallback, "destination is not in the directory")                          \
     R(overlay_only, fallback, "destination's host offers no host path for it")                \
     R(bound_address, fallback, "client socket is bound to an address or a device")            \
@@ -42,6 +44,7 @@
     R(overlay_no_endpoint, drop, "overlay packet for no endpoint of this host")               \
     R(flood_overflow, drop, "network has more receivers than one broadcast can reach")        \
     R(host_dead, drop, "connect() refused at once: the destination's host is gone")         \
+    R(service_empty, drop, "connect() or datagram refused: no task of the service is there")  \
     R(tunnel_failed, drop, "the kernel refused the tunnel key or the copy")                   \
     R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
     R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \

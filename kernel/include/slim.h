@@ -11,6 +11,7 @@
 
 #define SLIM_ATTACHMENTS 16   /* slim networks of one container that can use the host path */
 #define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
+#define SLIM_CHOICES 8 /* services that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
 
 /* One endpoint's virtual IPv4 address in its network. */
@@ -134,6 +135,33 @@ struct connection {
     __u16 marked;  /* 1: SO_MARK was set by us */
     struct flow_key flow;
     __u32 zero;
+};
+
+/* A service's virtual address (VIP), behind which any of its tasks answers. */
+struct service {
+    __u32 generation; /* of its list in `backends`: a new list is complete before it counts */
+    __u32 count;      /* of backends; 0: nobody serves it at the moment */
+};
+
+struct backend_key {
+    __u32 vni;
+    __u32 service_be; /* the service's address */
+    __u32 generation;
+    __u32 index; /* 0 .. count - 1 */
+};
+
+/* Socket storage: which backend was chosen for a service, so that replies and names show the
+ * service, and a socket that sends datagrams stays with one backend. */
+struct choice {
+    __u32 service_be; /* 0: free */
+    __u32 backend_be;
+    __u32 generation; /* of the list that it was chosen from */
+    __u32 used;       /* value of `uses` when it was used last */
+};
+
+struct choices {
+    struct choice slots[SLIM_CHOICES];
+    __u32 uses;
 };
 
 struct flood_key {

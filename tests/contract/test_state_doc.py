@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from driver.model import Endpoint, EndpointId, Host, KnownHost, NetworkId, NetworkKey
+from driver.model import (
+    Endpoint,
+    EndpointId,
+    Host,
+    KnownHost,
+    NetworkId,
+    NetworkKey,
+    Service,
+)
 from driver.store import keys
 from driver.store.absences import EtcdAbsences
 from driver.store.endpoints import EtcdEndpoints
@@ -16,6 +24,7 @@ from driver.store.fence import FencedKeyValue
 from driver.store.hosts import EtcdHosts
 from driver.store.kv import OutcomeUnknown
 from driver.store.networks import EtcdNetworks
+from driver.store.services import EtcdServiceRecords
 from tests.support.addressing import host_id, service
 from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 from tests.support.wait import wait_until
@@ -42,6 +51,9 @@ def test_keys_and_fields_are_documented(project: Path) -> None:
     hosts.register(Host(HOST, "one", IPv4Address("192.0.2.1")))
     wait_until(lambda: kv.get(keys.host(HOST)), 5, "the host's record")
     assert EtcdAbsences(kv).note(KnownHost(Host(host_id(2), "two", IPv4Address("192.0.2.2")), 60))
+    published = EtcdServiceRecords(kv, HOST)
+    assert published.lead("swarm")
+    published.publish([Service(NETWORK, IPv4Address("10.32.0.9"), "web", ())])
     text, _ = (project / "docs" / "state.md").read_text().split("## Kernel state")
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     entries = kv.range(keys.ROOT).entries

@@ -32,6 +32,8 @@ SIZES = {
     "flows": (8, 3 * 8 + 4 + 2 + 1 + 1 + 8 + 4 + 4),
     "dead_hosts": (4, 8),
     "shares": (8, 8),
+    "services": (8, 8),
+    "backends": (16, 4),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
 }
 
@@ -103,7 +105,7 @@ def test_every_map_of_the_unit_is_pinned_and_checked_here(loaded: Loaded, pins: 
     maps = set(re.findall(r'PIN\("(\w+)"\)', text))
     assert {pin.name for pin in pins.iterdir()} == maps
     # Their values are sockets, storage of sockets, and one number a CPU.
-    assert maps == set(SIZES) | {"listeners", "connections", "counters"}
+    assert maps == set(SIZES) | {"listeners", "connections", "chosen", "counters"}
 
 
 def test_the_counters_hold_every_reason(loaded: Loaded) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from driver.datapath.programs import CGROUP_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.programs import CGROUP_PROGRAMS, KERNEL_FOLDER, SERVICE_PROGRAMS
 
 
 def test_maps_and_links_are_documented(project: Path) -> None:
@@ -13,4 +13,5 @@ def test_maps_and_links_are_documented(project: Path) -> None:
     first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     named = {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
     maps = set(re.findall(r'PIN\("(\w+)"\)', (KERNEL_FOLDER / "maps.c").read_text()))
-    assert maps | {program.name for program in CGROUP_PROGRAMS} == named - {"netns-<cookie>"}
+    links = {program.name for program in (*CGROUP_PROGRAMS, *SERVICE_PROGRAMS)}
+    assert maps | links == named - {"netns-<cookie>"}

@@ -182,6 +182,9 @@ class KernelMaps:
             address6=IPv6Interface(address) if isinstance(address, IPv6Address) else None)
             for (vni, address), (underlay, port, mac) in self._kernel.remotes.items()]
 
+    def list_services(self) -> list[tuple[Vni, IPv4Address]]:
+        return []
+
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address],
                   ifindexes: Collection[int]) -> None:
         if hosts or ifindexes:

@@ -13,7 +13,13 @@ from ipaddress import IPv4Address, IPv4Network, ip_interface, ip_network
 
 from driver.errors import Conflict, NotFound, SlimError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, HostId, Network, NetworkId, NetworkKey, Vni
-from driver.services.ports import DirectoryListener, SandboxEntry, Subnet, Veth
+from driver.services.ports import (
+    DirectoryListener,
+    SandboxEntry,
+    ServiceListener,
+    Subnet,
+    Veth,
+)
 
 HOST = Host(HostId("a" * 32), "host-a", IPv4Address("198.18.0.1"))
 
@@ -58,11 +64,11 @@ class FakeNetworks:
         self._lock = threading.RLock()
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int) -> Network:
+               internal: bool, mtu: int, vip: bool = True) -> Network:
         self.faults.look()
         with self._lock:
             vni = self._keys.get(key) or Vni(len(self._keys) + 1)
-            network = Network(network_id, key, vni, subnets, internal, mtu)
+            network = Network(network_id, key, vni, subnets, internal, mtu, vip)
             if self.live.get(network_id, network) != network:
                 raise Conflict(f"network {network_id[:12]} exists with other properties")
 
@@ -197,6 +203,7 @@ class FakeDatapath:
         self.faults = faults
         self.live: dict[EndpointId, int] = {}  # published endpoint -> ifindex
         self.withdrawn_ifindexes: list[int] = []
+        self.services: dict[tuple[Vni, IPv4Address], tuple[IPv4Address, ...]] = {}
 
     def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
         self.faults.effect("datapath.publish",
@@ -223,8 +230,35 @@ class FakeDatapath:
     def list_floods(self) -> list[Vni]:
         return []
 
+    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+                    ) -> None:
+        self.faults.effect("datapath.put_service",
+                           lambda: self.services.__setitem__((vni, address), tuple(backends)))
+
+    def delete_service(self, vni: Vni, address: IPv4Address) -> None:
+        self.faults.effect("datapath.delete_service",
+                           lambda: self.services.pop((vni, address), None))
+
+    def list_services(self) -> list[tuple[Vni, IPv4Address]]:
+        return list(self.services)
+
     def counters(self) -> dict[str, int]:
         return {}
+
+
+class FakeServiceFeed:
+    """`live`: what is followed, by network; a test plays the feed by calling its listener."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.live: dict[NetworkId, ServiceListener] = {}
+
+    def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
+        self.faults.effect("services.follow",
+                           lambda: self.live.__setitem__(network_id, listener))
+
+    def unfollow(self, network_id: NetworkId) -> None:
+        self.faults.effect("services.unfollow", lambda: self.live.pop(network_id, None))
 
 
 class FakeFinisher:
@@ -271,6 +305,7 @@ class World:
         from driver.services.endpoint_ports import EndpointPorts
         from driver.services.endpoints import EndpointService
         from driver.services.networks import NetworkService
+        from driver.services.service_mirror import ServiceMirror
 
         self.faults = Faults()
         self.networks = FakeNetworks(self.faults)
@@ -285,13 +320,16 @@ class World:
             datapath=self.datapath, finisher=self.finisher, ports=self.ports,
             random_bytes=lambda count: bytes(range(count)), underlay_mtu=lambda: 1500,
             unlink_later=unlink_later)
+        self.feed = FakeServiceFeed(self.faults)
+        self.services = ServiceMirror(self.feed, self.datapath)
         self.network_service = NetworkService(
-            self.networks, self.directory, FakeListener(), self.endpoint_service)
+            self.networks, self.directory, FakeListener(), self.endpoint_service, self.services)
 
     def live(self) -> dict[str, object]:
         """Everything that a failed use case could leak, comparable."""
         return {
             "networks": dict(self.networks.live), "endpoints": dict(self.endpoints.live),
             "followed": set(self.directory.live), "links": sorted(self.links.live),
-            "published": sorted(self.datapath.live), "expected": dict(self.finisher.live),
+            "published": sorted(self.datapath.live), "services": dict(self.datapath.services),
+            "served networks": sorted(self.feed.live), "expected": dict(self.finisher.live),
             "ports": self.ports.in_use()}

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
@@ -210,7 +210,7 @@ class Machine:
         """Entries and links that a removed endpoint must not leave; empty if all is well."""
         self.datapath.sweep_flows()
         names = ("sandboxes", "veths", "endpoints", "endpoints6", "directory", "directory6",
-                 "reverse", "floods", "flows")
+                 "reverse", "floods", "flows", "services", "backends")
         left = {name: len(self.loaded.table(name)) for name in names}
         left["ports"] = sum(1 for _, leaf in bpf.entries(self.loaded.table("ports"))
                             if leaf.sandbox)
@@ -301,6 +301,22 @@ class Cluster:
         for machine in self.machines:
             machine.datapath.delete_remote(endpoint)
         self.flood(endpoint.vni)
+
+    @contextmanager
+    def service(self, address: str, *backends: str, vni: int = 1) -> Iterator[Callable[..., None]]:
+        """Let a service's address answer for these, on all machines; yields what changes them."""
+        name = Vni(vni), IPv4Address(address)
+
+        def change(*addresses: str) -> None:
+            for machine in self.machines:
+                machine.datapath.put_service(*name, [IPv4Address(each) for each in addresses])
+
+        change(*backends)
+        try:
+            yield change
+        finally:
+            for machine in self.machines:
+                machine.datapath.delete_service(*name)
 
     def flood(self, vni: Vni) -> None:
         for machine in self.machines:

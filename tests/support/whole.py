@@ -25,6 +25,7 @@ from driver.services.ports import DirectoryListener, EngineView
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
 from driver.services.sandboxes import Finisher
+from driver.services.service_mirror import ServiceMirror
 from driver.store import keys, records
 from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
@@ -32,6 +33,7 @@ from driver.store.kv import Delete, KeyValue, OutcomeUnknown, Put
 from driver.store.networks import EtcdNetworks
 from tests.support.fake_kernel import Kernel, KernelLinks, KernelMaps, KernelSandboxes
 from tests.support.fake_kv import FakeKeyValue, FakeStore
+from tests.support.fakes import FakeServiceFeed, Faults
 from tests.support.steps import Steps
 
 K = TypeVar("K")
@@ -154,7 +156,9 @@ class Whole:
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
             random_bytes=bytes, underlay_mtu=lambda: 1500,
             unlink_later=self.unlinking.submit)
-        self.networks = NetworkService(networks, self.directory, self.publisher, self.endpoints)
+        self.services = ServiceMirror(FakeServiceFeed(Faults()), maps)
+        self.networks = NetworkService(networks, self.directory, self.publisher, self.endpoints,
+                                       self.services)
         self.addresses = AddressService(
             EtcdAddressBook(kv), ME.id, routed=tuple,
             supernets=[parse_supernet("10.128.0.0/24", 26)])
@@ -162,7 +166,7 @@ class Whole:
         self.recovery = Recovery(Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
             pinned=maps, directory=self.directory, listener=self.publisher,
-            service=self.endpoints))
+            service=self.endpoints, services=self.services))
         self.collector = Collector(
             engine=engine, networks=networks, endpoints=endpoints, links=links,
             sandboxes=sandboxes, after_s=COLLECT_S, clock=lambda: self.now_s,

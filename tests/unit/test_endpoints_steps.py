@@ -13,7 +13,7 @@ from driver.services.endpoints import EndpointRequest
 from driver.services.networks import Pool
 from tests.support.fakes import World
 
-NET = NetworkId("8c1f" * 16)
+NET = NetworkId("8c1f0" * 5)  # a swarm's, whose services are followed, too
 EP = EndpointId("0123456789abcdef" * 4)
 EP2 = EndpointId("fedcba9876543210" * 4)
 SANDBOX = "/var/run/docker/netns/4f0a1b2c3d4e"
@@ -48,7 +48,7 @@ def second_endpoint(world: World) -> None:
 UseCase = Callable[[World], None]
 # name: the calls before it, the use case, how many effects it has
 FORWARD: dict[str, tuple[list[UseCase], UseCase, int]] = {
-    "create_network": ([], create_network, 2),
+    "create_network": ([], create_network, 3),
     "create_endpoint": ([create_network], create_endpoint, 1),
     "join": ([create_network, create_endpoint], join, 4),
 }
@@ -60,7 +60,7 @@ BACKWARD: dict[str, tuple[list[UseCase], UseCase, int]] = {
     "delete_unknown_endpoint": ([create_network],
                                 lambda world: world.endpoint_service.delete_endpoint(NET, EP), 2),
     "delete_network": ([create_network, second_endpoint],
-                       lambda world: world.network_service.delete_network(NET), 10),
+                       lambda world: world.network_service.delete_network(NET), 11),
 }
 STEPS = [(name, step) for table in (FORWARD, BACKWARD) for name, (_, _, count) in table.items()
          for step in range(1, count + 1)]

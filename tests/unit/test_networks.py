@@ -250,7 +250,7 @@ def reconciler(world: World, leftovers: Leftovers) -> Reconciler:
     return Reconciler(
         networks=world.networks, endpoints=world.endpoints, links=world.links,
         sandboxes=Cookies(), pinned=leftovers, directory=world.directory,
-        listener=FakeListener(), service=world.endpoint_service)
+        listener=FakeListener(), service=world.endpoint_service, services=world.services)
 
 
 def world_with_a_joined_endpoint() -> World:

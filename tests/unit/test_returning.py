@@ -36,8 +36,8 @@ def whole() -> Whole:
 
 def returning(whole: Whole) -> Returning:
     return Returning(networks=whole.networks._networks, endpoints=whole.endpoints._endpoints,
-                     directory=whole.directory, service=whole.endpoints,
-                     reconciler=whole.recovery._reconciler)
+                     directory=whole.directory, services=whole.services,
+                     service=whole.endpoints, reconciler=whole.recovery._reconciler)
 
 
 def removed(whole: Whole, removal: Removal) -> FakeKeyValue:

@@ -1,0 +1,92 @@
+"""Owns the maps of services' addresses and of the tasks behind each.
+
+It must not know where services come from.  A list is complete before it counts: programs read
+the one of the generation that `services` names, and the one before goes after.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any
+
+from driver.datapath import bpf
+from driver.datapath.load import Loaded, u32_be
+from driver.errors import DatapathError
+from driver.model import Vni
+
+Name = tuple[int, int]  # VNI, and the address as it lies in memory
+
+
+class ServiceTable:
+    """The maps `services` and `backends`.  Thread-safe."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        """Read what a driver before has left; lists that nothing names are removed."""
+        self._services = loaded.table("services")
+        self._backends = loaded.table("backends")
+        self._lock = threading.Lock()
+        self._generations = {_name(key): int(leaf.generation)
+                             for key, leaf in bpf.entries(self._services)}
+        self._lists: dict[Name, list[int]] = {name: [] for name in self._generations}
+        for key, leaf in list(bpf.entries(self._backends)):
+            name = (int(key.vni), int(key.service_be))
+            if self._generations.get(name) == key.generation:
+                self._lists[name].append(int(leaf))
+            else:
+                self._delete(self._backends, key)
+
+    def put(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]) -> None:
+        """Make these the service's tasks.  Error: DatapathError; it is then as it was before."""
+        name = (vni, u32_be(address))
+        wanted = [u32_be(backend) for backend in backends]
+        with self._lock:
+            if name in self._lists and sorted(self._lists[name]) == sorted(wanted):
+                return  # the same list has the same generation: sockets stay with their choice
+            before = self._generations.get(name, 0)
+            generation = (before + 1) & 0xffffffff
+            try:
+                for index, backend in enumerate(wanted):
+                    self._backends[self._backend_key(name, generation, index)] = (
+                        self._backends.Leaf(backend))
+                self._services[self._services.Key(*name)] = self._services.Leaf(
+                    generation, len(wanted))
+            except Exception as error:  # BCC raises a bare Exception
+                self._remove_list(name, generation, len(wanted))
+                raise DatapathError(
+                    f"cannot enter service address {address} into a kernel map: {error}") from error
+            self._remove_list(name, before, len(self._lists.get(name, ())))
+            self._generations[name], self._lists[name] = generation, wanted
+
+    def delete(self, vni: Vni, address: IPv4Address) -> None:
+        """Undo put.  Absent: fine."""
+        name = (vni, u32_be(address))
+        with self._lock:
+            self._delete(self._services, self._services.Key(*name))
+            generation = self._generations.pop(name, 0)
+            self._remove_list(name, generation, len(self._lists.pop(name, ())))
+
+    def names(self) -> Collection[tuple[Vni, IPv4Address]]:
+        """Return network and address of all services."""
+        with self._lock:
+            return [(Vni(vni), IPv4Address(address_be.to_bytes(4, sys.byteorder)))
+                    for vni, address_be in self._lists]
+
+    def _backend_key(self, name: Name, generation: int, index: int) -> Any:
+        return self._backends.Key(*name, generation, index)
+
+    def _remove_list(self, name: Name, generation: int, count: int) -> None:
+        for index in range(count):
+            self._delete(self._backends, self._backend_key(name, generation, index))
+
+    @staticmethod
+    def _delete(table: Any, key: Any) -> None:
+        with suppress(KeyError):
+            del table[key]
+
+
+def _name(key: Any) -> Name:
+    return int(key.vni), int(key.addr_be)

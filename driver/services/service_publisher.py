@@ -1,0 +1,81 @@
+"""Owns publishing a swarm's services, on the one manager that holds the swarm's key in etcd.
+
+It must not know Docker's API nor etcd.  A manager that stops, or is cut off, changes nothing for
+what is published: another one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from driver.errors import Conflict, EngineUnavailable, StoreUnavailable
+from driver.services.ports import ServiceRecords, Swarm
+
+log = logging.getLogger(__name__)
+
+NO_MANAGER_S: Final = 5.0  # until the next look whether this host has become one
+CALM_S: Final = 0.5
+CHANGING_S: Final = 0.1  # tasks that stop are still chosen until they are looked at
+PAUSES: Final = 9  # of the time that a look took, before the next: a tenth of a core at most
+
+
+class ServicePublisher:
+    """To be run at the intervals that `pause_s` says."""
+
+    def __init__(self, swarm: Swarm, records: ServiceRecords,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds, monotonic."""
+        self._swarm = swarm
+        self._records = records
+        self._clock = clock
+        self._pause_s = 0.0
+        self._leads = False
+        self._asked = True  # the last look at Docker went well
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next `run`."""
+        return self._pause_s
+
+    def run(self) -> None:
+        """Look once, and publish what has changed.  Error: StoreUnavailable."""
+        begin_s = self._clock()
+        self._pause_s = NO_MANAGER_S
+        try:
+            view = self._swarm.look()
+        except EngineUnavailable as error:
+            log.log(logging.WARNING if self._asked else logging.DEBUG,
+                    "services are published no more by this host: %s", error)
+            self._asked, view = False, None
+        else:
+            self._asked = True
+        if view is None:
+            self.stop()
+            return
+        self._pause_s = CALM_S  # also if etcd fails now
+        led, self._leads = self._leads, self._records.lead(view.swarm_id)
+        if self._leads:
+            if not led:
+                log.info("this manager publishes the swarm's services from now on")
+            try:
+                self._records.publish(view.services)
+            except Conflict as error:
+                log.warning("another manager publishes the swarm's services: %s", error)
+                self._leads = False
+            self._pause_s = CHANGING_S if view.changing else CALM_S
+        self._pause_s = max(self._pause_s, PAUSES * (self._clock() - begin_s))
+
+    def stop(self) -> None:
+        """Let another manager publish."""
+        if self._leads:
+            self._leads = False
+            try:
+                self._records.resign()
+            except StoreUnavailable as error:
+                log.warning("another manager publishes services in some seconds: %s", error)
+
+    def describe(self) -> str:
+        """In a word or two."""
+        return "published by this manager" if self._leads else "published elsewhere"

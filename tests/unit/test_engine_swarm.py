@@ -1,0 +1,162 @@
+"""What Docker's answers about a swarm mean, with an HTTP server in dockerd's place."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from driver.engine.swarm import DockerSwarm
+from driver.errors import EngineUnavailable
+from driver.model import NetworkId, Service
+
+NO_MANAGER = "This node is not a swarm manager. Worker nodes can't be used to view or modify ..."
+
+
+def task(service: str, state: str, *addresses: str, network: str = "ours") -> dict[str, Any]:
+    return {"ServiceID": service, "Status": {"State": state}, "NetworksAttachments": [
+        {"Network": {"ID": network}, "Addresses": list(addresses)},
+        {"Network": {"ID": "ingress"}, "Addresses": ["10.0.0.9/24"]}]}
+
+
+def service(name: str, *vips: tuple[str, str], update: str = "") -> dict[str, Any]:
+    return {"ID": f"id-{name}", "Spec": {"Name": name},
+            "UpdateStatus": {"State": update} if update else None,
+            "Endpoint": {"VirtualIPs": [{"NetworkID": network, "Addr": address}
+                                        for network, address in vips]}}
+
+
+class Dockerd:
+    """Answers by path; `asked` counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.status = 200
+        self.answers: dict[str, Any] = {
+            "version": {"ApiVersion": "1.41"}, "swarm": {"ID": "swarm-id"},
+            "plugins": [
+                {"Name": "me/slim:1", "Config": {"Interface": {"Socket": "slim.sock"}}},
+                {"Name": "volumes:latest", "Config": {"Interface": {"Socket": "v.sock"}}}],
+            "networks": [{"Id": "ours", "Driver": "me/slim:1"},
+                         {"Id": "theirs", "Driver": "overlay"}],
+            "services": [service("web", ("ours", "10.32.0.9/16"), ("theirs", "10.0.1.2/24")),
+                         service("db", ("ours", "10.32.0.10/16")),
+                         service("dnsrr"), {"ID": "id-old", "Spec": {"Name": "old"}}],
+            "tasks": [task("id-web", "running", "10.32.0.3/16"),
+                      task("id-web", "running", "fd00::3/64", "10.32.0.2/16"),
+                      task("id-web", "starting", "10.32.0.4/16")]}
+
+    def answer(self, url: str) -> tuple[int, Any]:
+        parts = urlsplit(url)
+        name = parts.path.rpartition("/")[2]
+        self.asked.append(name)
+        if name == "tasks":
+            filters = json.loads(parse_qs(parts.query)["filters"][0])
+            assert set(filters) == {"desired-state", "service"}
+            wanted = [each for each in self.answers["tasks"]
+                      if each["ServiceID"] in filters["service"]]
+            return self.status, wanted
+        return self.status if name != "version" else 200, self.answers[name]
+
+
+@pytest.fixture
+def dockerd() -> Dockerd:
+    return Dockerd()
+
+
+@pytest.fixture
+def swarm(dockerd: Dockerd, tmp_path: Path) -> Iterator[DockerSwarm]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, answer = dockerd.answer(self.path)
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    path = str(tmp_path / "docker.sock")
+    with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        made = DockerSwarm(path)
+        yield made
+        made.close()
+        server.shutdown()
+        thread.join()
+
+
+def address(*texts: str) -> tuple[IPv4Address, ...]:
+    return tuple(map(IPv4Address, texts))
+
+
+def test_services_on_our_networks_with_their_running_tasks(swarm: DockerSwarm,
+                                                           dockerd: Dockerd) -> None:
+    view = swarm.look()
+    assert view is not None
+    assert view.swarm_id == "swarm-id"
+    assert view.services == (
+        Service(NetworkId("ours"), *address("10.32.0.9"), "web",
+                address("10.32.0.2", "10.32.0.3")),
+        Service(NetworkId("ours"), *address("10.32.0.10"), "db", ()))
+    assert view.changing, "a task is starting"
+
+
+def test_a_later_look_asks_for_services_and_tasks_only(swarm: DockerSwarm,
+                                                       dockerd: Dockerd) -> None:
+    dockerd.answers["tasks"].pop()
+    view = swarm.look()
+    assert view is not None
+    assert not view.changing
+    dockerd.asked.clear()
+    dockerd.answers["services"][1]["UpdateStatus"] = {"State": "updating"}
+    view = swarm.look()
+    assert view is not None
+    assert view.changing
+    assert dockerd.asked == ["services", "tasks"]
+    dockerd.answers["networks"].append({"Id": "new", "Driver": "me/slim:1"})
+    dockerd.answers["services"].append(service("late", ("new", "10.33.0.9/16")))
+    view = swarm.look()
+    assert view is not None
+    assert [each.name for each in view.services] == ["web", "db", "late"]
+
+
+def test_a_swarm_without_our_networks(swarm: DockerSwarm, dockerd: Dockerd) -> None:
+    dockerd.answers["networks"] = [{"Id": "ours", "Driver": "overlay"}]
+    view = swarm.look()
+    assert view is not None
+    assert (view.services, view.changing) == ((), False)
+    assert "tasks" not in dockerd.asked
+
+
+def test_no_manager(swarm: DockerSwarm, dockerd: Dockerd) -> None:
+    dockerd.status, dockerd.answers["services"] = 503, {"message": NO_MANAGER}
+    assert swarm.look() is None
+
+
+def test_a_manager_that_cannot_tell(swarm: DockerSwarm, dockerd: Dockerd) -> None:
+    dockerd.status, dockerd.answers["services"] = 503, {
+        "message": "rpc error: The swarm does not have a leader."}
+    with pytest.raises(EngineUnavailable, match="does not have a leader"):
+        swarm.look()
+    dockerd.status, dockerd.answers["services"] = 200, "what?"
+    with pytest.raises(EngineUnavailable):
+        swarm.look()
