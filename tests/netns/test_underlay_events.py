@@ -146,9 +146,14 @@ def mtus(host: Host, box: Box) -> tuple[str, str, str]:
 
 def test_the_underlay_takes_less(world: World) -> None:
     """Both ends of the wire: nobody on the way could say "fragmentation needed"."""
-    host, box = world.hosts[0], world.boxes[0]
-    there = world.boxes[1]
-    assert mtus(host, box) == ("1450", "1450", "")
+    ends = [*zip(world.hosts, world.boxes, strict=True)]
+    box, there = world.boxes[0], world.boxes[1]
+
+    def wait_for(vxlan: str, overlay: str, host_path: str) -> None:
+        wait_until(lambda: {mtus(*end) for end in ends} == {(vxlan, overlay, host_path)}, LONG_S,
+                   "the MTUs to follow")
+
+    wait_for("1450", "1450", "")
     flow = world.program(box, """
         IP_MTU = 14
         c = connected(sys.argv[1], 80, timeout_s=30)
@@ -160,10 +165,10 @@ def test_the_underlay_takes_less(world: World) -> None:
     assert flow.line() == "ready"
     flow.say("x")
     assert flow.line() == "1500"
-    host.netns.ip("link set eth0 mtu 1400")
+    for host, _ in ends:
+        host.netns.ip("link set eth0 mtu 1400")
     try:
-        wait_until(lambda: mtus(host, box) == ("1350", "1350", "1400"), LONG_S,
-                   "the MTUs to follow")
+        wait_for("1350", "1350", "1400")
         flow.say("x")
         assert flow.line() == "1400"
         world.assert_new_connections()
@@ -174,6 +179,7 @@ def test_the_underlay_takes_less(world: World) -> None:
         """, there.ip)
         assert container == "1400"
     finally:
-        host.netns.ip("link set eth0 mtu 1500")
-    wait_until(lambda: mtus(host, box) == ("1450", "1450", ""), LONG_S, "the MTUs to follow")
+        for host, _ in ends:
+            host.netns.ip("link set eth0 mtu 1500")
+    wait_for("1450", "1450", "")
     flow.end()
