@@ -17,7 +17,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
-[[ -z ${1:-} ]] || packages+=(bpftool busybox-static etcd-client ethtool iperf3 iputils-ping
+[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool iperf3 iputils-ping
     libc-bin libmemcached-tools memcached nginx postgresql redis-server redis-tools tcpdump wrk)
 command -v dockerd >/dev/null || packages+=(docker.io)
 

@@ -158,11 +158,11 @@ def servers() -> bytes:
     image.text("etc/nginx/nginx.conf", NGINX_CONF)
     for folder in ("log", "lib"):  # nginx opens the first, makes folders in the other
         image.text(f"var/{folder}/nginx/.keep", "")
-    _postgresql(image)
+    postgresql(image)
     return image.packed()
 
 
-def _postgresql(image: Image) -> None:
+def postgresql(image: Image) -> None:
     """The server, initdb, psql and pgbench of the newest version, for a user other than root."""
     found = [p.parent.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     if not found:
