@@ -1,0 +1,49 @@
+"""Compose projects on a lab host, with whichever Compose belongs to the host's Docker release.
+
+It knows no project and no example: files and commands come from the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.lab.conftest import difference, wait_for_none
+from tests.lab.hosts import Host
+from tests.lab.snapshot import host_state
+
+
+class Project:
+    """A folder with a Compose file, and the host on which its commands run."""
+
+    def __init__(self, host: Host, folder: Path, file: str = "compose.yaml",
+                 profile: str = "") -> None:
+        self.host, self.folder = host, folder
+        self._env = [f"COMPOSE_FILE={file}", *([f"COMPOSE_PROFILES={profile}"] * bool(profile))]
+
+    def __call__(self, *argv: str, timeout_s: float = 120) -> str:
+        """Run `docker-compose ARGV`: 1.29 with Docker 20.10, else 2.  Error: CommandFailed."""
+        return self.host.exec("env", "-C", str(self.folder), *self._env, "docker-compose", *argv,
+                              timeout_s=timeout_s).rstrip("\n")
+
+    def exec(self, service: str, *command: str) -> str:
+        return self("exec", "-T", service, *command)
+
+    def container(self, service: str) -> str:
+        """The id of the service's only container."""
+        return self("ps", "-q", service)
+
+
+@contextlib.contextmanager
+def project(host: Host, folder: Path, file: str = "compose.yaml",
+            profile: str = "") -> Iterator[Project]:
+    """Take it down at the end of the block, volumes too; nothing may be left then."""
+    before, volumes = host_state(host), host.docker("volume", "ls", "-q")
+    made = Project(host, folder, file, profile)
+    try:
+        yield made
+    finally:
+        made("down", "-v", "-t", "5")
+    assert host.docker("volume", "ls", "-q") == volumes
+    wait_for_none(lambda: difference(host, before), f"left on {host.name} by `down`")

@@ -1,0 +1,119 @@
+"""examples/visits as it is shipped: brought up, used and torn down, with stand-ins for its images.
+
+The `hosts` fixture checks after each test that nothing is left.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.lab.compose import Project, project
+from tests.lab.dockers import docker, every_docker, feature
+from tests.lab.hosts import PROJECT, CommandFailed, Host, Lab
+from tests.lab.standard_images import load_standard_images
+from tests.lab.traffic import only_host_path
+from tests.support.wait import wait_until
+
+VISITS = 10
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The example's folder, with the password that its first line tells a user to make."""
+    copied = shutil.copytree(PROJECT / "examples/visits", tmp_path / "visits",
+                             ignore=shutil.ignore_patterns("postgres_password"))
+    (copied / "postgres_password").write_text(secrets.token_hex(16))
+    return copied
+
+
+@pytest.fixture(autouse=True)
+def standard_images(lab: Lab) -> None:
+    load_standard_images(lab)
+
+
+def visit(caller: Host, server: Host, path: str = "/") -> str:
+    """Ask the published port from another host."""
+    return caller.exec("busybox", "wget", "-qO-", f"http://{server.address}:8080{path}").strip()
+
+
+def is_answered(caller: Host, server: Host) -> bool:
+    try:
+        return visit(caller, server) != ""
+    except CommandFailed:
+        return False
+
+
+def stored(database: Project) -> int:
+    """How many visits PostgreSQL has; -1 while it does not answer."""
+    try:
+        return int(database.exec("postgres", "psql", "-U", "postgres", "-Atc",
+                                 "select count(*) from visits"))
+    except CommandFailed:
+        return -1
+
+
+def wait_until_stored(database: Project, visits: int) -> None:
+    wait_until(lambda: stored(database) == visits, 20, f"{visits} visits are stored", 0.1)
+
+
+@every_docker
+@feature("Compose: web, Redis and PostgreSQL on one host (examples/visits)")
+def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
+    with project(h1, folder) as visits:
+        visits("up", "-d")
+        assert visit(h2, h1) == "visit 1"
+        with only_host_path(h1, h1) as traffic:
+            for number in range(VISITS):
+                assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
+            wait_until_stored(visits, VISITS + 1)
+        # nginx to the application, that twice to Redis, and the writer to PostgreSQL.
+        assert traffic.connected(h1) >= 4 * VISITS
+        assert traffic.accepted(h1) >= 4 * VISITS
+        assert "default" in visits.exec("app", "ip", "route", "show")
+        assert "default" not in visits.exec("redis", "ip", "route", "show"), "`back` is internal"
+
+        # What is asked for is there already; what is restarted has its data and its names.
+        before = visits("ps", "-q")
+        visits("up", "-d")
+        assert visits("ps", "-q") == before
+        visits("restart", "-t", "5", "redis", "postgres", "app")
+        wait_until(lambda: is_answered(h2, h1), 20, "an answer after the restart", 0.1)
+        wait_until(lambda: int(visits.exec("redis", "redis-cli", "get", "count")) ==
+                   stored(visits), 20, "all that are counted are stored", 0.1)
+
+
+@every_docker
+@feature("Compose: one project on two hosts that share a network (examples/visits)")
+def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
+    file = "two-hosts.yaml"
+    with project(h1, folder, file, "web") as web, project(h2, folder, file, "database") as data:
+        web("up", "-d")
+        assert visit(h2, h1) == "visit 1"  # in the queue while there is no database
+        data("up", "-d")
+        wait_until(lambda: stored(data) == 1, 30, "the first visit is stored", 0.1)
+        with only_host_path(h1, h2) as traffic:
+            for number in range(VISITS):
+                assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
+            wait_until_stored(data, VISITS + 1)
+        assert traffic.accepted(h2) >= VISITS, "the writer's, from the other host"
+        # The database comes back at its address.
+        data("restart", "-t", "5", "postgres")
+        visit(h2, h1)
+        wait_until_stored(data, VISITS + 2)
+
+
+@docker("20.10")
+@feature("Compose: a stack is understood (examples/visits)")
+def test_stack_is_understood_by_compose_1(h1: Host, folder: Path) -> None:
+    assert "slim:latest" in Project(h1, folder, "stack.yaml")("config")
+
+
+@docker("26", "28")
+@feature("Compose: a stack is understood (examples/visits)")
+def test_stack_is_understood(h1: Host, folder: Path) -> None:
+    said = h1.exec("env", "-C", str(folder), "docker", "stack", "config", "-c", "stack.yaml")
+    assert "slim:latest" in said
