@@ -21,7 +21,8 @@ def refusal(found: Reservation, holder: str, hold: Hold) -> str:
     if GLOBAL_HOLDER in (holder, *found.holds):
         return ""
     if found.endpoint:
-        return f"belongs to endpoint {found.endpoint[:12]}"
+        hosts = ", ".join(other[:12] for other in sorted(found.holds))
+        return f"belongs to endpoint {found.endpoint[:12]}" + (f" of host {hosts}" if hosts else "")
     mine = found.holds.get(holder)
     if mine is not None and mine.kind is not HoldKind.GATEWAY and (
             hold.owner and mine.owner == hold.owner):

@@ -184,9 +184,12 @@ class AddressService:
         if name is None:
             raise NotFound(f"pool {pool_id!r} is none of this driver's")
         wanted = _parse(address) if address else None
-        if wanted is not None and not _in(allocation.usable(name.pool.subnet), wanted, name):
-            raise InvalidArgument(
-                f"address {wanted} is not one for a container of pool {name.cidr}")
+        span = allocation.usable(name.pool.subnet)
+        if wanted is not None and not _in(span, wanted, name):
+            first, last = (allocation.to_address(name.pool.subnet, number)
+                           for number in (span.first, span.last))
+            raise InvalidArgument(f"address {wanted} is not one for a container of pool "
+                                  f"{name.cidr}; want one from {first} to {last}")
         kind = HoldKind.DYNAMIC if wanted is None else HoldKind.EXACT
         if options.get(REQUEST_TYPE) == GATEWAY:
             kind = HoldKind.GATEWAY

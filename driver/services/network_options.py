@@ -14,6 +14,12 @@ PREFIX = "slim."  # ours: an option that starts so and is not known is a mistake
 MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers have for it
 VIP = "slim.vip"  # on or off: do services' addresses answer?
 KNOWN = (MTU, VIP)
+# Other drivers' options that would be missed without a word.
+MISLEADING = {
+    "mtu": f"it is called {MTU}",
+    "encrypted": "slim encrypts nothing; leave it out where the network between the hosts is "
+                 "trusted, else encrypt in the programs (TLS)",
+}
 
 MTU_MIN = 576  # bytes; every IPv4 host must accept that much (RFC 791)
 MTU6_MIN = 1280  # bytes; IPv6 does not work below (RFC 8200)
@@ -29,7 +35,9 @@ class NetworkOptions:
 
 
 def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
-    """Check the options that are ours; ignore others (daemon defaults come along with them).
+    """Check the options that are ours and the misleading ones; ignore others.
+
+    (Daemon defaults come along with them.)
 
     `v6`: the network has an IPv6 subnet, so a higher minimum MTU.
     Errors: InvalidArgument naming the option and the known ones.
@@ -37,6 +45,8 @@ def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
     for key in options:
         if key.startswith(PREFIX) and key not in KNOWN:
             raise InvalidArgument(f"unknown network option {key!r}; known: {', '.join(KNOWN)}")
+        if key in MISLEADING:
+            raise InvalidArgument(f"network option {key!r}: {MISLEADING[key]}")
     vip = options.get(VIP, "on")
     if vip not in ("on", "off"):
         raise InvalidArgument(f"network option {VIP}={vip!r}: want on or off")

@@ -5,6 +5,7 @@ It must not know the wire's JSON, etcd's keys, or how endpoints are made.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from driver.services.locks import KeyedLocks
 from driver.services.ports import Directory, DirectoryListener, Networks
 from driver.services.service_mirror import ServiceMirror
 from driver.services.undo import Step, Undo, run_all
+
+log = logging.getLogger(__name__)
 
 ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
 
@@ -83,6 +86,8 @@ class NetworkService:
                     undo.push(what, step)
             self._directory.follow(network.vni, self._listener)
             self._services.follow(network)
+            if not existed:
+                self._say_who_shares(network)
             return network
 
     def delete_network(self, network_id: NetworkId) -> None:
@@ -115,10 +120,23 @@ class NetworkService:
         return [("unfollow its services", lambda: self._services.unfollow(network)),
                 ("unfollow its directory", lambda: self._unfollow(network))]
 
+    def _say_who_shares(self, network: Network) -> None:
+        """Docker's command says nothing of this, and not all who typed it meant it."""
+        if network.key.startswith("id:"):
+            log.info("network %s has no addresses of slim's: outside a swarm it is of this host "
+                     "alone; for several hosts --ipam-driver slim (Compose: ipam: driver: slim)",
+                     network.id[:12])
+        for other in self._same_virtual_network(network):
+            log.info("networks %s and %s of this host have the same subnet: they are one network, "
+                     "their containers reach each other", other.id[:12], network.id[:12])
+
+    def _same_virtual_network(self, network: Network) -> list[Network]:
+        """Two Docker networks of one host can be one virtual network: they share its VNI."""
+        return [other for other in self._networks.list()
+                if other.vni == network.vni and other.id != network.id]
+
     def _unfollow(self, network: Network) -> None:
-        # Two Docker networks of one host can be one virtual network: they share its VNI.
-        if not any(other.vni == network.vni and other.id != network.id
-                   for other in self._networks.list()):
+        if not self._same_virtual_network(network):
             self._directory.unfollow(network.vni)
 
 

@@ -58,7 +58,7 @@ class Pools:
             if self._underlay is not None and self._underlay in name.pool.subnet:
                 # Containers could not tell their hosts from each other.
                 raise InvalidArgument(f"pool {name.cidr} holds this host's own address "
-                                      f"{self._underlay}; choose another --subnet")
+                                      f"{self._underlay}; choose another subnet")
             self._use(name, user)
         else:
             name = self._choose(space, user, version=6 if v6 else 4)
@@ -107,7 +107,7 @@ class Pools:
             other = overlapping(name.pool.subnet, map(ip_network, cidrs))
             if other is not None and str(other) != name.cidr:
                 raise Conflict(f"pool {name.cidr} overlaps {other}, which is a network of this "
-                               "cluster; choose another --subnet, or exactly that one to join it")
+                               "cluster; choose another subnet, or exactly that one to join it")
             after = _with(SubnetUse(name.cidr, None, ()), name, user, request)
             if self._write(name, user, request, before=before, after=after, guard=guard):
                 return

@@ -9,9 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.lab.conftest import difference, wait_for_none
 from tests.lab.hosts import Host
-from tests.lab.snapshot import host_state
 
 
 class Project:
@@ -38,12 +36,12 @@ class Project:
 @contextlib.contextmanager
 def project(host: Host, folder: Path, file: str = "compose.yaml",
             profile: str = "") -> Iterator[Project]:
-    """Take it down at the end of the block, volumes too; nothing may be left then."""
-    before, volumes = host_state(host), host.docker("volume", "ls", "-q")
+    """Take it down at the end of the block, volumes too; Compose may leave nothing of it."""
     made = Project(host, folder, file, profile)
     try:
         yield made
     finally:
         made("down", "-v", "-t", "5")
-    assert host.docker("volume", "ls", "-q") == volumes
-    wait_for_none(lambda: difference(host, before), f"left on {host.name} by `down`")
+    mine = ("-q", "--filter", f"label=com.docker.compose.project={folder.name}")
+    for left in ("ps", "-a"), ("network", "ls"), ("volume", "ls"):
+        assert host.docker(*left, *mine) == "", f"left on {host.name}: {left}"

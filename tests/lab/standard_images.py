@@ -26,6 +26,13 @@ http {
 }
 """
 
+_NGINX_SITE = """\
+server {
+    listen 80;
+    location / { root /usr/share/nginx/html; }
+}
+"""
+
 # The official one serves without a password, too, unless told otherwise.
 _REDIS_ENTRYPOINT = """\
 #!/bin/sh
@@ -39,7 +46,8 @@ _POSTGRES_ENTRYPOINT = """\
 set -eu
 [ "$1" = postgres ] || exec "$@"
 if [ "$(id -u)" = 0 ]; then
-    [ -z "${POSTGRES_PASSWORD_FILE:-}" ] || export POSTGRES_PASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")"
+    [ -z "${POSTGRES_PASSWORD_FILE:-}" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+    export POSTGRES_PASSWORD
     mkdir -p "$PGDATA" /var/run/postgresql
     chown -R nobody:nogroup "$PGDATA" /var/run/postgresql
     chmod 700 "$PGDATA"
@@ -64,6 +72,8 @@ def _nginx() -> bytes:
     image.busybox()
     image.command("nginx")
     image.text("etc/nginx/nginx.conf", _NGINX_CONF)
+    image.text("etc/nginx/conf.d/default.conf", _NGINX_SITE)
+    image.text("usr/share/nginx/html/index.html", "Welcome to nginx!\n")
     for folder in ("log", "lib"):
         image.text(f"var/{folder}/nginx/.keep", "")
     return image.packed()

@@ -196,6 +196,13 @@ def test_pool_end_takes_left_overs_along(
 
 # Addresses.
 
+def test_an_address_outside_says_what_would_do(one: AddressService) -> None:
+    pool_id = request(one)
+    for address in ("10.49.0.1", "10.32.0.0", "10.32.0.255"):
+        with pytest.raises(InvalidArgument, match=r"from 10\.32\.0\.1 to 10\.32\.0\.254"):
+            get(one, pool_id, address)
+
+
 def test_any_address_is_usable_and_unique(one: AddressService, two: AddressService) -> None:
     pool_id = request(one, "10.32.0.0/28")
     request(two, "10.32.0.0/28")

@@ -95,7 +95,7 @@ DYNAMIC, EXACT, GATEWAY = (Hold(kind) for kind in HoldKind)
 @pytest.mark.parametrize(("holds", "endpoint", "holder", "hold", "says"), [
     ({}, "", "a", EXACT, ""),
     ({}, "e" * 64, "a", EXACT, "belongs to endpoint eeeeeeeeeeee"),
-    ({"a": EXACT}, "e" * 64, "a", EXACT, "belongs to endpoint"),
+    ({"a": EXACT}, "e" * 64, "a", EXACT, "belongs to endpoint eeeeeeeeeeee of host a"),
     ({"b": EXACT}, "", "a", EXACT, ""),
     ({"b": DYNAMIC}, "", "a", EXACT, "was given to a container of host b"),
     ({"a": DYNAMIC}, "", "a", EXACT, "was given to a container of host a"),

@@ -45,6 +45,12 @@ def test_options_that_are_refused(options: dict[str, str]) -> None:
     assert MTU in str(caught.value)
 
 
+@pytest.mark.parametrize(("option", "advice"), [("mtu", MTU), ("encrypted", "TLS")])
+def test_options_of_other_drivers_that_would_be_missed(option: str, advice: str) -> None:
+    with pytest.raises(InvalidArgument, match=advice):
+        parse({option: ""})
+
+
 def test_options_that_are_accepted() -> None:
     assert parse({}).mtu == 0
     assert parse({MTU: "", "parent": "eth0", "com.docker.network.bridge.name": "x"}).mtu == 0
@@ -63,6 +69,20 @@ def test_two_docker_networks_of_one_pool_are_followed_until_both_are_gone() -> N
     assert world.directory.live == {one.vni}
     world.network_service.delete_network(NET2)
     assert world.directory.live == set()
+
+
+def test_log_says_what_dockers_command_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    service = World().network_service
+    service.create_network(NET, pools("10.50.0.0/16"), {}, internal=False)
+    assert caplog.text == ""
+    service.create_network(NET2, pools("10.50.0.0/16"), {}, internal=False)
+    service.create_network(NET2, pools("10.50.0.0/16"), {}, internal=False)
+    assert caplog.text.count("have the same subnet") == 1
+    assert "of this host alone" not in caplog.text
+    service.create_network(NetworkId("3" * 64), pools("10.50.0.0/16", space="LocalDefault"), {},
+                           internal=False)
+    assert "of this host alone" in caplog.text
 
 
 def test_docker_without_addresses_makes_a_network_without_subnets() -> None:
