@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.lab.traffic import only_host_path
 from tests.support.wait import wait_until
 
 VISITS = 10
+OF_STACK = ("--filter", "label=com.docker.stack.namespace=visits")
 
 
 @pytest.fixture
@@ -47,17 +50,46 @@ def is_answered(caller: Host, server: Host) -> bool:
         return False
 
 
-def stored(database: Project) -> int:
-    """How many visits PostgreSQL has; -1 while it does not answer."""
+def stored(host: Host, postgres: str) -> int:
+    """How many visits PostgreSQL in that container has; -1 while it does not answer."""
     try:
-        return int(database.exec("postgres", "psql", "-U", "postgres", "-Atc",
-                                 "select count(*) from visits"))
+        return int(host.docker("exec", postgres, "psql", "-U", "postgres", "-Atc",
+                               "select count(*) from visits"))
     except CommandFailed:
         return -1
 
 
-def wait_until_stored(database: Project, visits: int) -> None:
-    wait_until(lambda: stored(database) == visits, 20, f"{visits} visits are stored", 0.1)
+def wait_until_stored(host: Host, postgres: str, visits: int) -> None:
+    wait_until(lambda: stored(host, postgres) == visits, 30, f"{visits} visits are stored", 0.1)
+
+
+def use_stack(manager: Host, nodes: Sequence[Host], folder: Path) -> None:
+    """Deploy the stack in a swarm of `nodes` that all have slim:latest, use it, remove it."""
+    manager.docker("node", "update", "--label-add", "visits=data",
+                   manager.docker("node", "inspect", "-f", "{{.ID}}", "self"))
+    try:
+        # No registry is asked for what the nodes have.
+        manager.docker("stack", "deploy", "--resolve-image", "never", "-c",
+                       str(folder / "stack.yaml"), "visits")
+        for node in nodes:
+            wait_until(partial(is_answered, manager, node), 60, f"{node.name} answers", 0.2)
+        count = int(visit(manager, nodes[0]).removeprefix("visit "))
+        for node in nodes:
+            count += 1
+            assert visit(manager, node) == f"visit {count}", "one application, wherever it runs"
+        postgres = manager.docker("ps", "-q", "--filter",
+                                  "label=com.docker.swarm.service.name=visits_postgres")
+        wait_until_stored(manager, postgres, count)
+    finally:
+        manager.docker("stack", "rm", "visits")
+        for node in nodes:
+            wait_until(partial(has_nothing_of_stack, node), 60, f"{node.name} is empty", 0.2)
+            if volumes := node.docker("volume", "ls", "-q", *OF_STACK).split():
+                node.docker("volume", "rm", *volumes)
+
+
+def has_nothing_of_stack(node: Host) -> bool:
+    return not any(node.docker(*what, "-q", *OF_STACK) for what in (("ps", "-a"), ("network", "ls")))
 
 
 @every_docker
@@ -65,11 +97,12 @@ def wait_until_stored(database: Project, visits: int) -> None:
 def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
     with project(h1, folder) as visits:
         visits("up", "-d")
+        postgres = visits.container("postgres")
         assert visit(h2, h1) == "visit 1"
         with only_host_path(h1, h1) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
-            wait_until_stored(visits, VISITS + 1)
+            wait_until_stored(h1, postgres, VISITS + 1)
         # nginx to the application, that twice to Redis, and the writer to PostgreSQL.
         assert traffic.connected(h1) >= 4 * VISITS
         assert traffic.accepted(h1) >= 4 * VISITS
@@ -82,8 +115,9 @@ def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
         assert visits("ps", "-q") == before
         visits("restart", "-t", "5", "redis", "postgres", "app")
         wait_until(lambda: is_answered(h2, h1), 20, "an answer after the restart", 0.1)
-        wait_until(lambda: int(visits.exec("redis", "redis-cli", "get", "count")) ==
-                   stored(visits), 20, "all that are counted are stored", 0.1)
+        counted = int(visit(h2, h1).removeprefix("visit "))
+        assert counted > VISITS + 1, "Redis has kept the count"
+        wait_until_stored(h1, postgres, counted)
 
 
 @every_docker
@@ -94,16 +128,17 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
         web("up", "-d")
         assert visit(h2, h1) == "visit 1"  # in the queue while there is no database
         data("up", "-d")
-        wait_until(lambda: stored(data) == 1, 30, "the first visit is stored", 0.1)
+        postgres = data.container("postgres")
+        wait_until_stored(h2, postgres, 1)
         with only_host_path(h1, h2) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
-            wait_until_stored(data, VISITS + 1)
+            wait_until_stored(h2, postgres, VISITS + 1)
         assert traffic.accepted(h2) >= VISITS, "the writer's, from the other host"
         # The database comes back at its address.
         data("restart", "-t", "5", "postgres")
         visit(h2, h1)
-        wait_until_stored(data, VISITS + 2)
+        wait_until_stored(h2, postgres, VISITS + 2)
 
 
 @docker("20.10")
