@@ -21,6 +21,9 @@ from tests.lab.traffic import only_host_path
 from tests.support.wait import wait_until
 
 VISITS = 10
+# The writer keeps one connection to Redis, made in its first millisecond: where that was before the
+# driver had finished its sandbox, it has the overlay for its life.  New ones have not.
+OLDER = ("overlay_local",)
 OF_STACK = ("--filter", "label=com.docker.stack.namespace=visits")
 
 
@@ -89,7 +92,8 @@ def use_stack(manager: Host, nodes: Sequence[Host], folder: Path) -> None:
 
 
 def has_nothing_of_stack(node: Host) -> bool:
-    return not any(node.docker(*what, "-q", *OF_STACK) for what in (("ps", "-a"), ("network", "ls")))
+    listed = ("ps", "-aq"), ("network", "ls", "-q")
+    return not any(node.docker(*what, *OF_STACK) for what in listed)
 
 
 @every_docker
@@ -99,7 +103,7 @@ def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
         visits("up", "-d")
         postgres = visits.container("postgres")
         assert visit(h2, h1) == "visit 1"
-        with only_host_path(h1, h1) as traffic:
+        with only_host_path(h1, h1, older=OLDER) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
             wait_until_stored(h1, postgres, VISITS + 1)
@@ -130,7 +134,7 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
         data("up", "-d")
         postgres = data.container("postgres")
         wait_until_stored(h2, postgres, 1)
-        with only_host_path(h1, h2) as traffic:
+        with only_host_path(h1, h2, older=OLDER) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
             wait_until_stored(h2, postgres, VISITS + 1)
