@@ -14,6 +14,7 @@ import pytest
 
 from tests.lab import dockers, images
 from tests.lab.hosts import Host, Lab, lab_of_this_process
+from tests.lab.plugged import nodes, plugged  # noqa: F401 - fixtures
 from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
 from tests.support.wait import wait_until
 

@@ -141,6 +141,7 @@ class Host:
         self.address = IPv4Address(run([str(LAB_SH), "ip", name], env=lab.env).strip())
         self.driver: Program | None = None
         self.driver_log = self.folder / "driver.log"
+        self.socket = SOCKET  # of the driver, on the host
 
     def __repr__(self) -> str:
         return f"Host({self.name})"
@@ -163,7 +164,7 @@ class Host:
 
     def call(self, method: str, body: bytes = b"") -> tuple[int, bytes]:
         """POST to the driver's socket as dockerd does: `call("/Plugin.Activate")`."""
-        with contextlib.closing(_UnixConnection(f"{self.root}{SOCKET}")) as connection:
+        with contextlib.closing(_UnixConnection(f"{self.root}{self.socket}")) as connection:
             connection.request("POST", method, body)
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -220,7 +221,12 @@ class _UnixConnection(HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        # A managed plugin's path is longer than an address of a socket may be.
+        folder = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(self._path)}")
+        finally:
+            os.close(folder)
 
 
 class Lab:

@@ -14,7 +14,7 @@ from tests.lab.hosts import Host, Lab
 _DOCKERS_OWN = {"docker_gwbridge"}
 # Records that outlive what they were made for, on purpose.
 _LASTING_KEYS = ("/slim/v1/hosts/", "/slim/v1/known/", "/slim/v1/absent/",
-                 "/slim/v1/subnet-guard")
+                 "/slim/v1/publishers/", "/slim/v1/subnet-guard")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""One swarm of three hosts, a Docker release each, with the managed plugin installed on all.
+
+What is tested on it is the test modules' matter.  All three are managers; h1 begins as leader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.lab import dockers, images
+from tests.lab.hosts import PROJECT, CommandFailed, Host, Lab, lab_of_this_process, run
+from tests.lab.snapshot import HostState, host_state, store_keys
+from tests.support.wait import wait_until
+
+PLUGIN = "slim:latest"
+BUSYBOX, TOOLS = "busybox", "tools"
+SUBNET = "10.40.0.0/16"
+SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
+CLEAN_S = 30  # a swarm takes its time to tell all nodes
+
+
+@functools.cache
+def built_plugin() -> Path:
+    """build/plugin, from scripts/plugin.sh unless one of the same sources is there."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        top = PROJECT / source
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path).encode() + path.read_bytes())
+    stamp = PROJECT / "build/plugin.sources"
+    if not stamp.exists() or stamp.read_text() != digest.hexdigest():
+        run([str(PROJECT / "scripts/plugin.sh")], timeout_s=600)
+        stamp.write_text(digest.hexdigest())
+    return PROJECT / "build/plugin"
+
+
+def install(host: Host, **settings: str) -> None:
+    """As a user does, from outside: `make plugin-install` on the engine that DOCKER_HOST names."""
+    wanted = {"ETCD": host.lab.etcd_url, **settings}
+    run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
+        **host.lab.env, "DOCKER_HOST": f"unix://{host.folder}/docker.sock",
+        "SET": " ".join(f"{name}={value}" for name, value in wanted.items())})
+    find_socket(host)
+
+
+def find_socket(host: Host) -> None:
+    """Learn where the plugin listens; its id is another one after each installation."""
+    plugin = host.docker("plugin", "inspect", "-f", "{{.ID}}", PLUGIN)
+    host.socket = f"/run/docker/plugins/{plugin}/slim.sock"
+
+
+def answers(host: Host) -> bool:
+    try:
+        return host.call("/NetworkDriver.GetCapabilities")[0] == 200
+    except OSError:
+        return False
+
+
+def plugin_pid(host: Host) -> int:
+    """Process id of the plugin, as the host sees it; 0 if it does not run."""
+    found = host.exec("sh", "-c", "pgrep -f '[-]m driver serve' | head -1").strip()
+    return int(found or 0)
+
+
+def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(act, hosts))
+
+
+@pytest.fixture(scope="session")
+def plugged() -> Iterator[Lab]:
+    """The lab; errors: CannotBeDownloaded (a release)."""
+    trees = dockers.trees(dockers.MIXED)
+    plugin = built_plugin()
+    assert plugin.exists()
+    with lab_of_this_process("slimswarm", *trees) as lab:
+        hosts = lab.up(len(trees))
+        lab.load_image(BUSYBOX, images.busybox())
+        lab.load_image(TOOLS, images.tools())
+        lab.start_etcd()
+        # Before the swarm: a node tells its managers of a plugin when it joins.
+        all_at_once(install, hosts)
+        leader, *others = hosts
+        leader.docker("swarm", "init", "--advertise-addr", str(leader.address))
+        for host in others:
+            join(host, leader, "manager")
+        yield lab
+
+
+def join(host: Host, manager: Host, role: str) -> None:
+    """Make `host` a node of the manager's swarm."""
+    token = manager.docker("swarm", "join-token", "-q", role)
+    host.docker("swarm", "join", "--advertise-addr", str(host.address), "--token", token,
+                f"{manager.address}:2377")
+
+
+@pytest.fixture
+def nodes(plugged: Lab) -> Iterator[list[Host]]:
+    """The three hosts; checked afterwards to be as before."""
+    hosts = plugged.hosts
+    before, keys = [_state(host) for host in hosts], store_keys(plugged)
+    try:
+        yield hosts
+    finally:
+        remove_all(hosts)
+    last = [""]
+
+    def clean() -> bool:
+        last[0] = "; ".join([*filter(None, map(_difference, hosts, before)),
+                             *sorted(store_keys(plugged) ^ keys)])
+        return not last[0]
+
+    try:
+        wait_until(clean, CLEAN_S, "nothing is left", 0.2)
+    except AssertionError:
+        values = plugged.etcdctl("get", "--prefix", "/slim/v1/addresses/")
+        raise AssertionError(f"left: {last[0]}\n{values}") from None
+
+
+def _state(host: Host) -> HostState:
+    """Without the ends of Docker's own pairs: those of `ingress` are made anew with each joining."""
+    found = host_state(host)
+    return replace(found, links=frozenset(
+        link for link in found.links if not link.startswith("veth")))
+
+
+def _difference(host: Host, before: HostState) -> str:
+    found = before.difference(_state(host))
+    return f"{host.name}: {found}" if found else ""
+
+
+def remove_all(hosts: Sequence[Host]) -> None:
+    """Services, containers and networks of slim, through Docker alone."""
+    manager = hosts[0]
+    if services := manager.docker("service", "ls", "-q").split():
+        manager.docker("service", "rm", *services)
+    for host in hosts:
+        wait_until(partial(_has_no_container, host), CLEAN_S, "all containers to be removed", 0.2)
+    for host in hosts:
+        for network in host.docker("network", "ls", "-q", "--filter", f"driver={PLUGIN}").split():
+            wait_until(partial(_removed, host, network), CLEAN_S, "the network to be removed", 0.2)
+
+
+def _has_no_container(host: Host) -> bool:
+    containers = host.docker("ps", "-aq").split()
+    with contextlib.suppress(CommandFailed):  # a task that its node removes meanwhile
+        if containers:
+            host.docker("rm", "-f", "-v", *containers)
+    return not containers
+
+
+def _removed(host: Host, network: str) -> bool:
+    """A network is in use for as long as the managers have not heard of its last task's end."""
+    try:
+        host.docker("network", "rm", network)
+    except CommandFailed as error:
+        return "not found" in str(error) or "No such network" in str(error)
+    return True
+
+
+def create_network(manager: Host, name: str = "app", *options: str,
+                   ipam: Sequence[str] = ("--ipam-driver", PLUGIN, "--subnet", SUBNET)) -> None:
+    manager.docker("network", "create", "-d", PLUGIN, "--attachable", *ipam, *options, name)
+
+
+def create_service(manager: Host, name: str, *options: str, network: str = "app",
+                   image: str = TOOLS, command: Sequence[str] = ()) -> None:
+    """Returns at once.  No registry is asked for what the nodes have."""
+    manager.docker("service", "create", "-q", "--detach", "--no-resolve-image", "--name", name,
+                   "--network", network, *options, image, *command)
+
+
+def running(manager: Host, service: str) -> int:
+    """Count the service's tasks that run."""
+    states = manager.docker("service", "ps", "--filter", "desired-state=running", "--format",
+                            "{{.CurrentState}}", service)
+    return sum(state.startswith("Running") for state in states.splitlines())
+
+
+def wait_running(manager: Host, service: str, count: int, timeout_s: float = 90) -> None:
+    wait_until(lambda: running(manager, service) == count, timeout_s,
+               f"{count} tasks of {service} run", 0.2)
+
+
+def published(lab: Lab) -> dict[str, set[str]]:
+    """Services' names in etcd, and the addresses of their tasks."""
+    text = lab.etcdctl("get", "--prefix", "--print-value-only", "/slim/v1/services/")
+    found = [json.loads(line) for line in text.splitlines() if line]
+    return {each["name"]: set(each["backends"]) for each in found}
+
+
+def task_containers(host: Host, service: str) -> list[str]:
+    """The service's containers on this host."""
+    return host.docker("ps", "-q", "--filter",
+                       f"label=com.docker.swarm.service.name={service}").split()

@@ -1,0 +1,317 @@
+"""Swarm: networks that all nodes have, services by name and by their own address, nodes that go.
+
+Rows 58-61 of the plugin contract's checklist.  `nodes` checks after each test that nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import pytest
+
+from tests.lab.conftest import CALL, SERVE
+from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
+from tests.lab.plugged import (
+    BUSYBOX,
+    PLUGIN,
+    create_network,
+    create_service,
+    find_socket,
+    join,
+    plugin_pid,
+    published,
+    running,
+    task_containers,
+    wait_running,
+)
+from tests.lab.standard_images import load_standard_images
+from tests.lab.test_docker import address_of, call, ping, start
+from tests.lab.test_examples import folder, use_stack  # noqa: F401 - a fixture
+from tests.support.wait import wait_until
+
+HEALTH = "python3 /programs/tcp.py call --rounds 1 127.0.0.1 7000"
+# Connects again and again, prints {answering task: count} and the failures.
+MANY = """
+import json, socket, sys, collections
+answered, failed = collections.Counter(), collections.Counter()
+for _ in range(int(sys.argv[3])):
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as c:
+            c.settimeout(5)
+            seen = json.loads(c.makefile().readline())
+            assert c.getpeername()[0] == socket.gethostbyname(sys.argv[1])
+            answered[seen["local"][0]] += 1
+    except OSError as error:
+        failed[type(error).__name__] += 1
+print(json.dumps([answered, failed]))
+"""
+# The same until its standard input ends; for updates under load.
+UNTIL_TOLD = MANY.replace("for _ in range(int(sys.argv[3])):", """
+import select, time
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.005)[0]:""")
+
+
+def many(host: Host, container: str, name: str, count: int) -> tuple[Counter[str], dict[str, int]]:
+    answered, failed = json.loads(host.docker(
+        "exec", container, "python3", "-c", MANY, name, "7000", str(count)))
+    return Counter(answered), failed
+
+
+@pytest.fixture
+def web(nodes: list[Host], plugged: Lab) -> list[Host]:
+    """A network with a client on the second node, and three tasks of `web`, one on each."""
+    manager, second, _ = nodes
+    create_network(manager)
+    # A task counts when its server answers: Docker calls it running only then.
+    create_service(manager, "web", "--replicas", "3", "--health-cmd", HEALTH,
+                   "--health-interval", "500ms", "--stop-grace-period", "2s", command=SERVE)
+    wait_running(manager, "web", 3)
+    start(second, "client")
+    wait_until(lambda: len(published(plugged).get("web", ())) == 3, 20, "web is published", 0.1)
+    return nodes
+
+
+def counted(hosts: list[Host], name: str) -> int:
+    return sum(host.counters()[name] for host in hosts)
+
+
+def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
+    """Options and subnet reach each node; names by DNS round robin; TCP as host connections."""
+    manager = nodes[0]
+    create_network(manager, "app", "-o", "com.docker.network.driver.mtu=1400")
+    create_service(manager, "everywhere", "--mode", "global", "--endpoint-mode", "dnsrr",
+                   command=SERVE)
+    wait_running(manager, "everywhere", len(nodes))
+    addresses = {}
+    for host in nodes:
+        addresses[host.name] = start(host, f"on-{host.name}")
+        assert addresses[host.name].startswith("10.40.")
+        link = host.docker("exec", f"on-{host.name}", "ip", "link", "show", "eth0")
+        assert "mtu 1400" in link
+    before = counted(nodes, "connected")
+    for host in nodes:
+        for other in nodes:
+            assert " 0% packet loss" in ping(host, f"on-{host.name}", addresses[other.name])
+        for name in ("everywhere", "tasks.everywhere"):
+            seen = call(host, f"on-{host.name}", name, "--retry-s", "10")
+            assert seen.client_local[0] == addresses[host.name]
+            assert seen.client_peer == seen.server_local
+    assert counted(nodes, "connected") - before == 2 * len(nodes)
+    # Names of containers on other nodes come by gossip, at once as a rule.
+    wait_until(lambda: f"({addresses['h3']})" in nodes[1].docker(
+        "exec", "on-h2", "ping", "-c", "1", "on-h3"), 20, "the name of a container elsewhere")
+
+
+def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
+    """The default, `--endpoint-mode vip`: evenly spread host connections, without IPVS."""
+    manager, second, _ = web
+    before = counted(web, "connected")
+    answered, failed = many(second, "client", "web", 300)
+    assert failed == {}
+    assert set(answered) == published(plugged)["web"]
+    # 100 each; 60 is five standard deviations away (binomial, n = 300, p = 1/3: 8.2).
+    assert min(answered.values()) > 60, answered
+    assert counted(web, "connected") - before == 300
+    assert " 0% packet loss" in ping(second, "client", "web")
+    manager.docker("service", "scale", "-d", "web=1")
+    wait_until(lambda: len(published(plugged)["web"]) == 1, 30, "one task to be published", 0.1)
+    answered, failed = many(second, "client", "web", 30)
+    assert (set(answered), failed) == (published(plugged)["web"], {})
+    manager.docker("service", "scale", "-d", "web=0")
+    wait_until(lambda: published(plugged)["web"] == set(), 30, "no task to be published", 0.1)
+    assert many(second, "client", "web", 3) == ({}, {"ConnectionRefusedError": 3})
+    manager.docker("service", "scale", "-d", "web=2")
+    wait_until(lambda: len(published(plugged)["web"]) == 2, 30, "two tasks to be published", 0.1)
+    answered, failed = many(second, "client", "web", 30)
+    assert (set(answered), failed) == (published(plugged)["web"], {})
+    manager.docker("service", "rm", "web")
+    wait_until(lambda: published(plugged) == {}, 10, "nothing to be published", 0.1)
+
+
+def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
+    """Its host tells everybody, before any manager has noticed."""
+    manager, second, _ = web
+    victim_host = next(host for host in web if task_containers(host, "web"))
+    victim, = task_containers(victim_host, "web")[:1]
+    address = address_of(victim_host, victim)
+    assert address in many(second, "client", "web", 60)[0]
+    manager.docker("service", "update", "-d", "--restart-condition", "none", "web")
+    wait_running(manager, "web", 3)
+    wait_until(lambda: len(published(plugged)["web"]) == 3, 20, "the update to be over", 0.1)
+    victim_host = next(host for host in web if task_containers(host, "web"))
+    victim, = task_containers(victim_host, "web")[:1]
+    address = address_of(victim_host, victim)
+    victim_host.docker("kill", victim)
+    wait_until(lambda: address not in plugged.etcdctl(
+        "get", "--prefix", "--print-value-only", "/slim/v1/endpoints/"), 20, "its end", 0.01)
+    answered, failed = many(second, "client", "web", 60)
+    assert failed == {}
+    assert len(answered) == 2
+    assert address not in answered
+
+
+def test_an_update_under_load_fails_no_connection(web: list[Host]) -> None:
+    manager, second, _ = web
+    with Popen(second.command("docker", "exec", "-i", "client", "python3", "-c", UNTIL_TOLD, "web",
+                              "7000"), stdin=PIPE, stdout=PIPE, text=True,
+               env=second.lab.env) as load:
+        assert load.stdout is not None
+        assert load.stdout.readline() == "ready\n"
+        manager.docker("service", "update", "-q", "--no-resolve-image", "--force",
+                       "--update-order", "start-first", "--update-delay", "1s", "web")
+        output, _ = load.communicate("stop\n", timeout=60)
+    answered, failed = json.loads(output)
+    assert failed == {}
+    assert len(answered) >= 4, "tasks of before and after"
+
+
+def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
+    """The plugin of the publishing manager is killed, then that manager's dockerd stops."""
+    manager = web[0]
+
+    def holder() -> str:
+        text = plugged.etcdctl("get", "--prefix", "--print-value-only", "/slim/v1/publishers/")
+        return str(json.loads(text)["host"]) if text.strip() else ""
+
+    def name_of(host_id: str) -> str:
+        text = plugged.etcdctl("get", "--print-value-only", f"/slim/v1/known/{host_id}")
+        return str(json.loads(text)["name"])
+
+    first = holder()
+    publisher = next(host for host in web if host.name == name_of(first))
+    publisher.exec("kill", "-KILL", str(plugin_pid(publisher)))
+    manager.docker("service", "scale", "-d", "web=4")
+    wait_until(lambda: len(published(plugged)["web"]) == 4, 60, "the list to follow", 0.1)
+    # Docker has started it again, with an id that stays.
+    wait_until(lambda: plugin_pid(publisher) > 0, 20, "the plugin is back")
+
+
+def test_fifty_tasks_come_and_go(nodes: list[Host], plugged: Lab) -> None:
+    manager = nodes[0]
+    create_network(manager)
+    create_service(manager, "crowd", "--replicas", "0", image=BUSYBOX, command=("sleep", "9999"))
+    manager.docker("service", "scale", "-d", "crowd=50")
+    wait_until(lambda: len(published(plugged).get("crowd", ())) == 50, 150, "50 tasks", 0.5)
+    assert running(manager, "crowd") == 50
+    manager.docker("service", "scale", "-d", "crowd=0")
+    wait_until(lambda: not any(task_containers(host, "crowd") for host in nodes), 90,
+               "no task", 0.5)
+
+
+def test_the_leader_stops_and_tasks_keep_their_addresses(web: list[Host], plugged: Lab) -> None:
+    """The next leader asks for everything again, with exact values."""
+    first, second, third = web
+    before = published(plugged)["web"]
+    run([str(LAB_SH), "stop", first.name], env=plugged.env)
+    try:
+        wait_until(lambda: "Leader" in _try(second, "node", "ls", "--format",
+                                            "{{.ManagerStatus}}"), 60, "another leader", 0.2)
+        # On the two that are left; what ran on the first is made anew there.
+        second.docker("service", "scale", "-d", "web=5")
+        wait_until(lambda: len(published(plugged)["web"] - before) >= 2, 90, "more tasks", 0.2)
+        answered, failed = many(second, "client", "web", 60)
+        assert answered.total() > 0
+        assert set(failed) <= {"TimeoutError"}, "of tasks on the host whose dockerd has gone"
+        addresses = [address for host in (second, third)
+                     for address in map(partial(address_of, host), task_containers(host, "web"))]
+        assert len(addresses) == len(set(addresses))
+    finally:
+        run([str(LAB_SH), "start", first.name], env=plugged.env)
+    wait_until(lambda: "Ready" in _try(first, "node", "ls"), 60, "the first is back", 0.2)
+    wait_until(lambda: plugin_pid(first) > 0, 30, "its plugin is back")
+    find_socket(first)
+    wait_running(second, "web", 5)
+
+
+def _try(host: Host, *argv: str) -> str:
+    try:
+        return host.docker(*argv)
+    except CommandFailed:
+        return ""
+
+
+def test_a_node_is_drained(web: list[Host]) -> None:
+    manager, second, third = web
+    manager.docker("node", "update", "--availability", "drain", "h3")
+    try:
+        wait_until(lambda: not task_containers(third, "web"), 60, "h3 is empty", 0.2)
+        wait_running(manager, "web", 3)
+        answered, failed = many(second, "client", "web", 30)
+        assert (answered.total(), failed) == (30, {})
+        wait_until(lambda: third.docker("network", "ls", "-q", "--filter", "name=app") == ""
+                   or "slim" not in json.dumps(third.counters()), 30, "its part of the network")
+    finally:
+        manager.docker("node", "update", "--availability", "active", "h3")
+
+
+def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
+    manager, _, third = nodes
+    third.docker("swarm", "leave", "--force")
+    manager.docker("node", "demote", "h3")
+    wait_until(lambda: _try(manager, "node", "rm", "--force", "h3") == "h3", 30, "h3 leaves", 0.2)
+    third.docker("plugin", "disable", "-f", PLUGIN)
+    join(third, manager, "worker")
+    try:
+        create_network(manager)
+        create_service(manager, "web", "--replicas", "6", command=SERVE)
+        wait_running(manager, "web", 6)
+        assert task_containers(third, "web") == []
+    finally:
+        manager.docker("service", "rm", "web")
+        third.docker("swarm", "leave", "--force")
+        wait_until(lambda: _try(manager, "node", "rm", "--force", "h3") == "h3", 30, "h3 leaves",
+                   0.2)
+        third.docker("plugin", "enable", PLUGIN)
+        join(third, manager, "manager")
+
+
+def test_with_dockers_own_addresses(nodes: list[Host]) -> None:
+    manager, second, _ = nodes
+    create_network(manager, "plain", ipam=("--subnet", "10.41.0.0/24"))
+    create_service(manager, "web", "--mode", "global", network="plain", command=SERVE)
+    wait_running(manager, "web", len(nodes))
+    start(second, "client", network="plain")
+    wait_until(lambda: _try(second, "exec", "client", *CALL, "web", "7000") != "", 20, "web", 0.2)
+    answered, failed = many(second, "client", "web", 60)
+    assert (len(answered), failed) == (len(nodes), {})
+
+
+def test_ipv6_tasks_have_addresses_of_their_own(nodes: list[Host]) -> None:
+    manager = nodes[0]
+    create_network(manager, "six", "--ipv6", ipam=(
+        "--ipam-driver", PLUGIN, "--subnet", "10.42.0.0/24", "--subnet", "fd42::/64"))
+    found = set()
+    for host in nodes:
+        start(host, f"on-{host.name}", network="six")
+        settings = json.loads(host.docker("inspect", f"on-{host.name}"))[0]["NetworkSettings"]
+        found.add(settings["Networks"]["six"]["GlobalIPv6Address"])
+    assert len(found) == len(nodes)
+    assert all(address.startswith("fd42::") for address in found)
+    for address in found:
+        assert " 0% packet loss" in ping(nodes[0], "on-h1", address)
+
+
+def test_ports_published_by_hosts(nodes: list[Host]) -> None:
+    manager, second, _ = nodes
+    create_network(manager)
+    create_service(manager, "web", "--mode", "global", "--publish",
+                   "mode=host,published=8080,target=7000", command=SERVE)
+    wait_running(manager, "web", len(nodes))
+    code = ("import socket, sys; "
+            "print(socket.create_connection((sys.argv[1], 8080), 5).makefile().readline())")
+    for host in nodes:
+        other = second if host is manager else manager
+        assert '"local"' in other.exec("python3", "-c", code, str(host.address))
+
+
+@pytest.mark.timeout(400)
+def test_the_example_is_deployed_as_a_stack(
+        nodes: list[Host], plugged: Lab, folder: Path) -> None:  # noqa: F811 - the fixture
+    load_standard_images(plugged)
+    use_stack(nodes[0], nodes, folder)
+
