@@ -129,7 +129,7 @@ def nodes(plugged: Lab) -> Iterator[list[Host]]:
 
 
 def _state(host: Host) -> HostState:
-    """Without the ends of Docker's own pairs: those of `ingress` are made anew with each joining."""
+    """Without the ends of Docker's own pairs: joining a swarm makes those of `ingress` anew."""
     found = host_state(host)
     return replace(found, links=frozenset(
         link for link in found.links if not link.startswith("veth")))
