@@ -60,19 +60,25 @@ class FlowSweeper:
 
     def sweep(self) -> int:
         """Remove dead entries; return how many.  Reads the map in batches."""
+        now = self._now_ns()  # before the owners: see _dead
         owners = self._port_owners()
-        now = self._now_ns()
         dead, alive = [], Counter[int]()
         for key, leaf in bpf.entries(self._flows):
             if self._dead(leaf, owners, now):
                 dead.append(key)
             else:
                 alive[leaf.sandbox] += 1
+        removed = 0
         for key in dead:
             with suppress(KeyError):
-                del self._flows[key]
+                leaf = self._flows[key]  # a new connection may have taken the entry over
+                if self._dead(leaf, owners, now):
+                    del self._flows[key]
+                    removed += 1
+                else:
+                    alive[leaf.sandbox] += 1
         self._count_anew(alive)
-        return len(dead)
+        return removed
 
     def _count_anew(self, alive: Counter[int]) -> None:
         """Write what each sandbox's share is.
@@ -89,6 +95,12 @@ class FlowSweeper:
 
     @staticmethod
     def _dead(leaf: Any, owners: dict[int, int], now_ns: int) -> bool:
+        """Judge an entry by what was known at `now_ns`: what is newer, is not known to be dead.
+
+        Reading the map takes long enough for a container to start and to connect.
+        """
+        if int(leaf.since_ns) >= now_ns:
+            return False
         if owners.get(u16_be(leaf.port_be)) != leaf.sandbox:
             return True
         age_ns = now_ns - int(leaf.since_ns)

@@ -26,6 +26,7 @@ class Inheritance:
 
     folder: Path
     changed: frozenset[str]
+    unfinished: tuple[Path, ...] = ()  # of layouts in between, whose hand-over was cut short
 
 
 def pin_folder(bpffs: Path, layout: int = LAYOUT) -> Path:
@@ -46,10 +47,12 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
         raise DatapathError(
             f"a newer slim has run on this host: {found[max(newer)]} is not understood; start "
             "that one, or stop the containers on slim networks and run its `slim cleanup`")
-    older = [number for number in found if number < layout]
+    older = sorted(number for number in found if number < layout)
     if not older:
         return None
-    before = max(older)
+    # The first one's programs are at work: a hand-over ends with the removal of its folder.
+    # What is in between was cut short, and has maps that are half filled.
+    before, *unfinished = older
     changed = frozenset().union(*(names for number, names in changed_in.items()
                                   if before < number <= layout))
     folder = pin_folder(bpffs, layout)
@@ -58,11 +61,12 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
         ours = folder / pin.name
         if pin.name not in changed and not ours.exists():
             os.link(pin, ours)
-    return Inheritance(found[before], changed)
+    return Inheritance(found[before], changed, tuple(found[number] for number in unfinished))
 
 
 def discard(inheritance: Inheritance) -> None:
-    """Remove the older folder: what we share stays, the rest goes with its last program."""
-    for pin in inheritance.folder.iterdir():
-        pin.unlink(missing_ok=True)
-    inheritance.folder.rmdir()
+    """Remove the older folders: what we share stays, the rest goes with its last program."""
+    for folder in (*inheritance.unfinished, inheritance.folder):
+        for pin in folder.iterdir():
+            pin.unlink(missing_ok=True)
+        folder.rmdir()

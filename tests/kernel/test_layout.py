@@ -74,7 +74,7 @@ def bpffs() -> Iterator[Path]:
 def _pins(bpffs: Path, layout: int, *names: str) -> None:
     from bcc import lib
     folder = pin_folder(bpffs, layout)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         fd = lib.bcc_create_map(1, name.encode(), 4, 4, 1, 0)  # BPF_MAP_TYPE_HASH
         assert fd >= 0
@@ -83,19 +83,35 @@ def _pins(bpffs: Path, layout: int, *names: str) -> None:
 
 
 def test_what_has_not_changed_is_the_same_map(bpffs: Path) -> None:
-    _pins(bpffs, 1, "flows", "ports", "connect4")
-    _pins(bpffs, 2, "ports")  # an attempt of before got that far
     _pins(bpffs, 3, "flows", "ports", "directory")
     found = inherit(bpffs, 5, {2: frozenset({"ports"}), 4: frozenset({"flows"}),
                                5: frozenset({"directory"}), 6: frozenset({"ports"})})
     assert found is not None
     assert (found.folder.name, found.changed) == ("v3", {"flows", "directory"})
     assert [pin.name for pin in pin_folder(bpffs, 5).iterdir()] == ["ports"]
-    assert (pin_folder(bpffs, 5) / "ports").stat().st_ino == (
-        pin_folder(bpffs, 3) / "ports").stat().st_ino
+    assert _same(bpffs, "ports", 3, 5)
     discard(found)
     assert not pin_folder(bpffs, 3).exists()
     assert (pin_folder(bpffs, 5) / "ports").exists()
+
+
+def test_an_upgrade_that_was_cut_short_is_passed_over(bpffs: Path) -> None:
+    """Its maps are half filled, and the programs of the layout before it are still at work."""
+    changed = {2: frozenset({"flows"}), 3: frozenset({"directory"})}
+    _pins(bpffs, 1, "flows", "ports", "directory", "connect4")
+    assert inherit(bpffs, 2, changed) is not None
+    _pins(bpffs, 2, "flows")  # and there it was killed
+    found = inherit(bpffs, 3, changed)
+    assert found is not None
+    assert (found.folder.name, found.changed) == ("v1", {"flows", "directory"})
+    assert {pin.name for pin in pin_folder(bpffs, 3).iterdir()} == {"ports", "connect4"}
+    assert _same(bpffs, "ports", 1, 3)
+    discard(found)
+    assert [folder.name for folder in (bpffs / "slim").iterdir()] == ["v3"]
+
+
+def _same(bpffs: Path, name: str, *layouts: int) -> bool:
+    return len({(pin_folder(bpffs, layout) / name).stat().st_ino for layout in layouts}) == 1
 
 
 def test_nothing_older(bpffs: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.lab.conftest import SERVE
 from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
 from tests.lab.test_docker import address_of, call, check_views, create_network, start
-from tests.lab.test_driver_restarts import Load
+from tests.lab.test_driver_restarts import Load, lost
 from tests.support.wait import wait_until
 
 COLLECT_S = 3
@@ -47,6 +47,14 @@ def endpoints_in_etcd(lab: Lab) -> int:
     """Endpoints that hosts are told of."""
     keys = lab.etcdctl("get", "--prefix", "--keys-only", "/slim/v1/endpoints/").split()
     return len(keys)
+
+
+def directory(host: Host) -> set[str]:
+    """Addresses that the host's connect() hooks find, as its kernel map has them."""
+    dumped = json.loads(host.exec("bpftool", "--json", "map", "dump", "pinned",
+                                  "/sys/fs/bpf/slim/v1/directory") or "[]")
+    # struct address: the VNI, then the address in network order.
+    return {".".join(str(int(byte, 16)) for byte in entry["key"][4:8]) for entry in dumped}
 
 
 def start_driver(host: Host) -> None:
@@ -111,26 +119,28 @@ def live_restore(h1: Host) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("live_restore")
-@pytest.mark.parametrize(("how", "driver"), [("TERM", "up"), ("KILL", "down")])
+@pytest.mark.parametrize("how", ["TERM", "KILL"])
+@pytest.mark.parametrize("driver", ["up", "down"])
 def test_row_51_live_restore(how: str, driver: str, lab: Lab, h1: Host, h2: Host) -> None:
     """Traffic flows all the time, and removal afterwards leaves nothing."""
     create_network([h1, h2])
-    bob = start(h2, "bob", *SERVE)
-    load = Load(h1, bob)
+    server = start(h2, "server", *SERVE)
+    load = Load(h1, server)
     load.goes_on()
     if driver == "down":
         h1.kill_driver()
-    made = load.made()
+    made, before = load.made(), lost(h1, h2)
     stop_dockerd(h1, how)
     start_dockerd(h1)
     start_driver(h1)
     wait_until(lambda: load.made() > made, 30, "connections went on")
     load.goes_on()
+    assert lost(h1, h2) == before
     assert load.end()["failures"] == []
     h1.docker("start", "load")
     load.goes_on()
     h1.docker("rm", "-f", "load")
-    wait_until(lambda: endpoints_in_etcd(lab) == 1, 60, "only bob is left")
+    wait_until(lambda: endpoints_in_etcd(lab) == 1, 60, "only the server is left")
 
 
 def test_row_53_reboot(lab: Lab, h1: Host, h2: Host) -> None:
@@ -155,6 +165,8 @@ def test_row_53_reboot(lab: Lab, h1: Host, h2: Host) -> None:
     other = address_of(h1, "other")
     check_views(call(h2, "bob", other), client=bob, server=other)
     wait_until(lambda: endpoints_in_etcd(lab) == 3, 60, "the old endpoints are collected")
+    wait_until(lambda: all(directory(host) == {address, bob, other} for host in (h1, h2)), 10,
+               "both hosts' maps say what etcd says")
 
 
 def test_row_55_no_stall_while_the_driver_is_stopped(h1: Host) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import SERVE
-from tests.lab.hosts import PROJECT, START_S, Host, Program
+from tests.lab.hosts import LAB_SH, PROJECT, START_S, Host, Program, run
 from tests.lab.test_docker import address_of, call, create_network, start
-from tests.lab.traffic import NOT_HOST_PATH, VXLAN_PORT
+from tests.lab.traffic import NOT_HOST_PATH, VXLAN_PORT, segments_lost
 from tests.support.wait import wait_until
 
 GOES_ON_S = 60
@@ -52,21 +52,43 @@ def not_host_path(host: Host) -> dict[str, int]:
             if name in NOT_HOST_PATH and name != "late_ack"}
 
 
+def lost(h1: Host, h2: Host) -> int:
+    """Segments of the load, either way, that have not arrived."""
+    return segments_lost(h1, "load") + segments_lost(h2, "server")
+
+
 @pytest.fixture
 def load(h1: Host, h2: Host) -> Iterator[Load]:
-    """A load from h1 to h2, seen to be on the host path; all of it must have gone well."""
+    """A load from h1 to h2, seen to be on the host path; nothing of it may be lost."""
     create_network([h1, h2])
     address = start(h2, "server", *SERVE)
     load = Load(h1, address)
     load.goes_on()
     before = {host: not_host_path(host) for host in (h1, h2)}
+    lost_before = lost(h1, h2)
     with h1.capture(only=f"udp port {VXLAN_PORT}") as capture:
         yield load
     for host in (h1, h2):
         host.start_driver()
         assert not_host_path(host) == before[host], host
+    assert lost(h1, h2) == lost_before
     assert load.end()["failures"] == []
     assert capture.packets() == []
+
+
+def test_a_loss_would_be_noticed(h1: Host, h2: Host) -> None:
+    """What the other tests look for: here the cable is out for a while."""
+    create_network([h1, h2])
+    load = Load(h1, start(h2, "server", *SERVE))
+    load.goes_on()
+    before = lost(h1, h2)
+    for state in ("down", "up"):
+        run([str(LAB_SH), "link", h2.name, state], env=h2.lab.env)
+        if state == "down":
+            wait_until(lambda: lost(h1, h2) > before, GOES_ON_S, "segments are sent again")
+    load.goes_on()
+    assert lost(h1, h2) > before
+    assert load.end()["failures"] == []
 
 
 def test_killed_under_load_and_started_again(load: Load, h1: Host, h2: Host) -> None:

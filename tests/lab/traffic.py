@@ -85,3 +85,20 @@ def _probed(host: Host, argv: Sequence[str]) -> str:
     return (printed or " ") if host.counters()["connected"] > before else ""
 
 
+
+
+def segments_lost(host: Host, container: str) -> int:
+    """How many segments, SYNs too, the container's TCP has sent again because they were lost.
+
+    On a busy machine some are sent again though they only were late.  These do not count: their
+    receiver says so (DSACK), or they were probes for a tail that was not lost.  What is lost of
+    the answers, the peer counts.
+    """
+    text = host.docker("exec", container, "cat", "/proc/net/snmp", "/proc/net/netstat")
+    rows = [line.split() for line in text.splitlines()]
+    count = {name: int(value) for names, values in zip(rows[::2], rows[1::2], strict=True)
+             if names[0] in {"Tcp:", "TcpExt:"}
+             for name, value in zip(names[1:], values[1:], strict=True)}
+    late = count["TCPDSACKRecv"] + count["TCPDSACKOfoRecv"]
+    probes = count["TCPLossProbes"] - count["TCPLossProbeRecovery"]
+    return count["RetransSegs"] - late - probes

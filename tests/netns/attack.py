@@ -70,19 +70,18 @@ def vxlan(vni: int, inner: Packet, *, source: str = "", destination: str = "",
     return IP(src=source, dst=destination) / outer if destination else body
 
 
-def send(where: Container | Netns, frames: Packet | Iterable[Packet], *,
+def send(where: Container | Netns, frames: Packet | Iterable[Packet | bytes], *,
          interface: str = "eth0") -> None:
-    """Put frames onto an interface; IP packets without Ethernet header get one."""
+    """Put frames onto an interface; IP packets without Ethernet header get one, bytes do not."""
     namespace = where.netns if isinstance(where, Container) else where
     packets = [frames] if isinstance(frames, Packet) else list(frames)
-    data = [bytes(p if p.haslayer(Ether) and isinstance(p, Ether) else frame(p))
-            for p in packets]
+    data = [p if isinstance(p, bytes | Ether) else frame(p) for p in packets]
 
     def put() -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind((interface, 0))
             for each in data:
-                raw.send(each)
+                raw.send(bytes(each))
 
     namespace.call(put)
 
