@@ -68,9 +68,9 @@ class Image:
         with open(real, "rb") as content:
             self._tar.addfile(info, content)
 
-    def program(self, path: str) -> None:
-        """Copy a program and the libraries that its loader would open."""
-        self.file(path)
+    def program(self, path: str, name: str = "") -> None:
+        """Copy a program, to `name` if given, and the libraries that its loader would open."""
+        self.file(path, name)
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             self.file(os.path.normpath(library))  # a RUNPATH may hold ".."
@@ -158,11 +158,11 @@ def servers() -> bytes:
     image.text("etc/nginx/nginx.conf", NGINX_CONF)
     for folder in ("log", "lib"):  # nginx opens the first, makes folders in the other
         image.text(f"var/{folder}/nginx/.keep", "")
-    _postgresql(image)
+    postgresql(image)
     return image.packed()
 
 
-def _postgresql(image: Image) -> None:
+def postgresql(image: Image) -> None:
     """The server, initdb, psql and pgbench of the newest version, for a user other than root."""
     found = [p.parent.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     if not found:
