@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 
 import pytest
 
 from tests.lab.conftest import CALL, SERVE
-from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
+from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.plugged import (
     BUSYBOX,
     PLUGIN,
     create_network,
     create_service,
-    find_socket,
     join,
     plugin_pid,
     published,
@@ -203,50 +201,11 @@ def test_fifty_tasks_come_and_go(nodes: list[Host], plugged: Lab) -> None:
                "no task", 0.5)
 
 
-def test_the_leader_stops_and_tasks_keep_their_addresses(web: list[Host], plugged: Lab) -> None:
-    """The next leader asks for everything again, with exact values."""
-    first, second, third = web
-    before = published(plugged)["web"]
-    run([str(LAB_SH), "stop", first.name], env=plugged.env)
-    try:
-        wait_until(lambda: "Leader" in _try(second, "node", "ls", "--format",
-                                            "{{.ManagerStatus}}"), 60, "another leader", 0.2)
-        # On the two that are left; what ran on the first is made anew there.
-        second.docker("service", "scale", "-d", "web=5")
-        wait_until(lambda: len(published(plugged)["web"] - before) >= 2, 90, "more tasks", 0.2)
-        answered, failed = many(second, "client", "web", 60)
-        assert answered.total() > 0
-        assert set(failed) <= {"TimeoutError"}, "of tasks on the host whose dockerd has gone"
-        addresses = [address for host in (second, third)
-                     for address in map(partial(address_of, host), task_containers(host, "web"))]
-        assert len(addresses) == len(set(addresses))
-    finally:
-        run([str(LAB_SH), "start", first.name], env=plugged.env)
-    wait_until(lambda: "Ready" in _try(first, "node", "ls"), 60, "the first is back", 0.2)
-    wait_until(lambda: plugin_pid(first) > 0, 30, "its plugin is back")
-    find_socket(first)
-    wait_running(second, "web", 5)
-
-
 def _try(host: Host, *argv: str) -> str:
     try:
         return host.docker(*argv)
     except CommandFailed:
         return ""
-
-
-def test_a_node_is_drained(web: list[Host]) -> None:
-    manager, second, third = web
-    manager.docker("node", "update", "--availability", "drain", "h3")
-    try:
-        wait_until(lambda: not task_containers(third, "web"), 60, "h3 is empty", 0.2)
-        wait_running(manager, "web", 3)
-        answered, failed = many(second, "client", "web", 30)
-        assert (answered.total(), failed) == (30, {})
-        wait_until(lambda: third.docker("network", "ls", "-q", "--filter", "name=app") == ""
-                   or "slim" not in json.dumps(third.counters()), 30, "its part of the network")
-    finally:
-        manager.docker("node", "update", "--availability", "active", "h3")
 
 
 def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
