@@ -210,7 +210,7 @@ def fill(kv: EtcdKeyValue) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """Writes are refused and say what to do; reads and removals go on."""
     with Etcd(tmp_path, arguments=("--quota-backend-bytes", str(1 << 20))) as server, \
-            EtcdKeyValue(server.settings()) as kv:
+            EtcdKeyValue(server.settings(), call_s=20) as kv:
         assert kv.commit([], [Put("/a", b"1")])
         with pytest.raises(StoreUnavailable, match="compact and defragment") as caught:
             fill(kv)
