@@ -78,7 +78,7 @@ def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
         list(pool.map(act, hosts))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plugged() -> Iterator[Lab]:
     """The lab; errors: CannotBeDownloaded (a release)."""
     trees = dockers.trees(dockers.MIXED)

@@ -31,6 +31,8 @@ from tests.lab.test_docker import address_of, call, ping, start
 from tests.lab.test_examples import folder, use_stack  # noqa: F401 - a fixture
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
+
 HEALTH = "python3 /programs/tcp.py call --rounds 1 127.0.0.1 7000"
 # Connects again and again, prints {answering task: count} and the failures.
 MANY = """
@@ -268,7 +270,6 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
         assert '"local"' in other.exec("python3", "-c", code, str(host.address))
 
 
-@pytest.mark.timeout(400)
 def test_the_example_is_deployed_as_a_stack(
         nodes: list[Host], plugged: Lab, folder: Path) -> None:  # noqa: F811 - the fixture
     load_standard_images(plugged)
