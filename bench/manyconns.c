@@ -3,6 +3,7 @@
  *   manyconns serve PORT                accept and keep, echo nothing; epoll; ends when killed
  *   manyconns hold HOST PORT COUNT      open COUNT, say how long each took, keep them until end of
  *                                       standard input, then close
+ *   manyconns hold HOST PORT COUNT reset  the same, and reset them: no TIME_WAIT stays
  *
  * `hold` prints {"open", "p50_us", "p99_us"} when all are open.
  */
@@ -61,9 +62,10 @@ static int serve(int port)
     }
 }
 
-static int hold(const char *host, int port, int count)
+static int hold(const char *host, int port, int count, int reset)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct linger at_once = {.l_onoff = 1};
     if (inet_pton(AF_INET, host, &to.sin_addr) != 1 || count < 1 || count > MAX)
         return fputs("manyconns: bad host or count\n", stderr), 2;
     for (int i = 0; i < count; i++) {
@@ -71,6 +73,8 @@ static int hold(const char *host, int port, int count)
         int fd = socket(AF_INET, SOCK_STREAM, 0);
         if (fd < 0 || connect(fd, (void *)&to, sizeof(to)))
             return perror("connect"), 1;
+        if (reset)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
         took_us[i] = now_us() - begin;
     }
     qsort(took_us, count, sizeof(*took_us), ascending);
@@ -86,8 +90,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "serve"))
         return serve(atoi(argv[2]));
-    if (argc == 5 && !strcmp(argv[1], "hold"))
-        return hold(argv[2], atoi(argv[3]), atoi(argv[4]));
-    fputs("usage: manyconns serve PORT | hold HOST PORT COUNT\n", stderr);
+    if ((argc == 5 || (argc == 6 && !strcmp(argv[5], "reset"))) && !strcmp(argv[1], "hold"))
+        return hold(argv[2], atoi(argv[3]), atoi(argv[4]), argc == 6);
+    fputs("usage: manyconns serve PORT | hold HOST PORT COUNT [reset]\n", stderr);
     return 2;
 }

@@ -1,15 +1,20 @@
-/* A small TCP load tool: round trips and connections per second, with time percentiles.
+/* A small load tool: round trips and connections per second, with time percentiles.
  *
- *   netbench serve PORT                     echo server, epoll, ends with its parent; on PORT + 2
- *                                           it closes each connection after its first answer
+ *   netbench serve PORT                     echo server, TCP and UDP, epoll, ends with its parent;
+ *                                           on PORT + 2 it closes each connection after its first
+ *                                           answer; on PORT + 4 to PORT + 7 as on PORT
  *   netbench rr  HOST PORT SECONDS [BYTES]  one connection, request and answer in turn
+ *   netbench urr HOST PORT SECONDS [BYTES]  the same in datagrams; one without answer is sent again
+ *                                           after 200 ms, and counted in "lost"
  *   netbench crr HOST PORT SECONDS [BYTES]  connect, one request and answer, close, again
+ *   netbench crr4 …                         the same, PORT + 4 to PORT + 7 in turn
  *   netbench crr+ …                         the same, and wait for the server to close first
  *
- * Clients print one line of JSON: {"count", "seconds", "p50_us", "p99_us", "p999_us",
+ * Clients print one line of JSON: {"count", "seconds", "lost", "p50_us", "p99_us", "p999_us",
  * "connect_p50_us", "connect_p99_us"}; the percentiles of `rr` are of a round trip, those of
  * `crr` of the whole transaction.  With `crr` to PORT the client closes first, with `crr+` to PORT + 2
- * the server: then TIME_WAIT is the server's, and no client runs out of ports.
+ * the server: then TIME_WAIT is the server's, and no client runs out of ports.  `crr4` is for long
+ * runs in which the client closes first: a tuple rests in TIME_WAIT for a minute.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,6 +33,7 @@
 #define MAX_BYTES 65536
 #define MAX_SAMPLES 4000000
 #define MAX_FILES 65536
+#define MORE_PORTS 4
 
 static char buffer[MAX_BYTES];
 
@@ -62,19 +68,46 @@ static int listen_on(int epoll, int port)
     return listener;
 }
 
+static int datagrams_on(int epoll, int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    if (bind(fd, (void *)&address, sizeof(address)))
+        die("bind");
+    struct epoll_event wanted = {.events = EPOLLIN, .data.fd = fd};
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &wanted);
+    return fd;
+}
+
+static void echo_datagram(int fd)
+{
+    struct sockaddr_in from;
+    socklen_t size = sizeof(from);
+    ssize_t got = recvfrom(fd, buffer, sizeof(buffer), 0, (void *)&from, &size);
+    if (got >= 0)
+        sendto(fd, buffer, got, 0, (void *)&from, size);
+}
+
 static void serve(int port)
 {
-    static char once[MAX_FILES]; /* by descriptor: close after the first answer */
+    static char listening[MAX_FILES], once[MAX_FILES]; /* by descriptor: close after the first answer */
     struct epoll_event events[256], wanted = {.events = EPOLLIN};
     int epoll = epoll_create1(0);
-    int keeping = listen_on(epoll, port), closing = listen_on(epoll, port + 2);
+    int closing = listen_on(epoll, port + 2), datagrams = datagrams_on(epoll, port);
+    listening[listen_on(epoll, port)] = listening[closing] = 1;
+    for (int i = 4; i < 4 + MORE_PORTS; i++)
+        listening[listen_on(epoll, port + i)] = 1;
     puts("ready");
     fflush(stdout);
     for (;;) {
         int n = epoll_wait(epoll, events, 256, -1);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            if (fd == keeping || fd == closing) {
+            if (fd == datagrams) {
+                echo_datagram(fd);
+                continue;
+            }
+            if (listening[fd]) {
                 int accepted = accept(fd, 0, 0);
                 if (accepted < 0)
                     continue;
@@ -95,13 +128,32 @@ static void serve(int port)
     }
 }
 
-static int dial(const struct sockaddr_in *to)
+static int dial(const struct sockaddr_in *to, int type)
 {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, type, 0);
     if (fd < 0 || connect(fd, (const void *)to, sizeof(*to)))
         die("connect");
-    no_delay(fd);
+    if (type == SOCK_STREAM)
+        no_delay(fd);
+    struct timeval patience = {.tv_usec = 200000};
+    if (type == SOCK_DGRAM)
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     return fd;
+}
+
+/* Sends the datagram until an answer comes, for ten seconds; returns how often none came. */
+static int datagram_round_trip(int fd, int bytes)
+{
+    for (int lost = 0; lost < 50; lost++) {
+        if (send(fd, buffer, bytes, 0) != bytes)
+            die("send");
+        if (recv(fd, buffer, sizeof(buffer), 0) >= 0)
+            return lost;
+        if (errno != EAGAIN)
+            die("recv");
+    }
+    fputs("netbench: no answer to 50 datagrams\n", stderr);
+    exit(1);
 }
 
 static void round_trip(int fd, int bytes)
@@ -127,23 +179,29 @@ static double at(const float *sorted, long n, double share)
     return n ? sorted[(long)(share * (n - 1))] : 0;
 }
 
-static int load(int per_connection, int server_closes, const char *host, int port,
-                double seconds, int bytes)
+static int load(const char *kind, const char *host, int port, double seconds, int bytes)
 {
+    int per_connection = kind[0] == 'c', server_closes = !strcmp(kind, "crr+");
+    int spread = !strcmp(kind, "crr4"), datagrams = kind[0] == 'u';
     static float whole[MAX_SAMPLES], connecting[MAX_SAMPLES];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
     if (inet_pton(AF_INET, host, &to.sin_addr) != 1 || bytes < 1 || bytes > MAX_BYTES) {
         fprintf(stderr, "netbench: bad host or size\n");
         return 2;
     }
-    long count = 0, samples = 0;
-    int fd = per_connection ? -1 : dial(&to);
+    long count = 0, samples = 0, lost = 0;
+    int fd = per_connection ? -1 : dial(&to, datagrams ? SOCK_DGRAM : SOCK_STREAM);
     double begin = now_us(), end = begin + seconds * 1e6, before, connected;
     while ((before = now_us()) < end) {
+        if (spread)
+            to.sin_port = htons(port + 4 + count % MORE_PORTS);
         if (per_connection)
-            fd = dial(&to);
+            fd = dial(&to, SOCK_STREAM);
         connected = now_us();
-        round_trip(fd, bytes);
+        if (datagrams)
+            lost += datagram_round_trip(fd, bytes);
+        else
+            round_trip(fd, bytes);
         if (per_connection) {
             if (server_closes && read(fd, buffer, 1) != 0)
                 die("end of connection");
@@ -158,9 +216,9 @@ static int load(int per_connection, int server_closes, const char *host, int por
     double took = (now_us() - begin) / 1e6;
     qsort(whole, samples, sizeof(float), ascending);
     qsort(connecting, samples, sizeof(float), ascending);
-    printf("{\"count\": %ld, \"seconds\": %.3f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
+    printf("{\"count\": %ld, \"seconds\": %.3f, \"lost\": %ld, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"p999_us\": %.1f, \"connect_p50_us\": %.1f, \"connect_p99_us\": %.1f}\n",
-           count, took, at(whole, samples, 0.5), at(whole, samples, 0.99),
+           count, took, lost, at(whole, samples, 0.5), at(whole, samples, 0.99),
            at(whole, samples, 0.999), at(connecting, samples, 0.5),
            at(connecting, samples, 0.99));
     return 0;
@@ -173,9 +231,11 @@ int main(int argc, char **argv)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         serve(atoi(argv[2]));
     }
-    if (argc >= 5 && (!strcmp(argv[1], "rr") || !strcmp(argv[1], "crr") || !strcmp(argv[1], "crr+")))
-        return load(argv[1][0] == 'c', argv[1][3] == '+', argv[2], atoi(argv[3]), atof(argv[4]),
-                    argc > 5 ? atoi(argv[5]) : 1);
-    fprintf(stderr, "usage: netbench serve PORT | rr|crr HOST PORT SECONDS [BYTES]\n");
+    if (argc >= 5)
+        for (const char **kind = (const char *[]){"rr", "urr", "crr", "crr4", "crr+", 0}; *kind; kind++)
+            if (!strcmp(argv[1], *kind))
+                return load(*kind, argv[2], atoi(argv[3]), atof(argv[4]),
+                            argc > 5 ? atoi(argv[5]) : 1);
+    fputs("usage: netbench serve PORT | rr|urr|crr|crr4|crr+ HOST PORT SECONDS [BYTES]\n", stderr);
     return 2;
 }

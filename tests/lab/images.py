@@ -68,9 +68,9 @@ class Image:
         with open(real, "rb") as content:
             self._tar.addfile(info, content)
 
-    def program(self, path: str) -> None:
-        """Copy a program and the libraries that its loader would open."""
-        self.file(path)
+    def program(self, path: str, name: str = "") -> None:
+        """Copy a program, to `name` if given, and the libraries that its loader would open."""
+        self.file(path, name)
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             self.file(os.path.normpath(library))  # a RUNPATH may hold ".."

@@ -1,0 +1,141 @@
+"""Owns the charts: SVG, drawn without a display.  It knows results and the paper's claims alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import results
+from bench.errors import BenchError
+from bench.networks import CROSS, KNOWN, OVERLAY, SLIM, TITLES
+from bench.paper import CLAIMS, CPU, SOURCE, Claim
+from bench.results import Row
+from bench.workloads import HIGHER
+
+COLOURS = {"slim": "#0b7a75", "overlay": "#d1603d", "bridge": "#8d99ae", "slim-overlay": "#7fc8c2",
+           "macvlan": "#c9a227"}
+OTHER, PAPER = "#6c757d", "#b8b8b8"
+INK = "#222222"
+
+
+def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = ("svg",)
+         ) -> list[Path]:
+    """Write all charts that the rows allow; return the files.  Error: BenchError."""
+    pyplot = _pyplot()
+    plain = [row for row in rows if row.conditions.fabric == "plain"]
+    written: list[Path] = []
+    drawn = [(f"{stem}-{scope}", _ratios(pyplot, plain, scope)) for scope in ("cross", "local")]
+    drawn += [(f"{stem}-paper", _paper(pyplot, plain))]
+    for name, figure in drawn:
+        if figure is None:
+            continue
+        for kind in formats:
+            path = folder / f"{name}.{kind}"
+            # The same results make the same file: no date, no random names.
+            figure.savefig(path, metadata={"Date": None} if kind == "svg" else None, dpi=110)
+            written.append(path)
+        pyplot.close(figure)
+    return written
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib  # noqa: PLC0415 (only who draws needs it)
+    except ImportError:
+        raise BenchError("charts need matplotlib: .venv/bin/pip install -r requirements-dev.txt"
+                         ) from None
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({
+        "svg.hashsalt": "slim", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.edgecolor": INK, "figure.facecolor": "white"})
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    return pyplot
+
+
+def where(rows: Sequence[Row]) -> str:
+    """Machine, kernel and dates, for under a chart."""
+    dates = sorted({row.conditions.date for row in rows})
+    kernels = sorted({row.conditions.kernel for row in rows})
+    return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; {' to '.join(dates[::max(1, len(dates) - 1)])}; "
+            "medians, bars: 95 % confidence")
+
+
+def _ratios(pyplot: Any, rows: Sequence[Row], scope: str) -> Any:
+    """Two panels: what is done in a second, and the CPU time for it, as ratios to the host."""
+    own = [row for row in rows if row.scope == scope and not row.figure
+           and row.better == HIGHER and row.ratio_to_host is not None]
+    titles = list(dict.fromkeys(row.title for row in own))
+    networks = [n for n in KNOWN[1:] if any(row.network == n for row in own)]
+    networks += sorted({row.network for row in own} - set(KNOWN))
+    if not networks or not titles:
+        return None
+    height = 0.13 * len(networks) + 0.14
+    figure, (left, right) = pyplot.subplots(
+        1, 2, sharey=True, figsize=(11, 1.6 + len(titles) * height * 1.6))
+    step = 0.82 / len(networks)
+    for place, network in enumerate(networks):
+        colour = COLOURS.get(network, OTHER)
+        mine = {row.title: row for row in own if row.network == network}
+        shown = [(at + place * step, mine[title]) for at, title in enumerate(titles)
+                 if title in mine]
+        at = [position for position, _ in shown]
+        ratios = [row.ratio_to_host or 0 for _, row in shown]
+        errors = [[max(0.0, r - (row.ratio_low or r)) for r, (_, row) in zip(ratios, shown, strict=True)],
+                  [max(0.0, (row.ratio_high or r) - r) for r, (_, row) in zip(ratios, shown, strict=True)]]
+        left.barh(at, ratios, step * 0.92, color=colour, label=TITLES.get(network, network),
+                  xerr=errors, error_kw={"elinewidth": 0.7, "ecolor": INK})
+        right.barh(at, [row.cpu_ratio_to_host or 0 for _, row in shown], step * 0.92, color=colour)
+    middle = step * (len(networks) - 1) / 2
+    left.set_yticks([at + middle for at in range(len(titles))], titles)
+    left.invert_yaxis()
+    for axes, title in ((left, "work in a second, host network = 1 (longer is better)"),
+                        (right, "CPU time for it, host network = 1 (shorter is better)")):
+        axes.axvline(1, color=INK, linewidth=1)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.grid(axis="x", linewidth=0.3)
+        axes.set_axisbelow(True)
+    figure.suptitle("Between containers on two hosts" if scope == CROSS else
+                    "Between containers on one host", x=0.01, ha="left", weight="bold")
+    figure.legend(loc="upper right", ncols=len(networks), frameon=False)
+    figure.text(0.01, 0.006, where(own), fontsize=7, color=INK)
+    figure.tight_layout(rect=(0, 0.02, 1, 0.97))
+    return figure
+
+
+def change(rows: Sequence[Row], claim: Claim) -> float | None:
+    """Ours beside a claim of the paper: percent, slim against Docker's overlay, across hosts."""
+    found = {row.network: row for row in rows if row.scope == CROSS
+             and (row.workload, row.figure) == (claim.workload, claim.figure)}
+    if SLIM not in found or OVERLAY not in found:
+        return None
+    ours, theirs = found[SLIM], found[OVERLAY]
+    ratio = results.ratio(ours.cpu_samples, theirs.cpu_samples) if claim.kind == CPU else (
+        results.ratio(ours.samples, theirs.samples))
+    return None if ratio is None else (ratio.value - 1) * 100
+
+
+def _paper(pyplot: Any, rows: Sequence[Row]) -> Any:
+    """The paper's changes beside ours."""
+    shown = [(claim, ours) for claim in CLAIMS if (ours := change(rows, claim)) is not None]
+    if not shown:
+        return None
+    figure, axes = pyplot.subplots(figsize=(9, 4.2))
+    for offset, values, colour, label in (
+            (-0.2, [claim.percent for claim, _ in shown], PAPER,
+             f"the paper's Slim, other machines ({SOURCE})"),
+            (0.2, [ours for _, ours in shown], COLOURS["slim"],
+             "this slim against Docker's overlay, our machine")):
+        bars = axes.bar([at + offset for at in range(len(shown))], values, 0.38, color=colour,
+                        label=label)
+        axes.bar_label(bars, [f"{value:+.0f} %" for value in values], fontsize=8, padding=2)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xticks(range(len(shown)), [claim.title for claim, _ in shown])
+    axes.set_ylabel("change against the overlay, %")
+    axes.margins(y=0.15)
+    axes.legend(loc="upper right", frameon=False, fontsize=8)
+    axes.set_title("Not one experiment: two overlays, two kinds of machine", fontsize=9, loc="left")
+    figure.text(0.01, 0.01, where(rows), fontsize=7, color=INK)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    return figure

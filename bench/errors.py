@@ -1,0 +1,7 @@
+"""The one error that the benchmark's user is meant to read; everything else is a defect."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """The text says what was wrong and what to do."""

@@ -1,0 +1,74 @@
+"""Owns what each compared network is in Docker's terms: how it is made and where it can be had.
+
+Pure: it says which commands are to be run, and runs none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CROSS, LOCAL = "cross", "local"
+SCOPES = (CROSS, LOCAL)
+HOST, SLIM, OVERLAY, BRIDGE, SLIM_OVERLAY, MACVLAN = (
+    "host", "slim", "overlay", "bridge", "slim-overlay", "macvlan")
+KNOWN = (HOST, SLIM, OVERLAY, BRIDGE, SLIM_OVERLAY, MACVLAN)
+TITLES = {HOST: "host network", SLIM: "slim", OVERLAY: "Docker's overlay (swarm)",
+          BRIDGE: "Docker's bridge", SLIM_OVERLAY: "slim's overlay path", MACVLAN: "macvlan"}
+PREFIX = "slim-bench"
+CLIENT, SERVER = 0, 1  # which of the hosts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What networks are made with."""
+
+    slim_driver: str = "slim"
+    subnet: str = "10.213.0.0/16"
+    macvlan_parent: str = ""
+    macvlan_subnet: str = "10.214.0.0/24"
+    macvlan_ranges: tuple[str, str] = ("10.214.0.0/25", "10.214.0.128/25")
+    mtu: int = 1500  # of the underlay
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One network: Docker's name for it, and `docker network create …` for each host that needs it.
+
+    `bound`: the clients bind themselves to their own address, see bindfirst.c.
+    """
+
+    name: str
+    docker_name: str
+    scopes: tuple[str, ...] = SCOPES
+    create: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    bound: bool = False
+    on_slim: bool = False
+
+
+def plan(name: str, settings: Settings) -> Plan:
+    """What is to be done for the network of that name; an unknown one exists already."""
+    own = f"{PREFIX}-{name}"
+    if name == HOST:
+        return Plan(name, "host")
+    if name in (SLIM, SLIM_OVERLAY):
+        # The same network: only the clients differ.
+        create = ("-d", settings.slim_driver, "--ipam-driver", settings.slim_driver, "--subnet",
+                  settings.subnet)
+        return Plan(name, f"{PREFIX}-{SLIM}", create={CLIENT: create, SERVER: create},
+                    bound=name == SLIM_OVERLAY, on_slim=True)
+    if name == OVERLAY:
+        # A swarm's network: its other nodes learn of it when they need it.
+        return Plan(name, own, create={CLIENT: (
+            "-d", "overlay", "--attachable", *_mtu(settings.mtu - 50))})
+    if name == BRIDGE:
+        return Plan(name, own, (LOCAL,), {SERVER: _mtu(settings.mtu)})
+    if name == MACVLAN:
+        return Plan(name, own, create={side: (
+            "-d", "macvlan", "-o", f"parent={settings.macvlan_parent}", "--subnet",
+            settings.macvlan_subnet, "--ip-range", settings.macvlan_ranges[side])
+            for side in (CLIENT, SERVER)})
+    return Plan(name, name)
+
+
+def _mtu(size: int) -> tuple[str, ...]:
+    return ("-o", f"com.docker.network.driver.mtu={size}")

@@ -1,0 +1,189 @@
+"""Owns networks and containers of a benchmark on one or two engines; all of them go at its end.
+
+It must not know which workloads run between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from bench.engine import Agent, Engine
+from bench.errors import BenchError
+from bench.image import BIND_FIRST, TAG
+from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, TITLES, Plan
+
+FILES = 16384  # descriptors of a container's process
+
+
+@dataclass(frozen=True)
+class Path:
+    """A client and a server on one network; `env` is what the client's programs get."""
+
+    network: str
+    scope: str
+    client: Agent
+    server: Agent
+    address: str  # the server's, as the client calls it
+    env: dict[str, str]
+    driver: Agent | None  # asks the client's host for slim's counters
+
+    def __str__(self) -> str:
+        return f"{self.network}, {self.scope}"
+
+    @property
+    def shared(self) -> bool:
+        """Client and server are in one network namespace."""
+        return self.network == HOST and self.scope == LOCAL
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be set up."""
+
+    plans: Sequence[Plan]
+    scopes: Sequence[str]
+    congestion: str
+    addresses: Sequence[str]  # of the hosts; empty: asked for
+    strict: bool  # a network that cannot be had is an error
+
+
+class Placement:
+    """`engines` are the client's host and the server's; with one engine all is on that.
+
+    `image` is a tar for `docker import`; `say` shows a line to the user.
+    """
+
+    def __init__(self, engines: Sequence[Engine], wanted: Wanted, image: bytes,
+                 say: Callable[[str], None]) -> None:
+        self._engines = (engines[0], engines[-1])
+        self._wanted, self._image, self._say, self._stack = wanted, image, say, ExitStack()
+        self._made: set[tuple[str, str]] = set()  # engine and network
+        self._agents: dict[tuple[str, str], Agent] = {}
+        self.paths: list[Path] = []
+        self.machines: list[dict[str, Any]] = []
+        self.meters: list[Agent] = []  # one for each machine: reads its clocks
+
+    def __enter__(self) -> Placement:
+        try:
+            self._refuse_leftovers()
+            self._load_image()
+            self._examine()
+            for plan in self._wanted.plans:
+                self._set_up(plan)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _load_image(self) -> None:
+        def load(engine: Engine) -> None:
+            engine.docker("import", "-", TAG, data=self._image, timeout_s=600)
+
+        distinct = self._distinct()
+        for engine in distinct:
+            self._stack.callback(_quietly, engine, "rmi", "-f", TAG)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(load, distinct))
+
+    def _distinct(self) -> list[Engine]:
+        return list(dict.fromkeys(self._engines))
+
+    def _refuse_leftovers(self) -> None:
+        for engine in self._distinct():
+            label = ("--filter", f"label={PREFIX}")
+            containers = engine.docker("ps", "-aq", *label).split()
+            networks = engine.docker("network", "ls", "-q", *label).split()
+            if containers or networks:
+                remove = [f"docker rm -f {' '.join(containers)}"] if containers else []
+                remove += [f"docker network rm {' '.join(networks)}"] if networks else []
+                raise BenchError(
+                    f"{engine.name} has containers or networks of another benchmark, or of one "
+                    f"that was killed. If none runs: {'; '.join(remove)}")
+
+    def _examine(self) -> None:
+        """Look at the machines, through a container in each host's own network."""
+        for engine in self._distinct():
+            agent = self._agent(engine, "meter", "--network", "host", "-v",
+                                "/run/docker/plugins:/plugins:ro")
+            found = agent.ask("machine")
+            if found["congestion"] != self._wanted.congestion:
+                raise BenchError(
+                    f"{engine.name} uses TCP congestion control {found['congestion']!r}, and only "
+                    f"you can change that: `sysctl -w net.ipv4.tcp_congestion_control="
+                    f"{self._wanted.congestion}` there, or --congestion {found['congestion']} here")
+            if found["boot_id"] not in [machine["boot_id"] for machine in self.machines]:
+                self.meters.append(agent)
+                self.machines.append(found)
+            self._agents[engine.name, "meter"] = agent
+        self._addresses = list(self._wanted.addresses) or [
+            self._agents[engine.name, "meter"].ask("machine")["address"]
+            for engine in self._engines]
+
+    def _set_up(self, plan: Plan) -> None:
+        try:
+            self._create(plan)
+            for scope in self._wanted.scopes:
+                if scope in plan.scopes:
+                    self.paths.append(self._path(plan, scope))
+        except BenchError as error:
+            if self._wanted.strict or plan.name == HOST:
+                raise
+            self.paths = [path for path in self.paths if path.network != plan.name]
+            self._say(f"left out: {TITLES.get(plan.name, plan.name)}: {error}")
+
+    def _create(self, plan: Plan) -> None:
+        for side, options in plan.create.items():
+            engine = self._engines[side]
+            if (engine.name, plan.docker_name) in self._made:
+                continue
+            engine.docker("network", "create", "--label", PREFIX, *options, plan.docker_name)
+            self._made.add((engine.name, plan.docker_name))
+            self._stack.callback(_quietly, engine, "network", "rm", plan.docker_name)
+
+    def _path(self, plan: Plan, scope: str) -> Path:
+        client_engine = self._engines[SERVER if scope == LOCAL else CLIENT]
+        server, address = self._place(plan, self._engines[SERVER], "server")
+        role = "client" if scope == CROSS else "client-local"
+        client, own = self._place(plan, client_engine, role)
+        env = {"LD_PRELOAD": BIND_FIRST, "BIND_ADDRESS": own} if plan.bound else {}
+        driver = self._agents[client_engine.name, "meter"] if plan.on_slim else None
+        return Path(plan.name, scope, client, server, address, env, driver)
+
+    def _place(self, plan: Plan, engine: Engine, role: str) -> tuple[Agent, str]:
+        """A container with its agent, made if it is not there, and its address."""
+        name = f"{plan.docker_name}-{role}" if plan.docker_name.startswith(PREFIX) else (
+            f"{PREFIX}-{plan.docker_name}-{role}")
+        own_stack = plan.docker_name != "host"
+        sysctl = ("--sysctl", f"net.ipv4.tcp_congestion_control={self._wanted.congestion}")
+        agent = self._agents.get((engine.name, name)) or self._agent(
+            engine, name, "--network", plan.docker_name, *(sysctl if own_stack else ()))
+        self._agents[engine.name, name] = agent
+        if not own_stack:
+            return agent, self._addresses[self._engines.index(engine)]
+        shown = engine.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}} "
+                              "{{end}}", name)
+        if not shown:
+            raise BenchError(f"{engine.name}: {name} has no IPv4 address on {plan.docker_name}")
+        return agent, shown.split()[0]
+
+    def _agent(self, engine: Engine, name: str, *options: str) -> Agent:
+        name = name if name.startswith(PREFIX) else f"{PREFIX}-{name}"
+        self._stack.callback(_quietly, engine, "rm", "-f", "-v", name)
+        engine.docker("run", "-d", "--init", "--name", name, "--label", PREFIX,
+                      "--ulimit", f"nofile={FILES}:{FILES}", *options, TAG, "sleep", "infinity")
+        return self._stack.enter_context(Agent(engine, name))
+
+
+def _quietly(engine: Engine, *argv: str) -> None:
+    """For what is removed and may not be there."""
+    with contextlib.suppress(BenchError):
+        engine.docker(*argv)
+

@@ -1,0 +1,180 @@
+"""Runs in a container and does what the harness asks: a line of JSON in, a line of JSON out.
+
+It reads the machine's clocks right before and after a command, so that what Docker needs to bring
+the request is not counted.  It knows no network and no workload; standard library only.
+"""
+
+import glob
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
+STARTED = []  # servers
+HELD = []  # programs that wait for the end of their standard input
+
+
+def read():
+    """Microseconds of CPU since boot, this namespace's TCP counters, the kernel's slab."""
+    fields = [int(f) * TICK_US for f in text("/proc/stat").split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+    tcp = {}
+    for path in ("/proc/net/snmp", "/proc/net/netstat"):
+        lines = text(path).splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=True):
+            kind, *names = names.split()
+            tcp.update({kind + n: int(v) for n, v in zip(names, values.split()[1:], strict=True)})
+    return {"cpu": {"user": user + nice, "system": system, "softirq": irq + softirq},
+            "boot_id": text("/proc/sys/kernel/random/boot_id").strip(), "steal_us": steal, "slab_kb": int(re.search(r"^Slab:\s+(\d+)", text("/proc/meminfo"),
+                                                        re.MULTILINE)[1]),
+            "opened": tcp["Tcp:ActiveOpens"], "retransmitted": tcp["Tcp:RetransSegs"],
+            "sent": tcp["Tcp:OutSegs"]}
+
+
+def text(path):
+    """A file's content."""
+    return pathlib.Path(path).read_text()
+
+
+def machine():
+    """What this container runs on, as far as results name it."""
+    info = text("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.*)$", info, re.MULTILINE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for the route
+            address = probe.getsockname()[0]
+        except OSError:
+            address = ""
+    return {"boot_id": read()["boot_id"], "kernel": os.uname().release, "architecture": os.uname().machine,
+            "cores": os.cpu_count(), "cpu": model[1] if model else "",
+            "memory_gib": round(int(text("/proc/meminfo").split()[1]) / 2**20),
+            "hypervisor": " hypervisor" in info, "load": os.getloadavg()[0],
+            "congestion": text("/proc/sys/net/ipv4/tcp_congestion_control").strip(),
+            "address": address}
+
+
+def run(argv, env=None, timeout_s=60):
+    """Run a command to its end between two readings."""
+    before, begin = read(), time.monotonic()
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                          timeout=timeout_s, env={**os.environ, **(env or {})})
+    seconds = time.monotonic() - begin
+    return {"status": done.returncode, "out": done.stdout.decode(errors="replace"),
+            "err": done.stderr.decode(errors="replace")[-2000:], "seconds": seconds,
+            "before": before, "after": read()}
+
+
+def start(argv, user=None):
+    """Start a server; it runs until `stop`.  Its output goes to a file that `log` shows."""
+    with open(f"/tmp/server-{len(STARTED)}.log", "wb") as log:
+        os.chmod(log.name, 0o644)
+        STARTED.append((subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log,
+                                         stderr=subprocess.STDOUT, user=user, group=user,
+                                         extra_groups=[] if user else None,
+                                         start_new_session=True), log.name))
+    return {}
+
+
+def log():
+    """The end of what the servers have said."""
+    return {"log": "\n".join(text(name)[-1500:] for _, name in STARTED)}
+
+
+def stop():
+    """End all servers, with everything they started."""
+    while STARTED:
+        process, name = STARTED.pop()
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        os.unlink(name)
+    return {}
+
+
+def wait(host, port, timeout_s):
+    """Until something listens there."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, port), 2).close()
+            return {}
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{host}:{port}: {error}") from error
+            time.sleep(0.05)
+
+
+def hold(argvs, env=None):
+    """Start all of them at once, wait for the first line of each, and let them wait."""
+    begin = time.monotonic()
+    for argv in argvs:
+        HELD.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     env={**os.environ, **(env or {})}))
+    lines = [held.stdout.readline().decode() for held in HELD]
+    return {"lines": lines, "seconds": time.monotonic() - begin}
+
+
+def release():
+    """End what `hold` started."""
+    while HELD:
+        HELD.pop().communicate(timeout=60)
+    return {}
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        """Take the socket's path."""
+        super().__init__("localhost", timeout=10)
+        self.path = path
+
+    def connect(self):
+        """Open the connection."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.path)
+
+
+def counters():
+    """The driver's counters, by its socket: a service's, or a managed plugin's."""
+    for path in sorted(glob.glob("/plugins/slim.sock") + glob.glob("/plugins/*/slim.sock")):
+        connection = UnixConnection(path)
+        try:
+            connection.request("POST", "/Slim.Counters")
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+    raise FileNotFoundError("no slim.sock under /run/docker/plugins of the host")
+
+
+ACTIONS = {action.__name__: action for action in
+           (read, machine, run, start, log, stop, wait, hold, release, counters)}
+
+
+def main():
+    """Answer until the end of standard input; then nothing of ours runs on."""
+    try:
+        for line in sys.stdin:
+            ask = json.loads(line)
+            try:
+                answer = ACTIONS[ask.pop("do")](**ask)
+            except Exception as error:  # the harness decides what it means
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), flush=True)
+    finally:
+        stop()
+        for held in HELD:
+            held.kill()
+
+
+main()

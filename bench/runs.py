@@ -1,0 +1,118 @@
+"""Owns one run of a workload on one path: figures, CPU, retransmissions, connections' way.
+
+It must not know of rounds, nor of other paths.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import BenchError
+from bench.networks import CROSS
+from bench.placement import Path
+from bench.workloads import IDLE_PROCESSES, SERVERS, Workload
+
+CPU_KINDS = ("user", "system", "softirq")
+COMMAND_SLACK_S = 30.0
+SETTLE_S = 10.0
+SETTLED_KB = 512
+Reading = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Figures by key; CPU microseconds of all machines for each unit of work, by kind."""
+
+    figures: dict[str, float]
+    cpu_us: dict[str, float]
+    stolen_share: float  # of one CPU's time, by the hypervisor
+    retransmitted_share: float  # of the segments that both ends sent
+    host_path_share: float | None  # of the connections that the client opened; None: no TCP, no slim
+
+    @property
+    def cpu_total_us(self) -> float:
+        """All kinds together."""
+        return sum(self.cpu_us.values())
+
+
+def measure(workload: Workload, path: Path, seconds: float, first_port: int, machines: int) -> Run:
+    """Run it once.  Error: BenchError, also if the program printed no figures."""
+    connected = _connected(path)
+    server_before = path.server.ask("read")
+    if workload.idle:
+        units, figures, before, after, took_s = _idle(workload, path, first_port)
+    else:
+        done = path.client.run(workload.argv(path.address, first_port, seconds),
+                               seconds + COMMAND_SLACK_S, path.env)
+        outcome = workload.parse(done["out"])
+        units, figures = outcome.units, outcome.figures
+        before, after, took_s = done["before"], done["after"], done["seconds"]
+    server_after = path.server.ask("read")
+    if path.driver:
+        connected = _connected(path) - connected
+    ends = [(before, after)] if path.shared else [(before, after), (server_before, server_after)]
+    clocks = ends if machines > 1 and path.scope == CROSS else ends[:1]
+    opened = after["opened"] - before["opened"]
+    return Run(
+        figures,
+        {kind: sum(b["cpu"][kind] - a["cpu"][kind] for a, b in clocks) / units
+         for kind in CPU_KINDS},
+        (after["steal_us"] - before["steal_us"]) / (took_s * 1e6),
+        _share(ends, "retransmitted"),
+        min(1.0, connected / opened) if path.driver and workload.tcp and opened else None)
+
+
+def _share(ends: list[tuple[Reading, Reading]], what: str) -> float:
+    sent = sum(b["sent"] - a["sent"] for a, b in ends)
+    return sum(b[what] - a[what] for a, b in ends) / sent if sent else 0.0
+
+
+def _connected(path: Path) -> int:
+    """Connections on the host path that the client's host has made so far."""
+    return int(path.driver.ask("counters")["Counters"]["connected"]) if path.driver else 0
+
+
+def _idle(workload: Workload, path: Path, first_port: int
+          ) -> tuple[float, dict[str, float], Reading, Reading, float]:
+    """Open very many connections, leave them alone, and see what the kernel needs for them."""
+    each = workload.idle // IDLE_PROCESSES
+    argvs = [["manyconns", "hold", path.address, str(first_port + SERVERS[name].offset), str(each),
+              "reset"] for name in workload.servers]
+    before = _settled(path)
+    slab_before = _slab_kb(path, before)
+    try:
+        held = path.client.ask("hold", 120, argvs=argvs, env=path.env)
+        opened = sum(json.loads(line)["open"] if line else 0 for line in held["lines"])
+        if opened != workload.idle:
+            raise BenchError(f"only {opened} of {workload.idle} connections could be opened")
+        after = path.client.ask("read")
+        slab_after = _slab_kb(path, after)
+    finally:
+        path.client.ask("release", 60)
+    figures = {"": (slab_after - slab_before) / opened, "opened/s": opened / held["seconds"]}
+    return opened, figures, before, after, held["seconds"]
+
+
+def _slab_kb(path: Path, client: Reading) -> float:
+    """The kernel's slab on both ends' machines; one machine counts once."""
+    server = path.server.ask("read")
+    same = server["boot_id"] == client["boot_id"]
+    return float(client["slab_kb"] if same else client["slab_kb"] + server["slab_kb"])
+
+
+def _settled(path: Path) -> Reading:
+    """Wait until the slab no longer shrinks: what was closed before goes after a while."""
+    deadline = time.monotonic() + SETTLE_S
+    last: list[float] = []
+    while True:
+        reading = path.client.ask("read")
+        last = [*last[-2:], reading["slab_kb"]]
+        if len(last) == 3 and max(last) - min(last) < SETTLED_KB:
+            return reading
+        if time.monotonic() > deadline:
+            return reading
+        time.sleep(0.2)
+

@@ -1,0 +1,124 @@
+"""Owns the order of runs: groups, rounds, workloads, and the networks in turn within each.
+
+It must not know how containers came to be, nor how results are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench.engine import Agent
+from bench.errors import BenchError
+from bench.placement import Path
+from bench.progress import Progress
+from bench.runs import Run, measure
+from bench.workloads import SERVERS, Workload
+
+READY_S = 60.0
+PREPARE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    first_port: int
+    machines: int
+
+
+@dataclass
+class Measured:
+    """All runs of a group by (workload, scope, network), one a round (None: failed); and why."""
+
+    runs: dict[tuple[str, str, str], list[Run | None]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+def expected_s(workload: Workload, paths: int, effort: Effort) -> float:
+    """Seconds that the workload's runs take in all."""
+    return paths * rounds_of(workload, effort) * run_s(workload, effort)
+
+
+def run_s(workload: Workload, effort: Effort) -> float:
+    """Seconds that one run takes."""
+    return (0 if workload.idle else effort.seconds) + workload.extra_s
+
+
+def rounds_of(workload: Workload, effort: Effort) -> int:
+    """Rounds; some workloads need fewer."""
+    return min(effort.rounds, workload.rounds or effort.rounds)
+
+
+def measure_group(workloads: Sequence[Workload], paths: Sequence[Path], effort: Effort,
+                  progress: Progress, say: Callable[[str], None]) -> Measured:
+    """Start the group's servers everywhere, run everything interleaved, stop the servers."""
+    measured = Measured()
+    servers = list(dict.fromkeys(path.server for path in paths))  # one serves both scopes
+    try:
+        for agent in servers:
+            _start(workloads, agent, effort.first_port)
+        prepared: set[Agent] = set()
+        for path in paths:
+            _wait(workloads, path, path.server not in prepared, effort.first_port)
+            prepared.add(path.server)
+        for number in range(effort.rounds):
+            for workload in workloads:
+                if number < rounds_of(workload, effort):
+                    _round(workload, _turned(paths, number), effort, progress, measured,
+                           f"round {number + 1}/{rounds_of(workload, effort)}: {workload.name}")
+    finally:
+        for agent in servers:
+            try:
+                agent.ask("stop")
+            except BenchError as error:
+                say(f"{agent.name}: {error}")
+    for failure in measured.failed:
+        say(f"failed: {failure}")
+    return measured
+
+
+def _turned(paths: Sequence[Path], number: int) -> list[Path]:
+    """Another one first in each round; scopes stay together, so that a ratio's two are close."""
+    turned: list[Path] = []
+    for scope in dict.fromkeys(path.scope for path in paths):
+        own = [path for path in paths if path.scope == scope]
+        turned += own[number % len(own):] + own[:number % len(own)]
+    return turned
+
+
+def _start(workloads: Sequence[Workload], agent: Agent, first_port: int) -> None:
+    for name in dict.fromkeys(name for workload in workloads for name in workload.servers):
+        server = SERVERS[name]
+        agent.ask("start", argv=list(server.argv(first_port + server.offset)), user=server.user)
+
+
+def _wait(workloads: Sequence[Workload], path: Path, first: bool, first_port: int) -> None:
+    """Until the client can reach all servers; the first client of a server prepares it."""
+    for name in dict.fromkeys(name for workload in workloads for name in workload.servers):
+        server = SERVERS[name]
+        port = first_port + server.offset
+        try:
+            path.client.ask("wait", READY_S, host=path.address, port=port, timeout_s=READY_S)
+            if server.prepare and first:
+                path.client.run(server.prepare(path.address, port), PREPARE_S)
+        except BenchError as error:
+            raise BenchError(f"{name} on {path}: {error}\n{path.server.ask('log')['log']}"
+                             ) from None
+
+
+def _round(workload: Workload, paths: Sequence[Path], effort: Effort, progress: Progress,
+           measured: Measured, headline: str) -> None:
+    for path in paths:
+        key = (workload.name, path.scope, path.network)
+        progress.show(headline, str(path))
+        runs = measured.runs.setdefault(key, [])
+        try:
+            runs.append(measure(workload, path, effort.seconds, effort.first_port,
+                                effort.machines))
+        except BenchError as error:
+            runs.append(None)
+            measured.failed.append(f"{workload.name}, {path}: {error}")
+        progress.done(run_s(workload, effort))

@@ -1,0 +1,60 @@
+"""Owns the arithmetic of repeated measurements: medians, spread, ratios with their uncertainty.
+
+It must not know what was measured.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A median of ratios, and the bounds of its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one.  Error: ValueError if there are none."""
+    if not values:
+        raise ValueError("no values")
+    return statistics.median(values)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of them lie, interpolated."""
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far the middle half reaches, as a share of the median: (q3 - q1) / median."""
+    middle = median(values)
+    return (quantile(values, 0.75) - quantile(values, 0.25)) / middle if middle else 0.0
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 1) -> Ratio:
+    """Median of the ratios of runs of the same round, with a bootstrap confidence interval.
+
+    Rounds are drawn again with replacement; what is common to a round (a busy neighbour, a warm
+    cache) stays in its ratio.  Error: ValueError if the rounds are not the same number, or none.
+    """
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True) if b]
+    middle = median(ratios)
+    generator = random.Random(seed)  # noqa: S311 (same data, same interval)
+    medians = [statistics.median(generator.choices(ratios, k=len(ratios)))
+               for _ in range(RESAMPLES)]
+    tail = (1 - CONFIDENCE) / 2
+    return Ratio(middle, quantile(medians, tail), quantile(medians, 1 - tail))
