@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import results
 from bench.errors import BenchError
-from bench.networks import CROSS, KNOWN, OVERLAY, SLIM, TITLES
+from bench.networks import CROSS, HOST, KNOWN, OVERLAY, SCOPES, SLIM, TITLES
 from bench.paper import CLAIMS, CPU, SOURCE, Claim
 from bench.results import Row
 from bench.workloads import HIGHER
@@ -17,6 +17,7 @@ COLOURS = {"slim": "#0b7a75", "overlay": "#d1603d", "bridge": "#8d99ae", "slim-o
            "macvlan": "#c9a227"}
 OTHER, PAPER = "#6c757d", "#b8b8b8"
 INK = "#222222"
+LONGEST = 4.0  # of a bar: what is beyond is cut
 
 
 def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = ("svg",)
@@ -25,8 +26,9 @@ def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = 
     pyplot = _pyplot()
     plain = [row for row in rows if row.conditions.fabric == "plain"]
     written: list[Path] = []
-    drawn = [(f"{stem}-{scope}", _ratios(pyplot, plain, scope)) for scope in ("cross", "local")]
-    drawn += [(f"{stem}-paper", _paper(pyplot, plain))]
+    drawn = [(f"{stem}-{scope}", _ratios(pyplot, plain, scope)) for scope in SCOPES]
+    drawn += [(f"{stem}-summary", _ratios(pyplot, plain, CROSS, (SLIM, OVERLAY))),
+              (f"{stem}-paper", _paper(pyplot, plain))]
     for name, figure in drawn:
         if figure is None:
             continue
@@ -55,53 +57,59 @@ def _pyplot() -> Any:
 
 
 def where(rows: Sequence[Row]) -> str:
-    """Machine, kernel and dates, for under a chart."""
+    """Machine, kernels and dates, for under a chart."""
     dates = sorted({row.conditions.date for row in rows})
     kernels = sorted({row.conditions.kernel for row in rows})
-    return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; {' to '.join(dates[::max(1, len(dates) - 1)])}; "
-            "medians, bars: 95 % confidence")
+    return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; "
+            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; medians of interleaved rounds, lines: 95 % confidence")
 
 
-def _ratios(pyplot: Any, rows: Sequence[Row], scope: str) -> Any:
+def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = ()) -> Any:
     """Two panels: what is done in a second, and the CPU time for it, as ratios to the host."""
     own = [row for row in rows if row.scope == scope and not row.figure
-           and row.better == HIGHER and row.ratio_to_host is not None]
+           and row.better == HIGHER and row.ratio_to_host is not None
+           and row.network != HOST and (not only or row.network in only)]
     titles = list(dict.fromkeys(row.title for row in own))
-    networks = [n for n in KNOWN[1:] if any(row.network == n for row in own)]
-    networks += sorted({row.network for row in own} - set(KNOWN))
-    if not networks or not titles:
+    found = {row.network for row in own}
+    networks = [n for n in KNOWN if n in found] + sorted(found - set(KNOWN))
+    if not networks:
         return None
-    height = 0.13 * len(networks) + 0.14
-    figure, (left, right) = pyplot.subplots(
-        1, 2, sharey=True, figsize=(11, 1.6 + len(titles) * height * 1.6))
-    step = 0.82 / len(networks)
+    height_in = 1.3 + len(titles) * (0.12 * len(networks) + 0.12)
+    figure, (left, right) = pyplot.subplots(1, 2, sharey=True, figsize=(11, height_in))
+    step = 0.84 / len(networks)
     for place, network in enumerate(networks):
-        colour = COLOURS.get(network, OTHER)
         mine = {row.title: row for row in own if row.network == network}
         shown = [(at + place * step, mine[title]) for at, title in enumerate(titles)
                  if title in mine]
-        at = [position for position, _ in shown]
-        ratios = [row.ratio_to_host or 0 for _, row in shown]
-        errors = [[max(0.0, r - (row.ratio_low or r)) for r, (_, row) in zip(ratios, shown, strict=True)],
-                  [max(0.0, (row.ratio_high or r) - r) for r, (_, row) in zip(ratios, shown, strict=True)]]
-        left.barh(at, ratios, step * 0.92, color=colour, label=TITLES.get(network, network),
-                  xerr=errors, error_kw={"elinewidth": 0.7, "ecolor": INK})
-        right.barh(at, [row.cpu_ratio_to_host or 0 for _, row in shown], step * 0.92, color=colour)
-    middle = step * (len(networks) - 1) / 2
-    left.set_yticks([at + middle for at in range(len(titles))], titles)
-    left.invert_yaxis()
-    for axes, title in ((left, "work in a second, host network = 1 (longer is better)"),
-                        (right, "CPU time for it, host network = 1 (shorter is better)")):
+        style = {"height": step * 0.92, "color": COLOURS.get(network, OTHER)}
+        left.barh([at for at, _ in shown], [row.ratio_to_host or 0 for _, row in shown],
+                  xerr=_errors([row for _, row in shown]), label=TITLES.get(network, network),
+                  error_kw={"elinewidth": 0.7, "ecolor": INK}, **style)
+        right.barh([at for at, _ in shown], [row.cpu_ratio_to_host or 0 for _, row in shown],
+                   **style)
+    left.set_yticks([at + step * (len(networks) - 1) / 2 for at in range(len(titles))], titles)
+    left.set_ylim(len(titles) - step / 2 - 0.05, -step / 2 - 0.1)
+    for axes, title in (
+            (left, "work in a second, host network = 1 (longer is better)"),
+            (right, "CPU time for it, host network = 1 (shorter is better)")):
+        axes.set_xlim(0, min(LONGEST, max(1.1, axes.get_xlim()[1])))
         axes.axvline(1, color=INK, linewidth=1)
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(title, fontsize=8.5, loc="left")
         axes.grid(axis="x", linewidth=0.3)
         axes.set_axisbelow(True)
     figure.suptitle("Between containers on two hosts" if scope == CROSS else
-                    "Between containers on one host", x=0.01, ha="left", weight="bold")
+                    "Between containers on one host", x=0.01, y=0.99, ha="left", weight="bold")
     figure.legend(loc="upper right", ncols=len(networks), frameon=False)
-    figure.text(0.01, 0.006, where(own), fontsize=7, color=INK)
-    figure.tight_layout(rect=(0, 0.02, 1, 0.97))
+    figure.text(0.01, 0.05 / height_in, where(own), fontsize=7, color=INK)
+    figure.tight_layout(rect=(0, 0.2 / height_in, 1, 1 - 0.15 / height_in))
     return figure
+
+
+def _errors(rows: Sequence[Row]) -> list[list[float]]:
+    """How far the confidence intervals reach below and above the bars."""
+    bounds = [(row.ratio_to_host or 0, row.ratio_low or 0, row.ratio_high or 0) for row in rows]
+    return [[max(0.0, middle - low) for middle, low, _ in bounds],
+            [max(0.0, high - middle) for middle, _, high in bounds]]
 
 
 def change(rows: Sequence[Row], claim: Claim) -> float | None:
@@ -124,12 +132,14 @@ def _paper(pyplot: Any, rows: Sequence[Row]) -> Any:
     figure, axes = pyplot.subplots(figsize=(9, 4.2))
     for offset, values, colour, label in (
             (-0.2, [claim.percent for claim, _ in shown], PAPER,
-             f"the paper's Slim, other machines ({SOURCE})"),
+             f"the paper's Slim against Weave, on other machines ({SOURCE})"),
             (0.2, [ours for _, ours in shown], COLOURS["slim"],
-             "this slim against Docker's overlay, our machine")):
+             "this slim against Docker's overlay, on the machine below")):
         bars = axes.bar([at + offset for at in range(len(shown))], values, 0.38, color=colour,
                         label=label)
-        axes.bar_label(bars, [f"{value:+.0f} %" for value in values], fontsize=8, padding=2)
+        labels = [claim.shown if colour == PAPER and claim.shown else f"{value:+.0f} %"
+                  for value, (claim, _) in zip(values, shown, strict=True)]
+        axes.bar_label(bars, labels, fontsize=8, padding=2)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(shown)), [claim.title for claim, _ in shown])
     axes.set_ylabel("change against the overlay, %")

@@ -1,4 +1,4 @@
-"""Owns the benchmark's container image: Debian's programs, ours compiled here, Python for the agent.
+"""Owns the benchmark's container image: Debian's programs, ours, and Python for the agent.
 
 It must not know what is compared.
 """

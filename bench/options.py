@@ -1,4 +1,7 @@
-"""Owns the command line of the benchmark: what may be asked for, and clear words where it may not."""
+"""Owns the command line of the benchmark: what may be asked for, and clear words if it may not.
+
+Pure: it looks at nothing but the words.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def figures(rows: Sequence[Row]) -> list[str]:
     def cell(row: Row) -> str:
         if row.network == HOST or row.ratio_to_host is None:
             return f"{amount(row.value)} ± {row.spread / 2:.0%}"
-        return (f"{amount(row.value)} ({row.ratio_to_host:.2f}: {row.ratio_low:.2f}–"
+        return (f"{amount(row.value)} ({row.ratio_to_host:.2f}: {row.ratio_low:.2f} to "
                 f"{row.ratio_high:.2f})")
 
     return _table(rows, "", cell)

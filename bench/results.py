@@ -87,12 +87,13 @@ def rows_of(workload: Workload, runs: dict[tuple[str, str, str], list[Run | None
             conditions: Conditions) -> list[Row]:
     """All rows of a workload."""
     return [row for (name, scope, network), own in runs.items() if name == workload.name
-            for row in _rows(workload, scope, network, own, runs.get((name, scope, HOST), []),
+            for row in _rows(workload, (scope, network), own, runs.get((name, scope, HOST), []),
                              conditions)]
 
 
-def _rows(workload: Workload, scope: str, network: str, runs: list[Run | None],
+def _rows(workload: Workload, way: tuple[str, str], runs: list[Run | None],
           host: list[Run | None], conditions: Conditions) -> Iterable[Row]:
+    scope, network = way
     good = [run for run in runs if run]
     if not good:
         return
@@ -107,13 +108,17 @@ def _rows(workload: Workload, scope: str, network: str, runs: list[Run | None],
         yield Row(
             workload.name, figure.key, scope, network, figure.title, stats.median(values),
             figure.unit, figure.better, stats.spread(values), len(values),
-            to_host and to_host.value, to_host and to_host.low, to_host and to_host.high, samples,
+            *_bounds(to_host), samples,
             workload.work, stats.median([run.cpu_total_us for run in good]) if main else None,
             {kind: stats.median([run.cpu_us[kind] for run in good]) for kind in CPU_KINDS}
-            if main else None, cpu_ratio and cpu_ratio.value, cpu,
+            if main else None, _bounds(cpu_ratio)[0], cpu,
             stats.median([run.retransmitted_share for run in good]) if main else None,
             min(shares) if main and shares else None,
             max(run.stolen_share for run in good) if main else None, conditions)
+
+
+def _bounds(found: stats.Ratio | None) -> tuple[float | None, float | None, float | None]:
+    return (found.value, found.low, found.high) if found else (None, None, None)
 
 
 def _samples(runs: list[Run | None], key: str) -> Samples:

@@ -30,7 +30,7 @@ class Run:
     cpu_us: dict[str, float]
     stolen_share: float  # of one CPU's time, by the hypervisor
     retransmitted_share: float  # of the segments that both ends sent
-    host_path_share: float | None  # of the connections that the client opened; None: no TCP, no slim
+    host_path_share: float | None  # of the client's connections; None: no TCP, or not slim
 
     @property
     def cpu_total_us(self) -> float:

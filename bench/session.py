@@ -5,7 +5,7 @@ It must not know how containers came to be, nor how results are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.engine import Agent
@@ -35,6 +35,12 @@ class Measured:
 
     runs: dict[tuple[str, str, str], list[Run | None]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+
+    def add(self, key: tuple[str, str, str], run: Run | None, why: str) -> None:
+        """Keep a run, or why there is none."""
+        self.runs.setdefault(key, []).append(run)
+        if run is None:
+            self.failed.append(why)
 
 
 def expected_s(workload: Workload, paths: int, effort: Effort) -> float:
@@ -66,9 +72,11 @@ def measure_group(workloads: Sequence[Workload], paths: Sequence[Path], effort: 
             prepared.add(path.server)
         for number in range(effort.rounds):
             for workload in workloads:
-                if number < rounds_of(workload, effort):
-                    _round(workload, _turned(paths, number), effort, progress, measured,
-                           f"round {number + 1}/{rounds_of(workload, effort)}: {workload.name}")
+                if number >= rounds_of(workload, effort):
+                    continue
+                for path, run, why in _round(workload, number, _turned(paths, number), effort,
+                                             progress):
+                    measured.add((workload.name, path.scope, path.network), run, why)
     finally:
         for agent in servers:
             try:
@@ -109,16 +117,15 @@ def _wait(workloads: Sequence[Workload], path: Path, first: bool, first_port: in
                              ) from None
 
 
-def _round(workload: Workload, paths: Sequence[Path], effort: Effort, progress: Progress,
-           measured: Measured, headline: str) -> None:
+def _round(workload: Workload, number: int, paths: Sequence[Path], effort: Effort,
+           progress: Progress) -> Iterator[tuple[Path, Run | None, str]]:
+    """Run it once on each path; the path, its run, and why there is none."""
+    headline = f"round {number + 1}/{rounds_of(workload, effort)}: {workload.name}"
     for path in paths:
-        key = (workload.name, path.scope, path.network)
         progress.show(headline, str(path))
-        runs = measured.runs.setdefault(key, [])
         try:
-            runs.append(measure(workload, path, effort.seconds, effort.first_port,
-                                effort.machines))
+            yield path, measure(workload, path, effort.seconds, effort.first_port,
+                                effort.machines), ""
         except BenchError as error:
-            runs.append(None)
-            measured.failed.append(f"{workload.name}, {path}: {error}")
+            yield path, None, f"{workload.name}, {path}: {error}"
         progress.done(run_s(workload, effort))

@@ -82,7 +82,7 @@ def contexts(options: Options) -> tuple[list[Engine], list[str]]:
     for engine in engines:
         architectures.add(engine.docker("version", "-f", "{{.Server.Os}}/{{.Server.Arch}}"))
     if architectures != {(own := _own_architecture())}:
-        raise BenchError(f"the hosts are {', '.join(sorted(architectures))}, this machine is {own}: "
+        raise BenchError(f"the hosts are {', '.join(sorted(architectures))}, this machine {own}: "
                          "the programs that run in their containers are those of this machine")
     return engines, list(options.addresses)
 

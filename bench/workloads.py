@@ -80,7 +80,7 @@ SERVERS: dict[str, Server] = {
         "postgres")),
     "redis": Server(lambda port: ("redis-server", "--port", str(port), "--protected-mode", "no",
                                   "--save", "", "--maxclients", "4096"), 13),
-    "nats": Server(lambda port: ("nats-server", "-a", "0.0.0.0", "-p", str(port)), 14),
+    "nats": Server(lambda port: ("nats-server", "-p", str(port)), 14),
     **{f"manyconns-{number}": Server(
         lambda port: ("manyconns", "serve", str(port)), 20 + number)
         for number in range(IDLE_PROCESSES)},
@@ -102,8 +102,9 @@ def _stream(name: str, title: str, size: int, streams: int) -> Workload:
         figures)
 
 
-def _transactions(name: str, kind: str, title: str, work: str, group: str, offset: int = 0
-                  ) -> Workload:
+def _transactions(name: str, kind: str, title: str, group: str) -> Workload:
+    work = "round trip" if group == "latency" else "connection"
+    offset = 2 if kind == "crr+" else 0  # netbench says what it does on which port
     figures = [Figure("", title, "1/s")]
     if work == "round trip":
         figures += [Figure(f"p{share}", f"{title}: p{share}", "µs", LOWER)
@@ -151,14 +152,14 @@ WORKLOADS: tuple[Workload, ...] = (
     _stream("16 streams", "16 streams, messages of 64 kB", 65536, 16),
     *(_stream(f"messages {size}", f"Messages of {size:,} bytes", size, 1)
       for size in (64, 1024, 8192)),
-    _transactions("tcp round trips", "rr", "Round trips, TCP", "round trip", "latency"),
-    _transactions("udp round trips", "urr", "Round trips, UDP", "round trip", "latency"),
+    _transactions("tcp round trips", "rr", "Round trips, TCP", "latency"),
+    _transactions("udp round trips", "urr", "Round trips, UDP", "latency"),
     _transactions("connections, client closes", "crr4", "Connections, client closes first",
-                  "connection", "connections"),
+                  "connections"),
     _transactions("connections, server closes", "crr+", "Connections, server closes first",
-                  "connection", "connections", 2),
+                  "connections"),
     Workload("idle connections", "idle", tuple(f"manyconns-{n}" for n in range(IDLE_PROCESSES)),
-             lambda address, port, seconds: (), outputs.nothing, "connection",
+             lambda *_: (), outputs.nothing, "connection",
              (Figure("", "20,000 idle connections, both ends", "kB each", LOWER),
               Figure("opened/s", "20,000 connections opened", "1/s")),
              rounds=3, extra_s=6.0, idle=20_000),

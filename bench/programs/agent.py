@@ -4,6 +4,9 @@ It reads the machine's clocks right before and after a command, so that what Doc
 the request is not counted.  It knows no network and no workload; standard library only.
 """
 
+from __future__ import annotations
+
+import contextlib
 import glob
 import http.client
 import json
@@ -15,35 +18,42 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
-STARTED = []  # servers
-HELD = []  # programs that wait for the end of their standard input
+STARTED: list[tuple[subprocess.Popen[bytes], str]] = []  # servers and their logs
+HELD: list[subprocess.Popen[bytes]] = []  # programs that wait for the end of their standard input
 
 
-def read():
+def read() -> dict[str, Any]:
     """Microseconds of CPU since boot, this namespace's TCP counters, the kernel's slab."""
     fields = [int(f) * TICK_US for f in text("/proc/stat").split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields
-    tcp = {}
+    tcp: dict[str, int] = {}
     for path in ("/proc/net/snmp", "/proc/net/netstat"):
         lines = text(path).splitlines()
         for names, values in zip(lines[::2], lines[1::2], strict=True):
-            kind, *names = names.split()
-            tcp.update({kind + n: int(v) for n, v in zip(names, values.split()[1:], strict=True)})
+            kind, *each = names.split()
+            tcp.update({kind + n: int(v) for n, v in zip(each, values.split()[1:], strict=True)})
     return {"cpu": {"user": user + nice, "system": system, "softirq": irq + softirq},
-            "boot_id": text("/proc/sys/kernel/random/boot_id").strip(), "steal_us": steal, "slab_kb": int(re.search(r"^Slab:\s+(\d+)", text("/proc/meminfo"),
-                                                        re.MULTILINE)[1]),
+            "boot_id": text("/proc/sys/kernel/random/boot_id").strip(), "steal_us": steal,
+            "slab_kb": number(r"^Slab:\s+(\d+)", text("/proc/meminfo")),
             "opened": tcp["Tcp:ActiveOpens"], "retransmitted": tcp["Tcp:RetransSegs"],
             "sent": tcp["Tcp:OutSegs"]}
 
 
-def text(path):
+def text(path: str) -> str:
     """A file's content."""
     return pathlib.Path(path).read_text()
 
 
-def machine():
+def number(pattern: str, where: str) -> int:
+    """What the pattern's group finds; 0 if nothing."""
+    found = re.search(pattern, where, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def machine() -> dict[str, Any]:
     """What this container runs on, as far as results name it."""
     info = text("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)$", info, re.MULTILINE)
@@ -53,15 +63,17 @@ def machine():
             address = probe.getsockname()[0]
         except OSError:
             address = ""
-    return {"boot_id": read()["boot_id"], "kernel": os.uname().release, "architecture": os.uname().machine,
+    return {"boot_id": read()["boot_id"], "kernel": os.uname().release,
+            "architecture": os.uname().machine,
             "cores": os.cpu_count(), "cpu": model[1] if model else "",
-            "memory_gib": round(int(text("/proc/meminfo").split()[1]) / 2**20),
+            "memory_gib": round(number(r"^MemTotal:\s+(\d+)", text("/proc/meminfo")) / 2**20),
             "hypervisor": " hypervisor" in info, "load": os.getloadavg()[0],
             "congestion": text("/proc/sys/net/ipv4/tcp_congestion_control").strip(),
             "address": address}
 
 
-def run(argv, env=None, timeout_s=60):
+def run(argv: list[str], env: dict[str, str] | None = None, timeout_s: float = 60
+        ) -> dict[str, Any]:
     """Run a command to its end between two readings."""
     before, begin = read(), time.monotonic()
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False,
@@ -72,9 +84,9 @@ def run(argv, env=None, timeout_s=60):
             "before": before, "after": read()}
 
 
-def start(argv, user=None):
+def start(argv: list[str], user: int | None = None) -> dict[str, Any]:
     """Start a server; it runs until `stop`.  Its output goes to a file that `log` shows."""
-    with open(f"/tmp/server-{len(STARTED)}.log", "wb") as log:
+    with open(f"/tmp/server-{len(STARTED)}.log", "wb") as log:  # noqa: S108 (the container's)
         os.chmod(log.name, 0o644)
         STARTED.append((subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log,
                                          stderr=subprocess.STDOUT, user=user, group=user,
@@ -83,25 +95,23 @@ def start(argv, user=None):
     return {}
 
 
-def log():
+def log() -> dict[str, Any]:
     """The end of what the servers have said."""
     return {"log": "\n".join(text(name)[-1500:] for _, name in STARTED)}
 
 
-def stop():
+def stop() -> dict[str, Any]:
     """End all servers, with everything they started."""
     while STARTED:
         process, name = STARTED.pop()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         os.unlink(name)
     return {}
 
 
-def wait(host, port, timeout_s):
+def wait(host: str, port: int, timeout_s: float) -> dict[str, Any]:
     """Until something listens there."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -114,17 +124,17 @@ def wait(host, port, timeout_s):
             time.sleep(0.05)
 
 
-def hold(argvs, env=None):
+def hold(argvs: list[list[str]], env: dict[str, str] | None = None) -> dict[str, Any]:
     """Start all of them at once, wait for the first line of each, and let them wait."""
     begin = time.monotonic()
     for argv in argvs:
         HELD.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      env={**os.environ, **(env or {})}))
-    lines = [held.stdout.readline().decode() for held in HELD]
+    lines = [held.stdout.readline().decode() for held in HELD if held.stdout]
     return {"lines": lines, "seconds": time.monotonic() - begin}
 
 
-def release():
+def release() -> dict[str, Any]:
     """End what `hold` started."""
     while HELD:
         HELD.pop().communicate(timeout=60)
@@ -134,24 +144,25 @@ def release():
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         """Take the socket's path."""
         super().__init__("localhost", timeout=10)
         self.path = path
 
-    def connect(self):
+    def connect(self) -> None:
         """Open the connection."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(self.path)
 
 
-def counters():
+def counters() -> dict[str, Any]:
     """The driver's counters, by its socket: a service's, or a managed plugin's."""
     for path in sorted(glob.glob("/plugins/slim.sock") + glob.glob("/plugins/*/slim.sock")):
         connection = UnixConnection(path)
         try:
             connection.request("POST", "/Slim.Counters")
-            return json.loads(connection.getresponse().read())
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
         finally:
             connection.close()
     raise FileNotFoundError("no slim.sock under /run/docker/plugins of the host")
@@ -161,7 +172,7 @@ ACTIONS = {action.__name__: action for action in
            (read, machine, run, start, log, stop, wait, hold, release, counters)}
 
 
-def main():
+def main() -> None:
     """Answer until the end of standard input; then nothing of ours runs on."""
     try:
         for line in sys.stdin:
@@ -177,4 +188,5 @@ def main():
             held.kill()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,17 +4,20 @@ nats_bench.py HOST PORT SECONDS BYTES.  Only messages that came to the subscribe
 publisher is never far ahead: a server drops subscribers that are too slow.
 """
 
+from __future__ import annotations
+
 import json
 import select
 import socket
 import sys
 import time
+from io import BufferedReader
 
 AHEAD = 2000  # messages
 BATCH = 50
 
 
-def dial(host, port):
+def dial(host: str, port: int) -> tuple[socket.socket, BufferedReader]:
     """A connection after its greeting, without further talk."""
     sock = socket.create_connection((host, port), 10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -26,7 +29,7 @@ def dial(host, port):
     return sock, lines
 
 
-def main():
+def main() -> None:
     """Publish until the time is over, then wait for the last message."""
     host, port, seconds, size = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     receiver, lines = dial(host, port)
@@ -59,4 +62,5 @@ def main():
     print(json.dumps({"messages": sent, "seconds": took}))
 
 
-main()
+if __name__ == "__main__":
+    main()
