@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
 ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
 
-.PHONY: help setup up down demo load plugin plugin-install check lint test compatibility need-root
+.PHONY: help setup up down demo bench load plugin plugin-install check lint test compatibility need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -26,6 +26,10 @@ down:  ## undo `make up`; PURGE=1 removes the data, too (root)
 demo: need-root  ## two hosts on this machine: what is on the wire, and figures beside the host and Docker's overlay (root)
 	@scripts/setup.sh --demo
 	@exec $(PYTHON) -m bench.demo $(ARGS)
+
+bench: need-root  ## slim beside the host, Docker's networks and others, in many workloads: ARGS="--quick", ARGS=--help (root)
+	@scripts/setup.sh --demo
+	@exec bench/run $(ARGS)
 
 load: need-root  ## what many endpoints, a large directory and many connections need; takes 15 minutes (root)
 	@scripts/setup.sh --demo

@@ -61,7 +61,8 @@ def where(rows: Sequence[Row]) -> str:
     dates = sorted({row.conditions.date for row in rows})
     kernels = sorted({row.conditions.kernel for row in rows})
     return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; "
-            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; medians of interleaved rounds, lines: 95 % confidence")
+            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; medians of interleaved rounds, "
+            "lines: 95 % confidence")
 
 
 def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = ()) -> Any:

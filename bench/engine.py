@@ -31,8 +31,9 @@ class Engine:
     def docker(self, *argv: str, data: bytes | None = None, timeout_s: float = 120) -> str:
         """Run the client; its output without white space around it.  Error: BenchError."""
         try:
+            # A session of its own: a second Ctrl-C must not end the client that cleans up.
             done = subprocess.run([*self.client, *argv], input=data, capture_output=True,
-                                  check=False, timeout=timeout_s)
+                                  check=False, timeout=timeout_s, start_new_session=True)
         except subprocess.TimeoutExpired:
             raise BenchError(f"{self.name}: docker {argv[0]} took over {timeout_s:g} s") from None
         if done.returncode:

@@ -72,7 +72,8 @@ def parse(argv: Sequence[str]) -> Options:
     quick = given.quick
     options = Options(
         contexts, networks, given.networks is not None, scopes, _workloads(given.only), fabrics,
-        given.rounds or (3 if quick else ROUNDS), given.seconds or (0.5 if quick else SECONDS),
+        (3 if quick else ROUNDS) if given.rounds is None else given.rounds,
+        (0.5 if quick else SECONDS) if given.seconds is None else given.seconds,
         given.port, given.out or (QUICK if quick else LATEST), given.fresh,
         given.spread_limit / 100, given.congestion,
         addresses, Settings(given.slim_driver, given.subnet, given.macvlan_parent or ""),

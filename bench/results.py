@@ -134,6 +134,8 @@ def load(path: Path) -> list[Row]:
     """Rows of a results file; none if it does not exist.  Error: BenchError."""
     try:
         found = json.loads(path.read_text())
+        if not isinstance(found, list):
+            raise TypeError("no list")
         return [_row(entry) for entry in found]
     except FileNotFoundError:
         return []

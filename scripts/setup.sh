@@ -17,14 +17,15 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
-[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool iperf3 iputils-ping
-    libc-bin libmemcached-tools memcached nginx postgresql redis-server redis-tools tcpdump wrk)
+[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
+    iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nginx postgresql
+    redis-server redis-tools tcpdump wrk)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.
 # One that was here before stays as it is.
-declare -A unit_of=([etcd-server]=etcd [memcached]=memcached [nginx]=nginx [postgresql]=postgresql
-    [redis-server]=redis-server)
+declare -A unit_of=([etcd-server]=etcd [memcached]=memcached [nats-server]=nats-server
+    [nginx]=nginx [postgresql]=postgresql [redis-server]=redis-server)
 policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
 silence_daemons() {
     [[ ! -e $policy ]] || return 0      # somebody else's policy
