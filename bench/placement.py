@@ -15,7 +15,7 @@ from typing import Any
 from bench.engine import Agent, Engine
 from bench.errors import BenchError
 from bench.image import BIND_FIRST, TAG
-from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, TITLES, Plan
+from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TITLES, Plan
 
 FILES = 16384  # descriptors of a container's process
 
@@ -134,8 +134,8 @@ class Placement:
                 if scope in plan.scopes:
                     self.paths.append(self._path(plan, scope))
         except BenchError as error:
-            if self._wanted.strict or plan.name == HOST:
-                raise
+            if self._wanted.strict or plan.name in (HOST, SLIM):
+                raise  # without these two there is nothing to show
             self.paths = [path for path in self.paths if path.network != plan.name]
             self._say(f"left out: {TITLES.get(plan.name, plan.name)}: {error}")
 

@@ -125,6 +125,13 @@ def test_unsteady_host_figures_and_a_busy_hypervisor_are_told() -> None:
     assert "Round trips, TCP (cross) 30%" in stolen
 
 
+def test_a_machine_that_was_busy_before_is_told() -> None:
+    busy = dataclasses.replace(CONDITIONS, load_average=7.25)
+    (doubt,) = results.doubts([*rows("memcached"), *rows(conditions=busy)], 0.1)
+    assert "load average up to 7.2" in doubt
+    assert doubt.endswith("theirs: Round trips, TCP.")
+
+
 def test_the_committed_results_are_whole() -> None:
     """They are of this version, and the tables beside them are made of them."""
     found = results.load(LATEST)
