@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import stats
@@ -39,6 +39,7 @@ def test_what_a_round_has_in_common_stays_out_of_the_ratio() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.9, 0.9))
 
 
+@settings(deadline=None, max_examples=25)
 @given(VALUES)
 def test_the_interval_holds_the_ratio_and_is_the_same_each_time(values: list[float]) -> None:
     host = [2.0] * len(values)
