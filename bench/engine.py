@@ -52,6 +52,7 @@ class Agent:
             [*engine.client, "exec", "-i", container, *AGENT], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         self._buffer = b""
+        self._asked = 0
 
     def __enter__(self) -> Agent:
         return self
@@ -64,13 +65,17 @@ class Agent:
     def ask(self, action: str, takes_s: float = 0, **arguments: Any) -> dict[str, Any]:
         """Have it done; `takes_s` is what it may take.  Error: BenchError."""
         assert self._process.stdin is not None
+        self._asked += 1
+        question = {"id": self._asked, "do": action, **arguments}
         try:
-            self._process.stdin.write(json.dumps({"do": action, **arguments}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise BenchError(f"{self.name} is gone: {self._said()}") from None
-        answer: dict[str, Any] = json.loads(self._line(time.monotonic() + takes_s + SLACK_S,
-                                                       action))
+        deadline = time.monotonic() + takes_s + SLACK_S
+        answer: dict[str, Any] = {}
+        while answer.get("id") != self._asked:  # else a late one, to a question given up
+            answer = json.loads(self._line(deadline, action))
         if "error" in answer:
             raise BenchError(f"{self.name}: {action}: {answer['error']}")
         return answer

@@ -128,15 +128,16 @@ class Placement:
             for engine in self._engines]
 
     def _set_up(self, plan: Plan) -> None:
+        scopes = [scope for scope in self._wanted.scopes if scope in plan.scopes]
+        if not scopes:
+            self._say(f"left out: {TITLES.get(plan.name, plan.name)}: it is within one host only")
+            return
         try:
             self._create(plan)
-            for scope in self._wanted.scopes:
-                if scope in plan.scopes:
-                    self.paths.append(self._path(plan, scope))
+            self.paths += [self._path(plan, scope) for scope in scopes]
         except BenchError as error:
             if self._wanted.strict or plan.name in (HOST, SLIM):
                 raise  # without these two there is nothing to show
-            self.paths = [path for path in self.paths if path.network != plan.name]
             self._say(f"left out: {TITLES.get(plan.name, plan.name)}: {error}")
 
     def _create(self, plan: Plan) -> None:

@@ -153,8 +153,8 @@ def save(path: Path, rows: Sequence[Row]) -> None:
     """Replace the file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_text(json.dumps([_rounded(dataclasses.asdict(row)) for row in rows], indent=1,
-                              ensure_ascii=False) + "\n")
+    lines = [json.dumps(_rounded(dataclasses.asdict(row)), ensure_ascii=False) for row in rows]
+    new.write_text("[\n" + ",\n".join(lines) + "\n]\n")  # a row a line: differences are read
     new.replace(path)
 
 

@@ -177,11 +177,12 @@ def main() -> None:
     try:
         for line in sys.stdin:
             ask = json.loads(line)
+            asked = ask.pop("id")
             try:
                 answer = ACTIONS[ask.pop("do")](**ask)
             except Exception as error:  # the harness decides what it means
                 answer = {"error": f"{type(error).__name__}: {error}"}
-            print(json.dumps(answer), flush=True)
+            print(json.dumps({"id": asked, **answer}), flush=True)
     finally:
         stop()
         for held in HELD:
