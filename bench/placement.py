@@ -5,7 +5,8 @@ It must not know which workloads run between them.
 
 from __future__ import annotations
 
-import contextlib
+import re
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from bench.image import BIND_FIRST, TAG
 from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TITLES, Plan
 
 FILES = 16384  # descriptors of a container's process
+REMOVE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,6 @@ class Placement:
         self._agents: dict[tuple[str, str], Agent] = {}
         self.paths: list[Path] = []
         self.machines: list[dict[str, Any]] = []
-        self.meters: list[Agent] = []  # one for each machine: reads its clocks
 
     def __enter__(self) -> Placement:
         try:
@@ -89,7 +90,7 @@ class Placement:
 
         distinct = self._distinct()
         for engine in distinct:
-            self._stack.callback(_quietly, engine, "rmi", "-f", TAG)
+            self._stack.callback(self._remove, engine, "rmi", "-f", TAG)
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, distinct))
 
@@ -120,7 +121,6 @@ class Placement:
                     f"you can change that: `sysctl -w net.ipv4.tcp_congestion_control="
                     f"{self._wanted.congestion}` there, or --congestion {found['congestion']} here")
             if found["boot_id"] not in [machine["boot_id"] for machine in self.machines]:
-                self.meters.append(agent)
                 self.machines.append(found)
             self._agents[engine.name, "meter"] = agent
         self._addresses = list(self._wanted.addresses) or [
@@ -147,7 +147,7 @@ class Placement:
                 continue
             engine.docker("network", "create", "--label", PREFIX, *options, plan.docker_name)
             self._made.add((engine.name, plan.docker_name))
-            self._stack.callback(_quietly, engine, "network", "rm", plan.docker_name)
+            self._stack.callback(self._remove, engine, "network", "rm", plan.docker_name)
 
     def _path(self, plan: Plan, scope: str) -> Path:
         client_engine = self._engines[SERVER if scope == LOCAL else CLIENT]
@@ -177,14 +177,22 @@ class Placement:
 
     def _agent(self, engine: Engine, name: str, *options: str) -> Agent:
         name = name if name.startswith(PREFIX) else f"{PREFIX}-{name}"
-        self._stack.callback(_quietly, engine, "rm", "-f", "-v", name)
+        self._stack.callback(self._remove, engine, "rm", "-f", "-v", name)
         engine.docker("run", "-d", "--init", "--name", name, "--label", PREFIX,
                       "--ulimit", f"nofile={FILES}:{FILES}", *options, TAG, "sleep", "infinity")
         return self._stack.enter_context(Agent(engine, name))
 
-
-def _quietly(engine: Engine, *argv: str) -> None:
-    """For what is removed and may not be there."""
-    with contextlib.suppress(BenchError):
-        engine.docker(*argv)
-
+    def _remove(self, engine: Engine, *argv: str) -> None:
+        """Until it is gone: a swarm learns late that a network is not used on its other nodes."""
+        deadline = time.monotonic() + REMOVE_S
+        while True:
+            try:
+                engine.docker(*argv)
+                return
+            except BenchError as error:
+                if re.search("no such|not found", str(error), re.IGNORECASE):
+                    return
+                if time.monotonic() > deadline:
+                    self._say(f"not removed: {error}")
+                    return
+            time.sleep(0.5)
