@@ -61,8 +61,9 @@ def where(rows: Sequence[Row]) -> str:
     dates = sorted({row.conditions.date for row in rows})
     kernels = sorted({row.conditions.kernel for row in rows})
     return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; "
-            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; medians of interleaved rounds, "
-            "lines: 95 % confidence")
+            f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; medians of interleaved rounds"
+            + ("; other programs were at work" if any(
+                row.conditions.busy_cpus > results.BUSY_CPUS for row in rows) else ""))
 
 
 def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = ()) -> Any:
@@ -101,7 +102,9 @@ def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = 
     figure.suptitle("Between containers on two hosts" if scope == CROSS else
                     "Between containers on one host", x=0.01, y=0.99, ha="left", weight="bold")
     figure.legend(loc="upper right", ncols=len(networks), frameon=False)
-    figure.text(0.01, 0.05 / height_in, where(own), fontsize=7, color=INK)
+    cut = any(max(row.ratio_to_host or 0, row.cpu_ratio_to_host or 0) > LONGEST for row in own)
+    figure.text(0.01, 0.05 / height_in, f"{where(own)}; lines: 95 % confidence"
+                f"{f'; bars are cut at {LONGEST:g}' if cut else ''}", fontsize=7, color=INK)
     figure.tight_layout(rect=(0, 0.2 / height_in, 1, 1 - 0.15 / height_in))
     return figure
 

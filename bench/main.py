@@ -7,7 +7,6 @@ something failed or could not be had; 2 for options that make no sense; 130 when
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 import time
@@ -86,7 +85,6 @@ class Bench:
         self._rows: list[Row] = []  # of this run
         self._before = [] if options.fresh else results.load(options.out)
         self.failures: list[str] = []
-        self._load = os.getloadavg()[0]  # in the lab; its coming up counts as load, too
 
     def measure(self, engines: Sequence[Engine], addresses: Sequence[str], fabric: str) -> None:
         """Set up containers, and run all groups on these hosts."""
@@ -123,8 +121,7 @@ class Bench:
         kernels = dict.fromkeys(m["kernel"] for m in placement.machines)
         return Conditions(where, ", ".join(kernels), time.strftime("%Y-%m-%d"), fabric,
                           options.congestion, options.seconds,
-                          max(m["load"] for m in placement.machines) if options.contexts
-                          else self._load, options.note)
+                          placement.busy_cpus, options.note)
 
     def _keep(self, found: Measured, conditions: Conditions) -> None:
         """Into the file at once: an interrupted run keeps what it has finished."""

@@ -28,7 +28,7 @@ CLAIMS = (
     Claim("memcached\nthroughput", 71, "memcached", "", VALUE),
     Claim("memcached\nlatency", -42, "memcached", "mean", LATENCY),
     Claim("memcached\nCPU", -56, "memcached", "", CPU),
-    Claim("nginx\nCPU", -23, "nginx, keep-alive", "", CPU, "-22 to -24 %"),
+    Claim("nginx\nCPU", -23, "nginx, keep-alive", "", CPU, "-22, -24 %"),
     Claim("PostgreSQL\nCPU", -22, "postgresql", "", CPU),
     Claim("Kafka (ours: NATS)\nCPU", -10, "nats", "", CPU),
 )

@@ -20,6 +20,7 @@ from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TIT
 
 FILES = 16384  # descriptors of a container's process
 REMOVE_S = 15.0
+IDLE_S = 1.0  # for a look at what others do
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Placement:
         self._agents: dict[tuple[str, str], Agent] = {}
         self.paths: list[Path] = []
         self.machines: list[dict[str, Any]] = []
+        self.busy_cpus = 0.0  # while nothing of ours runs
 
     def __enter__(self) -> Placement:
         try:
@@ -76,6 +78,7 @@ class Placement:
             self._examine()
             for plan in self._wanted.plans:
                 self._set_up(plan)
+            self.busy_cpus = self._busy_cpus()
         except BaseException:
             self._stack.close()
             raise
@@ -126,6 +129,15 @@ class Placement:
         self._addresses = list(self._wanted.addresses) or [
             self._agents[engine.name, "meter"].ask("machine")["address"]
             for engine in self._engines]
+
+    def _busy_cpus(self) -> float:
+        """CPUs that others keep busy, on the machine where it is most."""
+        meters = [self._agents[engine.name, "meter"] for engine in self._distinct()]
+        before = [meter.ask("read") for meter in meters]
+        time.sleep(IDLE_S)
+        after = [meter.ask("read") for meter in meters]
+        return max(sum(float(late["cpu"][kind] - early["cpu"][kind]) for kind in early["cpu"])
+                   / (IDLE_S * 1e6) for early, late in zip(before, after, strict=True))
 
     def _set_up(self, plan: Plan) -> None:
         scopes = [scope for scope in self._wanted.scopes if scope in plan.scopes]

@@ -21,7 +21,7 @@ from bench.workloads import BY_NAME, WORKLOADS, Workload
 
 FABRICS = ("plain", "no-offload", "mtu-9000")
 STOLEN_LIMIT = 0.05
-BUSY_LOAD = 1.0
+BUSY_CPUS = 0.2
 Samples = list[float | None]  # one a round; None: that run failed
 
 
@@ -35,7 +35,7 @@ class Conditions:
     fabric: str
     congestion: str
     seconds: float  # of a run
-    load_average: float  # before it began: of others, if there are any
+    busy_cpus: float  # CPUs at work before the first run: other programs' doing
     note: str = ""
 
 
@@ -208,12 +208,12 @@ def doubts(rows: Sequence[Row], limit: float) -> list[str]:
     if partly:
         found.append("Not all of slim's connections took the host path: "
                      + _listed(partly, lambda row: row.host_path_share or 0))
-    busy = [row for row in rows if row.conditions.load_average > BUSY_LOAD and not row.figure]
+    busy = [row for row in rows if row.conditions.busy_cpus > BUSY_CPUS and not row.figure]
     if busy:
         titles = dict.fromkeys(row.title for row in busy)
-        highest = max(row.conditions.load_average for row in busy)
-        found.append(f"Other programs were at work when it began (load average up to {highest:.1f})"
-                     f"; CPU time holds theirs: {'; '.join(titles)}.")
+        highest = max(row.conditions.busy_cpus for row in busy)
+        found.append(f"Other programs were at work when it began (on up to {highest:.1f} CPUs); "
+                     f"CPU time holds theirs: {'; '.join(titles)}.")
     stolen = [row for row in rows if (row.stolen_share or 0) > STOLEN_LIMIT]
     if stolen:
         found.append(f"The hypervisor took more than {STOLEN_LIMIT:.0%} of a CPU away in a run of: "

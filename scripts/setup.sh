@@ -17,9 +17,9 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
-[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3 iputils-ping
-    libc-bin libc6-dev libmemcached-tools memcached nats-server nginx postgresql redis-server redis-tools
-    tcpdump wrk)
+[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
+    iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nginx postgresql
+    redis-server redis-tools tcpdump wrk)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.

@@ -67,7 +67,7 @@ def machine() -> dict[str, Any]:
             "architecture": os.uname().machine,
             "cores": os.cpu_count(), "cpu": model[1] if model else "",
             "memory_gib": round(number(r"^MemTotal:\s+(\d+)", text("/proc/meminfo")) / 2**20),
-            "hypervisor": " hypervisor" in info, "load": os.getloadavg()[0],
+            "hypervisor": " hypervisor" in info,
             "congestion": text("/proc/sys/net/ipv4/tcp_congestion_control").strip(),
             "address": address}
 

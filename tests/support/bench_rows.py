@@ -9,7 +9,7 @@ from bench.runs import Run
 from bench.workloads import BY_NAME
 
 CONDITIONS = Conditions("virtual machine, 2 cores, 24 GiB", "6.18", "2026-01-02", "plain", "cubic",
-                        1.0, 0.5)
+                        1.0, 0.02)
 LATENCY = {"p50": 50.0, "p99": 90.0, "p99.9": 150.0}
 Key = tuple[str, str, str]
 

@@ -126,9 +126,9 @@ def test_unsteady_host_figures_and_a_busy_hypervisor_are_told() -> None:
 
 
 def test_a_machine_that_was_busy_before_is_told() -> None:
-    busy = dataclasses.replace(CONDITIONS, load_average=7.25)
+    busy = dataclasses.replace(CONDITIONS, busy_cpus=1.25)
     (doubt,) = results.doubts([*rows("memcached"), *rows(conditions=busy)], 0.1)
-    assert "load average up to 7.2" in doubt
+    assert "on up to 1.2 CPUs" in doubt
     assert doubt.endswith("theirs: Round trips, TCP.")
 
 
