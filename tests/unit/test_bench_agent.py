@@ -13,6 +13,7 @@ from bench import engine
 from bench.engine import Agent, Engine
 from bench.errors import BenchError
 from tests.conftest import PROJECT
+from tests.support.wait import wait_until
 
 PROGRAM = PROJECT / "bench" / "programs" / "agent.py"
 
@@ -68,9 +69,14 @@ def test_servers_end_with_all_that_they_started(agent: Agent, tmp_path: Path) ->
                              f"mv {pids}.new {pids}; wait"])
     agent.run(["sh", "-c", f"until test -e {pids}; do :; done"], 10)
     agent.ask("stop")
-    for pid in pids.read_text().split():
-        stat = Path(f"/proc/{pid}/stat")
-        assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    wait_until(lambda: not any(map(_lives, pids.read_text().split())), 5, "all have ended")
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_an_agent_that_is_gone_is_named(tmp_path: Path) -> None:
