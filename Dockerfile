@@ -15,7 +15,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates linux-libc-dev python3 python3-bpfcc \
     && rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/man /usr/share/locale \
     # Where the plugin's mounts go.
-    && mkdir -p /run/docker/plugins /hostrun/var/run /sys/fs/bpf /sys/fs/cgroup /var/lib/slim /tls
+    && mkdir -p /run/docker/plugins /hostrun/var/run /sys/fs/bpf /sys/fs/cgroup /hoststate /tls
 COPY --from=packages /opt/slim/packages /opt/slim/packages
 COPY driver /opt/slim/driver
 COPY kernel /opt/slim/kernel

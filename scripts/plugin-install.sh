@@ -17,6 +17,8 @@ settings=()
 if docker plugin inspect "$name" > /dev/null 2>&1; then
     mapfile -t settings < <(docker plugin inspect -f '{{range .Settings.Env}}{{println .}}{{end}}' "$name" |
         grep -E '^(ETCD|ETCD_[A-Z_]+|UNDERLAY|PORT_RANGE|LOG_LEVEL|SCOPE)=')
+    mapfile -t -O "${#settings[@]}" settings < <(docker plugin inspect \
+        -f '{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}' "$name" | grep .)
     docker plugin disable -f "$name" > /dev/null 2>&1 || true
     docker plugin rm -f "$name" > /dev/null
     say "the older plugin is removed, its settings are kept"

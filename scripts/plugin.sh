@@ -19,7 +19,7 @@ work=$(mktemp -d "$PWD/build/plugin.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 root=$work/rootfs
 mkdir -p "$root"/{usr/bin,usr/sbin,usr/lib,usr/lib64,etc/ssl/certs,tmp,proc,sys/fs/bpf,sys/fs/cgroup,dev}
-mkdir -p "$root"/{run/docker/plugins,hostrun/var/run,var/lib/slim,etc/slim,root,tls,opt/slim}
+mkdir -p "$root"/{run/docker/plugins,hostrun/var/run,hoststate,etc/slim,root,tls,opt/slim}
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$root/$name"; done
 
 say() { printf 'slim: %s\n' "$*" >&2; }

@@ -47,7 +47,8 @@ def built_plugin() -> Path:
 
 def install(host: Host, **settings: str) -> None:
     """As a user does, from outside: `make plugin-install` on the engine that DOCKER_HOST names."""
-    wanted = {"ETCD": host.lab.etcd_url, **settings}
+    # /var/lib itself is the machine's, which all hosts of a lab share.
+    wanted = {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
     run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
         **host.lab.env, "DOCKER_HOST": f"unix://{host.folder}/docker.sock",
         "SET": " ".join(f"{name}={value}" for name, value in wanted.items())})

@@ -19,6 +19,7 @@ from tests.lab.plugged import (
     PLUGIN,
     create_network,
     create_service,
+    install,
     join,
     plugin_pid,
     published,
@@ -171,7 +172,7 @@ def test_an_update_under_load_fails_no_connection(web: list[Host]) -> None:
 
 
 def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
-    """The plugin of the publishing manager is killed, then that manager's dockerd stops."""
+    """The plugin of the publishing manager is killed."""
     manager = web[0]
 
     def holder() -> str:
@@ -189,6 +190,26 @@ def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
     wait_until(lambda: len(published(plugged)["web"]) == 4, 60, "the list to follow", 0.1)
     # Docker has started it again, with an id that stays.
     wait_until(lambda: plugin_pid(publisher) > 0, 20, "the plugin is back")
+
+
+def test_the_plugin_is_installed_anew_under_running_containers(
+        nodes: list[Host], plugged: Lab) -> None:
+    """It is the same host as before to etcd and to its peers; what ran runs on."""
+    def hosts() -> str:
+        return plugged.etcdctl("get", "--prefix", "--keys-only", "/slim/v1/known/")
+
+    manager, second, _ = nodes
+    create_network(manager)
+    here, there = (start(host, f"on-{host.name}", *SERVE) for host in (manager, second))
+    call(manager, "on-h1", there)
+    before = hosts()
+    install(second)
+    assert hosts() == before
+    assert call(manager, "on-h1", there).client_peer == [there, 7000]
+    assert call(second, "on-h2", here).client_peer == [here, 7000]
+    second.docker("restart", "-t", "0", "on-h2")
+    start(second, "later")
+    assert call(second, "later", here).client_peer == [here, 7000]
 
 
 def test_fifty_tasks_come_and_go(nodes: list[Host], plugged: Lab) -> None:
