@@ -162,7 +162,7 @@ class EbpfDatapath:
 
     def _serve(self) -> None:
         """Hosts without services are spared a look at each of their datagrams."""
-        wanted = bool(self._services.names())
+        wanted = not self._services.is_empty()
         if wanted and not self._serving:
             self._replace(self._attachments.attach_services)
         elif not wanted:

@@ -75,6 +75,11 @@ class ServiceTable:
             return [(Vni(vni), IPv4Address(address_be.to_bytes(4, sys.byteorder)))
                     for vni, address_be in self._lists]
 
+    def is_empty(self) -> bool:
+        """Whether there is no service."""
+        with self._lock:
+            return not self._lists
+
     def _backend_key(self, name: Name, generation: int, index: int) -> Any:
         return self._backends.Key(*name, generation, index)
 

@@ -32,6 +32,7 @@ class ServicePublisher:
         self._records = records
         self._clock = clock
         self._pause_s = 0.0
+        self._swarm_id = ""  # of the swarm that this host manages, as it was when last looked at
         self._leads = False
         self._asked = True  # the last look at Docker went well
 
@@ -42,6 +43,10 @@ class ServicePublisher:
     def run(self) -> None:
         """Look once, and publish what has changed.  Error: StoreUnavailable."""
         begin_s = self._clock()
+        if self._swarm_id and not self._leads:
+            self._pause_s = CALM_S
+            if not self._records.lead(self._swarm_id):
+                return  # one manager of a swarm asks Docker, not all
         self._pause_s = NO_MANAGER_S
         try:
             view = self._swarm.look()
@@ -52,9 +57,10 @@ class ServicePublisher:
         else:
             self._asked = True
         if view is None:
-            self.stop()
+            self._leave()
             return
         self._pause_s = CALM_S  # also if etcd fails now
+        self._swarm_id = view.swarm_id
         led, self._leads = self._leads, self._records.lead(view.swarm_id)
         if self._leads:
             if not led:
@@ -70,11 +76,15 @@ class ServicePublisher:
     def stop(self) -> None:
         """Let another manager publish."""
         if self._leads:
-            self._leads = False
-            try:
-                self._records.resign()
-            except StoreUnavailable as error:
-                log.warning("another manager publishes services in some seconds: %s", error)
+            self._leave()
+
+    def _leave(self) -> None:
+        """The key may be held without a look having gone well since: let go of it in any case."""
+        self._leads, self._swarm_id = False, ""
+        try:
+            self._records.resign()
+        except StoreUnavailable as error:
+            log.warning("another manager publishes services in some seconds: %s", error)
 
     def describe(self) -> str:
         """In a word or two."""

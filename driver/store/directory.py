@@ -5,19 +5,15 @@ It must not know what the listener does with them.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from driver.errors import UnsupportedRecord
 from driver.model import Endpoint, Vni
 from driver.services.ports import DirectoryListener
 from driver.store import keys, records
-from driver.store.feed import Feed
+from driver.store.feed import Feed, read_own
 from driver.store.kv import Change, Entry, KeyValue
-
-log = logging.getLogger(__name__)
 
 
 class EtcdDirectory:
@@ -76,13 +72,6 @@ class _NetworkListener:
                 with suppress(ValueError):
                     self._listener.removed(self._vni, keys.endpoint_of(change.key)[1])
 
-    def _read(self, entry: Entry) -> Endpoint | None:
-        try:
-            endpoint = records.decode(entry, records.endpoint)
-        except UnsupportedRecord as error:
-            log.error("%s", error)
-            return None
-        if entry.key != keys.endpoint(endpoint.vni, endpoint.id):
-            log.error("%s in etcd holds another endpoint: left alone", entry.key)
-            return None
-        return endpoint
+    @staticmethod
+    def _read(entry: Entry) -> Endpoint | None:
+        return read_own(entry, records.endpoint, lambda each: keys.endpoint(each.vni, each.id))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from driver.errors import SlimError
+from driver.errors import SlimError, UnsupportedRecord
+from driver.store import records
 from driver.store.kv import Change, Entry, KeyValue, Watch, WatchLost
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses after consecutive failures; the last one goes on
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,20 @@ class FeedListener(Protocol):
 
     def changed(self, changes: Sequence[Change]) -> None:
         """These came since, in order."""
+
+
+def read_own(entry: Entry, build: Callable[[records.Fields], T], key_of: Callable[[T], str]
+             ) -> T | None:
+    """Decode what a feed has brought; None, with a line in the log, for what is not its key's."""
+    try:
+        found = records.decode(entry, build)
+    except UnsupportedRecord as error:
+        log.error("%s", error)
+        return None
+    if entry.key != key_of(found):
+        log.error("%s in etcd holds the record of another key: left alone", entry.key)
+        return None
+    return found
 
 
 class Feed:

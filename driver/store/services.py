@@ -5,7 +5,6 @@ It must not know Docker, nor what the listener does with a service.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,10 +14,8 @@ from driver.errors import Conflict, UnsupportedRecord
 from driver.model import HostId, NetworkId, Service
 from driver.services.ports import ServiceListener
 from driver.store import keys, records
-from driver.store.feed import Feed
+from driver.store.feed import Feed, read_own
 from driver.store.kv import Change, Delete, Entry, KeyValue, Lease, Op, Put, Unchanged
-
-log = logging.getLogger(__name__)
 
 TTL_S = 6  # after which another manager takes over from one that is gone
 RENEW_S = 2.0
@@ -157,13 +154,7 @@ class _Listener:
                 with suppress(ValueError):  # a key that no driver writes never was anything
                     self._listener.removed(*keys.service_of(change.key))
 
-    def _read(self, entry: Entry) -> Service | None:
-        try:
-            service = records.decode(entry, records.service)
-        except UnsupportedRecord as error:
-            log.error("%s", error)
-            return None
-        if entry.key != keys.service(service.network_id, service.address):
-            log.error("%s in etcd holds another service: left alone", entry.key)
-            return None
-        return service
+    @staticmethod
+    def _read(entry: Entry) -> Service | None:
+        return read_own(entry, records.service,
+                        lambda each: keys.service(each.network_id, each.address))

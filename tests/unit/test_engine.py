@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import pytest
 
 from driver.engine.docker import DockerEngine
 from driver.errors import EngineUnavailable
+from tests.support.docker_api import serving
 
 NETWORKS = {
     "n1": {"Id": "n1", "IPAM": {"Driver": "slim", "Config": [
@@ -31,42 +28,22 @@ NETWORKS = {
 VERSION: object = {"ApiVersion": "1.41"}
 
 
-class _Dockerd(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0].rpartition("/networks")
-        wanted = path[2].lstrip("/")
-        answer: object
-        if self.path.endswith("/version"):
-            status, answer = 200, VERSION
-        elif not wanted:
-            status, answer = 200, [*NETWORKS.values(), {"Id": "gone"}]
-        elif wanted in NETWORKS:
-            status, answer = 200, NETWORKS[wanted]
-        else:
-            status, answer = 404, {"message": f"network {wanted} not found"}
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+def answer(url: str) -> tuple[int, object]:
+    wanted = url.partition("?")[0].rpartition("/networks")[2].lstrip("/")
+    if url.endswith("/version"):
+        return 200, VERSION
+    if not wanted:
+        return 200, [*NETWORKS.values(), {"Id": "gone"}]
+    if wanted in NETWORKS:
+        return 200, NETWORKS[wanted]
+    return 404, {"message": f"network {wanted} not found"}
 
 
 @pytest.fixture
 def dockerd(tmp_path: Path) -> Iterator[str]:
     path = str(tmp_path / "docker.sock")
-    with socketserver.ThreadingUnixStreamServer(path, _Dockerd) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(path, answer):
         yield path
-        server.shutdown()
-        thread.join()
 
 
 def test_what_docker_knows(dockerd: str) -> None:

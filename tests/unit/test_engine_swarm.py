@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 from driver.engine.swarm import DockerSwarm
 from driver.errors import EngineUnavailable
 from driver.model import NetworkId, Service
+from tests.support.docker_api import serving
 
 NO_MANAGER = "This node is not a swarm manager. Worker nodes can't be used to view or modify ..."
 
@@ -74,34 +72,11 @@ def dockerd() -> Dockerd:
 
 @pytest.fixture
 def swarm(dockerd: Dockerd, tmp_path: Path) -> Iterator[DockerSwarm]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            status, answer = dockerd.answer(self.path)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def address_string(self) -> str:
-            return "unix"
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     path = str(tmp_path / "docker.sock")
-    with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(path, dockerd.answer):
         made = DockerSwarm(path)
         yield made
         made.close()
-        server.shutdown()
-        thread.join()
 
 
 def address(*texts: str) -> tuple[IPv4Address, ...]:

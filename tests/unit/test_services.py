@@ -215,6 +215,20 @@ def test_another_manager_holds_the_key_or_takes_it() -> None:
     assert manager.publisher.describe() == "published elsewhere"
 
 
+def test_only_the_manager_that_holds_the_key_asks_docker() -> None:
+    manager = Manager()
+    manager.records.holder = "another"
+    manager.run()
+    manager.swarm.view = EngineUnavailable("asked")
+    assert manager.run() == CALM_S
+    manager.records.holder = ""
+    manager.run()
+    assert manager.records.holder == "", "what it cannot publish it leaves to others"
+    manager.swarm.view = SwarmView("swarm", (WEB,), changing=False)
+    manager.run()
+    assert manager.records.published == (WEB,)
+
+
 def test_etcd_away() -> None:
     manager = Manager()
     manager.records.error = StoreUnavailable("etcd is away")
