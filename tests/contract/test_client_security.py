@@ -203,8 +203,9 @@ def test_many_log_in_again_at_once(guarded: Etcd) -> None:
 
 
 def fill(kv: EtcdKeyValue) -> None:
-    for number in range(100):
-        kv.commit([], [Put(f"/big/{number}", bytes(50_000))])
+    """Put far more than the quota: the server looks at its size ten times a second only."""
+    for number in range(10_000):
+        kv.commit([], [Put(f"/big/{number % 100}", bytes(50_000))])
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.lab.dockers import MIXED, VERSIONS, docker, feature
 from tests.lab.hosts import Host, Lab
 from tests.lab.snapshot import remove_everything
 from tests.lab.test_docker import call, check_views, create_network, ping, start
+from tests.lab.traffic import Traffic
 from tests.support.wait import wait_until
 
 pytestmark = docker(VERSIONS[0], MIXED)
@@ -45,12 +46,14 @@ def test_everybody_reaches_everybody(three: list[Host]) -> None:
     addresses = {host.name: start(host, f"on-{host.name}", *SERVE) for host in three}
     for here, there in permutations(three, 2):
         assert " 0% packet loss" in ping(here, f"on-{here.name}", addresses[there.name])
+    traffic = Traffic(three)
+    for here, there in permutations(three, 2):
         seen = call(here, f"on-{here.name}", addresses[there.name], "--retry-s", "10")
         check_views(seen, addresses[here.name], addresses[there.name])
+    traffic.end()
     for host in three:
-        counted = host.counters()
-        assert counted["connected"] >= 2
-        assert counted["unknown_peer"] == 0
+        assert traffic.connected(host) >= 2
+        assert traffic.grown[host].get("unknown_peer", 0) == 0
 
 
 @feature("three hosts in one network, broadcasts too")
