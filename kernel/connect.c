@@ -19,11 +19,35 @@ static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
  * kernel judges the reuse of its tuple (tcp_twsk_unique: timestamps make it safe). */
 static __always_inline int claim_stale(const struct flow *theirs, const struct flow *mine)
 {
-    u64 age_ns = mine->since_ns - theirs->since_ns;
+    s64 age_ns = mine->since_ns - theirs->since_ns; /* below 0: entered since we began */
     if (theirs->state == FLOW_TIME_WAIT)
         return theirs->sandbox == mine->sandbox || age_ns > TIME_WAIT_NS;
     return theirs->state == FLOW_CLAIMED &&
            (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
+}
+
+/* Judging an entry and removing it are two steps: without this a second taker, that judged the
+ * old entry, would remove what the first one has entered since, and both would use the tuple. */
+static __always_inline int begin_removal(struct flow_key *key)
+{
+    u64 now_ns = bpf_ktime_get_ns();
+    return takeovers.insert(key, &now_ns) == 0;
+}
+
+static __always_inline void end_removal(struct flow_key *key)
+{
+    takeovers.delete(key);
+}
+
+static __always_inline int take_over(struct flow_key *key, struct flow *mine)
+{
+    if (!begin_removal(key))
+        return 0;
+    struct flow *theirs = flows.lookup(key);
+    int taken = theirs && claim_stale(theirs, mine) && remove_flow(key, theirs->sandbox) &&
+                add_flow(key, mine);
+    end_removal(key);
+    return taken;
 }
 
 /* `room`: may it be a flow more than there are? */
@@ -32,17 +56,17 @@ static __always_inline int claim(struct flow_key *key, struct flow *mine, int ro
     if (room && add_flow(key, mine))
         return 1;
     struct flow *theirs = flows.lookup(key);
-    if (!theirs || !claim_stale(theirs, mine))
-        return 0;
-    remove_flow(key, theirs->sandbox);
-    return add_flow(key, mine); /* two takers: one of them gets EEXIST */
+    return theirs && claim_stale(theirs, mine) && take_over(key, mine);
 }
 
 static __always_inline void release_claim(struct flow_key *key, u64 socket)
 {
+    if (!begin_removal(key))
+        return; /* somebody takes it over: it is stale */
     struct flow *flow = flows.lookup(key);
     if (flow && flow->socket == socket)
         remove_flow(key, flow->sandbox);
+    end_removal(key);
 }
 
 /* Bind the socket to (U, port); `mapped`: it is an IPv6 socket. */

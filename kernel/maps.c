@@ -65,6 +65,12 @@ BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, P
 BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, PIN("flows"),
                  NO_PREALLOC);
 
+/* Flows that somebody is removing because they are stale or were claimed in vain, each since when
+ * (CLOCK_MONOTONIC, ns): one at a time. Writers: connect hooks, the driver's sweeper, which also
+ * removes what a driver that was killed has left. Lifetime: microseconds. Full or present: the
+ * flow is left alone; a connect() tries another port. */
+BPF_TABLE_PINNED("hash", struct flow_key, u64, takeovers, 1024, PIN("takeovers"), NO_PREALLOC);
+
 /* How many flows each sandbox has, by cookie; all together at 0, which is no cookie.
  * Writers: whoever adds or removes a flow (shares.c); the driver counts anew when it sweeps.
  * Lifetime: sandbox, until swept. Absent: none yet. Full: that sandbox has no limit. */

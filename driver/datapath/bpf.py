@@ -49,6 +49,11 @@ def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
         first = False
 
 
+def insert(table: Any, key: Any, leaf: Any) -> bool:
+    """Enter what is not there yet (BPF_NOEXIST); False: it is there, or the map is full."""
+    return int(lib.bpf_update_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf), 1)) == 0
+
+
 class Link:
     """A bpf_link that is pinned: it outlives this process, and can be given another program."""
 

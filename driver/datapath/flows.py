@@ -23,6 +23,7 @@ CLAIMED, OPEN, TIME_WAIT = 1, 2, 3  # enum flow_state
 # Twice what a claim takes over after, so that no entry is swept while it is taken over.
 TIME_WAIT_NS = 2 * 60 * 10**9
 CLAIM_NS = 2 * 5 * 10**9
+REMOVAL_NS = 10 * 10**9  # a removal takes microseconds
 INTERVAL_S = 30.0
 # Of the time that a sweep took, before the next one: containers that stop one after the other
 # shall not keep a core busy with a map full of others' connections.
@@ -36,6 +37,7 @@ class FlowSweeper:
     def __init__(self, loaded: Loaded, port_owners: Callable[[], dict[int, int]],
                  now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._flows = loaded.table("flows")
+        self._takeovers = loaded.table("takeovers")
         self._shares = loaded.table("shares")
         self._port_owners = port_owners
         self._now_ns = now_ns
@@ -68,17 +70,41 @@ class FlowSweeper:
                 dead.append(key)
             else:
                 alive[leaf.sandbox] += 1
+        self._end_removals(now)
         removed = 0
         for key in dead:
-            with suppress(KeyError):
-                leaf = self._flows[key]  # a new connection may have taken the entry over
-                if self._dead(leaf, owners, now):
-                    del self._flows[key]
-                    removed += 1
-                else:
-                    alive[leaf.sandbox] += 1
+            gone, sandbox = self._remove(key, owners, now)
+            removed += gone
+            if sandbox is not None:
+                alive[sandbox] += 1
         self._count_anew(alive)
         return removed
+
+    def _remove(self, key: Any, owners: dict[int, int], now_ns: int) -> tuple[bool, int | None]:
+        """Remove the entry if it still is dead; return whether, and whose it is if it is not.
+
+        Nobody takes it over between the judgement and the removal: see `takeovers`.
+        """
+        if not bpf.insert(self._takeovers, key, self._takeovers.Leaf(self._now_ns())):
+            return False, None  # somebody else removes it, and counts it
+        try:
+            leaf = self._flows[key]  # a new connection may have taken the entry over
+            if not self._dead(leaf, owners, now_ns):
+                return False, int(leaf.sandbox)
+            del self._flows[key]
+            return True, None
+        except KeyError:
+            return False, None
+        finally:
+            with suppress(KeyError):
+                del self._takeovers[key]
+
+    def _end_removals(self, now_ns: int) -> None:
+        """End those of a driver that was killed in the middle."""
+        for key, since in list(bpf.entries(self._takeovers)):
+            if now_ns - int(since) > REMOVAL_NS:
+                with suppress(KeyError):
+                    del self._takeovers[key]
 
     def _count_anew(self, alive: Counter[int]) -> None:
         """Write what each sandbox's share is.

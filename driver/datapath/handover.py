@@ -42,6 +42,7 @@ class LiveSocket(Protocol):
     def time_wait(self) -> bool: ...
 
 
+WireName = tuple[int, int, int]  # peer_be, peer_port_be, local_port_be: struct flow_key
 LiveSockets = Callable[[str], Iterable[LiveSocket]]  # by SandboxKey
 
 
@@ -58,6 +59,8 @@ class Handover:
         self._lock = threading.RLock()
         self._held: list[Callable[[], None]] = []
         self._sandboxes: dict[int, tuple[SandboxEntry, str]] = {}  # by cookie, and its key
+        # Flows by sandbox's cookie: whose they are, by socket's cookie.
+        self._entered: dict[int, dict[WireName, int]] = {}
         if inheritance is not None:
             log.warning("the maps' layout is another one than in %s: %s made anew; its programs "
                         "go on until that is filled", inheritance.folder,
@@ -96,35 +99,49 @@ class Handover:
             if self._inheritance is None:
                 return
             changed = "flows" in self._inheritance.changed
-            found = self._fill_flows(loaded) if changed else 0
+            if changed:
+                self._fill_flows(loaded)
             for act in self._held:
                 try:
                     act()
                 except SlimError as error:  # as it would have been for its caller: one of many
                     log.error("taking over: %s", error)
-            # Connections that the older programs let begin meanwhile.
-            found += self._fill_flows(loaded) if changed else 0
+            if changed:  # connections that the older programs let begin, and end, meanwhile
+                self._fill_flows(loaded)
             discard(self._inheritance)
             log.warning("taken over from %s, with %d connections read from sockets",
-                        self._inheritance.folder, found)
+                        self._inheritance.folder, sum(map(len, self._entered.values())))
             self._inheritance = None
             self._held.clear()
             self._sandboxes.clear()
+            self._entered.clear()
 
-    def _fill_flows(self, loaded: Loaded) -> int:
+    def _fill_flows(self, loaded: Loaded) -> None:
+        """Enter each live socket's flow; remove those entered before whose socket has gone since.
+
+        Their end was seen by the older programs, which know nothing of our maps.
+        """
         flows, reverse = loaded.table("flows"), loaded.table("reverse")
-        entered = 0
         for entry, sandbox_key in self._sandboxes.values():
             try:
                 sockets = list(self._live_sockets(sandbox_key))
             except SlimError as error:
                 log.error("connections of sandbox %s are lost: %s", sandbox_key, error)
                 continue
+            before, live = self._entered.get(entry.cookie, {}), {}
             for socket in sockets:
                 port = self._endpoint_port(socket, entry, reverse)
-                if port and _enter(flows, socket, entry, port):
-                    entered += 1
-        return entered
+                if port:
+                    live[_wire_name(socket)] = socket, port
+            for name in before.keys() - live.keys():
+                if _holder(flows, name) == before[name]:
+                    del flows[flows.Key(*name)]
+            for name, (socket, port) in live.items():
+                # Nobody's, or its own of before TIME_WAIT; else our programs know better by now.
+                if _holder(flows, name) in {None, before.get(name)} - {socket.cookie}:
+                    flows[flows.Key(*name)] = _flow(flows.Leaf(), socket, entry, port)
+            self._entered[entry.cookie] = {name: socket.cookie
+                                           for name, (socket, _) in live.items()}
 
     def _endpoint_port(self, socket: LiveSocket, entry: SandboxEntry, reverse: Any) -> int:
         """P of the endpoint that the connection belongs to, 0: it is none of the host path."""
@@ -142,15 +159,19 @@ class Handover:
                      if attachment.vni == peer.vni), 0)
 
 
-def _enter(flows: Any, socket: LiveSocket, entry: SandboxEntry, port: int) -> bool:
-    key, leaf = flows.Key(), flows.Leaf()
-    key.peer_be, key.peer_port_be = u32_be(socket.peer), u16_be(socket.peer_port)
-    key.local_port_be = u16_be(socket.local_port)
-    if flows.get(key) is not None:
-        return False
+def _wire_name(socket: LiveSocket) -> WireName:
+    return u32_be(socket.peer), u16_be(socket.peer_port), u16_be(socket.local_port)
+
+
+def _holder(flows: Any, name: WireName) -> int | None:
+    """The socket whose entry it is, None: there is none."""
+    flow = flows.get(flows.Key(*name))
+    return None if flow is None else int(flow.socket)
+
+
+def _flow(leaf: Any, socket: LiveSocket, entry: SandboxEntry, port: int) -> Any:
     leaf.sandbox, leaf.socket = entry.cookie, socket.cookie
     leaf.since_ns = time.monotonic_ns()
     leaf.ifindex, leaf.port_be = entry.primary_ifindex, u16_be(port)
     leaf.state = TIME_WAIT if socket.time_wait else OPEN
-    flows[key] = leaf
-    return True
+    return leaf

@@ -33,17 +33,25 @@ class EndpointPorts:
 
         etcd may have been away when the driver started; no port is handed out before.
         """
-        if not self._restored:
-            self.restore(read())
-            self._restored = True
+        if self._restored:
+            return
+        endpoints = list(read())
+        with self._guard:
+            # Of several callers the first to come back: what the others read may be outdated.
+            if not self._restored:
+                self._take(endpoints)
+                self._restored = True
 
     def restore(self, endpoints: Iterable[Endpoint]) -> None:
         """Take over the ports that this host's endpoint records name.  Idempotent."""
         with self._guard:
-            for endpoint in endpoints:
-                if endpoint.port:
-                    self._owners[endpoint.id] = endpoint.port
-                    self._free.pop(endpoint.port, None)
+            self._take(endpoints)
+
+    def _take(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
+            if endpoint.port:
+                self._owners[endpoint.id] = endpoint.port
+                self._free.pop(endpoint.port, None)
 
     def request(self, endpoint_id: EndpointId) -> int:
         """Return the endpoint's port, a new one if it has none.  Error: Exhausted."""

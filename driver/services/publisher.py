@@ -10,8 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from itertools import islice
 
 from driver.errors import DatapathError
@@ -164,12 +164,15 @@ class Publisher:
         before = view.remotes.get(endpoint.id)
         if before == packed:
             return
-        if before is not None:
-            self._delete(view, endpoint.id)
-        view.missing.pop(endpoint.id, None)
+        earlier = self._forget(view, endpoint.id)
         try:
+            # Before what it replaces goes: no connect() in between finds neither.
             self._datapath.put_remote(endpoint)
+            if earlier is not None:
+                self._delete_entry(_outdated(earlier, endpoint))
         except DatapathError as error:
+            if earlier is not None:
+                self._delete_entry(earlier)
             # The feed cannot do anything about it.  Until it is tried again, connections to
             # it take the overlay path or fail; some of it may have been entered.
             view.missing[endpoint.id] = endpoint
@@ -222,3 +225,16 @@ class Publisher:
         view = self._networks[vni]
         if not (view.remotes or view.local or view.missing or view.flood_changed):
             del self._networks[vni]
+
+
+def _outdated(before: Endpoint, after: Endpoint) -> Endpoint:
+    """What of `before` is not written over when `after` is entered."""
+    def kept(one: IPv4Interface | IPv6Interface | None,
+             other: IPv4Interface | IPv6Interface | None) -> bool:
+        return one is not None and other is not None and one.ip == other.ip
+
+    named_alike = (before.underlay, before.port) == (after.underlay, after.port)
+    return replace(
+        before,
+        address=(None if named_alike and kept(before.address, after.address) else before.address),
+        address6=None if kept(before.address6, after.address6) else before.address6)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from driver.datapath import bpf
-from driver.datapath.flows import TIME_WAIT, TIME_WAIT_NS, FlowSweeper
+from driver.datapath.flows import REMOVAL_NS, TIME_WAIT, TIME_WAIT_NS, FlowSweeper
 from tests.netns.attack import Victim, connected_victim, quiet_server
-from tests.netns.talk import Program, client, started
+from tests.netns.talk import Program, client, host_path, overlay, started
 from tests.support.machines import Machine
 from tests.support.wait import wait_until
 
@@ -40,6 +40,19 @@ _HOLD = """
 PORT = 5555
 
 
+def _in_time_wait(machine: Machine, age_ns: int) -> Any:
+    """Wait for a flow in TIME_WAIT, make it as old, and return its key."""
+    table = machine.loaded.table("flows")
+
+    def closed() -> list[Any]:
+        return [(key, leaf) for key, leaf in bpf.entries(table) if leaf.state == TIME_WAIT]
+
+    (key, leaf), = wait_until(closed, 5, "the connection is in TIME_WAIT")
+    leaf.since_ns = time.monotonic_ns() - age_ns
+    table[key] = leaf
+    return key
+
+
 def test_a_connection_takes_an_entry_over_meanwhile(
         machines: list[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is to go, having been in TIME_WAIT for long, is found by a connect() just before."""
@@ -48,13 +61,7 @@ def test_a_connection_takes_an_entry_over_meanwhile(
     quiet_server(there)
     client(here, there.address, bind=("0.0.0.0", PORT))
     table = machine.loaded.table("flows")
-
-    def closed() -> list[Any]:
-        return [(key, leaf) for key, leaf in bpf.entries(table) if leaf.state == TIME_WAIT]
-
-    (key, leaf), = wait_until(closed, 5, "the connection is in TIME_WAIT")
-    leaf.since_ns = time.monotonic_ns() - 2 * TIME_WAIT_NS
-    table[key] = leaf
+    _in_time_wait(machine, age_ns=2 * TIME_WAIT_NS)
     begun: list[Program] = []
     read = bpf.entries
 
@@ -67,3 +74,24 @@ def test_a_connection_takes_an_entry_over_meanwhile(
     assert FlowSweeper(machine.loaded, machine.datapath._maps.port_owners).sweep() == 0
     begun[0].say("still here?")
     assert begun[0].line() == "True"
+    assert list(bpf.entries(machine.loaded.table("takeovers"))) == []
+
+
+def test_one_at_a_time_takes_an_entry_over(machines: list[Machine]) -> None:
+    """While somebody removes a stale entry, neither a connect() nor the sweep touches it."""
+    machine = machines[0]
+    here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
+    quiet_server(there)
+    client(here, there.address, bind=("0.0.0.0", PORT))
+    key = _in_time_wait(machine, age_ns=2 * TIME_WAIT_NS)
+    takeovers = machine.loaded.table("takeovers")
+    takeovers[key] = takeovers.Leaf(time.monotonic_ns())
+    with overlay(here, there, because="flow_refused"):
+        client(here, there.address, bind=("0.0.0.0", PORT))
+    sweeper = FlowSweeper(machine.loaded, machine.datapath._maps.port_owners)
+    assert sweeper.sweep() == 0
+    takeovers[key] = takeovers.Leaf(time.monotonic_ns() - 2 * REMOVAL_NS)  # by a driver, killed
+    assert sweeper.sweep() == 1
+    assert list(bpf.entries(takeovers)) == []
+    with host_path(here, there):
+        client(here, there.address, bind=("0.0.0.0", PORT))

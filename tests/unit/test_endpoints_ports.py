@@ -71,6 +71,19 @@ def test_nothing_is_given_out_before_the_records_were_read() -> None:
     assert ports.request(EndpointId("b")) == 61001
 
 
+def test_a_caller_whose_reading_took_longer_restores_nothing_outdated() -> None:
+    """The first one's endpoint has gone since: its port is free, and stays so."""
+    ports = EndpointPorts(61000, 61000)
+
+    def slow() -> list[Endpoint]:
+        ports.restore_once(lambda: [endpoint("a", 61000)])
+        ports.release(EndpointId("a"))
+        return [endpoint("a", 61000)]
+
+    ports.restore_once(slow)
+    assert ports.request(EndpointId("b")) == 61000
+
+
 def test_a_port_with_two_records_is_free_when_both_are_gone() -> None:
     ports = EndpointPorts(61000, 61000)
     one = endpoint("a", 61000)

@@ -108,26 +108,31 @@ class RecordingDatapath(FakeDatapath):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
-        self.directory: dict[EndpointId, Endpoint] = {}
+        self.places: dict[object, Endpoint] = {}  # the map's key is VNI and address
+        self.empty = False  # some time after the first entry
         self.floods: dict[Vni, tuple[list[str], list[int]]] = {}
 
     def put_remote(self, endpoint: Endpoint) -> None:
-        self.faults.effect("datapath.put_remote", lambda: self._enter(endpoint))
+        self.faults.effect("datapath.put_remote", lambda: self.enter(endpoint))
 
-    def _enter(self, endpoint: Endpoint) -> None:
-        # The map's key is the address: an endpoint takes another one's entry over.
-        for known in list(self.directory.values()):
-            if place(known)[:2] == place(endpoint)[:2]:
-                del self.directory[known.id]
-        self.directory[endpoint.id] = endpoint
+    def enter(self, endpoint: Endpoint) -> None:
+        self.places[place(endpoint)[:2]] = endpoint
+
+    @property
+    def directory(self) -> dict[EndpointId, Endpoint]:
+        assert len({known.id for known in self.places.values()}) == len(self.places)
+        return {known.id: known for known in self.places.values()}
 
     def list_remotes(self) -> list[Endpoint]:
-        return list(self.directory.values())
+        return list(self.places.values())
 
     def delete_remote(self, endpoint: Endpoint) -> None:
-        # By what an entry says: the names are not in the maps.
-        [known] = [known for known in self.directory.values() if place(known) == place(endpoint)]
-        del self.directory[known.id]
+        # By what an entry says: the names are not in the maps, and what is overwritten stays.
+        if endpoint.address is not None:
+            known = self.places.get(place(endpoint)[:2])
+            if known is not None and place(known) == place(endpoint):
+                del self.places[place(endpoint)[:2]]
+                self.empty |= not self.places
 
     def set_flood(self, vni, hosts, ifindexes) -> None:  # type: ignore[no-untyped-def]
         self.faults.effect("datapath.set_flood", lambda: self.floods.__setitem__(
@@ -158,7 +163,7 @@ def test_what_a_driver_before_entered_goes_with_the_first_snapshot_that_lacks_it
     kept, gone = endpoint("a"), endpoint("b", "10.50.0.3/16", OTHER, "198.18.0.2")
     elsewhere = replace(endpoint("c"), vni=Vni(8))
     Publisher(datapath, HOST.id).snapshot(Vni(7), [kept, gone])
-    datapath.directory[elsewhere.id] = elsewhere
+    datapath.enter(elsewhere)
     restarted = Publisher(datapath, HOST.id)
     assert set(datapath.directory) == {kept.id, gone.id, elsewhere.id}
     restarted.snapshot(Vni(7), [kept])
@@ -186,6 +191,31 @@ def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) 
     writes = len(datapath.faults.done)
     publisher.put(endpoint("a", host=OTHER, underlay="198.18.0.2", sandbox_key="/x"))
     assert len(datapath.faults.done) == writes  # joining is nothing to its peers
+
+
+def test_a_changed_endpoint_is_known_all_the_time(datapath: RecordingDatapath) -> None:
+    """No connect() finds it missing: what is new is entered before what is old goes."""
+    publisher = Publisher(datapath, HOST.id)
+    for changed in (endpoint("a"), replace(endpoint("a"), port=61001),
+                    replace(endpoint("a", "10.50.0.3/16"), port=61001),
+                    replace(endpoint("a", "10.50.0.3/16"), port=61001, mac=b"\2" * 6),
+                    endpoint("a", "10.50.0.4/16", OTHER, "198.18.0.2")):
+        publisher.put(changed)
+        assert [place(known) for known in datapath.directory.values()] == [place(changed)]
+    assert not datapath.empty
+
+
+def test_a_refused_change_leaves_nothing_outdated(datapath: RecordingDatapath) -> None:
+    publisher = Publisher(datapath, HOST.id)
+    publisher.put(endpoint("a"))
+    datapath.faults.reset()
+    datapath.faults.fail_at = 1
+    publisher.put(endpoint("a", "10.50.0.3/16"))
+    assert datapath.directory == {}
+    datapath.faults.reset()
+    publisher.retry()
+    assert [place(known)[1] for known in datapath.directory.values()] == [
+        IPv4Address("10.50.0.3")]
 
 
 def test_a_refused_entry_is_tried_again_with_the_next_snapshot(
