@@ -13,6 +13,7 @@ import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 from driver import __version__, memory, readiness
 from driver import settings as settings_module
@@ -51,6 +52,7 @@ def make_parser() -> ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0, 1 (failed) or 2 (wrong use)."""
+    command = ""
     try:
         options = vars(make_parser().parse_args(arguments))
         command = options.pop("command")
@@ -60,21 +62,43 @@ def main(arguments: list[str] | None = None) -> int:
         host, alive = options.pop("host", ""), options.pop("alive", False)
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
     except SettingsError as error:
-        print(f"slim: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return _failed(command, error)
     try:
         commands: dict[str, Callable[[Settings], int]] = {
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
             "cleanup": cleanup, "hosts": hosts, "forget-host": partial(forget_host, host, alive)}
         return commands[command](settings)
-    except SettingsError as error:
-        print(f"slim: {error}", file=sys.stderr)
-        return EXIT_USAGE
     except SlimError as error:
-        print(f"slim {command}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return _failed(command, error)
     except BrokenPipeError:
         return EXIT_FAILED
+
+
+def _failed(command: str, error: SlimError) -> int:
+    if command == "serve" and os.environ.get(settings_module.PLAIN_NAMES):
+        return _refuse(error)
+    if isinstance(error, SettingsError):
+        print(f"slim: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"slim {command}: {error}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _refuse(error: SlimError) -> int:
+    """In a managed plugin: say why to whoever asks, for a while, and try again."""
+    from driver.compose.refusing import refuse_all  # noqa: PLC0415 - loads flask
+
+    logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr)
+    # As `docker plugin set` knows the names of settings.
+    reason = f"slim does not start: {str(error).replace(settings_module.ENV_PREFIX, '')}"
+    try:
+        ended = refuse_all(settings_module.socket_path(os.environ), reason)
+    except SlimError as second:  # somebody else serves the socket
+        print(f"{reason}; {second}", file=sys.stderr)
+        return EXIT_FAILED
+    if not ended:
+        _begin_anew()
+    return EXIT_FAILED
 
 
 def serve(settings: Settings) -> int:
@@ -102,8 +126,12 @@ def serve(settings: Settings) -> int:
     if not told.is_set():
         # The underlay's address is in the programs.  A new process makes them anew and puts
         # them in place, as after an upgrade: containers and links stay.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+        _begin_anew()
     return 0
+
+
+def _begin_anew() -> NoReturn:
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
 def doctor(settings: Settings) -> int:

@@ -248,6 +248,12 @@ def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def socket_path(environment: Mapping[str, str]) -> str:
+    """Return the socket of a driver whose settings may be unusable."""
+    default = next(item for item in fields(Settings) if item.name == "socket").metadata["default"]
+    return environment.get(ENV_PREFIX + "SOCKET") or str(default)
+
+
 def _parse(item: Field[Any], source: str, text: str) -> Any:
     try:
         return item.metadata["parse"](text)

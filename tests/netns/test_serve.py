@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from driver.control_client import ask
+from tests.conftest import PROJECT
 from tests.support.netns import Netns
 from tests.support.served import (
     EP,
@@ -108,6 +110,26 @@ def test_a_second_driver_is_refused(host: Host, state: str, status: int, text: s
     assert text in second.stderr
     assert second.stderr.count("\n") == 1
     assert host.answers()
+
+
+def test_a_managed_plugin_says_what_is_wrong_with_its_settings(host: Host) -> None:
+    """One that ends would only "not start"; this one starts for good when it can."""
+    environment = {"SLIM_PLAIN_NAMES": "yes", "PORT_RANGE": "7000", "SLIM_SOCKET": host.socket}
+    process = subprocess.Popen(
+        host.netns.command("env", *(f"{name}={text}" for name, text in environment.items()),
+                           sys.executable, "-m", "driver", "serve"), stderr=subprocess.PIPE,
+        text=True, cwd=PROJECT)
+    try:
+        wait_until(lambda: os.path.exists(host.socket), 20, "the socket is there")
+        assert host.dockerd.ok("Plugin.Activate")["Implements"] == ["NetworkDriver", "IpamDriver"]
+        for call in ("NetworkDriver.GetCapabilities", "IpamDriver.RequestPool"):
+            error = host.dockerd.call(call).error
+            assert error.startswith("slim does not start: PORT_RANGE='7000': want ")
+    finally:
+        process.terminate()
+    assert process.communicate(timeout=10)[1].count("PORT_RANGE='7000'") == 3
+    assert process.returncode == 1
+    assert not os.path.exists(host.socket)
 
 
 def test_removed_while_etcd_is_away(host: Host, make_netns: Callable[[str], Netns]) -> None:

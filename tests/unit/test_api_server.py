@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from driver import host
 from driver.api.server import ApiServer, Listener, SocketInUseError, bind
+from driver.compose.refusing import refuse_all
 from driver.control_client import NotRunningError, ask
 from driver.errors import SettingsError, SlimError
 from tests.support.client import Dockerd
@@ -214,3 +216,13 @@ def test_a_full_queue_counts_as_a_listener(path: str) -> None:
         first.connect(path)
         with pytest.raises(SocketInUseError, match="another process"):
             bind(path)
+
+
+def test_a_plugin_that_refuses_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kept it from starting may have passed."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    path = str(tmp_path / "slim.sock")
+    assert refuse_all(path, "no such device", for_s=0.01) is False
+    assert not os.path.exists(path)
+    with Listener(path).socket, pytest.raises(SocketInUseError):
+        refuse_all(path, "no such device", for_s=0.01)

@@ -1,0 +1,34 @@
+"""Owns answering every call of dockerd's with one reason why this driver does nothing.
+
+It must not know what is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flask import Flask, Response
+
+from driver.api import codec
+
+log = logging.getLogger("slim.api")
+
+
+def create_refusing_app(reason: str) -> Flask:
+    """Make the WSGI application; only dockerd's question what it is gets an answer."""
+    app = Flask("slim", static_folder=None)
+    app.add_url_rule("/<path:name>", "refuse", _refuse(reason), methods=["POST"],
+                     provide_automatic_options=False)
+    app.add_url_rule("/Plugin.Activate", "activate", lambda: Response(
+        codec.encode({"Implements": ["NetworkDriver", "IpamDriver"]}),
+        content_type="application/json"), methods=["POST"], provide_automatic_options=False)
+    return app
+
+
+def _refuse(reason: str) -> Callable[[str], Response]:
+    def view(name: str) -> Response:
+        log.warning("%s refused: %s", name[:80], reason)
+        return Response(codec.encode_error(reason), 400, content_type="application/json")
+
+    return view
