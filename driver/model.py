@@ -160,7 +160,8 @@ class Reservation:
 class PoolUse:
     """A pool (one PoolID) of a subnet and who requested it how often.
 
-    `requests`: user (a host's id, or "swarm") -> the ids of its requests not yet released.
+    `requests`: user (a host's id, or "swarm") -> the ids of its requests not yet released; a
+    swarm's are the ids of its networks.
     """
 
     space: str

@@ -10,6 +10,7 @@ from driver.api.messages import Answer
 from driver.api.table import Call, with_request, without_request
 from driver.services.endpoints import EndpointService
 from driver.services.networks import NetworkService
+from driver.services.ports import Addresses
 
 SCOPES = ("local", "global")
 
@@ -17,9 +18,11 @@ SCOPES = ("local", "global")
 class NetworkDriver:
     """Docker's side of networks and endpoints."""
 
-    def __init__(self, networks: NetworkService, endpoints: EndpointService, scope: str) -> None:
+    def __init__(self, networks: NetworkService, endpoints: EndpointService,
+                 addresses: Addresses, scope: str) -> None:
         self._networks = networks
         self._endpoints = endpoints
+        self._addresses = addresses
         self._scope = scope  # one of SCOPES
 
     def calls(self) -> dict[str, Call]:
@@ -34,7 +37,7 @@ class NetworkDriver:
             "DeleteNetwork": with_request(network, self.delete_network),
             "AllocateNetwork": with_request(messages.AllocateNetworkRequest.decode,
                                             self.allocate_network),
-            "FreeNetwork": with_request(network, self.nothing),
+            "FreeNetwork": with_request(network, self.free_network),
             "CreateEndpoint": with_request(messages.CreateEndpointRequest.decode,
                                            self.create_endpoint),
             "DeleteEndpoint": with_request(endpoint, self.delete_endpoint),
@@ -72,7 +75,13 @@ class NetworkDriver:
     def allocate_network(self, request: messages.AllocateNetworkRequest) -> Answer:
         """Echo the options: the swarm's workers see those of this answer and no others."""
         self._networks.check(request.pools, request.options)
+        self._addresses.hold_pools(request.network_id, [str(p.subnet) for p in request.pools])
         return {"Options": dict(request.options)}
+
+    def free_network(self, request: messages.NetworkRequest) -> Answer:
+        """FreeNetwork."""
+        self._addresses.let_pools_go(request.network_id)
+        return {}
 
     def create_endpoint(self, request: messages.CreateEndpointRequest) -> Answer:
         """CreateEndpoint."""

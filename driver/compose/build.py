@@ -193,7 +193,8 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
                          f"{counts.given_up} given up"}
 
     api = ApiServer(create_app(
-        NetworkDriver(network_service, endpoint_service, settings.scope), IpamDriver(addresses),
+        NetworkDriver(network_service, endpoint_service, addresses, settings.scope),
+        IpamDriver(addresses),
         Control(datapath.counters, status)), settings.socket, listener=listener)
     return Driver([
         Part("state folder", nothing, lambda: os.close(lock)),

@@ -5,6 +5,7 @@ It must not know etcd or HTTP.  Everything is in the address book; nothing is lo
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress, Span
 from driver.ipam.grants import GLOBAL_HOLDER, refusal
 from driver.ipam.pools import Supernet
-from driver.model import Hold, HoldKind, HostId, Reservation, SubnetUse
+from driver.model import Hold, HoldKind, HostId, NetworkId, Reservation, SubnetUse
 from driver.services.local_uses import Held, LocalUses, Requested, local_uses
 from driver.services.pool_ids import (
     GLOBAL_SPACE,
@@ -27,6 +28,9 @@ from driver.services.pool_ids import (
 )
 from driver.services.pools import PoolRelease, Pools, uses_of
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
+from driver.services.swarm_pools import SwarmPools
+
+log = logging.getLogger(__name__)
 
 REQUEST_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
@@ -74,6 +78,7 @@ class AddressService:
         self._doubts = Doubts()
         self._pools = Pools(book, host, supernets=supernets, routed=routed,
                             underlay=underlay, request_id=request_id, doubts=self._doubts)
+        self._swarm_pools = SwarmPools(book, host, request_id)
         self._next: dict[str, int] = {}  # PoolID -> where the next search begins
 
     def default_spaces(self) -> tuple[str, str]:
@@ -81,14 +86,14 @@ class AddressService:
         return LOCAL_SPACE, GLOBAL_SPACE
 
     def request_pool(self, space: str, pool: str, sub_pool: str, *, v6: bool,
-                     options: dict[str, str]) -> Subnet:
+                     options: dict[str, str]) -> Subnet:  # noqa: ARG002 - none matters
         """Give a pool out, the same one again for the same values; "" chooses a free one.
 
         Errors: InvalidArgument, Conflict (overlaps another subnet), Exhausted,
         StoreUnavailable.
         """
         self._doubts.settle()
-        return self._pools.request(space, pool, sub_pool, v6=v6, options=options)
+        return self._pools.request(space, pool, sub_pool, v6=v6)
 
     def release_pool(self, pool_id: str) -> None:
         """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do.
@@ -142,6 +147,27 @@ class AddressService:
         except StoreUnavailable:
             self._doubts.add(lambda: self._release(release))
             raise
+
+    def hold_pools(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
+        """A swarm's network has come to be, after its pools were requested.  Idempotent.
+
+        Error: StoreUnavailable.
+        """
+        self._doubts.settle()
+        self._swarm_pools.hold(network_id, cidrs)
+
+    def let_pools_go(self, network_id: NetworkId) -> None:
+        """A swarm's network goes; its pools are released next.  Idempotent.
+
+        Never an error, for the manager would release nothing then: without etcd it is done later.
+        """
+        try:
+            self._doubts.settle()
+            self._swarm_pools.let_go(network_id)
+        except StoreUnavailable as error:
+            log.warning("swarm network %s holds its pools until etcd answers: %s",
+                        network_id[:12], error)
+            self._doubts.add(lambda: self._swarm_pools.let_go(network_id))
 
     def settle(self) -> None:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
@@ -323,10 +349,10 @@ class AddressService:
 
     def _still_gateway(self, name: PoolName, subnet: SubnetUse | None, found: Reservation,
                        holder: str) -> bool:
-        # Two networks of one host can have the same pool, and with it the same gateway: the
-        # first one's end leaves it to the other.  (ReleasePool comes after this.)
-        return (found.holds[holder].kind is HoldKind.GATEWAY and subnet is not None
-                and holder != GLOBAL_HOLDER and uses_of(subnet, name.space, holder) > 1)
+        # Two networks of one host, or of a swarm, can have the same pool, and with it the same
+        # gateway: the first one's end leaves it to the other.  (ReleasePool comes after this.)
+        return (found.holds[holder].kind is HoldKind.GATEWAY and subnet is not None and uses_of(
+            subnet, name.space, None if holder == GLOBAL_HOLDER else holder) > 1)
 
 
 def _without_gateway(subnet: SubnetUse | None, after: Reservation) -> SubnetUse | None:

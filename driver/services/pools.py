@@ -16,9 +16,8 @@ from driver.ipam.pools import Pool, Supernet, choose_pool, overlapping, parse_po
 from driver.model import HoldKind, HostId, PoolUse, SubnetUse
 from driver.services.pool_ids import GLOBAL_SPACE, SPACES, PoolName
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
+from driver.services.swarm_pools import SWARM_USER
 
-SERIAL = "com.docker.network.ipam.serial"  # a swarm manager's request carries it
-SWARM_USER = "swarm"  # all managers together
 ATTEMPTS = 64  # against other hosts that change the same subnet, or create one, at once
 
 
@@ -44,24 +43,19 @@ class Pools:
         self._request_id = request_id
         self._doubts = doubts
 
-    def request(self, space: str, pool: str, sub_pool: str, *, v6: bool,
-                options: dict[str, str]) -> Subnet:
+    def request(self, space: str, pool: str, sub_pool: str, *, v6: bool) -> Subnet:
         """See ports.Addresses.request_pool."""
         if space not in SPACES:
             raise InvalidArgument(f"address space {space!r}: want one of {', '.join(SPACES)}")
-        # After a change of leader a manager asks for everything again and releases nothing
-        # before: its requests count as one.
-        serial = space == GLOBAL_SPACE and options.get(SERIAL) == "true"
-        user = SWARM_USER if serial else self._host
         if pool or sub_pool:
             name = PoolName(space, parse_pool(pool, sub_pool, v6=v6))
             if self._underlay is not None and self._underlay in name.pool.subnet:
                 # Containers could not tell their hosts from each other.
                 raise InvalidArgument(f"pool {name.cidr} holds this host's own address "
                                       f"{self._underlay}; choose another subnet")
-            self._use(name, user)
+            self._use(name)
         else:
-            name = self._choose(space, user, version=6 if v6 else 4)
+            name = self._choose(space, version=6 if v6 else 4)
         return Subnet(name.id, name.cidr)
 
     def release(self, release: PoolRelease) -> None:
@@ -93,14 +87,13 @@ class Pools:
             raise NotFound(f"pool {name.id} is not in use: it was released, or never requested")
         return subnet, subnet.value
 
-    def _use(self, name: PoolName, user: str) -> None:
+    def _use(self, name: PoolName) -> None:
         request = self._request_id()
         for _ in range(ATTEMPTS):
             before = self._book.subnet(name.cidr)
             if before.value is not None:
-                after = _with(before.value, name, user, request)
-                if after == before.value or self._write(
-                        name, user, request, before=before, after=after, guard=None):
+                if self._write(name, request, before=before, guard=None,
+                               after=_with(before.value, name, self._host, request)):
                     return
                 continue
             cidrs, guard = self._book.subnets()
@@ -108,12 +101,12 @@ class Pools:
             if other is not None and str(other) != name.cidr:
                 raise Conflict(f"pool {name.cidr} overlaps {other}, which is a network of this "
                                "cluster; choose another subnet, or exactly that one to join it")
-            after = _with(SubnetUse(name.cidr, None, ()), name, user, request)
-            if self._write(name, user, request, before=before, after=after, guard=guard):
+            after = _with(SubnetUse(name.cidr, None, ()), name, self._host, request)
+            if self._write(name, request, before=before, after=after, guard=guard):
                 return
         raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
-    def _choose(self, space: str, user: str, version: int) -> PoolName:
+    def _choose(self, space: str, version: int) -> PoolName:
         supernets = [s for s in self._supernets if s.block.version == version]
         request = self._request_id()
         for _ in range(ATTEMPTS):
@@ -124,30 +117,29 @@ class Pools:
                 raise Exhausted(f"no automatic IPv{version} pool is left in {blocks}; remove "
                                 "networks, or give --subnet")
             name = PoolName(space, Pool(chosen, None))
-            after = _with(SubnetUse(name.cidr, None, ()), name, user, request)
-            if self._write(name, user, request, before=Versioned(None, 0), after=after,
-                           guard=guard):
+            after = _with(SubnetUse(name.cidr, None, ()), name, self._host, request)
+            if self._write(name, request, before=Versioned(None, 0), after=after, guard=guard):
                 return name
         raise StoreUnavailable("too many hosts choose a pool at once, try again")
 
-    def _write(self, name: PoolName, user: str, request: str, *, before: Versioned[SubnetUse],
+    def _write(self, name: PoolName, request: str, *, before: Versioned[SubnetUse],
                after: SubnetUse, guard: int | None) -> bool:
         try:
             return self._book.write_subnet(name.cidr, before, after, guard)
         except StoreUnavailable:
             # It may have happened, and dockerd will not release what it did not get.
-            self._doubts.add(lambda: self._withdraw(name, user, request))
+            self._doubts.add(lambda: self._withdraw(name, request))
             raise
 
-    def _withdraw(self, name: PoolName, user: str, request: str) -> None:
+    def _withdraw(self, name: PoolName, request: str) -> None:
         for _ in range(ATTEMPTS):
             before = self._book.subnet(name.cidr)
             used = _find(before.value, name)
             if before.value is None or used is None or (
-                    request not in used.requests.get(user, ())):
+                    request not in used.requests.get(self._host, ())):
                 return
             if self._book.write_subnet(name.cidr, before,
-                                       _without(before.value, name, user, request)):
+                                       _without(before.value, name, self._host, request)):
                 return
         raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
@@ -169,7 +161,7 @@ class Pools:
         False: something has changed meanwhile.
         """
         holder = GLOBAL_HOLDER if name.space == GLOBAL_SPACE else self._host
-        if _uses(after, name.space, None if holder == GLOBAL_HOLDER else holder):
+        if uses_of(after, name.space, None if holder == GLOBAL_HOLDER else holder):
             return True
         for reservation in self._book.reservations(name.cidr):
             left = reservation.value
@@ -191,12 +183,8 @@ class Pools:
             hold.kind is HoldKind.GATEWAY for hold in found.holds.values())
 
 
-def uses_of(subnet: SubnetUse, space: str, user: str) -> int:
-    """How many requests of `user` keep the subnet's pools of a space."""
-    return _uses(subnet, space, user)
-
-
-def _uses(subnet: SubnetUse | None, space: str, user: str | None) -> int:
+def uses_of(subnet: SubnetUse | None, space: str, user: str | None) -> int:
+    """How many requests of `user` (None: of all) keep the subnet's pools of a space."""
     pools = subnet.pools if subnet is not None else ()
     return sum(len(ids) for pool in pools if pool.space == space
                for u, ids in pool.requests.items() if user in (None, u))
@@ -212,7 +200,7 @@ def _find(subnet: SubnetUse | None, name: PoolName) -> PoolUse | None:
 def _with(subnet: SubnetUse, name: PoolName, user: str, request: str) -> SubnetUse:
     pool = _find(subnet, name) or PoolUse(name.space, name.sub_pool, {})
     ids = pool.requests.get(user, ())
-    if request in ids or (ids and user == SWARM_USER):
+    if request in ids:
         return subnet
     return _replaced(subnet, pool, {**pool.requests, user: (*ids, request)})
 

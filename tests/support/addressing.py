@@ -13,7 +13,6 @@ from driver.store.address_book import EtcdAddressBook
 from driver.store.kv import KeyValue
 
 GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
-SERIAL = {"com.docker.network.ipam.serial": "true"}
 
 
 def host_id(number: int) -> HostId:

@@ -286,6 +286,10 @@ class FakeAddresses:
 
     def release_pool(self, pool_id: str) -> None: ...
 
+    def hold_pools(self, network_id: NetworkId, cidrs: Sequence[str]) -> None: ...
+
+    def let_pools_go(self, network_id: NetworkId) -> None: ...
+
     def request_address(self, pool_id: str, address: str, *, options: dict[str, str]):  # type: ignore[no-untyped-def]
         network = IPv4Network(pool_id.split("/", 1)[1])
         for host in network.hosts():

@@ -13,7 +13,7 @@ from driver.services.addresses import AddressService
 from driver.store import keys
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.networks import EtcdNetworks
-from tests.support.addressing import GATEWAY, SERIAL, host_id, service
+from tests.support.addressing import GATEWAY, host_id, service
 from tests.support.fake_kv import FakeKeyValue
 
 LOCAL, GLOBAL = "slim-local", "slim-global"
@@ -169,18 +169,6 @@ def test_unknown_pools_are_released(one: AddressService) -> None:
             get(one, pool_id)
 
 
-def test_managers_count_as_one_requester(
-        kv: FakeKeyValue, one: AddressService, two: AddressService) -> None:
-    pool_id = request(one, space=GLOBAL, options=SERIAL)
-    assert gateway(one, pool_id) == "10.32.0.1/24"
-    # The leader changes: everything is requested again, nothing was released.
-    assert request(two, space=GLOBAL, options=SERIAL) == pool_id
-    assert gateway(two, pool_id, "10.32.0.1") == "10.32.0.1/24"
-    two.release_address(pool_id, "10.32.0.1")
-    two.release_pool(pool_id)
-    assert everything(kv) == []
-
-
 def test_pool_end_takes_left_overs_along(
         kv: FakeKeyValue, one: AddressService, two: AddressService) -> None:
     pool_id = request(one)
@@ -315,7 +303,7 @@ def test_address_of_a_live_endpoint(
 
 def test_swarm_worker_gets_what_the_manager_gave(
         kv: FakeKeyValue, one: AddressService, two: AddressService) -> None:
-    everywhere = request(one, space=GLOBAL, options=SERIAL)
+    everywhere = request(one, space=GLOBAL)
     task = get(one, everywhere)
     local = request(two)
     assert get(two, local, task) == task

@@ -91,7 +91,8 @@ class Api:
             supernets=(parse_supernet("10.128.0.0/9", 22), parse_supernet("fd51:1d00::/32", 64)),
             routed=lambda: [], underlay=IPv4Address("198.18.0.1"))
         self.client: FlaskClient = create_app(
-            NetworkDriver(self.world.network_service, self.world.endpoint_service, "local"),
+            NetworkDriver(self.world.network_service, self.world.endpoint_service, addresses,
+                          "local"),
             IpamDriver(addresses), Control(lambda: {"connected": 1}, lambda: {"etcd": "answers"})
         ).test_client()
 

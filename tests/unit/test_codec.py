@@ -35,8 +35,9 @@ METHODS = ["CreateNetwork", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint",
 @given(method=st.sampled_from(METHODS), body=BODIES)
 def test_no_body_surprises_a_call(method: str, body: dict[str, object]) -> None:
     world = World()
-    app = create_app(NetworkDriver(world.network_service, world.endpoint_service, "local"),
-                     IpamDriver(FakeAddresses()))
+    app = create_app(NetworkDriver(world.network_service, world.endpoint_service,
+                                   addresses := FakeAddresses(), "local"),
+                     IpamDriver(addresses))
     reply = app.test_client().post(f"/NetworkDriver.{method}", data=json.dumps(body).encode())
     answer = json.loads(reply.data)
     assert reply.status_code in (200, 400)

@@ -32,7 +32,8 @@ def scope() -> str:
 
 @pytest.fixture
 def dockerd(world: World, addresses, scope: str, tmp_path: Path) -> Iterator[Dockerd]:
-    app = create_app(NetworkDriver(world.network_service, world.endpoint_service, scope),
+    app = create_app(NetworkDriver(world.network_service, world.endpoint_service, addresses,
+                                   scope),
                      IpamDriver(addresses))
     server = ApiServer(app, str(tmp_path / "slim.sock"), threads=8)
     server.start()

@@ -483,7 +483,8 @@ def test_one_log_line_per_request(dockerd: Dockerd, caplog) -> None:
     caplog.set_level("INFO", "slim.api")
     network(dockerd)
     dockerd.raw("NetworkDriver.Join", b'{"NetworkID":"a\\nb\\u001b[31m"}')
-    lines = [record.getMessage() for record in caplog.records]
+    # The server's own library may warn that a call had to wait.
+    lines = [record.getMessage() for record in caplog.records if record.name == "slim.api"]
     assert len(lines) == 2
     assert lines[0].startswith(f"NetworkDriver.CreateNetwork NetworkID={NET[:12]} ")
     assert lines[0].endswith(" ok")

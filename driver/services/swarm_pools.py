@@ -1,0 +1,84 @@
+"""Owns by what a swarm's networks hold their pools: each by its id, whichever manager asks for it.
+
+It must not know etcd, nor Docker's API.  A new leader requests every pool once more and releases
+none before, without a word that says so; but it then allocates each network, by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from driver.errors import StoreUnavailable
+from driver.model import HostId, NetworkId, PoolUse, SubnetUse
+from driver.services.pool_ids import GLOBAL_SPACE
+from driver.services.ports import AddressBook
+
+SWARM_USER = "swarm"  # all managers together; its requests' ids are those of networks
+ATTEMPTS = 64  # against other hosts that change the same subnet
+
+
+class SwarmPools:
+    """Between RequestPool and ReleasePool, which know no network.  Both calls are idempotent."""
+
+    def __init__(self, book: AddressBook, host: HostId, request_id: Callable[[], str]) -> None:
+        self._book = book
+        self._host = host
+        self._request_id = request_id
+
+    def hold(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
+        """Turn this host's requests of the network's pools into the network's own.
+
+        Error: StoreUnavailable.
+        """
+        for cidr in cidrs:
+            self._change(cidr, lambda subnet: _held(subnet, network_id, self._host))
+
+    def let_go(self, network_id: NetworkId) -> None:
+        """Turn them back into requests of this host, which releases them next.
+
+        Error: StoreUnavailable.
+        """
+        for cidr in self._book.subnets()[0]:
+            self._change(cidr, lambda subnet: _let_go(subnet, network_id, self._host,
+                                                      self._request_id()))
+
+    def _change(self, cidr: str, change: Callable[[SubnetUse], SubnetUse]) -> None:
+        for _ in range(ATTEMPTS):
+            before = self._book.subnet(cidr)
+            if before.value is None:
+                return
+            after = change(before.value)
+            if after == before.value or self._book.write_subnet(cidr, before, after):
+                return
+        raise StoreUnavailable(f"pool {cidr} is changed by too many hosts at once, try again")
+
+
+def _held(subnet: SubnetUse, network_id: NetworkId, host: HostId) -> SubnetUse:
+    # The pool that it holds already; else one that this host has just requested.
+    for user, wanted in ((SWARM_USER, str(network_id)), (host, "")):
+        for pool in subnet.pools:
+            ids = pool.requests.get(user, ())
+            if pool.space == GLOBAL_SPACE and ids and wanted in {"", *ids}:
+                networks = pool.requests.get(SWARM_USER, ())
+                others = {u: r for u, r in pool.requests.items() if u not in (host, SWARM_USER)}
+                return _with(subnet, pool, {**others, SWARM_USER: tuple(dict.fromkeys(
+                    (*networks, str(network_id))))})
+    return subnet  # another driver's addresses
+
+
+def _let_go(subnet: SubnetUse, network_id: NetworkId, host: HostId, request: str) -> SubnetUse:
+    for pool in subnet.pools:
+        networks = pool.requests.get(SWARM_USER, ())
+        if pool.space == GLOBAL_SPACE and network_id in networks:
+            left = tuple(each for each in networks if each != network_id)
+            others = {user: ids for user, ids in pool.requests.items() if user != SWARM_USER}
+            return _with(subnet, pool, {
+                **others, host: (*pool.requests.get(host, ()), request),
+                **({SWARM_USER: left} if left else {})})
+    return subnet
+
+
+def _with(subnet: SubnetUse, pool: PoolUse, requests: dict[str, tuple[str, ...]]) -> SubnetUse:
+    return replace(subnet, pools=tuple(
+        replace(each, requests=requests) if each is pool else each for each in subnet.pools))
