@@ -7,6 +7,7 @@ PYTHON := .venv/bin/python
 
 # In this order: what fails fast comes first.  A folder that does not exist is left out.
 FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
+WORKERS := 2
 ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
 
 .PHONY: help setup up down demo bench load plugin plugin-install check lint test compatibility need-root
@@ -48,11 +49,12 @@ lint: setup
 check: lint  ## ruff, mypy and the tests that need no root
 	@$(PYTHON) -m pytest $(FAST_TESTS)
 
-# One pytest run for all folders, so that one closing line tells the whole result.
+# One pytest run for all folders, so that one closing line tells the whole result.  Two at a time:
+# most of a test's time is Docker's, and waiting.  A file stays with one of them, and so does its lab.
 test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest $(FAST_TESTS) $(ROOT_TESTS)
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile $(FAST_TESTS) $(ROOT_TESTS)
 
 compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
 	@scripts/setup.sh --tests

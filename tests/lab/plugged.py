@@ -26,7 +26,7 @@ PLUGIN = "slim:latest"
 BUSYBOX, TOOLS = "busybox", "tools"
 SUBNET = "10.40.0.0/16"
 SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
-CLEAN_S = 30  # a swarm takes its time to tell all nodes
+CLEAN_S = 60  # a swarm takes its time to tell all nodes, and the driver to collect
 
 
 @functools.cache
@@ -79,20 +79,29 @@ def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
         list(pool.map(act, hosts))
 
 
-@pytest.fixture(scope="module")
-def plugged() -> Iterator[Lab]:
-    """The lab; errors: CannotBeDownloaded (a release)."""
-    trees = dockers.trees(dockers.MIXED)
-    plugin = built_plugin()
-    assert plugin.exists()
-    with lab_of_this_process("slimswarm", *trees) as lab:
-        hosts = lab.up(len(trees))
+@contextlib.contextmanager
+def plugged_lab(prefix: str, *docker_trees: str, **settings: str) -> Iterator[Lab]:
+    """A host for each of the releases, with the plugin."""
+    assert built_plugin().exists()
+    with lab_of_this_process(prefix, *docker_trees) as lab:
+        hosts = lab.up(len(docker_trees))
         lab.load_image(BUSYBOX, images.busybox())
         lab.load_image(TOOLS, images.tools())
         lab.start_etcd()
-        # Before the swarm: a node tells its managers of a plugin when it joins.
-        all_at_once(install, hosts)
-        leader, *others = hosts
+        all_at_once(lambda host: install(host, **settings), hosts)
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def plugged(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The swarm; errors: CannotBeDownloaded (a release).
+
+    A module's PLUGIN_SETTINGS are the plugin's.
+    """
+    settings = getattr(request.module, "PLUGIN_SETTINGS", {})
+    with plugged_lab("slimswarm", *dockers.trees(dockers.MIXED), **settings) as lab:
+        # After the plugin: a node tells its managers of one when it joins.
+        leader, *others = lab.hosts
         leader.docker("swarm", "init", "--advertise-addr", str(leader.address))
         for host in others:
             join(host, leader, "manager")
@@ -109,23 +118,29 @@ def join(host: Host, manager: Host, role: str) -> None:
 @pytest.fixture
 def nodes(plugged: Lab) -> Iterator[list[Host]]:
     """The three hosts; checked afterwards to be as before."""
-    hosts = plugged.hosts
-    before, keys = [_state(host) for host in hosts], store_keys(plugged)
+    with as_before(plugged, remove_all):
+        yield plugged.hosts
+
+
+@contextlib.contextmanager
+def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None]) -> Iterator[None]:
+    """Assert that nothing is left on the hosts and in etcd when `remove` has done its work."""
+    before, keys = [_state(host) for host in lab.hosts], store_keys(lab)
     try:
-        yield hosts
+        yield
     finally:
-        remove_all(hosts)
+        remove(lab.hosts)
     last = [""]
 
     def clean() -> bool:
-        last[0] = "; ".join([*filter(None, map(_difference, hosts, before)),
-                             *sorted(store_keys(plugged) ^ keys)])
+        last[0] = "; ".join([*filter(None, map(_difference, lab.hosts, before)),
+                             *sorted(store_keys(lab) ^ keys)])
         return not last[0]
 
     try:
         wait_until(clean, CLEAN_S, "nothing is left", 0.2)
     except AssertionError:
-        values = plugged.etcdctl("get", "--prefix", "/slim/v1/addresses/")
+        values = lab.etcdctl("get", "--prefix", "/slim/v1/addresses/")
         raise AssertionError(f"left: {last[0]}\n{values}") from None
 
 

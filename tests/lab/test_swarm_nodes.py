@@ -1,0 +1,172 @@
+"""A swarm whose leader stops, whose nodes are drained and die, and whose plugin goes and comes.
+
+Rows 59-61 of the plugin contract's checklist.  `nodes` checks after each test that nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.conftest import SERVE
+from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
+from tests.lab.plugged import (
+    PLUGIN,
+    create_network,
+    create_service,
+    find_socket,
+    install,
+    published,
+    running,
+    task_containers,
+    wait_running,
+)
+from tests.lab.test_docker import address_of, call, start
+from tests.lab.test_dockerd_restarts import start_dockerd, stop_dockerd
+from tests.lab.test_driver_restarts import Load
+from tests.lab.test_swarm import HEALTH, many
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(400)
+LEADER_S = 60
+# What Docker forgets when it is killed is collected soon, not after the usual five minutes.
+PLUGIN_SETTINGS = {"COLLECT_AFTER": "10"}
+
+
+def leader(asked: Host) -> str:
+    """Name of the leading manager, as another node sees it."""
+    try:
+        lines = asked.docker("node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}")
+    except CommandFailed:
+        return ""  # there is none at the moment
+    return next((line.split()[0] for line in lines.splitlines() if line.endswith("Leader")), "")
+
+
+def task_addresses(nodes: list[Host], service: str) -> set[str]:
+    return {address_of(host, task) for host in nodes for task in task_containers(host, service)}
+
+
+def wait_published(lab: Lab, service: str, count: int) -> None:
+    wait_until(lambda: len(published(lab).get(service, ())) == count, 60,
+               f"{count} tasks of {service} are published", 0.1)
+
+
+@pytest.fixture
+def three(nodes: list[Host], plugged: Lab) -> list[Host]:
+    """A network with three tasks of `web`, and a client on the second node."""
+    create_network(nodes[0])
+    create_service(nodes[0], "web", "--replicas", "3", "--health-cmd", HEALTH,
+                   "--health-interval", "500ms", "--stop-grace-period", "2s", command=SERVE)
+    wait_running(nodes[0], "web", 3)
+    start(nodes[1], "client")
+    wait_published(plugged, "web", 3)
+    return nodes
+
+
+def test_the_leader_stops(three: list[Host], plugged: Lab) -> None:
+    """A new one asks for all pools and addresses again: they stay whose they are, and one
+    `network rm` gives all of them back (which `nodes` looks at).
+    """
+    name = leader(three[1])
+    gone = next(host for host in three if host.name == name)
+    others = [host for host in three if host is not gone]
+    client = three[1]
+    if gone is client:
+        start(others[0], "client")
+        client = others[0]
+    kept = task_addresses(others, "web")
+    stop_dockerd(gone, "TERM")
+    try:
+        wait_until(lambda: leader(others[0]) not in ("", name), LEADER_S, "a new leader", 0.2)
+        create_service(others[0], "late", "--mode", "global", command=SERVE)
+        wait_until(lambda: running(others[0], "late") >= 2, 90, "late runs", 0.2)
+        assert kept <= task_addresses(others, "web")
+        wait_until(lambda: len(task_addresses(others, "web")) == 3, 90,
+                   "three tasks on the nodes that are left", 0.2)
+        wait_until(lambda: published(plugged)["web"] == task_addresses(others, "web"), 60,
+                   "they are published", 0.2)
+        assert len(task_addresses(others, "web") | task_addresses(others, "late")) == 5
+        answered, failed = many(client, "client", "web", 60)
+        assert (len(answered), failed) == (3, {})
+    finally:
+        start_dockerd(gone)
+        wait_until(lambda: leader(gone) != "", LEADER_S, "it is a manager again", 0.2)
+    find_socket(gone)
+
+
+def test_a_node_is_drained(three: list[Host], plugged: Lab) -> None:
+    manager, second, third = three
+    moved = {address_of(third, task) for task in task_containers(third, "web")}
+    manager.docker("node", "update", "--availability", "drain", "h3")
+    try:
+        wait_until(lambda: not task_containers(third, "web"), 60, "h3 has no task", 0.2)
+        wait_running(manager, "web", 3)
+        wait_published(plugged, "web", 3)
+        answered, failed = many(second, "client", "web", 60)
+        assert (len(answered), failed) == (3, {})
+        assert not moved & set(answered)
+    finally:
+        manager.docker("node", "update", "--availability", "active", "h3")
+
+
+def test_a_node_dies(three: list[Host], plugged: Lab) -> None:
+    """Power and cable at once; its tasks run elsewhere, and it comes back with its disk."""
+    manager, second, third = three
+    for action in (("link", third.name, "down"), ("crash", third.name)):
+        run([str(LAB_SH), *action], env=third.lab.env)
+    try:
+        wait_until(lambda: len(task_addresses([manager, second], "web")) == 3, 90,
+                   "three tasks on the nodes that are left", 0.5)
+        wait_until(lambda: published(plugged)["web"] == task_addresses([manager, second], "web"),
+                   60, "they are published", 0.2)
+        answered, failed = many(second, "client", "web", 60)
+        assert (len(answered), failed) == (3, {})
+    finally:
+        plugged.up(3)
+        wait_until(lambda: "Ready" in manager.docker(
+            "node", "ls", "--filter", "name=h3", "--format", "{{.Status}}"), 60, "h3 is back", 0.2)
+        find_socket(third)
+
+
+@pytest.fixture
+def load(nodes: list[Host]) -> Iterator[Load]:
+    """Connections from the second node to the first, all the time; none may fail."""
+    create_network(nodes[0])
+    load = Load(nodes[1], start(nodes[0], "server", *SERVE))
+    load.goes_on()
+    yield load
+    load.goes_on()
+    assert load.end()["failures"] == []
+
+
+def test_the_plugin_is_disabled_and_enabled_under_load(load: Load, nodes: list[Host]) -> None:
+    """Connections that are open go on, and new ones are made, on both ends' hosts."""
+    for host in nodes[:2]:
+        host.docker("plugin", "disable", "-f", PLUGIN)
+    load.goes_on()
+    for host in nodes[:2]:
+        host.docker("plugin", "enable", PLUGIN)
+        find_socket(host)
+    load.goes_on()
+
+
+def test_the_plugin_is_installed_anew_under_load(load: Load, nodes: list[Host]) -> None:
+    install(nodes[1])
+    load.goes_on()
+
+
+def test_dockerd_starts_again(nodes: list[Host]) -> None:
+    """With the plugin, which it starts before the containers that need it."""
+    manager, second, _ = nodes
+    create_network(manager)
+    there = start(manager, "server", *SERVE)
+    start(second, "stays", options=["--restart", "always"])
+    for how in ("TERM", "KILL"):
+        stop_dockerd(second, how)
+        start_dockerd(second)
+        find_socket(second)
+        wait_until(lambda: json.loads(second.docker("inspect", "stays"))[0]["State"]["Running"],
+                   60, "the container runs again", 0.2)
+        assert call(second, "stays", there, "--retry-s", "10").client_peer == [there, 7000]
