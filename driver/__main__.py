@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from driver import __version__, memory, readiness
+from driver import __version__, memory, priority, readiness
 from driver import settings as settings_module
 from driver.errors import SettingsError, SlimError
 from driver.settings import Settings
@@ -116,6 +116,7 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: note(told))
     driver = build_everything(settings, partial(note, moved))
+    priority.go_before_others()  # only now: compiling may wait
     try:
         driver.start()
         memory.settle()

@@ -5,6 +5,7 @@ The list is one: in packaging/slim.service, in docs/security.md, and here by rea
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from driver.control_client import NotRunningError, ask
+from driver.priority import NICE
 from tests.conftest import PROJECT
 from tests.support.netns import Netns
 from tests.support.served import Host, attach, create_network, delete_network, detach, one_host
@@ -51,6 +53,8 @@ def test_it_works_with_what_the_unit_grants(
     create_network(host)
     address = attach(host, sandbox)
     wait_until(lambda: _finished(host), 10, "the sandbox is finished")
+    assert host.driver is not None
+    assert os.getpriority(os.PRIO_PROCESS, host.driver.pid) == NICE
     assert host.status()["guard"] == "0 hosts, 0 packets dropped"
     assert "bpf" in sandbox.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
     host.end_driver(signal.SIGKILL)
@@ -69,7 +73,7 @@ def test_it_works_with_what_the_unit_grants(
 COMPLAINTS = {
     "CAP_NET_ADMIN": r"slim-vxlan.*not permitted",
     "CAP_SYS_ADMIN": r"cannot enter it: Operation not permitted|programs do not compile",
-    "CAP_NET_RAW": r"",
+    "CAP_NET_RAW": r"", "CAP_SYS_NICE": r"",
 }
 
 
