@@ -155,7 +155,8 @@ def main() -> int:
     """Run the demo; the exit status is 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a run (default 2)")
+    parser.add_argument("--seconds", type=float, default=2.0,
+                        help="length of a run (default 2); iperf3's is the next whole number")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     options = parser.parse_args()
     if shutil.which("gcc") is None:

@@ -6,6 +6,7 @@ It must not know which networks are compared, nor how results are shown.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def stream(pair: Pair, seconds: float) -> Sample:
     before = busy_ticks()
     done = json.loads(pair.client_host.docker(
         "exec", pair.client, "iperf3", "-J", "-c", pair.server_address, "-p", str(pair.port + 1),
-        "-t", str(seconds), timeout_s=seconds + 60))
+        "-t", str(math.ceil(seconds)), timeout_s=seconds + 60))  # it takes 0.5 for 0: no end
     cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
     received = done["end"]["sum_received"]
     return Sample(received["bits_per_second"] / 1e9, cpu_us / (received["bytes"] / 1e6))
