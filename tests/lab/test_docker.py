@@ -214,6 +214,31 @@ def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
         call(h1, "alice", b, "--retry-s", "0", "--timeout-s", "2")
 
 
+@feature("networks are separate")
+def test_one_subnet_twice_on_one_host(h1: Host) -> None:
+    """With slim's addresses and with Docker's own: never one another, on either path."""
+    create_network([h1], "ours")
+    h1.docker("network", "create", "-d", "slim", "--subnet", SUBNET, "dockers")
+    clients = {}
+    for number, network in enumerate(("ours", "dockers")):
+        start(h1, f"server-{network}", *SERVE, network=network, options=("--ip", "10.32.0.9"))
+        clients[network] = start(h1, f"client-{network}", network=network,
+                                 options=("--ip", f"10.32.0.{20 + number}"))
+    for network, address in clients.items():
+        seen = call(h1, f"client-{network}", "10.32.0.9", "--retry-s", "10")
+        check_views(seen, client=address, server="10.32.0.9")
+        other = next(each for name, each in clients.items() if name != network)
+        with pytest.raises(CommandFailed):
+            ping(h1, f"client-{network}", other)
+    h1.docker("rm", "-f", "server-ours")
+    with pytest.raises(CommandFailed):
+        ping(h1, "client-ours", "10.32.0.9")
+    with pytest.raises(CommandFailed):
+        call(h1, "client-ours", "10.32.0.9", "--retry-s", "0", "--timeout-s", "2")
+    check_views(call(h1, "client-dockers", "10.32.0.9"), client=clients["dockers"],
+                server="10.32.0.9")
+
+
 @feature("`--internal`")
 def test_internal_network_has_no_way_out(h1: Host) -> None:
     h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
