@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.support.docker_api import serving
 from tests.support.netns import Netns
 from tests.support.served import EP, NET, POOL, UNDERLAY, Host, one_host
 from tests.support.steps import How
@@ -36,6 +37,7 @@ class SpoiltHost(Host):
     """A host whose driver can be told to fail."""
 
     serials = itertools.count(1)
+    docker_socket = ""  # nothing that Docker has forgotten is collected
 
     def start_driver(self) -> None:
         with (self.folder / "driver.log").open("ab") as log:
@@ -44,8 +46,9 @@ class SpoiltHost(Host):
                     sys.executable, "-m", "tests.support.spoilt_driver", str(self.folder),
                     "serve", "--etcd", "http://127.0.0.1:2379", "--underlay", "eth0",
                     "--cgroup", str(self.cgroup), "--bpffs", str(self.pins), "--socket",
-                    self.socket, "--state", str(self.folder / "state"), "--docker-socket", "",
-                    "--config", os.devnull), cwd=PROJECT, stdout=log, stderr=log)
+                    self.socket, "--state", str(self.folder / "state"), "--docker-socket",
+                    self.docker_socket, "--collect-after", "1", "--config", os.devnull),
+                cwd=PROJECT, stdout=log, stderr=log)
         wait_until(self.answers, 90, "the driver answers")
 
     def spoil(self, at: int, how: How) -> None:
@@ -152,6 +155,59 @@ class Life:
             self.moved = False
 
 
+@dataclass
+class NetworkLife:
+    """A network's, and an address that a container has there.
+
+    What dockerd knows of it, its API says; it asks for no removal twice.
+    """
+
+    host: SpoiltHost
+    known: set[str] = field(default_factory=set)
+    given: str = ""  # address with prefix length
+
+    def acts(self) -> list[Act]:
+        return [self.act("RequestPool", "IpamDriver.RequestPool", AddressSpace="slim-local",
+                         Pool=POOL, SubPool="", Options=None, V6=False),
+                self.act("CreateNetwork", "NetworkDriver.CreateNetwork", NetworkID=NET, Options={},
+                         IPv4Data=[{"AddressSpace": "slim-local", "Pool": POOL}], IPv6Data=[]),
+                self.act("RequestAddress", "IpamDriver.RequestAddress", PoolID=POOL_ID,
+                         Address="", Options=None),
+                self.act("ReleaseAddress", "IpamDriver.ReleaseAddress", PoolID=POOL_ID),
+                self.act("ReleasePool", "IpamDriver.ReleasePool", PoolID=POOL_ID),
+                self.act("DeleteNetwork", "NetworkDriver.DeleteNetwork", NetworkID=NET)]
+
+    def act(self, name: str, method: str, **body: object) -> Act:
+        inverse = name.replace("Release", "Request").replace("Delete", "Create")
+        removes = inverse != name
+        more = {"Address": self.given.partition("/")[0]} if name == "ReleaseAddress" else {}
+
+        def call() -> None:
+            self.known.discard(inverse)
+            try:
+                answer = self.host.dockerd.ok(method, **{**body, **more})
+            except (AssertionError, OSError, HTTPException):
+                if not removes:
+                    raise
+                return
+            self.given = answer.get("Address", self.given)
+            if not removes:
+                self.known.add(name)
+
+        return Act(name, call, lambda: True)
+
+    def docker(self, url: str) -> tuple[int, object]:
+        """Docker's API."""
+        network = {"Id": NET if "CreateNetwork" in self.known else "another", "IPAM": {
+            "Driver": "slim",
+            "Config": [{"Subnet": POOL}] if "RequestPool" in self.known else []},
+            "Containers": {"c": {"EndpointID": "e", "IPv4Address": self.given}}
+            if "RequestAddress" in self.known else {}}
+        if url.endswith("/version"):
+            return 200, {"ApiVersion": "1.41"}
+        return 200, network if "/networks/" in url else [network]
+
+
 @pytest.fixture
 def host(make_netns: Callable[[str], Netns], tmp_path: Path) -> Iterator[SpoiltHost]:
     with one_host(make_netns, tmp_path, SpoiltHost) as made:
@@ -188,6 +244,36 @@ def test_every_step(name: str, how: How, host: SpoiltHost,
         if not reached:
             assert at > 1
             return
+    raise AssertionError("the call never ends")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("how", [How.FAILS, How.DONE, How.KILLED])
+@pytest.mark.parametrize("name", ["RequestPool", "CreateNetwork", "RequestAddress",
+                                  "ReleaseAddress", "ReleasePool", "DeleteNetwork"])
+def test_every_step_of_a_network(name: str, how: How, make_netns: Callable[[str], Netns],
+                                 tmp_path: Path) -> None:
+    with one_host(make_netns, tmp_path, SpoiltHost) as host:
+        host.docker_socket = str(tmp_path / "docker.sock")
+        life = NetworkLife(host)
+        with serving(host.docker_socket, life.docker):
+            host.start_driver()
+            host.start_etcd()
+            before = host.state()
+            for at in range(1, STEPS_MAX):
+                reached = ""
+                for number in range(len(life.acts())):
+                    act = life.acts()[number]  # what is released is known only by now
+                    if act.name == name:
+                        reached = perform(host, act, at, how)
+                    else:
+                        act.call()
+                with suppress(AssertionError):
+                    wait_until(lambda: host.state() == before, 20, "all as before")
+                assert host.state() == before, f"{at}: {reached}\n{host.log()}"
+                if not reached:
+                    assert at > 1
+                    return
     raise AssertionError("the call never ends")
 
 
