@@ -13,7 +13,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
 from random import Random, SystemRandom
 
 from driver.doubts import Doubts
-from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
+from driver.errors import (
+    Conflict,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+    SlimError,
+    StoreUnavailable,
+)
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress, Span
 from driver.ipam.grants import GLOBAL_HOLDER, refusal
@@ -164,8 +171,8 @@ class AddressService:
         try:
             self._doubts.settle()
             self._swarm_pools.let_go(network_id)
-        except StoreUnavailable as error:
-            log.warning("swarm network %s holds its pools until etcd answers: %s",
+        except SlimError as error:
+            log.warning("swarm network %s holds its pools until etcd can be read: %s",
                         network_id[:12], error)
             self._doubts.add(lambda: self._swarm_pools.let_go(network_id))
 

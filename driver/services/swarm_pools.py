@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from driver.errors import StoreUnavailable
 from driver.model import HostId, NetworkId, PoolUse, SubnetUse
 from driver.services.pool_ids import GLOBAL_SPACE
 from driver.services.ports import AddressBook
+from driver.services.undo import run_all
 
 SWARM_USER = "swarm"  # all managers together; its requests' ids are those of networks
 ATTEMPTS = 64  # against other hosts that change the same subnet
@@ -29,7 +31,7 @@ class SwarmPools:
     def hold(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
         """Turn this host's requests of the network's pools into the network's own.
 
-        Error: StoreUnavailable.
+        Errors: StoreUnavailable, UnsupportedRecord.
         """
         for cidr in cidrs:
             self._change(cidr, lambda subnet: _held(subnet, network_id, self._host))
@@ -37,11 +39,13 @@ class SwarmPools:
     def let_go(self, network_id: NetworkId) -> None:
         """Turn them back into requests of this host, which releases them next.
 
-        Error: StoreUnavailable.
+        Errors: StoreUnavailable, UnsupportedRecord; every subnet is tried.
         """
-        for cidr in self._book.subnets()[0]:
-            self._change(cidr, lambda subnet: _let_go(subnet, network_id, self._host,
-                                                      self._request_id()))
+        def let_go(subnet: SubnetUse) -> SubnetUse:
+            return _let_go(subnet, network_id, self._host, self._request_id())
+
+        run_all([(f"let pool {cidr} go", partial(self._change, cidr, let_go))
+                 for cidr in self._book.subnets()[0]])
 
     def _change(self, cidr: str, change: Callable[[SubnetUse], SubnetUse]) -> None:
         for _ in range(ATTEMPTS):

@@ -18,6 +18,8 @@ from tests.lab.dockers import LABS, MIXED
 DOC = Path(__file__).resolve().parent.parent.parent / "docs/compatibility.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end of table -->\n)", re.S)
 
+_OF_ALL_RELEASES = ("plugged", "alone")  # fixtures that make a lab of their own
+
 _worst: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (feature, lab): {test: outcome}
 _names: dict[str, str] = {MIXED: "a host of each"}  # lab: what its dockerd says it is
 
@@ -28,9 +30,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     mark, used = item.get_closest_marker("feature"), getattr(item, "callspec", None)
-    if mark is None or used is None or "lab" not in used.params:
+    lab = used.params.get("lab") if used is not None else None
+    if lab is None and set(_OF_ALL_RELEASES) & set(getattr(item, "fixturenames", ())):
+        lab = MIXED
+    if mark is None or lab is None:
         return report
-    lab = used.params["lab"]
     if lab not in _names and (up := getattr(item, "funcargs", {}).get("lab")) is not None:
         _names[lab] = up.hosts[0].docker("version", "-f", "{{.Server.Version}}").partition("+")[0]
     tests = _worst[mark.args[0], lab]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab import dockers
 from tests.lab.conftest import SERVE
+from tests.lab.dockers import feature
 from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.plugged import PLUGIN, SUBNET, as_before, find_socket, plugged_lab
 from tests.lab.snapshot import remove_everything
@@ -41,6 +42,7 @@ def create(host: Host) -> None:
                 "app")
 
 
+@feature("managed plugin: engines in no swarm share a network")
 def test_two_engines_have_one_network(pair: list[Host]) -> None:
     addresses = []
     for host in pair:
@@ -59,6 +61,7 @@ def test_two_engines_have_one_network(pair: list[Host]) -> None:
     check_views(seen, addresses[1], addresses[0])
 
 
+@feature("managed plugin: a wrong setting is explained")
 @pytest.mark.parametrize(("setting", "text"), [
     ("PORT_RANGE=7000", "PORT_RANGE='7000': want "),
     ("UNDERLAY=eth9", "there is no interface eth9"), ("ETCD=nowhere", "ETCD='nowhere': ")])

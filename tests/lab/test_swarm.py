@@ -13,6 +13,7 @@ from subprocess import PIPE, Popen
 import pytest
 
 from tests.lab.conftest import CALL, SERVE
+from tests.lab.dockers import feature
 from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.plugged import (
     BUSYBOX,
@@ -81,6 +82,7 @@ def counted(hosts: list[Host], name: str) -> int:
     return sum(host.counters()[name] for host in hosts)
 
 
+@feature("Swarm: a network on all nodes, names, `--attachable`")
 def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
     """Options and subnet reach each node; names by DNS round robin; TCP as host connections."""
     manager = nodes[0]
@@ -108,6 +110,7 @@ def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
         "exec", "on-h2", "ping", "-c", "1", "on-h3"), 20, "the name of a container elsewhere")
 
 
+@feature("Swarm: services' addresses (`vip`), evenly spread, without IPVS")
 def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
     """The default, `--endpoint-mode vip`: evenly spread host connections, without IPVS."""
     manager, second, _ = web
@@ -134,6 +137,7 @@ def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
     wait_until(lambda: published(plugged) == {}, 10, "nothing to be published", 0.1)
 
 
+@feature("Swarm: services' addresses (`vip`), evenly spread, without IPVS")
 def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
     """Its host tells everybody, before any manager has noticed."""
     manager, second, _ = web
@@ -156,6 +160,7 @@ def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
     assert address not in answered
 
 
+@feature("Swarm: an update (`start-first`) without a failed connection")
 def test_an_update_under_load_fails_no_connection(web: list[Host]) -> None:
     manager, second, _ = web
     with Popen(second.command("docker", "exec", "-i", "client", "python3", "-c", UNTIL_TOLD, "web",
@@ -171,6 +176,7 @@ def test_an_update_under_load_fails_no_connection(web: list[Host]) -> None:
     assert len(answered) >= 4, "tasks of before and after"
 
 
+@feature("Swarm: leaders, nodes and plugins that go")
 def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
     """The plugin of the publishing manager is killed."""
     manager = web[0]
@@ -192,6 +198,7 @@ def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
     wait_until(lambda: plugin_pid(publisher) > 0, 20, "the plugin is back")
 
 
+@feature("managed plugin: disabled, killed, installed anew; containers run on")
 def test_the_plugin_is_installed_anew_under_running_containers(
         nodes: list[Host], plugged: Lab) -> None:
     """It is the same host as before to etcd and to its peers; what ran runs on."""
@@ -212,6 +219,7 @@ def test_the_plugin_is_installed_anew_under_running_containers(
     assert call(second, "later", here).client_peer == [here, 7000]
 
 
+@feature("Swarm: 0 to 50 tasks and back")
 def test_fifty_tasks_come_and_go(nodes: list[Host], plugged: Lab) -> None:
     manager = nodes[0]
     create_network(manager)
@@ -231,6 +239,7 @@ def _try(host: Host, *argv: str) -> str:
         return ""
 
 
+@feature("Swarm: leaders, nodes and plugins that go")
 def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
     manager, _, third = nodes
     third.docker("swarm", "leave", "--force")
@@ -252,6 +261,7 @@ def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
         join(third, manager, "manager")
 
 
+@feature("Swarm: Docker's own addresses")
 def test_with_dockers_own_addresses(nodes: list[Host]) -> None:
     manager, second, _ = nodes
     create_network(manager, "plain", ipam=("--subnet", "10.41.0.0/24"))
@@ -263,6 +273,7 @@ def test_with_dockers_own_addresses(nodes: list[Host]) -> None:
     assert (len(answered), failed) == (len(nodes), {})
 
 
+@feature("Swarm: IPv6 addresses of tasks")
 def test_ipv6_tasks_have_addresses_of_their_own(nodes: list[Host]) -> None:
     manager = nodes[0]
     create_network(manager, "six", "--ipv6", ipam=(
@@ -278,6 +289,7 @@ def test_ipv6_tasks_have_addresses_of_their_own(nodes: list[Host]) -> None:
         assert " 0% packet loss" in ping(nodes[0], "on-h1", address)
 
 
+@feature("Swarm: `--publish mode=host`")
 def test_ports_published_by_hosts(nodes: list[Host]) -> None:
     manager, second, _ = nodes
     create_network(manager)
@@ -291,6 +303,7 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
         assert '"local"' in other.exec("python3", "-c", code, str(host.address))
 
 
+@feature("Swarm: `docker stack deploy` (examples/visits)")
 def test_the_example_is_deployed_as_a_stack(
         nodes: list[Host], plugged: Lab, folder: Path) -> None:  # noqa: F811 - the fixture
     load_standard_images(plugged)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import SERVE
+from tests.lab.dockers import feature
 from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
 from tests.lab.plugged import (
     PLUGIN,
@@ -65,6 +66,7 @@ def three(nodes: list[Host], plugged: Lab) -> list[Host]:
     return nodes
 
 
+@feature("Swarm: leaders, nodes and plugins that go")
 def test_the_leader_stops(three: list[Host], plugged: Lab) -> None:
     """A new one asks for all pools and addresses again: they stay whose they are, and one
     `network rm` gives all of them back (which `nodes` looks at).
@@ -96,6 +98,7 @@ def test_the_leader_stops(three: list[Host], plugged: Lab) -> None:
     find_socket(gone)
 
 
+@feature("Swarm: leaders, nodes and plugins that go")
 def test_a_node_is_drained(three: list[Host], plugged: Lab) -> None:
     manager, second, third = three
     moved = {address_of(third, task) for task in task_containers(third, "web")}
@@ -111,6 +114,7 @@ def test_a_node_is_drained(three: list[Host], plugged: Lab) -> None:
         manager.docker("node", "update", "--availability", "active", "h3")
 
 
+@feature("Swarm: leaders, nodes and plugins that go")
 def test_a_node_dies(three: list[Host], plugged: Lab) -> None:
     """Power and cable at once; its tasks run elsewhere, and it comes back with its disk."""
     manager, second, third = three
@@ -141,6 +145,7 @@ def load(nodes: list[Host]) -> Iterator[Load]:
     assert load.end()["failures"] == []
 
 
+@feature("managed plugin: disabled, killed, installed anew; containers run on")
 def test_the_plugin_is_disabled_and_enabled_under_load(load: Load, nodes: list[Host]) -> None:
     """Connections that are open go on, and new ones are made, on both ends' hosts."""
     for host in nodes[:2]:
@@ -152,11 +157,13 @@ def test_the_plugin_is_disabled_and_enabled_under_load(load: Load, nodes: list[H
     load.goes_on()
 
 
+@feature("managed plugin: disabled, killed, installed anew; containers run on")
 def test_the_plugin_is_installed_anew_under_load(load: Load, nodes: list[Host]) -> None:
     install(nodes[1])
     load.goes_on()
 
 
+@feature("managed plugin: dockerd starts again")
 def test_dockerd_starts_again(nodes: list[Host]) -> None:
     """With the plugin, which it starts before the containers that need it."""
     manager, second, _ = nodes

@@ -11,6 +11,8 @@ import pytest
 from driver.errors import StoreUnavailable
 from driver.model import NetworkId
 from driver.services.addresses import AddressService
+from driver.store import keys
+from driver.store.kv import Put
 from tests.support.addressing import GATEWAY, service
 from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 from tests.unit.test_addresses import everything, get
@@ -148,3 +150,13 @@ def test_every_step_of_a_networks_life_may_fail(
         if not reached:
             return
     raise AssertionError("the life never ends")
+
+
+def test_a_record_that_cannot_be_read_keeps_no_other_network(
+        kv: FakeKeyValue, leaders: list[AddressService]) -> None:
+    """FreeNetwork must not fail: the manager would release nothing."""
+    foreign = keys.subnet("10.1.0.0/16")
+    assert kv.commit([], [Put(foreign, b'{"schema": 99}')])
+    SwarmNetwork(WEB).allocate(leaders[0])
+    SwarmNetwork(WEB).free(leaders[0])
+    assert set(everything(kv)) == {foreign, keys.SUBNET_GUARD}
