@@ -10,7 +10,7 @@ import pytest
 
 DRIVER = Path(__file__).resolve().parents[2] / "driver"
 TOP = {"__main__", "compose", "doctor", "cleanup", "forget"}  # may import anything
-SHARED = {"errors", "model", "deadline", "doubts", "memory",
+SHARED = {"errors", "model", "deadline", "doubts", "memory", "priority",
           "readiness"}  # know nothing of the rest
 
 # layer -> what it may import besides itself and SHARED
