@@ -51,10 +51,11 @@ check: lint  ## ruff, mypy and the tests that need no root
 
 # One pytest run for all folders, so that one closing line tells the whole result.  Two at a time:
 # most of a test's time is Docker's, and waiting.  A file stays with one of them, and so does its lab.
+# With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
 test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile $(FAST_TESTS) $(ROOT_TESTS)
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --reruns 1 $(FAST_TESTS) $(ROOT_TESTS)
 
 compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
 	@scripts/setup.sh --tests
