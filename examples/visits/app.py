@@ -10,6 +10,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT = 8000
+# In one: what is counted is queued, whatever happens in between.
+COUNT = "redis.call('RPUSH', 'visits', ARGV[1]); return redis.call('INCR', 'count')"
 
 
 def redis(*words: str) -> str:
@@ -32,9 +34,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.path == "/health":
                 self._answer(200, redis("PING"))
             else:
-                count = redis("INCR", "count")
-                redis("RPUSH", "visits", self.path)
-                self._answer(200, f"visit {count}")
+                self._answer(200, f"visit {redis('EVAL', COUNT, '0', self.path)}")
         except OSError as error:
             self._answer(503, str(error))
 
