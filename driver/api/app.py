@@ -18,6 +18,7 @@ from driver import deadline
 from driver.api import codec, control
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
+from driver.api.messages import ACTIVATED
 from driver.api.network_driver import NetworkDriver
 from driver.api.table import Call, without_request
 from driver.errors import SlimError
@@ -38,8 +39,7 @@ def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
     app = Flask("slim", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
     calls: dict[str, Call] = {
-        "Plugin.Activate": without_request(
-            lambda: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        "Plugin.Activate": without_request(lambda: ACTIVATED),
         **network_driver.calls(), **ipam_driver.calls(),
         **(local.calls() if local else {})}
     for name, call in calls.items():

@@ -163,6 +163,8 @@ class AddressRequest:
 
 
 Answer = dict[str, object]
+# Plugin.Activate: what dockerd is told that it can ask of us.
+ACTIVATED: Answer = {"Implements": ["NetworkDriver", "IpamDriver"]}
 
 
 def created_endpoint(endpoint: Endpoint, *, mac_given: bool) -> Answer:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from flask import Flask, Response
 
 from driver.api import codec
+from driver.api.messages import ACTIVATED
 
 log = logging.getLogger("slim.api")
 
@@ -21,7 +22,7 @@ def create_refusing_app(reason: str) -> Flask:
     app.add_url_rule("/<path:name>", "refuse", _refuse(reason), methods=["POST"],
                      provide_automatic_options=False)
     app.add_url_rule("/Plugin.Activate", "activate", lambda: Response(
-        codec.encode({"Implements": ["NetworkDriver", "IpamDriver"]}),
+        codec.encode(ACTIVATED),
         content_type="application/json"), methods=["POST"], provide_automatic_options=False)
     return app
 

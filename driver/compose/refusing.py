@@ -15,7 +15,6 @@ from driver.api.server import ApiServer
 
 log = logging.getLogger(__name__)
 
-
 AGAIN_S = 30.0  # what is wrong may be another driver that ends, or a device that comes late
 
 

@@ -358,8 +358,8 @@ class AddressService:
                        holder: str) -> bool:
         # Two networks of one host, or of a swarm, can have the same pool, and with it the same
         # gateway: the first one's end leaves it to the other.  (ReleasePool comes after this.)
-        return (found.holds[holder].kind is HoldKind.GATEWAY and subnet is not None and uses_of(
-            subnet, name.space, None if holder == GLOBAL_HOLDER else holder) > 1)
+        return (found.holds[holder].kind is HoldKind.GATEWAY
+                and uses_of(subnet, name.space, holder) > 1)
 
 
 def _without_gateway(subnet: SubnetUse | None, after: Reservation) -> SubnetUse | None:

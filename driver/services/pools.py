@@ -161,7 +161,7 @@ class Pools:
         False: something has changed meanwhile.
         """
         holder = GLOBAL_HOLDER if name.space == GLOBAL_SPACE else self._host
-        if uses_of(after, name.space, None if holder == GLOBAL_HOLDER else holder):
+        if uses_of(after, name.space, holder):
             return True
         for reservation in self._book.reservations(name.cidr):
             left = reservation.value
@@ -183,11 +183,11 @@ class Pools:
             hold.kind is HoldKind.GATEWAY for hold in found.holds.values())
 
 
-def uses_of(subnet: SubnetUse | None, space: str, user: str | None) -> int:
-    """How many requests of `user` (None: of all) keep the subnet's pools of a space."""
+def uses_of(subnet: SubnetUse | None, space: str, holder: str) -> int:
+    """How many requests keep the subnet's pools of a space: a host's, or all (GLOBAL_HOLDER)."""
     pools = subnet.pools if subnet is not None else ()
     return sum(len(ids) for pool in pools if pool.space == space
-               for u, ids in pool.requests.items() if user in (None, u))
+               for user, ids in pool.requests.items() if holder in (GLOBAL_HOLDER, user))
 
 
 def _find(subnet: SubnetUse | None, name: PoolName) -> PoolUse | None:
