@@ -27,7 +27,7 @@ from tests.lab.plugged import (
 from tests.lab.test_docker import address_of, call, start
 from tests.lab.test_dockerd_restarts import start_dockerd, stop_dockerd
 from tests.lab.test_driver_restarts import Load
-from tests.lab.test_swarm import HEALTH, many
+from tests.lab.test_swarm import many, web  # noqa: F401 - a fixture
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
@@ -54,27 +54,15 @@ def wait_published(lab: Lab, service: str, count: int) -> None:
                f"{count} tasks of {service} are published", 0.1)
 
 
-@pytest.fixture
-def three(nodes: list[Host], plugged: Lab) -> list[Host]:
-    """A network with three tasks of `web`, and a client on the second node."""
-    create_network(nodes[0])
-    create_service(nodes[0], "web", "--replicas", "3", "--health-cmd", HEALTH,
-                   "--health-interval", "500ms", "--stop-grace-period", "2s", command=SERVE)
-    wait_running(nodes[0], "web", 3)
-    start(nodes[1], "client")
-    wait_published(plugged, "web", 3)
-    return nodes
-
-
 @feature("Swarm: leaders, nodes and plugins that go")
-def test_the_leader_stops(three: list[Host], plugged: Lab) -> None:
+def test_the_leader_stops(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the fixture
     """A new one asks for all pools and addresses again: they stay whose they are, and one
     `network rm` gives all of them back (which `nodes` looks at).
     """
-    name = leader(three[1])
-    gone = next(host for host in three if host.name == name)
-    others = [host for host in three if host is not gone]
-    client = three[1]
+    name = leader(web[1])
+    gone = next(host for host in web if host.name == name)
+    others = [host for host in web if host is not gone]
+    client = web[1]
     if gone is client:
         start(others[0], "client")
         client = others[0]
@@ -99,8 +87,8 @@ def test_the_leader_stops(three: list[Host], plugged: Lab) -> None:
 
 
 @feature("Swarm: leaders, nodes and plugins that go")
-def test_a_node_is_drained(three: list[Host], plugged: Lab) -> None:
-    manager, second, third = three
+def test_a_node_is_drained(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the fixture
+    manager, second, third = web
     moved = {address_of(third, task) for task in task_containers(third, "web")}
     manager.docker("node", "update", "--availability", "drain", "h3")
     try:
@@ -115,9 +103,9 @@ def test_a_node_is_drained(three: list[Host], plugged: Lab) -> None:
 
 
 @feature("Swarm: leaders, nodes and plugins that go")
-def test_a_node_dies(three: list[Host], plugged: Lab) -> None:
+def test_a_node_dies(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the fixture
     """Power and cable at once; its tasks run elsewhere, and it comes back with its disk."""
-    manager, second, third = three
+    manager, second, third = web
     for action in (("link", third.name, "down"), ("crash", third.name)):
         run([str(LAB_SH), *action], env=third.lab.env)
     try:
