@@ -98,6 +98,7 @@ class Bench:
             if not placement.paths:
                 raise BenchError("nothing to compare: bridge is for --scopes local")
             conditions = self._conditions(placement, fabric)
+            results.check_machine(self._before, conditions.machine)  # not after half an hour
             effort = Effort(options.rounds, options.seconds, options.first_port,
                             len(placement.machines))
             total_s = sum(expected_s(w, len(placement.paths), effort) for w in options.workloads)

@@ -167,16 +167,23 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
+def check_machine(old: Sequence[Row], machine: str) -> None:
+    """Refuse to add results of `machine` to another's.  Error: BenchError."""
+    for row in old:
+        if row.conditions.machine != machine:
+            raise BenchError(
+                f"the results so far are of another machine ({row.conditions.machine}; this one: "
+                f"{machine}): give another --out, or --fresh to begin anew")
+
+
 def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """`new` in place of the rows of the same workloads, scopes and fabric in `old`, in order.
 
     A workload is replaced as a whole, with networks that are no longer compared.
     Error: BenchError if the two are of different machines.
     """
-    machines = {row.conditions.machine for row in (*old, *new)}
-    if len(machines) > 1:
-        raise BenchError(f"the results so far are of another machine ({' / '.join(machines)}): "
-                         "give another --out, or --fresh to begin anew")
+    for row in new:
+        check_machine(old, row.conditions.machine)
     replaced = {(row.conditions.fabric, row.workload, row.scope) for row in new}
     kept = [row for row in old
             if (row.conditions.fabric, row.workload, row.scope) not in replaced]

@@ -31,6 +31,7 @@ from driver.link import filters
 from driver.link.carrier import CarrierMonitor
 from driver.link.probe import UnderlayProber
 from driver.link.sandbox import KernelSandboxes
+from driver.link.teardowns import FiledTeardowns
 from driver.link.underlay import UnderlayWatcher, find_underlay, routed_networks
 from driver.link.veth import Veths
 from driver.link.vxlan import create_vxlan
@@ -117,8 +118,9 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         endpoint_service.unlink(endpoint_id)
 
     unlinking = Later(unlink, threads=1, name="unlinking")
-    finisher = Finisher(sandboxes=sandboxes, datapath=datapath, underlay=underlay.found.address,
-                        overlay_mtu=underlay.overlay_mtu,
+    finisher = Finisher(sandboxes=sandboxes, datapath=datapath,
+                        unfinished=FiledTeardowns(Path(settings.state)),
+                        underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path)
     publisher = Publisher(datapath, me)
     ports = EndpointPorts(settings.port_range.first, settings.port_range.last)
@@ -133,8 +135,8 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
                                routed=routed_networks, underlay=underlay.found.address)
     reconciler = Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-        pinned=datapath, directory=directory, listener=publisher, service=endpoint_service,
-        services=services)
+        finisher=finisher, pinned=datapath, directory=directory, listener=publisher,
+        service=endpoint_service, services=services)
     recovery = Recovery(reconciler)
     returning = Returning(networks=networks, endpoints=endpoints, directory=directory,
                           services=services, service=endpoint_service, reconciler=reconciler)

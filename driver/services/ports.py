@@ -267,6 +267,19 @@ class Sandboxes(Protocol):
         """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
 
 
+class Teardowns(Protocol):
+    """Sandboxes whose inside is still to be torn down; it outlives this process."""
+
+    def begin(self, sandbox_key: str) -> None:
+        """Note it.  Idempotent.  Error: LinkError."""
+
+    def end(self, sandbox_key: str) -> None:
+        """It is torn down, or in use again.  Idempotent.  Error: LinkError."""
+
+    def unfinished(self) -> Sequence[str]:
+        """Return the keys that were begun and not ended.  Error: LinkError."""
+
+
 class SandboxFinisher(Protocol):
     """Completes sandboxes after Join has answered: dockerd moves the interface only then."""
 
@@ -278,6 +291,12 @@ class SandboxFinisher(Protocol):
 
     def forget(self, endpoint_id: EndpointId) -> None:
         """Stop expecting, or take the endpoint out of its sandbox's entry and rules."""
+
+    def resume_teardowns(self) -> None:
+        """Go on with what a driver of before left, once all that runs is expected again.
+
+        Returns at once.  Error: LinkError.
+        """
 
 
 @dataclass(frozen=True)

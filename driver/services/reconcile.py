@@ -20,6 +20,7 @@ from driver.services.ports import (
     Endpoints,
     Links,
     Sandboxes,
+    SandboxFinisher,
     Veth,
 )
 from driver.services.ports import Networks as NetworkRecords
@@ -72,13 +73,14 @@ class Reconciler:
     """Runs after the start, as soon as etcd can be read, until everything has worked."""
 
     def __init__(self, *, networks: NetworkRecords, endpoints: Endpoints, links: Links,
-                 sandboxes: Sandboxes, pinned: Pinned, directory: Directory,
-                 listener: DirectoryListener, service: EndpointService,
+                 sandboxes: Sandboxes, finisher: SandboxFinisher, pinned: Pinned,
+                 directory: Directory, listener: DirectoryListener, service: EndpointService,
                  services: ServiceMirror) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._links = links
         self._sandboxes = sandboxes
+        self._finisher = finisher
         self._pinned = pinned
         self._directory = directory
         self._listener = listener
@@ -120,6 +122,8 @@ class Reconciler:
             *(self._try(f"take over endpoint {endpoint_id[:12]}", self._service.adopt,
                         endpoint_id, veths[self._links.veth_name(endpoint_id)])
               for endpoint_id in steps.adopt),
+            # After what runs was taken over: a sandbox may have been joined again.
+            self._try("tear down what was left", self._finisher.resume_teardowns),
             *(self._try(f"remove stray link {name}", self._links.delete_veth_named, name)
               for name in steps.strays)]
         log.info("%d networks, %d endpoints: %d taken over; removed: %d links, %d sandboxes, "

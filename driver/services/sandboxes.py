@@ -18,7 +18,14 @@ from driver.errors import LinkError, SlimError
 from driver.model import Endpoint, EndpointId
 from driver.services.later import Later
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Attachment, Datapath, SandboxEntry, Sandboxes, Veth
+from driver.services.ports import (
+    Attachment,
+    Datapath,
+    SandboxEntry,
+    Sandboxes,
+    Teardowns,
+    Veth,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +84,8 @@ class FinisherCounts:
 class Finisher:
     """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
 
-    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, underlay: IPv4Address,
-                 overlay_mtu: Callable[[], int],
+    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, unfinished: Teardowns,
+                 underlay: IPv4Address, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic.
@@ -88,6 +95,7 @@ class Finisher:
         """
         self._sandboxes = sandboxes
         self._datapath = datapath
+        self._unfinished = unfinished
         self._underlay = underlay
         self._overlay_mtu = overlay_mtu
         self._offer_host_path = offer_host_path
@@ -154,6 +162,11 @@ class Finisher:
         self._leave(endpoint_id, expected.endpoint.sandbox_key)
         with self._guard:
             self._half_forgotten.pop(endpoint_id, None)
+
+    def resume_teardowns(self) -> None:
+        """See ports.SandboxFinisher."""
+        for key in self._unfinished.unfinished():
+            self._teardowns.submit(key)
 
     def carrier_up(self, host_name: str, _ifindex: int) -> None:
         """Take the news that the container's end of this pair is addressed and up."""
@@ -289,6 +302,10 @@ class Finisher:
         """
         self._by_sandbox[key] = sandbox  # as long as the maps may know it
         try:
+            self._unfinished.begin(key)
+        except SlimError as error:  # only a driver that is killed would need it
+            log.warning("%s", error)
+        try:
             self._datapath.withdraw_sandbox(sandbox.cookie)
             del self._by_sandbox[key]
         finally:
@@ -298,10 +315,9 @@ class Finisher:
     def _tear_down(self, key: str) -> None:
         try:
             with self._locks.hold(key):
-                left = self._by_sandbox.get(key)
-                if left is not None and left.members:
-                    return  # joined again meanwhile: set up is what it has to be
-                self._sandboxes.tear_down(key, self._underlay)
+                if not self._will_use_host_path(key):
+                    self._sandboxes.tear_down(key, self._underlay)
+                self._unfinished.end(key)
         except SlimError as error:
             attempt = self._teardown_attempts.get(key, 0)
             self._teardown_attempts[key] = attempt + 1
@@ -310,6 +326,12 @@ class Finisher:
                 return
             log.warning("sandbox %s is left with routes of slim: %s", key, error)
         self._teardown_attempts.pop(key, None)
+
+    def _will_use_host_path(self, key: str) -> bool:
+        """Whether it was joined again meanwhile: set up is then what it has to be."""
+        with self._guard:
+            return any(each.endpoint.sandbox_key == key and each.has_host_path
+                       for each in self._expected.values())
 
     def _sweep(self, key: str) -> None:
         """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""

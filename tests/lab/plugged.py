@@ -165,7 +165,8 @@ def remove_all(hosts: Sequence[Host]) -> None:
         wait_until(partial(_has_no_container, host), CLEAN_S, "all containers to be removed", 0.2)
     for host in hosts:
         for network in host.docker("network", "ls", "-q", "--filter", f"driver={PLUGIN}").split():
-            wait_until(partial(_removed, host, network), CLEAN_S, "the network to be removed", 0.2)
+            wait_until(partial(network_removed, host, network), CLEAN_S,
+                       "the network to be removed", 0.2)
 
 
 def _has_no_container(host: Host) -> bool:
@@ -176,7 +177,7 @@ def _has_no_container(host: Host) -> bool:
     return not containers
 
 
-def _removed(host: Host, network: str) -> bool:
+def network_removed(host: Host, network: str) -> bool:
     """A network is in use for as long as the managers have not heard of its last task's end."""
     try:
         host.docker("network", "rm", network)

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 
 import pytest
 
 from driver.link.carrier import CarrierMonitor
 from driver.link.sandbox import KernelSandboxes
+from driver.link.teardowns import FiledTeardowns
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import SandboxEntry
 from driver.services.sandboxes import Finisher
@@ -58,10 +60,11 @@ def host(make_netns: MakeNetns) -> Netns:
 
 
 @pytest.fixture
-def finisher(host: Netns, published: Published) -> Iterator[Finisher]:
+def finisher(host: Netns, published: Published, tmp_path: Path) -> Iterator[Finisher]:
     threads = threading.active_count()
     made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
-                    underlay=UNDERLAY, overlay_mtu=lambda: 1450)
+                    unfinished=FiledTeardowns(tmp_path), underlay=UNDERLAY,
+                    overlay_mtu=lambda: 1450)
     carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
     made.start()
     host.call(carrier.start)
@@ -113,7 +116,7 @@ def test_connect_and_disconnect_while_it_runs(make_netns: MakeNetns, host: Netns
 
 
 def test_a_driver_that_starts_again_takes_running_containers_over(
-        make_netns: MakeNetns, host: Netns, published: Published) -> None:
+        make_netns: MakeNetns, host: Netns, published: Published, tmp_path: Path) -> None:
     inside = make_netns("c")
     first = endpoint(1, inside)
     veth = dockerd.make_veth(host, first)
@@ -121,7 +124,8 @@ def test_a_driver_that_starts_again_takes_running_containers_over(
     for _ in range(2):
         published.entries.clear()
         made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
-                        underlay=UNDERLAY, overlay_mtu=lambda: 1450)
+                        unfinished=FiledTeardowns(tmp_path), underlay=UNDERLAY,
+                        overlay_mtu=lambda: 1450)
         carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
         made.start()
         host.call(carrier.start)

@@ -26,6 +26,7 @@ class Kernel:
     inside: dict[str, str] = field(default_factory=dict)  # host's end -> namespace of the other
     cookies: dict[str, int] = field(default_factory=dict)  # namespaces by path
     rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
+    teardowns: set[str] = field(default_factory=set)  # namespaces left: rules still to go
     veths: set[int] = field(default_factory=set)  # map: interfaces that may send
     endpoints: dict[Place, int] = field(default_factory=dict)  # map: -> ifindex
     sandboxes: dict[int, SandboxEntry] = field(default_factory=dict)  # map and pinned link
@@ -43,6 +44,7 @@ class Kernel:
 
         return {
             "links": sorted(self.links), "rules": sorted(self.rules),
+            "teardowns": sorted(self.teardowns),
             "veths": sorted(map(name, self.veths)),
             "endpoints": {str(place): name(index) for place, index in self.endpoints.items()},
             "sandboxes": {cookie: (name(entry.primary_ifindex), [
@@ -122,6 +124,22 @@ class KernelSandboxes:
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
         self._kernel.rules.discard(sandbox_key)
+
+
+class KernelTeardowns:
+    """ports.Teardowns: outlives a driver as the kernel does."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def begin(self, sandbox_key: str) -> None:
+        self._kernel.teardowns.add(sandbox_key)
+
+    def end(self, sandbox_key: str) -> None:
+        self._kernel.teardowns.discard(sandbox_key)
+
+    def unfinished(self) -> list[str]:
+        return sorted(self._kernel.teardowns)
 
 
 class KernelMaps:

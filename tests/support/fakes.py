@@ -273,6 +273,8 @@ class FakeFinisher:
     def forget(self, endpoint_id: EndpointId) -> None:
         self.faults.effect("finisher.forget", lambda: self.live.pop(endpoint_id, None))
 
+    def resume_teardowns(self) -> None: ...
+
 
 class FakeAddresses:
     """The smallest IPAM that a wire test of the network half can do with."""

@@ -31,7 +31,13 @@ from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.kv import Delete, KeyValue, OutcomeUnknown, Put
 from driver.store.networks import EtcdNetworks
-from tests.support.fake_kernel import Kernel, KernelLinks, KernelMaps, KernelSandboxes
+from tests.support.fake_kernel import (
+    Kernel,
+    KernelLinks,
+    KernelMaps,
+    KernelSandboxes,
+    KernelTeardowns,
+)
 from tests.support.fake_kv import FakeKeyValue, FakeStore
 from tests.support.fakes import FakeServiceFeed, Faults
 from tests.support.steps import Steps
@@ -127,6 +133,13 @@ class Whole:
         """A new driver's parts; it has not looked at anything yet (see `recover`)."""
         self.steps.dead = False
         self.recovered = False
+        try:
+            self._make()
+        except SlimError:
+            self.steps.dead = True  # the process has ended; its supervisor starts another one
+            raise
+
+    def _make(self) -> None:
         watch = self.steps.watch
         plain_kv = FakeKeyValue(self.store)
         kv: KeyValue = watch(plain_kv, "etcd", lambda method: (
@@ -134,6 +147,7 @@ class Whole:
         links = watch(KernelLinks(self.kernel), "links", lambda _: LinkError,
                       free=("veth_name",))
         sandboxes = watch(KernelSandboxes(self.kernel), "sandboxes", lambda _: LinkError)
+        unfinished = watch(KernelTeardowns(self.kernel), "teardowns", lambda _: LinkError)
         maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
         engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
         networks = EtcdNetworks(kv, ME.id)
@@ -141,7 +155,7 @@ class Whole:
         self.directory = InlineDirectory(plain_kv)
         self.ports = EndpointPorts(61000, 61099)
         self.finisher = Finisher(
-            sandboxes=sandboxes, datapath=maps, underlay=ME.underlay,
+            sandboxes=sandboxes, datapath=maps, unfinished=unfinished, underlay=ME.underlay,
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
             offer_host_path=self._offer_host_path)
         self.finishing: InlineLater[EndpointId] = InlineLater(self.finisher._finish)
@@ -165,7 +179,7 @@ class Whole:
         self._doubtful = (networks, endpoints, self.addresses)
         self.recovery = Recovery(Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-            pinned=maps, directory=self.directory, listener=self.publisher,
+            finisher=self.finisher, pinned=maps, directory=self.directory, listener=self.publisher,
             service=self.endpoints, services=self.services))
         self.collector = Collector(
             engine=engine, networks=networks, endpoints=endpoints, links=links,

@@ -299,7 +299,7 @@ class Leftovers:
 def reconciler(world: World, leftovers: Leftovers) -> Reconciler:
     return Reconciler(
         networks=world.networks, endpoints=world.endpoints, links=world.links,
-        sandboxes=Cookies(), pinned=leftovers, directory=world.directory,
+        sandboxes=Cookies(), finisher=world.finisher, pinned=leftovers, directory=world.directory,
         listener=FakeListener(), service=world.endpoint_service, services=world.services)
 
 

@@ -40,6 +40,7 @@ class World:
         self.entries: dict[int, SandboxEntry] = {}
         self.cookies: dict[str, int] = {KEY: 7}
         self.offered: list[tuple[object, ...]] = []
+        self.left: set[str] = set()  # noted to be torn down
         self.failures: list[str] = []  # names of the next effects that fail
         self.lock = threading.Lock()
 
@@ -61,6 +62,21 @@ class World:
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
         self._note("tear_down", "tear down")
+
+    def begin(self, sandbox_key: str) -> None:
+        if "begin" in self.failures:
+            self.failures.remove("begin")
+            raise LinkError("the disk is full")
+        self.left.add(sandbox_key)
+
+    def end(self, sandbox_key: str) -> None:
+        if "end" in self.failures:
+            self.failures.remove("end")
+            raise LinkError("the disk is read-only")
+        self.left.discard(sandbox_key)
+
+    def unfinished(self) -> list[str]:
+        return sorted(self.left)
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         vnis = ",".join(str(each.vni) for each in sandbox.attachments)
@@ -87,7 +103,7 @@ def world() -> World:
 def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
     monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
-    made = Finisher(sandboxes=world, datapath=world,  # type: ignore[arg-type]
+    made = Finisher(sandboxes=world, datapath=world, unfinished=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,
                     offer_host_path=world.offer)
     made.start()
@@ -140,6 +156,34 @@ def test_leaving_withdraws_first(finisher: Finisher, world: World) -> None:
     effects(world, "withdraw 7", "tear down")
     up(finisher, 1)
     assert world.entries == {}
+
+
+def test_a_driver_of_before_was_killed_at_it(finisher: Finisher, world: World) -> None:
+    world.left = {KEY}
+    finisher.resume_teardowns()
+    effects(world, "tear down")
+    wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
+
+
+def test_what_was_joined_again_is_not_torn_down(finisher: Finisher, world: World) -> None:
+    world.left = {KEY}
+    finisher.expect(endpoint(1), veth(1))
+    finisher.resume_teardowns()
+    wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
+    assert world.effects == []
+
+
+@pytest.mark.parametrize("fails", ["begin", "tear_down", "end"])
+def test_leaving_goes_on_whatever_fails_of_tearing_down(
+        finisher: Finisher, world: World, fails: str) -> None:
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    world.failures = [fails]
+    finisher.forget(endpoint(1).id)
+    wait_until(lambda: world.effects[-1] == "tear down" and not world.failures, WAIT_S,
+               "the tearing down")
+    wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
 
 
 def both(finisher: Finisher, world: World) -> None:

@@ -1,0 +1,136 @@
+"""Services' addresses of a swarm: what choosing a task costs, on slim and on Docker's overlay.
+
+    sudo .venv/bin/python -m bench.services
+
+Two hosts of the lab in a swarm, with the managed plugin.  A client on the first calls tasks on the
+second: on the host's network, a task by its own address, and the service by its address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from statistics import median
+
+from bench.demo import build_image, progress, say
+from bench.measure import PORT, Pair, Sample, ratio, transactions
+from tests.lab import dockers
+from tests.lab.hosts import CommandFailed, Host
+from tests.lab.plugged import (
+    create_network,
+    create_service,
+    join,
+    network_removed,
+    plugged_lab,
+    published,
+    remove_all,
+    task_containers,
+    wait_running,
+)
+from tests.support.wait import wait_until
+
+IMAGE = "slim-services"
+REPLICAS = 2
+SLIM, OVERLAY = "app", "over"
+HOST = "host's network"
+TITLES = {SLIM: "slim", OVERLAY: "Docker's overlay"}
+WORKLOADS = {"round trips/s": partial(transactions, kind="rr"),
+             "connections/s": partial(transactions, kind="crr+")}
+Results = dict[str, dict[str, list[Sample]]]  # workload -> way -> a sample a round
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Bring two hosts up, measure, print a table."""
+    parser = argparse.ArgumentParser(prog="bench.services", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    given = parser.parse_args(argv)
+    with plugged_lab("slimservices", *dockers.trees("20.10") * 2) as lab:
+        hosts = lab.hosts
+        hosts[0].docker("swarm", "init", "--advertise-addr", str(hosts[0].address))
+        join(hosts[1], hosts[0], "worker")
+        for line in table(compare(hosts[0], hosts[1], given.rounds, given.seconds)):
+            say(line)
+    return 0
+
+
+def compare(client: Host, server: Host, rounds: int, seconds: float) -> Results:
+    """Measure all ways in turn; networks and services are removed again.
+
+    client: a manager; server: a node of its swarm; both with the plugin.
+    """
+    for host in (client, server):
+        host.lab.load_image(IMAGE, build_image())
+    try:
+        pairs = set_up(client, server)
+        found: Results = {workload: {pair.network: [] for pair in pairs} for workload in WORKLOADS}
+        for number in range(rounds):
+            turned = pairs[number % len(pairs):] + pairs[:number % len(pairs)]
+            for workload, run in WORKLOADS.items():
+                for pair in turned:
+                    progress(f"round {number + 1}/{rounds}: {workload}, {pair.network}")
+                    found[workload][pair.network].append(run(pair, seconds=seconds))
+        progress("")
+        return found
+    finally:
+        remove_all([client, server])
+        wait_until(partial(network_removed, client, OVERLAY), 60, "the overlay to be removed")
+
+
+def set_up(client: Host, server: Host) -> list[Pair]:
+    """A client and a service on each network; the ways that lead anywhere."""
+    create_network(client, SLIM)
+    client.docker("network", "create", "-d", "overlay", "--attachable", OVERLAY)
+    server.docker("run", "-d", "--name", "server-host", "--network", "host", IMAGE, "netbench",
+                  "serve", str(PORT + 100))
+    client.docker("run", "-d", "--name", "client-host", "--network", "host", IMAGE, "sleep", "9999")
+    ways = [Pair(HOST, client, "client-host", str(server.address), PORT + 100)]
+    node = server.docker("info", "-f", "{{.Swarm.NodeID}}").strip()
+    for network, title in TITLES.items():
+        service, caller = f"web-{network}", f"client-{network}"
+        create_service(client, service, "--replicas", str(REPLICAS), "--constraint",
+                       f"node.id=={node}", network=network, image=IMAGE,
+                       command=("netbench", "serve", str(PORT)))
+        client.docker("run", "-d", "--name", caller, "--network", network, IMAGE, "sleep", "9999")
+        wait_running(client, service, REPLICAS)
+        task = server.docker("inspect", "-f", "{{.NetworkSettings.Networks."
+                             f"{network}.IPAddress}}}}", task_containers(server, service)[0])
+        own = client.docker("exec", caller, "python3", "-c",
+                            "import socket, sys; print(socket.gethostbyname(sys.argv[1]))", service)
+        ways.append(Pair(f"{title}, a task", client, caller, task.strip()))
+        ways.append(Pair(f"{title}, the service", client, caller, own.strip()))
+    wait_until(lambda: len(published(client.lab).get(f"web-{SLIM}", ())) == REPLICAS, 20,
+               "the service is published")
+    answered = [way for way in ways if _answers(way)]
+    for way in ways:
+        if way not in answered:
+            say(f"{way.network}: no answer at {way.server_address} (Docker's needs IPVS)")
+    return answered
+
+
+def _answers(way: Pair) -> bool:
+    try:
+        way.client_host.docker("exec", way.client, "timeout", "5", "nc", "-z", way.server_address,
+                               str(way.port))
+    except CommandFailed:
+        return False
+    return True
+
+
+def table(found: Results) -> list[str]:
+    """Rows of a Markdown table: medians, and ratios of runs of the same round."""
+    rows = ["| | | 1/s | of the host's | CPU, µs each |", "|---|---|---|---|---|"]
+    for workload, ways in found.items():
+        host = [sample.value for sample in ways[HOST]]
+        for way, samples in ways.items():
+            values = [sample.value for sample in samples]
+            rows.append(f"| {workload} | {way} | {median(values):,.0f} | "
+                        f"{ratio(values, host):.2f} | "
+                        f"{median(sample.cpu_us_per_unit for sample in samples):.1f} |")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
