@@ -29,22 +29,35 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
     return port && port->sandbox == veth->sandbox;
 }
 
-/* The way to the peer's host, from the flow: a route look-up a packet costs as much as all
- * of these programs.  Looked up again each second, so that a change of routes is followed
- * without anybody's help. */
+/* A route look-up costs as much as all of these programs: one a second and host.  That often, so
+ * that a change of routes is followed without anybody's help. */
+static __always_inline void find_next_hop(struct __sk_buff *skb, u64 now_ns, u32 dst_be,
+                                          struct flow *flow)
+{
+    struct next_hop *known = next_hops.lookup(&dst_be);
+    if (known && now_ns <= known->until_ns) {
+        flow->next_hop_be = known->addr_be;
+        flow->next_hop_until_ns = known->until_ns;
+        return;
+    }
+    struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
+                                   .ifindex = SLIM_UNDERLAY_IFINDEX,
+                                   .ipv4_src = SLIM_UNDERLAY_BE, .ipv4_dst = dst_be};
+    int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
+    int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+                 route.ifindex == SLIM_UNDERLAY_IFINDEX;
+    struct next_hop fresh = {.until_ns = now_ns + NEXT_HOP_NS,
+                             .addr_be = usable ? route.ipv4_dst : 0};
+    next_hops.update(&dst_be, &fresh);
+    flow->next_hop_be = fresh.addr_be;
+    flow->next_hop_until_ns = fresh.until_ns;
+}
+
 static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
     u64 now_ns = ktime_get_coarse_ns();
-    if (now_ns > flow->next_hop_until_ns) {
-        struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
-                                       .ifindex = SLIM_UNDERLAY_IFINDEX,
-                                       .ipv4_src = SLIM_UNDERLAY_BE, .ipv4_dst = dst_be};
-        int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
-        int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-                     route.ifindex == SLIM_UNDERLAY_IFINDEX;
-        flow->next_hop_be = usable ? route.ipv4_dst : 0;
-        flow->next_hop_until_ns = now_ns + NEXT_HOP_NS;
-    }
+    if (now_ns > flow->next_hop_until_ns)
+        find_next_hop(skb, now_ns, dst_be, flow);
     struct bpf_redir_neigh next_hop = {.nh_family = 2 /* AF_INET */,
                                        .ipv4_nh = flow->next_hop_be};
     if (next_hop.ipv4_nh)

@@ -65,6 +65,10 @@ BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, P
 BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, PIN("flows"),
                  NO_PREALLOC);
 
+/* Ways to other hosts, by U: looked up once a second and host, however many connections there are.
+ * Writer and reader: from_container. Evicted or absent: looked up again. */
+BPF_TABLE_PINNED("lru_hash", u32, struct next_hop, next_hops, 4096, PIN("next_hops"));
+
 /* Flows that somebody is removing because they are stale or were claimed in vain, each since when
  * (CLOCK_MONOTONIC, ns): one at a time. Writers: connect hooks, the driver's sweeper, which also
  * removes what a driver that was killed has left. Lifetime: microseconds. Full or present: the

@@ -88,6 +88,8 @@ int sockops(struct bpf_sock_ops *ops)
         on_accept(ops);
         return 1;
     }
+    if (ops->op == BPF_SOCK_OPS_STATE_CB && ops->args[1] != BPF_TCP_CLOSE)
+        return 1;
     if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
         ops->op != BPF_SOCK_OPS_HDR_OPT_LEN_CB && ops->op != BPF_SOCK_OPS_WRITE_HDR_OPT_CB &&
         ops->op != BPF_SOCK_OPS_STATE_CB)
@@ -114,8 +116,7 @@ int sockops(struct bpf_sock_ops *ops)
         bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
         break;
     case BPF_SOCK_OPS_STATE_CB:
-        if (ops->args[1] == BPF_TCP_CLOSE)
-            on_close(ops, c, ops->args[0]);
+        on_close(ops, c, ops->args[0]);
         break;
     }
     return 1;

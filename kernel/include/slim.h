@@ -93,6 +93,13 @@ enum flow_state {
     FLOW_TIME_WAIT = 3, /* closed by us first, or reset: `since_ns` says when */
 };
 
+/* The way to another host, as the last look at the routes found it. */
+struct next_hop {
+    __u64 until_ns; /* CLOCK_MONOTONIC; then the route is looked up again */
+    __u32 addr_be;  /* 0: the kernel has to find the way for each packet */
+    __u32 zero;
+};
+
 struct flow {
     __u64 sandbox;
     __u64 socket; /* cookie of the owning socket; guards against late releases */
@@ -101,8 +108,8 @@ struct flow {
     __u16 port_be; /* P of the endpoint it belongs to: ends with it */
     __u8 state;
     __u8 zero;
-    __u64 next_hop_until_ns; /* CLOCK_MONOTONIC; then the route is looked up again */
-    __u32 next_hop_be;       /* 0: the kernel has to find the way for each packet */
+    __u64 next_hop_until_ns; /* its host's next_hop, kept here: none is looked up per packet */
+    __u32 next_hop_be;
     __u32 zero2;
 };
 

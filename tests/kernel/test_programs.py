@@ -31,7 +31,7 @@ SIZES = {
     "floods": (8, 8),
     "flows": (8, 3 * 8 + 4 + 2 + 1 + 1 + 8 + 4 + 4),
     "dead_hosts": (4, 8),
-    "shares": (8, 8), "takeovers": (8, 8),
+    "shares": (8, 8), "takeovers": (8, 8), "next_hops": (4, 8 + 4 + 4),
     "services": (8, 8),
     "backends": (16, 4),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.dockers import LABS, MIXED
+from tests.lab.dockers import LABS, MISSING, MIXED
 
 DOC = Path(__file__).resolve().parent.parent.parent / "docs/compatibility.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end of table -->\n)", re.S)
@@ -21,6 +21,7 @@ TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end of table -->\n)", re.S)
 _OF_ALL_RELEASES = ("plugged", "alone")  # fixtures that make a lab of their own
 
 _worst: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (feature, lab): {test: outcome}
+_missing: dict[tuple[str, str], str] = {}  # what the machine of the run has not
 _names: dict[str, str] = {MIXED: "a host of each"}  # lab: what its dockerd says it is
 
 
@@ -37,6 +38,9 @@ def pytest_runtest_makereport(
         return report
     if lab not in _names and (up := getattr(item, "funcargs", {}).get("lab")) is not None:
         _names[lab] = up.hosts[0].docker("version", "-f", "{{.Server.Version}}").partition("+")[0]
+    for name, value in report.user_properties:
+        if name == MISSING:
+            _missing[mark.args[0], lab] = str(value)
     tests = _worst[mark.args[0], lab]
     if tests.get(item.nodeid, "passed") == "passed":  # set-up, the test itself, what it left
         tests[item.nodeid] = report.outcome
@@ -68,4 +72,6 @@ def _cell(feature: str, lab: str) -> str:
         return ""
     if counted["failed"]:
         return f"**no**: {counted['failed']} of {counted.total()} tests fail"
+    if (feature, lab) in _missing:
+        return f"no: {_missing[feature, lab]}"
     return "not tested" if counted["skipped"] else "yes"

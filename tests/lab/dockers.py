@@ -22,6 +22,9 @@ docker = pytest.mark.docker
 every_docker = docker(*VERSIONS)
 # The row of docs/compatibility.md in which a test's results count.
 feature = pytest.mark.feature
+# Property that a test records if its feature cannot be had on this machine: what is missing.  The
+# test then looks at what is to be seen without it.
+MISSING = "missing"
 
 
 def trees(lab: str) -> list[str]:

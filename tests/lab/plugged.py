@@ -26,7 +26,8 @@ PLUGIN = "slim:latest"
 BUSYBOX, TOOLS = "busybox", "tools"
 SUBNET = "10.40.0.0/16"
 SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
-CLEAN_S = 60  # a swarm takes its time to tell all nodes, and the driver to collect
+CLEAN_S = 30  # a swarm takes its time to tell all nodes
+REMOVED_S = 60  # Docker itself
 
 
 @functools.cache
@@ -116,14 +117,15 @@ def join(host: Host, manager: Host, role: str) -> None:
 
 
 @pytest.fixture
-def nodes(plugged: Lab) -> Iterator[list[Host]]:
-    """The three hosts; checked afterwards to be as before."""
-    with as_before(plugged, remove_all):
+def nodes(request: pytest.FixtureRequest, plugged: Lab) -> Iterator[list[Host]]:
+    """The three hosts; checked afterwards to be as before, within a module's CLEAN_S."""
+    with as_before(plugged, remove_all, getattr(request.module, "CLEAN_S", CLEAN_S)):
         yield plugged.hosts
 
 
 @contextlib.contextmanager
-def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None]) -> Iterator[None]:
+def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None],
+              clean_s: float = CLEAN_S) -> Iterator[None]:
     """Assert that nothing is left on the hosts and in etcd when `remove` has done its work."""
     before, keys = [_state(host) for host in lab.hosts], store_keys(lab)
     try:
@@ -138,7 +140,7 @@ def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None]) -> Iterator[No
         return not last[0]
 
     try:
-        wait_until(clean, CLEAN_S, "nothing is left", 0.2)
+        wait_until(clean, clean_s, "nothing is left", 0.2)
     except AssertionError:
         values = lab.etcdctl("get", "--prefix", "/slim/v1/addresses/")
         raise AssertionError(f"left: {last[0]}\n{values}") from None
@@ -162,10 +164,10 @@ def remove_all(hosts: Sequence[Host]) -> None:
     if services := manager.docker("service", "ls", "-q").split():
         manager.docker("service", "rm", *services)
     for host in hosts:
-        wait_until(partial(_has_no_container, host), CLEAN_S, "all containers to be removed", 0.2)
+        wait_until(partial(_has_no_container, host), REMOVED_S, "all containers to be removed", 0.2)
     for host in hosts:
         for network in host.docker("network", "ls", "-q", "--filter", f"driver={PLUGIN}").split():
-            wait_until(partial(network_removed, host, network), CLEAN_S,
+            wait_until(partial(network_removed, host, network), REMOVED_S,
                        "the network to be removed", 0.2)
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 
 import pytest
 
+from bench.services import HOST, compare
 from tests.lab.conftest import CALL, SERVE
-from tests.lab.dockers import feature
+from tests.lab.dockers import MISSING, feature
 from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.plugged import (
     BUSYBOX,
@@ -296,11 +299,56 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
     create_service(manager, "web", "--mode", "global", "--publish",
                    "mode=host,published=8080,target=7000", command=SERVE)
     wait_running(manager, "web", len(nodes))
-    code = ("import socket, sys; "
-            "print(socket.create_connection((sys.argv[1], 8080), 5).makefile().readline())")
     for host in nodes:
-        other = second if host is manager else manager
-        assert '"local"' in other.exec("python3", "-c", code, str(host.address))
+        assert _serves(second if host is manager else manager, host, 8080)
+
+
+@feature("Swarm: `--publish` (ingress)")
+def test_ports_published_by_ingress(
+        nodes: list[Host], record_property: Callable[[str, object], None]) -> None:
+    """Docker's own matter, by IPVS.  Without it the port is not served; the rest works."""
+    manager, second, _ = nodes
+    create_network(manager)
+    create_service(manager, "web", "--publish", "published=8081,target=7000", command=SERVE)
+    wait_running(manager, "web", 1)
+    start(second, "client")
+    wait_until(lambda: many(second, "client", "web", 1)[1] == {}, 20, "the service's own address")
+    if kernel_has_ipvs(manager):
+        for host in nodes:
+            other = second if host is manager else manager
+            wait_until(partial(_serves, other, host, 8081), 20, f"the port on {host.name}")
+        return
+    record_property(MISSING, "this kernel has no IPVS")
+    for host in nodes:
+        assert not _serves(second if host is manager else manager, host, 8081)
+
+
+def kernel_has_ipvs(host: Host) -> bool:
+    """Loads the module if there is one."""
+    return host.exec("sh", "-c", "modprobe -q ip_vs; test -e /proc/net/ip_vs && echo yes; true"
+                     ).strip() == "yes"
+
+
+def _serves(caller: Host, host: Host, port: int) -> bool:
+    code = ("import socket, sys; "
+            "print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+            ".makefile().readline())")
+    try:
+        return '"local"' in caller.exec("python3", "-c", code, str(host.address), str(port))
+    except CommandFailed:
+        return False
+
+
+@feature("Swarm: services' addresses beside Docker's overlay (bench.services)")
+def test_the_benchmark_of_services(nodes: list[Host]) -> None:
+    """It runs, and finds all ways that lead anywhere.  Figures are not judged here."""
+    found = compare(nodes[0], nodes[1], rounds=1, seconds=0.2)
+    wanted = {HOST, "slim, a task", "slim, the service", "Docker's overlay, a task"}
+    if kernel_has_ipvs(nodes[0]):
+        wanted.add("Docker's overlay, the service")
+    for workload, ways in found.items():
+        assert set(ways) == wanted
+        assert all(sample.value > 0 for [sample] in ways.values()), workload
 
 
 @feature("Swarm: `docker stack deploy` (examples/visits)")

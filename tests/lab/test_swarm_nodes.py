@@ -34,6 +34,7 @@ pytestmark = pytest.mark.timeout(400)
 LEADER_S = 60
 # What Docker forgets when it is killed is collected soon, not after the usual five minutes.
 PLUGIN_SETTINGS = {"COLLECT_AFTER": "10"}
+CLEAN_S = 60  # it is looked for twice, and what was made again goes only then
 
 
 def leader(asked: Host) -> str:

@@ -28,10 +28,12 @@ def narrow_path(cluster: Cluster, machines: list[Machine]) -> Iterator[None]:
             router.sysctl(f"ipv4.conf.{interface}.send_redirects", 0)
             router.sysctl(f"ipv4.conf.{interface}.rp_filter", 0)
         first.netns.ip(f"route add {second.underlay}/32 via {ROUTER}")
+        first.forget_ways()
         try:
             yield
         finally:
             first.netns.ip(f"route del {second.underlay}/32 via {ROUTER}")
+            first.forget_ways()
             first.netns.ip("neigh flush dev eth0")  # the next router has another MAC
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from driver.datapath import bpf
 from tests.netns.talk import Program, client, counted, host_path, overlay, run, server, started
 from tests.support import netns
 from tests.support.machines import Cluster, Container, Machine
@@ -82,6 +84,7 @@ def routed(machine: Machine, peer: Machine) -> Iterator[None]:
         yield
     finally:
         machine.netns.ip(f"route del {peer.underlay}/32 via {ROUTER}")
+        machine.forget_ways()
         machine.netns.ip("neigh flush dev eth0")  # the next router has another MAC
 
 
@@ -115,6 +118,25 @@ def test_another_route_to_the_peer(
             with overlay(here, there):
                 here.run("ping", "-c1", "-W5", there.address)
         wait_until(lambda: not follows(), 10, "the connection to take the old route again")
+
+
+def test_connections_to_one_host_share_a_look_up(
+        machines: list[Machine], pair: tuple[Container, Container]) -> None:
+    here, there = pair
+    server(there)
+
+    def believed_until() -> dict[object, int]:
+        ways = machines[0].loaded.table("next_hops")
+        return {way.value: leaf.until_ns for way, leaf in bpf.entries(ways)}
+
+    def shared() -> bool:
+        before = believed_until()
+        with host_path(here, there):
+            client(here, there.address)
+        return before != {} and believed_until() == before
+
+    wait_until(shared, 10, "two connections within the same second")
+    assert list(believed_until()) == [int.from_bytes(machines[1].underlay.packed, sys.byteorder)]
 
 
 def test_the_path_narrows_under_an_open_connection(

@@ -206,6 +206,10 @@ class Machine:
                 self.disconnect(container, endpoint)
         self.containers.clear()
 
+    def forget_ways(self) -> None:
+        """Have the routes to other hosts looked up at once, by new connections at least."""
+        self.loaded.table("next_hops").clear()
+
     def left_over(self) -> dict[str, int]:
         """Entries and links that a removed endpoint must not leave; empty if all is well."""
         self.datapath.sweep_flows()

@@ -1,0 +1,217 @@
+"""What the host path costs and where: a packet, a connection, each eBPF program.
+
+    sudo .venv/bin/python -m bench.cost [--rounds 7] [--seconds 1] [--json FILE]
+
+Two hosts as namespaces, without Docker; client and server have a processor each.  Three ways in
+turn: between the hosts themselves, between containers of slim, and between namespaces behind a
+plain pair of interfaces that their hosts route for (no eBPF, no network address translation).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.measure import PORT, TICKS_PER_S, Sample, busy_ticks, ratio
+from tests.support import netns
+from tests.support.machines import Cluster, Machine
+
+HOST, SLIM, ROUTED = "host", "slim", "routed pair"
+KINDS = {"round trips": "rr", "connections": "crr+"}
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+
+
+@dataclass(frozen=True)
+class Way:
+    """Words before a client's and a server's command, and the address to call."""
+
+    client: Sequence[str]
+    server: Sequence[str]
+    address: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print two tables."""
+    parser = argparse.ArgumentParser(prog="bench.cost", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    given = parser.parse_args(argv)
+    if os.geteuid() != 0:
+        print("bench.cost: needs root", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        netbench = f"{stack.enter_context(tempfile.TemporaryDirectory())}/netbench"
+        subprocess.run(["gcc", "-O2", "-o", netbench,
+                        str(Path(__file__).with_name("netbench.c"))], check=True)
+        cluster = Cluster(stack)
+        client, server = cluster.add_machine(), cluster.add_machine()
+        ways = {HOST: between_hosts(client, server), SLIM: between_containers(client, server),
+                ROUTED: between_routed(stack, client, server)}
+        for way in ways.values():
+            stack.enter_context(serving(way, netbench))
+        found = compare(ways, netbench, given.rounds, given.seconds)
+        programs = {name: profile((client, server), ways[SLIM], netbench, kind, given.seconds)
+                    for name, kind in KINDS.items()}
+    print("\n".join([*table(found), "", *program_table(programs)]))
+    if given.json:
+        given.json.write_text(json.dumps({
+            "ratio_to_host": {what: {way: ratio(rates(samples), rates(by_way[HOST]))
+                                     for way, samples in by_way.items()}
+                              for what, by_way in found.items()},
+            "programs": programs}, indent=1))
+    return 0
+
+
+def between_hosts(client: Machine, server: Machine) -> Way:
+    """Neither eBPF nor another interface than the hosts' own."""
+    return Way(client.netns.command(), server.netns.command(), str(server.underlay))
+
+
+def between_containers(client: Machine, server: Machine) -> Way:
+    """The host path."""
+    caller, called = client.container("10.90.0.2/16"), server.container("10.90.0.3/16")
+    return Way(caller.command(), called.command(), called.address)
+
+
+def between_routed(stack: ExitStack, client: Machine, server: Machine) -> Way:
+    """What Linux itself takes for one more pair of interfaces on each side."""
+    inner = {}
+    for number, (machine, peer) in enumerate(((client, server), (server, client)), start=1):
+        inside = stack.enter_context(netns.made("r"))
+        netns.join(machine.netns, "routed", inside, "eth0")
+        machine.netns.ip(f"addr add 10.91.{number}.1/24 dev routed")
+        inside.ip(f"addr add 10.91.{number}.2/24 dev eth0")
+        inside.ip(f"route add default via 10.91.{number}.1")
+        machine.netns.sysctl("ipv4.ip_forward", 1)
+        machine.netns.ip(f"route add 10.91.{3 - number}.0/24 via {peer.underlay}")
+        inner[number] = inside
+    return Way(inner[1].command(), inner[2].command(), "10.91.2.2")
+
+
+@contextmanager
+def serving(way: Way, netbench: str) -> Iterator[None]:
+    """Run its server, on the second processor if there is one."""
+    with subprocess.Popen([*way.server, *pinned(-1), netbench, "serve", str(PORT)]) as process:
+        try:
+            wait_for_server(way)
+            yield
+        finally:
+            process.kill()
+
+
+def wait_for_server(way: Way) -> None:
+    """Until it accepts a connection."""
+    code = ("import socket, sys, time\n"
+            "for _ in range(200):\n"
+            "    try: socket.create_connection((sys.argv[1], int(sys.argv[2])), 1); break\n"
+            "    except OSError: time.sleep(0.05)\n"
+            "else: sys.exit('the server does not answer')")
+    subprocess.run([*way.client, sys.executable, "-c", code, way.address, str(PORT)], check=True)
+
+
+def pinned(which: int) -> list[str]:
+    """Words that keep a command on the first or the last (-1) processor of this process."""
+    return ["taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[which])]
+
+
+def run(way: Way, netbench: str, kind: str, seconds: float) -> Sample:
+    """One run: transactions per second, and microseconds of CPU for each."""
+    port = PORT + 2 if kind == "crr+" else PORT
+    before = busy_ticks()
+    done = json.loads(subprocess.run(
+        [*way.client, *pinned(0), netbench, kind, way.address, str(port), str(seconds)],
+        check=True, capture_output=True, text=True, timeout=seconds + 60).stdout)
+    cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
+    return Sample(done["count"] / done["seconds"], cpu_us / done["count"])
+
+
+def compare(ways: Mapping[str, Way], netbench: str, rounds: int, seconds: float
+            ) -> dict[str, dict[str, list[Sample]]]:
+    """Run all in turn, another way first in each round."""
+    found: dict[str, dict[str, list[Sample]]] = {
+        what: {name: [] for name in ways} for what in KINDS}
+    for number in range(rounds):
+        names = list(ways)[number % len(ways):] + list(ways)[:number % len(ways)]
+        for what, kind in KINDS.items():
+            for name in names:
+                found[what][name].append(run(ways[name], netbench, kind, seconds))
+    return found
+
+
+def profile(machines: Sequence[Machine], way: Way, netbench: str, kind: str, seconds: float
+            ) -> dict[str, tuple[float, float]]:
+    """Each program's runs for a transaction, and nanoseconds a run; both hosts together.
+
+    The kernel's counting (bpf_stats_enabled) itself costs some 20 ns a run.
+    """
+    before_setting = STATS.read_text()
+    STATS.write_text("1")
+    try:
+        before = [program_times(machine) for machine in machines]
+        rate = run(way, netbench, kind, seconds)
+        after = [program_times(machine) for machine in machines]
+    finally:
+        STATS.write_text(before_setting)
+    done = rate.value * seconds
+    found = {}
+    for name in before[0]:
+        runs = sum(late[name][0] - early[name][0]
+                   for early, late in zip(before, after, strict=True))
+        ns = sum(late[name][1] - early[name][1]
+                 for early, late in zip(before, after, strict=True))
+        if runs > done / 10:
+            found[name] = (runs / done, ns / runs)
+    return found
+
+
+def program_times(machine: Machine) -> dict[str, tuple[int, int]]:
+    """Runs and nanoseconds of each program so far."""
+    found = {}
+    for name, fd in machine.loaded.programs.items():
+        lines = dict(line.split(":", 1) for line in
+                     Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+        found[name] = int(lines["run_cnt"]), int(lines["run_time_ns"])
+    return found
+
+
+def rates(samples: Sequence[Sample]) -> list[float]:
+    """Transactions per second."""
+    return [sample.value for sample in samples]
+
+
+def table(found: Mapping[str, Mapping[str, Sequence[Sample]]]) -> list[str]:
+    """Medians, ratios of runs of the same round, and CPU beyond the host's."""
+    rows = ["| | 1/s | of the host's | CPU, µs | beyond the host's |", "|---|---|---|---|---|"]
+    for what, ways in found.items():
+        host_cpu = [sample.cpu_us_per_unit for sample in ways[HOST]]
+        for way, samples in ways.items():
+            cpu = [sample.cpu_us_per_unit for sample in samples]
+            more = median(a - b for a, b in zip(cpu, host_cpu, strict=True))
+            rows.append(f"| {what}, {way} | {median(rates(samples)):,.0f} | "
+                        f"{ratio(rates(samples), rates(ways[HOST])):.3f} | {median(cpu):.1f} | "
+                        f"{more:+.1f} |")
+    return rows
+
+
+def program_table(programs: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[str]:
+    """What runs how often, and for how long."""
+    rows = ["| program | runs | ns a run | ns in all |", "|---|---|---|---|"]
+    for what, own in programs.items():
+        rows += [f"| {what}: {name} | {runs:.1f} | {ns:.0f} | {runs * ns:.0f} |"
+                 for name, (runs, ns) in own.items()]
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

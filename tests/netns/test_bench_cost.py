@@ -1,0 +1,34 @@
+"""`python -m bench.cost` measures all ways and counts the programs of the host path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import cost
+
+
+def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cost.json"
+    before = cost.STATS.read_text()
+    assert cost.main(["--rounds", "1", "--seconds", "0.2", "--json", str(out)]) == 0
+    assert cost.STATS.read_text() == before
+    found = json.loads(out.read_text())
+    for ways in found["ratio_to_host"].values():
+        assert set(ways) == {cost.HOST, cost.SLIM, cost.ROUTED}
+        assert min(ways.values()) > 0
+    # A connection is one connect(); each of its packets is seen once where it is sent.
+    assert found["programs"]["connections"]["connect4"][0] == pytest.approx(1, abs=0.3)
+    assert found["programs"]["round trips"]["from_container"][0] == pytest.approx(2, abs=0.5)
+    printed = capsys.readouterr().out
+    assert "| round trips, slim |" in printed
+    assert "| connections: sockops |" in printed
+
+
+def test_it_says_that_it_needs_root(monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cost.os, "geteuid", lambda: 1000)
+    assert cost.main([]) == 2
+    assert "needs root" in capsys.readouterr().err
