@@ -10,7 +10,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from driver.api.codec import Fields, mac_text
 from driver.model import Endpoint, EndpointId, NetworkId
-from driver.services.endpoints import EndpointRequest, Joined
+from driver.services.endpoint_requests import EndpointRequest, Joined
 from driver.services.networks import Pool
 
 _GENERIC = "com.docker.network.generic"  # the user's -o options within Options

@@ -7,45 +7,27 @@ interface into the sandbox by itself, after Join has answered.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
-from driver.errors import Conflict, InvalidArgument, LinkError, NotFound, StoreUnavailable
+from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
 from driver.services.endpoint_ports import EndpointPorts
+from driver.services.endpoint_requests import (
+    DST_PREFIX,
+    EndpointRequest,
+    Joined,
+    check_ifname,
+    choose_mac,
+    same,
+)
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Endpoints, Links, Networks, SandboxFinisher, Veth
 from driver.services.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
-
-DST_PREFIX = "eth"  # dockerd appends the lowest free number
-IFNAME_MAX = 15  # characters; IFNAMSIZ less the final zero
-
-
-@dataclass(frozen=True)
-class EndpointRequest:
-    """What dockerd wants an endpoint to be; `mac` (six bytes) None: ours to choose."""
-
-    id: EndpointId
-    network_id: NetworkId
-    address: IPv4Interface | None
-    address6: IPv6Interface | None
-    mac: bytes | None
-    ifname: str = ""  # the user's wish for the name inside the container
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Names of the interface: on the host, and inside the container."""
-
-    src_name: str
-    dst_prefix: str
-    dst_name: str = ""
 
 
 class EndpointPublisher(Protocol):
@@ -95,14 +77,14 @@ class EndpointService:
         Errors: InvalidArgument, NotFound (network), Conflict (other values under this id, or
         the address is in use), Exhausted, StoreUnavailable; then nothing is left.
         """
-        _check_ifname(request.ifname)
+        check_ifname(request.ifname)
         with self._locks.hold(request.id), Undo() as undo:
             network = self._network(request.network_id)
             known = self._endpoints.get(request.id)
             if known is not None:
                 # An earlier call may have written the record and not lived to see it.
                 self._ports.restore([known])
-                return _same(known, request)
+                return same(known, request)
             self._unfinished.pop(request.id, None)
             self.restore_ports()
             port = 0  # without an IPv4 address there is no host path
@@ -327,27 +309,3 @@ class EndpointService:
         name = self._ifnames.get(endpoint_id, "")
         # "web0" -> prefix "web": today's dockerds ignore DstName and number the prefix.
         return Joined(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)
-
-
-def choose_mac(address: IPv4Interface | None, random_bytes: Callable[[int], bytes]) -> bytes:
-    """Return six bytes, locally administered and unicast: 02:42 and the address, as Docker.
-
-    Without an IPv4 address the last four bytes are random.
-    """
-    tail = address.ip.packed if address is not None else random_bytes(4)
-    return bytes((0x02, 0x42)) + tail
-
-
-def _same(known: Endpoint, request: EndpointRequest) -> Endpoint:
-    if (known.network_id, known.address, known.address6) != (
-            request.network_id, request.address, request.address6) or (
-            request.mac is not None and request.mac != known.mac):
-        raise Conflict(f"endpoint {request.id[:12]} exists with other properties")
-    return known
-
-
-def _check_ifname(name: str) -> None:
-    if name and (len(name) > IFNAME_MAX or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name)):
-        raise InvalidArgument(
-            f"interface name {name!r}: want a letter and up to {IFNAME_MAX - 1} more letters, "
-            "digits, or one of _ . -")

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -18,14 +18,9 @@ from driver.errors import LinkError, SlimError
 from driver.model import Endpoint, EndpointId
 from driver.services.later import Later
 from driver.services.locks import KeyedLocks
-from driver.services.ports import (
-    Attachment,
-    Datapath,
-    SandboxEntry,
-    Sandboxes,
-    Teardowns,
-    Veth,
-)
+from driver.services.ports import Datapath, Sandboxes, Teardowns, Veth
+from driver.services.sandbox_members import Expected, Sandbox
+from driver.services.teardowns import TeardownWorker
 
 log = logging.getLogger(__name__)
 
@@ -34,42 +29,6 @@ log = logging.getLogger(__name__)
 RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
 OFFER_AGAIN_S: Final = 5.0  # etcd was away when peers were to be told of an endpoint
 _THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
-
-
-@dataclass(frozen=True)
-class Expected:
-    """An endpoint whose container's end dockerd moves in, sooner or later."""
-
-    endpoint: Endpoint
-    veth: Veth
-
-    @property
-    def has_host_path(self) -> bool:
-        """Without an IPv4 address or an endpoint port there is only the overlay path."""
-        return self.endpoint.address is not None and self.endpoint.port != 0
-
-
-@dataclass
-class Sandbox:
-    """One namespace with at least one endpoint set up; guarded by its key's lock."""
-
-    cookie: int
-    # In the order in which they came up.  The first carries the host path for all.
-    members: dict[EndpointId, Expected] = field(default_factory=dict)
-
-    @property
-    def primary(self) -> Expected:
-        """The endpoint whose interface carries the host path."""
-        return next(iter(self.members.values()))
-
-    def entry(self) -> SandboxEntry:
-        """Return what the maps are told."""
-        return SandboxEntry(
-            cookie=self.cookie, primary_ifindex=self.primary.veth.host_ifindex,
-            attachments=tuple(
-                Attachment(member.endpoint.vni, member.endpoint.address, member.endpoint.port,
-                           member.veth.host_ifindex)
-                for member in self.members.values() if member.endpoint.address is not None))
 
 
 @dataclass(frozen=True)
@@ -95,7 +54,6 @@ class Finisher:
         """
         self._sandboxes = sandboxes
         self._datapath = datapath
-        self._unfinished = unfinished
         self._underlay = underlay
         self._overlay_mtu = overlay_mtu
         self._offer_host_path = offer_host_path
@@ -106,7 +64,6 @@ class Finisher:
         self._half_forgotten: dict[EndpointId, Expected] = {}  # `forget` failed
         self._by_sandbox: dict[str, Sandbox] = {}
         self._attempts: dict[EndpointId, int] = {}
-        self._teardown_attempts: dict[str, int] = {}
         self._unreachable: set[EndpointId] = set()  # given up: peers use the overlay path
         self._counts = FinisherCounts()
         self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
@@ -114,8 +71,9 @@ class Finisher:
                                                name="sandbox finisher", clock=clock)
         self._offers: Later[EndpointId] = Later(self._offer, threads=1, name="host path offers",
                                                 clock=clock)
-        self._teardowns: Later[str] = Later(self._tear_down, threads=1, name="sandbox teardown",
-                                            clock=clock)
+        self._teardowns = TeardownWorker(
+            sandboxes=sandboxes, unfinished=unfinished, underlay=underlay, locks=self._locks,
+            in_use=self._will_use_host_path, clock=clock)
 
     def start(self) -> None:
         """Begin to work."""
@@ -165,8 +123,7 @@ class Finisher:
 
     def resume_teardowns(self) -> None:
         """See ports.SandboxFinisher."""
-        for key in self._unfinished.unfinished():
-            self._teardowns.submit(key)
+        self._teardowns.resume()
 
     def carrier_up(self, host_name: str, _ifindex: int) -> None:
         """Take the news that the container's end of this pair is addressed and up."""
@@ -296,36 +253,14 @@ class Finisher:
             self._offers.submit(endpoint_id, OFFER_AGAIN_S)
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
-        """Withdraw at once what others can see; the inside follows, and need not be waited for.
-
-        Mostly the container stops, and its namespace goes before anybody has torn it down.
-        """
+        """Withdraw at once what others can see; the inside follows, and need not be waited for."""
         self._by_sandbox[key] = sandbox  # as long as the maps may know it
-        try:
-            self._unfinished.begin(key)
-        except SlimError as error:  # only a driver that is killed would need it
-            log.warning("%s", error)
+        self._teardowns.note(key)
         try:
             self._datapath.withdraw_sandbox(sandbox.cookie)
             del self._by_sandbox[key]
         finally:
-            self._teardown_attempts[key] = 0
             self._teardowns.submit(key)
-
-    def _tear_down(self, key: str) -> None:
-        try:
-            with self._locks.hold(key):
-                if not self._will_use_host_path(key):
-                    self._sandboxes.tear_down(key, self._underlay)
-                self._unfinished.end(key)
-        except SlimError as error:
-            attempt = self._teardown_attempts.get(key, 0)
-            self._teardown_attempts[key] = attempt + 1
-            if attempt < len(RETRY_PAUSES_S):
-                self._teardowns.submit(key, RETRY_PAUSES_S[attempt])
-                return
-            log.warning("sandbox %s is left with routes of slim: %s", key, error)
-        self._teardown_attempts.pop(key, None)
 
     def _will_use_host_path(self, key: str) -> bool:
         """Whether it was joined again meanwhile: set up is then what it has to be."""

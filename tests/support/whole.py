@@ -159,9 +159,10 @@ class Whole:
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
             offer_host_path=self._offer_host_path)
         self.finishing: InlineLater[EndpointId] = InlineLater(self.finisher._finish)
-        self.teardowns: InlineLater[str] = InlineLater(self.finisher._tear_down)
+        teardowns = self.finisher._teardowns
+        self.teardowns: InlineLater[str] = InlineLater(teardowns._tear_down)
         self.finisher._later = self.finishing  # type: ignore[assignment]
-        self.finisher._teardowns = self.teardowns  # type: ignore[assignment]
+        teardowns._later = self.teardowns  # type: ignore[assignment]
         # What the programs' maps held before is read before anything can be asked.
         self.publisher = Publisher(maps, ME.id)
         self.unlinking: InlineLater[EndpointId] = InlineLater(self._unlink)

@@ -9,7 +9,7 @@ import pytest
 
 from driver.errors import DatapathError, LinkError, SlimError, StoreUnavailable
 from driver.model import EndpointId, NetworkId
-from driver.services.endpoints import EndpointRequest
+from driver.services.endpoint_requests import EndpointRequest
 from driver.services.networks import Pool
 from tests.support.fakes import World
 

@@ -21,7 +21,8 @@ from driver.errors import SlimError
 from driver.model import Endpoint, EndpointId, HostId, NetworkId
 from driver.services.addresses import AddressService
 from driver.services.collect import Collector
-from driver.services.endpoints import EndpointRequest, EndpointService
+from driver.services.endpoint_requests import EndpointRequest
+from driver.services.endpoints import EndpointService
 from driver.services.networks import NetworkService, Pool
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler

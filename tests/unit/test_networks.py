@@ -9,7 +9,7 @@ import pytest
 
 from driver.errors import DatapathError, InvalidArgument, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
-from driver.services.endpoints import EndpointRequest
+from driver.services.endpoint_requests import EndpointRequest
 from driver.services.network_options import MTU, parse
 from driver.services.networks import Pool, network_key
 from driver.services.publisher import Publisher

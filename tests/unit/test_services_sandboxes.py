@@ -11,6 +11,7 @@ import pytest
 from driver.errors import LinkError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services import sandboxes as module
+from driver.services import teardowns
 from driver.services.ports import SandboxEntry, Veth
 from driver.services.sandboxes import Finisher
 from tests.support.wait import wait_until
@@ -101,7 +102,8 @@ def world() -> World:
 
 @pytest.fixture
 def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
-    monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
+    for each in (module, teardowns):
+        monkeypatch.setattr(each, "RETRY_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
     made = Finisher(sandboxes=world, datapath=world, unfinished=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,

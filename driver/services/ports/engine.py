@@ -1,0 +1,45 @@
+"""Docker's API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from driver.model import EndpointId, NetworkId, Service
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """What this host's dockerd knows of at one moment."""
+
+    networks: frozenset[NetworkId]
+    endpoints: frozenset[EndpointId]
+    # (subnet, sub-pool or "") of networks whose IPAM is a plugin's -> how many there are
+    pools: Mapping[tuple[str, str], int]
+    # Of containers, gateways and auxiliary ones, of all networks alike.
+    addresses: frozenset[IPv4Address | IPv6Address]
+
+
+class Engine(Protocol):
+    """Docker's API.  Never asked while a call of dockerd's is served."""
+
+    def look(self) -> EngineView:
+        """Ask what there is.  Error: EngineUnavailable."""
+
+
+@dataclass(frozen=True)
+class SwarmView:
+    """What a manager knows of its swarm at one moment."""
+
+    swarm_id: str
+    services: tuple[Service, ...]  # on networks of this driver
+    changing: bool  # tasks come and go at the moment
+
+
+class Swarm(Protocol):
+    """Docker's API, on a manager.  Never asked while a call of dockerd's is served."""
+
+    def look(self) -> SwarmView | None:
+        """Ask what there is; None: this host manages no swarm.  Error: EngineUnavailable."""

@@ -1,0 +1,121 @@
+"""Interfaces, the inside of sandboxes, and other machines on the underlay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Protocol
+
+from driver.model import Endpoint, EndpointId
+
+
+class Presence(Enum):
+    """What became of a sign of life that was asked for."""
+
+    ANSWERED = auto()
+    ABSENT = auto()  # this network says that nobody is there
+    SILENT = auto()
+
+
+class Prober(Protocol):
+    """Asks other machines for a sign of life."""
+
+    def probe(self, hosts: Collection[IPv4Address], wait_s: float
+              ) -> dict[IPv4Address, Presence]:
+        """Ask all at once.  Error: LinkError (nothing could be asked)."""
+
+
+@dataclass(frozen=True)
+class Veth:
+    """One endpoint's pair of interfaces.  The inner one is moved and renamed by dockerd."""
+
+    host_name: str
+    host_ifindex: int
+    container_name: str  # its name on the host: Join's SrcName
+
+
+class Links(Protocol):
+    """Network interfaces of the host."""
+
+    def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
+        """Make the pair (host's end up, container's end NOARP and with `mac`); idempotent.
+
+        `mtu` in bytes, for both ends.  Error: LinkError, and then nothing is left.
+        """
+
+    def delete_veth(self, endpoint_id: EndpointId) -> None:
+        """Remove the pair, wherever its container's end is."""
+
+    def delete_veth_named(self, host_name: str) -> None:
+        """Remove a pair whose endpoint is not known, by its host's end's name."""
+
+    def get_veth(self, endpoint_id: EndpointId) -> Veth | None: ...
+
+    def list_veths(self) -> dict[str, Veth]:
+        """All pairs of slim on this host, by the host's end's name."""
+
+    def veth_name(self, endpoint_id: EndpointId) -> str:
+        """Name that the host's end of this endpoint has or would have."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An endpoint's interface as found inside its namespace."""
+
+    ifindex: int
+    name: str
+
+
+class Sandboxes(Protocol):
+    """The inside of containers' network namespaces.  Never enters one in the caller's thread."""
+
+    def cookie(self, sandbox_key: str) -> int | None:
+        """The namespace's cookie (SO_NETNS_COOKIE, 64 bit); None if there is no namespace."""
+
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
+               overlay_mtu: int, primary: bool) -> None:
+        """Routes, rules and the ingress hook for one endpoint that dockerd has moved in.
+
+        `primary`: this interface carries the host path (its routing table names it).  Idempotent.
+        """
+
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+        """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
+
+
+class Teardowns(Protocol):
+    """Sandboxes whose inside is still to be torn down; it outlives this process."""
+
+    def begin(self, sandbox_key: str) -> None:
+        """Note it.  Idempotent.  Error: LinkError."""
+
+    def end(self, sandbox_key: str) -> None:
+        """It is torn down, or in use again.  Idempotent.  Error: LinkError."""
+
+    def unfinished(self) -> Sequence[str]:
+        """Return the keys that were begun and not ended.  Error: LinkError."""
+
+
+class SandboxFinisher(Protocol):
+    """Completes sandboxes after Join has answered: dockerd moves the interface only then."""
+
+    def expect(self, endpoint: Endpoint, veth: Veth) -> None:
+        """Set the sandbox up when the container's end of `veth` has come up.
+
+        Returns at once.  Idempotent; `endpoint` carries its sandbox_key.
+        """
+
+    def forget(self, endpoint_id: EndpointId) -> None:
+        """Stop expecting, or take the endpoint out of its sandbox's entry and rules."""
+
+    def resume_teardowns(self) -> None:
+        """Go on with what a driver of before left, once all that runs is expected again.
+
+        Returns at once.  Error: LinkError.
+        """
+
+
+# The host's own routes: automatic pools keep clear of them.
+RoutedNetworks = Callable[[], Sequence[IPv4Network | IPv6Network]]

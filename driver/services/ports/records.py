@@ -1,0 +1,118 @@
+"""What is durable in etcd, as the use cases write and read it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from driver.model import (
+    Absence,
+    Endpoint,
+    EndpointId,
+    HostId,
+    KnownHost,
+    Network,
+    NetworkId,
+    NetworkKey,
+    Removal,
+    Service,
+)
+
+
+class Networks(Protocol):
+    """The networks of this host, durable in etcd (CreateNetwork is never replayed)."""
+
+    def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
+               internal: bool, mtu: int, vip: bool = True) -> Network:
+        """Store the network and this host's part in it; allot a VNI if the key is new.
+
+        Asking again with the same values returns the same Network.
+        Errors: Conflict (other values), Exhausted (no VNI left), StoreUnavailable.
+        """
+
+    def delete(self, network_id: NetworkId) -> None:
+        """Forget the network here; the last host to do so frees key and VNI."""
+
+    def get(self, network_id: NetworkId) -> Network | None: ...
+
+    def list(self) -> list[Network]:
+        """All networks of this host."""
+
+    def reread(self) -> Sequence[Network]:
+        """Others have removed records of this host: read again, and return what was known."""
+
+
+class Endpoints(Protocol):
+    """Endpoint records in etcd.  Every host that serves the network watches them."""
+
+    def create(self, endpoint: Endpoint) -> None:
+        """Write the record and bind its address reservations to it, in one transaction.
+
+        Errors: Conflict (id exists with other values; address belongs to another live
+        endpoint of the network), StoreUnavailable.
+        """
+
+    def replace(self, endpoint: Endpoint) -> None:
+        """Overwrite the record of an endpoint of this host.  Error: NotFound."""
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        """Remove the record; its reservation stays, unbound, until ReleaseAddress."""
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """Return an endpoint of this host."""
+
+    def list(self) -> list[Endpoint]:
+        """All endpoints of this host."""
+
+    def reread(self) -> Sequence[Endpoint]:
+        """See Networks.reread."""
+
+
+class Absences(Protocol):
+    """Hosts that have registered once, and what is on record about those without a lease.
+
+    All errors: StoreUnavailable, UnsupportedRecord.  Of several drivers that try the same step
+    one succeeds; for the others it returns False or None.
+    """
+
+    def known(self) -> dict[HostId, KnownHost]: ...
+
+    def registered(self) -> set[HostId]:
+        """Those of them that have a lease now."""
+
+    def get(self, host_id: HostId) -> Absence | None: ...
+
+    def note(self, known: KnownHost) -> bool:
+        """Begin to count its time away, if it has no lease."""
+
+    def put_off(self, absence: Absence) -> None:
+        """Begin to count anew: it was seen alive."""
+
+    def left_s(self, absence: Absence) -> int | None:
+        """Seconds for which it may still be away, 0: none any more, None: for ever."""
+
+    def begin(self, host_id: HostId, before: Absence | None, removal: Removal, *,
+              registered: bool = False) -> Absence | None:
+        """Put on record that its records are being removed; then, and only then, they may be.
+
+        `before`: as read.  registered: also of a host with a lease, which it then loses.
+        """
+
+    def finish(self, absence: Absence) -> bool:
+        """Put on record that all is removed; after EVERYTHING the host is not known any more."""
+
+
+class ServiceRecords(Protocol):
+    """Services in etcd, written by one manager of each swarm.  All errors: StoreUnavailable."""
+
+    def lead(self, swarm_id: str) -> bool:
+        """Become the one who publishes, or stay it; to be asked every few seconds."""
+
+    def resign(self) -> None:
+        """Let another one publish, at once."""
+
+    def publish(self, services: Collection[Service]) -> None:
+        """Make these all of the swarm's services.
+
+        Error: Conflict (somebody else publishes by now), and then nothing was written.
+        """

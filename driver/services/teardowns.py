@@ -1,0 +1,85 @@
+"""Owns removing what is inside a sandbox that its last endpoint has left, after Leave's answer.
+
+It must not know the maps, nor who is in a sandbox: it asks whether the host path is still used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import SlimError
+from driver.services.later import Later
+from driver.services.locks import KeyedLocks
+from driver.services.ports import Sandboxes, Teardowns
+
+log = logging.getLogger(__name__)
+
+RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)  # before the attempts after the first
+
+
+class TeardownWorker:
+    """Mostly the container stops, and its namespace goes before anybody has torn it down.
+
+    A sandbox is noted before anything of it is withdrawn: a driver that follows one which was
+    killed goes on there.
+    """
+
+    def __init__(self, *, sandboxes: Sandboxes, unfinished: Teardowns, underlay: IPv4Address,
+                 locks: KeyedLocks, in_use: Callable[[str], bool],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """locks: by sandbox key, one change of a sandbox at a time.  clock: seconds, monotonic.
+
+        in_use: an endpoint has joined, or joins, and carries the host path in that sandbox.
+        """
+        self._sandboxes = sandboxes
+        self._unfinished = unfinished
+        self._underlay = underlay
+        self._locks = locks
+        self._in_use = in_use
+        self._attempts: dict[str, int] = {}
+        self._later: Later[str] = Later(self._tear_down, threads=1, name="sandbox teardown",
+                                        clock=clock)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._later.start()
+
+    def stop(self) -> None:
+        """Stop working; what is noted is done by the next driver."""
+        self._later.stop()
+
+    def note(self, sandbox_key: str) -> None:
+        """Put on record that the sandbox is being left."""
+        try:
+            self._unfinished.begin(sandbox_key)
+        except SlimError as error:  # only a driver that is killed would need it
+            log.warning("%s", error)
+
+    def submit(self, sandbox_key: str) -> None:
+        """Tear the sandbox down soon, unless it is used again by then."""
+        self._attempts[sandbox_key] = 0
+        self._later.submit(sandbox_key)
+
+    def resume(self) -> None:
+        """Go on with what a driver of before left.  Error: LinkError."""
+        for key in self._unfinished.unfinished():
+            self.submit(key)
+
+    def _tear_down(self, key: str) -> None:
+        try:
+            with self._locks.hold(key):
+                if not self._in_use(key):
+                    self._sandboxes.tear_down(key, self._underlay)
+                self._unfinished.end(key)
+        except SlimError as error:
+            attempt = self._attempts.get(key, 0)
+            self._attempts[key] = attempt + 1
+            if attempt < len(RETRY_PAUSES_S):
+                self._later.submit(key, RETRY_PAUSES_S[attempt])
+                return
+            log.warning("sandbox %s is left with routes of slim: %s", key, error)
+        self._attempts.pop(key, None)
