@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,11 +35,12 @@ def written(text: str, rows: Sequence[Row]) -> str:
               **{fabric: rates([row for row in cross if row.conditions.fabric == fabric])
                  for fabric in results.FABRICS}}
     for name, lines in tables.items():
-        marked = re.compile(rf"(?<=<!-- table: {name} -->\n).*?(?=<!-- end -->)", re.S)
-        body = "".join(f"{line}\n" for line in lines)
-        text, count = marked.subn(lambda _, body=body: body, text)
-        if count != 1:
-            raise ValueError(f"{DOC.name}: {count} places for table {name}")
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        if text.count(begin) != 1:
+            raise ValueError(f"{DOC.name}: {text.count(begin)} places for table {name}")
+        before, _, rest = text.partition(begin)
+        after = rest[rest.index(end):]
+        text = before + begin + "".join(f"{line}\n" for line in lines) + after
     return text
 
 

@@ -127,7 +127,7 @@ def test_connections_to_one_host_share_a_look_up(
 
     def believed_until() -> dict[object, int]:
         ways = machines[0].loaded.table("next_hops")
-        return {way.value: leaf.until_ns for way, leaf in bpf.entries(ways)}
+        return {way: leaf.until_ns for way, leaf in bpf.entries(ways)}
 
     def shared() -> bool:
         before = believed_until()

@@ -1,4 +1,7 @@
-"""Pools and reservations: what the API asks of IPAM, and what IPAM asks of etcd."""
+"""Pools and reservations: what the API asks of IPAM, and what IPAM asks of etcd.
+
+Which address is chosen is the matter of services/addresses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The kernel maps, as the use cases fill them."""
+"""The kernel maps, as the use cases fill them.
+
+What the programs make of them is the matter of kernel/.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Docker's API."""
+"""What Docker still knows of.
+
+How it is asked is the matter of driver/engine.
+"""
 
 from __future__ import annotations
 

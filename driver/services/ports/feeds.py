@@ -1,4 +1,7 @@
-"""What etcd tells by itself: snapshot, changes, snapshot again."""
+"""What etcd tells by itself: a snapshot, its changes, a snapshot again.
+
+How a watch is kept alive is the store's matter.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Interfaces, the inside of sandboxes, and other machines on the underlay."""
+"""Interfaces, the inside of sandboxes, and other machines on the underlay.
+
+How the kernel is told is the matter of driver/link.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is durable in etcd, as the use cases write and read it."""
+"""What is durable in etcd, as the use cases write and read it.
+
+Which key holds what is the store's matter.
+"""
 
 from __future__ import annotations
 
