@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,30 @@ def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = 
                 f"{f'; bars are cut at {LONGEST:g}' if cut else ''}", fontsize=7, color=INK)
     figure.tight_layout(rect=(0, 0.2 / height_in, 1, 1 - 0.15 / height_in))
     return figure
+
+
+def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw what grows (bench.growth), one column each: ratios to the host, eBPF's time."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(2, len(found), sharey="row", figsize=(11, 5), squeeze=False)
+    kinds = {"round trips": COLOURS["slim"], "connections": COLOURS["overlay"]}
+    for column, (what, steps) in enumerate(found.items()):
+        counts = [step["count"] for step in steps]
+        for kind, colour in kinds.items():
+            for row, key, scale in ((0, "ratio_to_host", 1.0), (1, "ebpf_ns", 1e-3)):
+                axes[row][column].plot(counts, [step[kind][key] * scale for step in steps],
+                                       marker="o", color=colour, label=kind)
+        for row in (0, 1):
+            axes[row][column].set_xscale("log")
+            axes[row][column].set_ylim(bottom=0)
+            axes[row][column].grid(linewidth=0.3)
+        axes[1][column].set_xlabel(what)
+    axes[0][0].set_ylabel("in a second, host network = 1")
+    axes[1][0].set_ylabel("eBPF for each, both hosts, µs")
+    axes[1][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None}, dpi=110)
+    pyplot.close(figure)
 
 
 def _errors(rows: Sequence[Row]) -> list[list[float]]:

@@ -51,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bench.cost: needs root", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        netbench = f"{stack.enter_context(tempfile.TemporaryDirectory())}/netbench"
-        subprocess.run(["gcc", "-O2", "-o", netbench,
-                        str(Path(__file__).with_name("netbench.c"))], check=True)
+        netbench = compiled("netbench", stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = Cluster(stack)
         client, server = cluster.add_machine(), cluster.add_machine()
         ways = {HOST: between_hosts(client, server), SLIM: between_containers(client, server),
@@ -71,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                               for what, by_way in found.items()},
             "programs": programs}, indent=1))
     return 0
+
+
+def compiled(name: str, folder: str) -> str:
+    """Return the path of bench/NAME.c's program, made in `folder`."""
+    source = Path(__file__).with_name(f"{name}.c")
+    subprocess.run(["gcc", "-O2", "-o", f"{folder}/{name}", str(source)], check=True)
+    return f"{folder}/{name}"
 
 
 def between_hosts(client: Machine, server: Machine) -> Way:
@@ -102,7 +107,8 @@ def between_routed(stack: ExitStack, client: Machine, server: Machine) -> Way:
 @contextmanager
 def serving(way: Way, netbench: str) -> Iterator[None]:
     """Run its server, on the second processor if there is one."""
-    with subprocess.Popen([*way.server, *pinned(-1), netbench, "serve", str(PORT)]) as process:
+    with subprocess.Popen([*way.server, *pinned(-1), netbench, "serve", str(PORT)],
+                          stdout=subprocess.DEVNULL) as process:
         try:
             wait_for_server(way)
             yield

@@ -1,4 +1,4 @@
-"""`python -m bench.cost` measures all ways and counts the programs of the host path."""
+"""`bench.cost` measures all ways and counts the programs of the host path; `bench.growth` repeats it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cost
+from bench import cost, growth
 
 
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +25,20 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "| round trips, slim |" in printed
     assert "| connections: sockops |" in printed
+
+
+def test_what_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "growth.json"
+    assert growth.main(["--rounds", "1", "--seconds", "0.1", "--up-to", "100",
+                        "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert {what: [step["count"] for step in steps] for what, steps in found.items()} == {
+        "endpoints on each host": [10, 100], "entries of the directory": [100],
+        "open connections": [10]}
+    assert all(step[kind]["ebpf_ns"] > 0 for steps in found.values() for step in steps
+               for kind in cost.KINDS)
+    assert out.with_suffix(".svg").read_text().startswith("<?xml")
+    assert "| entries of the directory | 100 |" in capsys.readouterr().out
 
 
 def test_it_says_that_it_needs_root(monkeypatch: pytest.MonkeyPatch,
