@@ -1,4 +1,4 @@
-"""`bench.cost` measures all ways and counts the programs of the host path; `bench.growth` repeats it."""
+"""`bench.cost` measures all ways and counts the programs; `bench.growth` repeats it under load."""
 
 from __future__ import annotations
 
