@@ -55,7 +55,7 @@ check: lint  ## ruff, mypy and the tests that need no root
 test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --reruns 1 $(FAST_TESTS) $(ROOT_TESTS)
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --reruns 1 --durations 25 $(FAST_TESTS) $(ROOT_TESTS)
 
 compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
 	@scripts/setup.sh --tests

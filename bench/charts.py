@@ -122,9 +122,11 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
                                        marker="o", color=colour, label=kind)
         for row in (0, 1):
             axes[row][column].set_xscale("log")
-            axes[row][column].set_ylim(bottom=0)
             axes[row][column].grid(linewidth=0.3)
         axes[1][column].set_xlabel(what)
+    for row, _ in enumerate(axes):  # all of it, and from 0: a flat curve is to be seen as one
+        axes[row][0].set_ylim(0, 1.1 * max(line.get_ydata().max() for each in axes[row]
+                                           for line in each.lines))
     axes[0][0].set_ylabel("in a second, host network = 1")
     axes[1][0].set_ylabel("eBPF for each, both hosts, µs")
     axes[1][0].legend(frameon=False)
