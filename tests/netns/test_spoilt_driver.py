@@ -62,7 +62,8 @@ class SpoiltHost(Host):
     def reached(self) -> str:
         """The spoilt call's name; "" until it was made."""
         with suppress(FileNotFoundError):
-            return (self.folder / "reached").read_text()
+            (self.folder / "reached").stat()
+            return (self.folder / "name").read_text()
         return ""
 
     def heal(self, how: How) -> str:
@@ -71,7 +72,7 @@ class SpoiltHost(Host):
         Returns the spoilt call's name, "" if it was not made.
         """
         # First: a thread of the driver's own could make the call after we have looked.
-        (self.folder / "spoil").unlink()
+        (self.folder / "spoil").unlink(missing_ok=True)
         reached = self.reached()
         if reached and how is How.KILLED:
             assert self.driver is not None

@@ -3,7 +3,8 @@
     python -m tests.support.spoilt_driver FOLDER serve …
 
 While FOLDER/spoil holds "SERIAL K HOW" (How's name), calls are counted from 1 for each serial;
-the K-th fails, before or after its effect, or kills the process.  FOLDER/reached then names it.
+the K-th fails, before or after its effect, or kills the process.  FOLDER/reached is then there, and
+FOLDER/name names it.
 """
 
 from __future__ import annotations
@@ -82,7 +83,11 @@ class Hook:
             self._count += 1
             if self._count != int(at):
                 return None
-            (self._folder / "reached").write_text(name)
+            (self._folder / "name").write_text(name)
+            try:  # at once: either it is spoilt and said, or the test was faster and it is neither
+                (self._folder / "spoil").rename(self._folder / "reached")
+            except FileNotFoundError:
+                return None
             return How[how]
 
 
