@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.measure import PORT, TICKS_PER_S, Sample, busy_ticks, ratio
+from bench.image import compiled
+from bench.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
 from tests.support import netns
 from tests.support.machines import Cluster, Machine
 
@@ -69,13 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                               for what, by_way in found.items()},
             "programs": programs}, indent=1))
     return 0
-
-
-def compiled(name: str, folder: str) -> str:
-    """Return the path of bench/NAME.c's program, made in `folder`."""
-    source = Path(__file__).with_name(f"{name}.c")
-    subprocess.run(["gcc", "-O2", "-o", f"{folder}/{name}", str(source)], check=True)
-    return f"{folder}/{name}"
 
 
 def between_hosts(client: Machine, server: Machine) -> Way:
@@ -133,26 +127,18 @@ def pinned(which: int) -> list[str]:
 
 def run(way: Way, netbench: str, kind: str, seconds: float) -> Sample:
     """One run: transactions per second, and microseconds of CPU for each."""
-    port = PORT + 2 if kind == "crr+" else PORT
-    before = busy_ticks()
-    done = json.loads(subprocess.run(
-        [*way.client, *pinned(0), netbench, kind, way.address, str(port), str(seconds)],
-        check=True, capture_output=True, text=True, timeout=seconds + 60).stdout)
-    cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
-    return Sample(done["count"] / done["seconds"], cpu_us / done["count"])
+    def client(port: int) -> str:
+        return subprocess.run(
+            [*way.client, *pinned(0), netbench, kind, way.address, str(port), str(seconds)],
+            check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
+
+    return netbench_sample(client, kind, PORT)
 
 
-def compare(ways: Mapping[str, Way], netbench: str, rounds: int, seconds: float
-            ) -> dict[str, dict[str, list[Sample]]]:
-    """Run all in turn, another way first in each round."""
-    found: dict[str, dict[str, list[Sample]]] = {
-        what: {name: [] for name in ways} for what in KINDS}
-    for number in range(rounds):
-        names = list(ways)[number % len(ways):] + list(ways)[:number % len(ways)]
-        for what, kind in KINDS.items():
-            for name in names:
-                found[what][name].append(run(ways[name], netbench, kind, seconds))
-    return found
+def compare(ways: Mapping[str, Way], netbench: str, rounds: int, seconds: float) -> Results:
+    """Run all in turn."""
+    return interleaved(KINDS, ways, rounds, lambda _, what, name: run(
+        ways[name], netbench, KINDS[what], seconds))
 
 
 def profile(machines: Sequence[Machine], way: Way, netbench: str, kind: str, seconds: float

@@ -12,13 +12,13 @@ import os
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.image import compiled
 from bench.measure import PORT, WORKLOADS, Pair, Sample, ratio
 from tests.lab import images
 from tests.lab.hosts import Host, Lab, lab_of_this_process
@@ -44,8 +44,7 @@ def progress(text: str) -> None:
 def build_image() -> bytes:
     """Python, iperf3 and netbench, compiled here."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["gcc", "-O2", "-static", "-o", f"{folder}/netbench",
-                        str(Path(__file__).with_name("netbench.c"))], check=True)
+        compiled("netbench", folder, "-static")
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{folder}:{path}"
         try:

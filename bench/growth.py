@@ -15,7 +15,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
@@ -31,11 +31,11 @@ from bench.cost import (
     between_containers,
     between_hosts,
     compare,
-    compiled,
     profile,
     rates,
     serving,
 )
+from bench.image import compiled
 from bench.measure import PORT, ratio
 from driver.link.veth import Veths
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
@@ -107,7 +107,7 @@ def measure(machines: Sequence[Machine], ways: Mapping[str, Way], netbench: str,
 
 def endpoints(stack: ExitStack, machines: Sequence[Machine]) -> Grow:
     """Interfaces with their hooks and map entries; no container is behind them."""
-    numbers, known = _numbers(), [0]
+    numbers, known = itertools.count(1), [0]
 
     def to(count: int) -> None:
         for machine in machines:
@@ -126,7 +126,7 @@ def endpoints(stack: ExitStack, machines: Sequence[Machine]) -> Grow:
 
 def directory(machines: Sequence[Machine]) -> Grow:
     """Endpoints of many other hosts, on record at both."""
-    numbers, known = _numbers(), [0]
+    numbers, known = itertools.count(1), [0]
 
     def to(count: int) -> None:
         for number in itertools.islice(numbers, count - known[0]):
@@ -158,11 +158,6 @@ def connections(machines: Sequence[Machine], manyconns: str) -> Grow:
         known[0] = count
 
     return to
-
-
-def _numbers() -> Iterator[int]:
-    """Of endpoints that nobody else has."""
-    return itertools.count(1)
 
 
 def _endpoint(machine: Machine, number: int, underlay: IPv4Address, port: int) -> Endpoint:

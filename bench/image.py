@@ -36,9 +36,8 @@ def build(groups: Iterable[str]) -> bytes:
     for program in ("agent.py", "nats_bench.py"):
         image.file(str(HERE / "programs" / program), f"programs/{program}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, source in SOURCES.items():
-            _compile(source, f"{folder}/{name}")
-            image.program(f"{folder}/{name}", f"usr/local/bin/{name}")
+        for name in SOURCES:
+            image.program(compiled(name, folder), f"usr/local/bin/{name}")
         _compile(HERE / "programs" / "bindfirst.c", f"{folder}/bindfirst.so", "-shared", "-fPIC")
         image.program(f"{folder}/bindfirst.so", BIND_FIRST)
     try:
@@ -55,6 +54,12 @@ def build(groups: Iterable[str]) -> bytes:
         raise BenchError(f"{error}; `make bench` installs what all workloads need, and --only "
                          "leaves workloads out") from None
     return image.packed()
+
+
+def compiled(name: str, folder: str, *options: str) -> str:
+    """Return the path of one of SOURCES' programs, made in `folder`.  Error: BenchError."""
+    _compile(SOURCES[name], f"{folder}/{name}", *options)
+    return f"{folder}/{name}"
 
 
 def _compile(source: Path, target: str, *options: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.image import compiled
 from bench.load_host import median
 from tests.support.machines import Cluster, Container, Machine
 from tests.support.wait import wait_until
@@ -30,7 +31,7 @@ OPEN = 2  # enum flow_state in kernel/include/slim.h
 def measure(count: int) -> dict[str, Any]:
     """Open `count` connections, a container's share after the other's; everything goes after."""
     with ExitStack() as stack:
-        program = _compile(stack)
+        program = compiled("manyconns", stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = Cluster(stack)
         client_host, server_host = cluster.add_machine(), cluster.add_machine()
         clients, servers = [], []
@@ -72,13 +73,6 @@ def measure(count: int) -> dict[str, Any]:
                        f"{count} open": [median(busy), min(busy)]},
             "flow_bytes_per_connection": maps / count, "slab_bytes_per_connection":
                 slab * 1024 / count, "sweep_s": swept_s}
-
-
-def _compile(stack: ExitStack) -> str:
-    folder = stack.enter_context(tempfile.TemporaryDirectory())
-    source = Path(__file__).with_name("manyconns.c")
-    subprocess.run(["gcc", "-O2", "-o", f"{folder}/manyconns", str(source)], check=True)
-    return f"{folder}/manyconns"
 
 
 def _probe(program: str, client: Container, server: Container) -> float:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.lab.hosts import Host
 
 PORT = 7000  # of netbench, which takes PORT + 2, too; iperf3 has the one between
+T = TypeVar("T")
 TICKS_PER_S = 100  # USER_HZ, the unit of /proc/stat
 
 
@@ -37,6 +39,9 @@ class Sample:
     cpu_us_per_unit: float
 
 
+Results = dict[str, dict[str, list[Sample]]]  # workload -> way -> a sample a round
+
+
 def busy_ticks() -> int:
     """CPU time that this machine has spent working, in ticks: all but idle and iowait."""
     fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -44,15 +49,22 @@ def busy_ticks() -> int:
     return user + nice + system + irq + softirq
 
 
-def transactions(pair: Pair, kind: str, seconds: float) -> Sample:
-    """Run netbench `kind` (rr, crr, crr+); value in transactions per second."""
-    port = pair.port + 2 if kind == "crr+" else pair.port
+def netbench_sample(client: Callable[[int], str], kind: str, port: int) -> Sample:
+    """Measure netbench `kind` while `client` runs it; value in transactions per second.
+
+    client: takes the server's port for this kind, returns what netbench printed.
+    """
     before = busy_ticks()
-    done = json.loads(pair.client_host.docker(
-        "exec", pair.client, "netbench", kind, pair.server_address, str(port), str(seconds),
-        timeout_s=seconds + 60))
+    done = json.loads(client(port + 2 if kind == "crr+" else port))
     cpu_us = (busy_ticks() - before) * 1e6 / TICKS_PER_S
     return Sample(done["count"] / done["seconds"], cpu_us / done["count"])
+
+
+def transactions(pair: Pair, kind: str, seconds: float) -> Sample:
+    """Run netbench `kind` (rr, crr, crr+); value in transactions per second."""
+    return netbench_sample(lambda port: pair.client_host.docker(
+        "exec", pair.client, "netbench", kind, pair.server_address, str(port), str(seconds),
+        timeout_s=seconds + 60), kind, pair.port)
 
 
 def stream(pair: Pair, seconds: float) -> Sample:
@@ -71,6 +83,26 @@ WORKLOADS = {
     "connections/s": lambda pair, seconds: transactions(pair, "crr+", seconds),
     "one stream, Gbit/s": stream,
 }
+
+
+def turned(items: Sequence[T], number: int) -> list[T]:
+    """Another one first in each round."""
+    return [*items[number % len(items):], *items[:number % len(items)]]
+
+
+def interleaved(workloads: Iterable[str], ways: Iterable[str], rounds: int,
+                run: Callable[[int, str, str], Sample]) -> Results:
+    """Run each workload on all ways in turn, another way first in each round.
+
+    run: takes the round's number, from 0, the workload and the way.
+    """
+    names = list(ways)
+    found: Results = {workload: {name: [] for name in names} for workload in workloads}
+    for number in range(rounds):
+        for workload, by_way in found.items():
+            for name in turned(names, number):
+                by_way[name].append(run(number, workload, name))
+    return found
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

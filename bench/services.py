@@ -15,7 +15,7 @@ from functools import partial
 from statistics import median
 
 from bench.demo import build_image, progress, say
-from bench.measure import PORT, Pair, Sample, ratio, transactions
+from bench.measure import PORT, Pair, Results, Sample, interleaved, ratio, transactions
 from tests.lab import dockers
 from tests.lab.hosts import CommandFailed, Host
 from tests.lab.plugged import (
@@ -37,9 +37,7 @@ REPLICAS = 2
 SLIM, OVERLAY = "app", "over"
 HOST = "host's network"
 TITLES = {SLIM: "slim", OVERLAY: "Docker's overlay"}
-WORKLOADS = {"round trips/s": partial(transactions, kind="rr"),
-             "connections/s": partial(transactions, kind="crr+")}
-Results = dict[str, dict[str, list[Sample]]]  # workload -> way -> a sample a round
+WORKLOADS = {"round trips/s": "rr", "connections/s": "crr+"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,17 +60,15 @@ def compare(client: Host, server: Host, rounds: int, seconds: float) -> Results:
 
     client: a manager; server: a node of its swarm; both with the plugin.
     """
-    for host in (client, server):
-        host.lab.load_image(IMAGE, build_image())
+    client.lab.load_image(IMAGE, build_image())
     try:
-        pairs = set_up(client, server)
-        found: Results = {workload: {pair.network: [] for pair in pairs} for workload in WORKLOADS}
-        for number in range(rounds):
-            turned = pairs[number % len(pairs):] + pairs[:number % len(pairs)]
-            for workload, run in WORKLOADS.items():
-                for pair in turned:
-                    progress(f"round {number + 1}/{rounds}: {workload}, {pair.network}")
-                    found[workload][pair.network].append(run(pair, seconds=seconds))
+        pairs = {pair.network: pair for pair in set_up(client, server)}
+
+        def run(number: int, workload: str, way: str) -> Sample:
+            progress(f"round {number + 1}/{rounds}: {workload}, {way}")
+            return transactions(pairs[way], WORKLOADS[workload], seconds)
+
+        found = interleaved(WORKLOADS, pairs, rounds, run)
         progress("")
         return found
     finally:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bench.engine import Agent
 from bench.errors import BenchError
+from bench.measure import turned
 from bench.placement import Path
 from bench.progress import Progress
 from bench.runs import Run, measure
@@ -90,11 +91,11 @@ def measure_group(workloads: Sequence[Workload], paths: Sequence[Path], effort: 
 
 def _turned(paths: Sequence[Path], number: int) -> list[Path]:
     """Another one first in each round; scopes stay together, so that a ratio's two are close."""
-    turned: list[Path] = []
+    ordered: list[Path] = []
     for scope in dict.fromkeys(path.scope for path in paths):
         own = [path for path in paths if path.scope == scope]
-        turned += own[number % len(own):] + own[:number % len(own)]
-    return turned
+        ordered += turned(own, number)
+    return ordered
 
 
 def _start(workloads: Sequence[Workload], agent: Agent, first_port: int) -> None:

@@ -10,9 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K")
+
+# Pauses before the attempts after the first.  A namespace may become visible a little after
+# its interface (mount propagation into a plugin); anything that lasts longer is no race.
+RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from driver.errors import LinkError, SlimError
 from driver.model import Endpoint, EndpointId
-from driver.services.later import Later
+from driver.services.later import RETRY_PAUSES_S, Later
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Datapath, Sandboxes, Teardowns, Veth
 from driver.services.sandbox_members import Expected, Sandbox
@@ -24,9 +24,6 @@ from driver.services.teardowns import TeardownWorker
 
 log = logging.getLogger(__name__)
 
-# Pauses before the attempts after the first.  A namespace may become visible a little after
-# its interface (mount propagation into a plugin); anything that lasts longer is no race.
-RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
 OFFER_AGAIN_S: Final = 5.0  # etcd was away when peers were to be told of an endpoint
 _THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
 

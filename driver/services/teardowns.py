@@ -9,16 +9,13 @@ import logging
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import Final
 
 from driver.errors import SlimError
-from driver.services.later import Later
+from driver.services.later import RETRY_PAUSES_S, Later
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Sandboxes, Teardowns
 
 log = logging.getLogger(__name__)
-
-RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)  # before the attempts after the first
 
 
 class TeardownWorker:

@@ -331,7 +331,7 @@ def kernel_has_ipvs(host: Host) -> bool:
 
 def _serves(caller: Host, host: Host, port: int) -> bool:
     code = ("import socket, sys; "
-            "print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+            "print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
             ".makefile().readline())")
     try:
         return '"local"' in caller.exec("python3", "-c", code, str(host.address), str(port))
