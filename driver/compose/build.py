@@ -61,6 +61,7 @@ from driver.store.endpoints import EtcdEndpoints
 from driver.store.fence import FencedKeyValue
 from driver.store.hosts import EtcdHosts, Return
 from driver.store.networks import EtcdNetworks
+from driver.store.recall import RecallingKeyValue
 from driver.store.services import EtcdServiceFeed, EtcdServiceRecords
 
 log = logging.getLogger("slim")
@@ -103,8 +104,9 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     loaded, datapath = kernel.loaded, kernel.datapath
 
     fenced = FencedKeyValue(kv, me)
-    networks = EtcdNetworks(fenced, me)
-    endpoints = EtcdEndpoints(fenced, me, networks)
+    store = RecallingKeyValue(fenced)
+    networks = EtcdNetworks(store, me)
+    endpoints = EtcdEndpoints(store, me, networks)
     directory = EtcdDirectory(kv)
     links = Veths()
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
@@ -131,7 +133,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     service_feed = EtcdServiceFeed(kv)
     services = ServiceMirror(service_feed, datapath)
     network_service = NetworkService(networks, directory, publisher, endpoint_service, services)
-    addresses = AddressService(EtcdAddressBook(fenced), me, supernets=_supernets(settings),
+    addresses = AddressService(EtcdAddressBook(store), me, supernets=_supernets(settings),
                                routed=routed_networks, underlay=underlay.found.address)
     reconciler = Reconciler(
         networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,

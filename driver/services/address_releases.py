@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from driver.errors import StoreUnavailable
 from driver.ipam.allocation import IpAddress
+from driver.ipam.grants import GLOBAL_HOLDER
 from driver.model import Hold, HoldKind, Reservation, SubnetUse
 from driver.services.pool_ids import PoolName
 from driver.services.pools import uses_of
@@ -38,13 +39,17 @@ class AddressReleases:
     def release(self, release: AddressRelease, holder: str) -> None:
         """End the holder's hold, which is noted in `release` as soon as it is known."""
         name = release.name
-        for _ in range(ATTEMPTS):
-            subnet = self._book.subnet(name.cidr)
-            before = self._book.reservation(name.cidr, release.address)
+        for attempt in range(ATTEMPTS):
+            # What is held for this host only this host changes, so a hold that is recalled has
+            # been its own; a swarm's managers take turns.
+            recall = attempt == 0 and holder != GLOBAL_HOLDER
+            subnet = self._book.subnet(name.cidr, recall=recall)
+            before = self._book.reservation(name.cidr, release.address, recall=recall)
             hold = before.value.holds.get(holder) if before.value is not None else None
-            if before.value is None or hold is None or release.hold not in (None, hold):
-                return
-            if _still_gateway(name, subnet.value, before.value, holder):
+            if before.value is None or hold is None or release.hold not in (None, hold) or (
+                    _still_gateway(name, subnet.value, before.value, holder)):
+                if recall:
+                    continue  # no write would find out that this is not so any more
                 return
             release.hold = hold
             after = before.value.released(holder)

@@ -59,8 +59,8 @@ class AddressRequests:
     def _request_any(self, wish: Wish) -> IpAddress:
         name, hold = wish.name, wish.hold
         missed: set[int] = set()  # somebody was faster there; not worth reading again
-        for _ in range(ATTEMPTS):
-            subnet, _ = self._pools.read(name)
+        for attempt in range(ATTEMPTS):
+            subnet, _ = self._pools.read(name, recall=attempt == 0)
             owned: Versioned[IpAddress] | None = None
             if hold.owner:
                 owned = self._book.owned(name.cidr, wish.holder, hold.owner)
@@ -78,7 +78,8 @@ class AddressRequests:
             if self._write(wish, subnet, Versioned(None, 0), after, owned=owned):
                 self._next[name.id] = number + 1
                 return address
-            missed.add(number)
+            if attempt > 0:  # else it may have been the subnet that was recalled wrongly
+                missed.add(number)
         raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
 
     def _given_before(self, wish: Wish, address: IpAddress | None) -> IpAddress | None:

@@ -80,9 +80,15 @@ class Pools:
                 return
         raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
-    def read(self, name: PoolName) -> tuple[Versioned[SubnetUse], SubnetUse]:
-        """Return the subnet of a requested pool as it was read.  Error: NotFound."""
-        subnet = self._book.subnet(name.cidr)
+    def read(self, name: PoolName, *, recall: bool = False
+             ) -> tuple[Versioned[SubnetUse], SubnetUse]:
+        """Return the subnet of a requested pool as it was read.  Error: NotFound.
+
+        recall: see ports.AddressBook; an error is one of etcd's all the same.
+        """
+        subnet = self._book.subnet(name.cidr, recall=recall)
+        if recall and (subnet.value is None or _find(subnet.value, name) is None):
+            subnet = self._book.subnet(name.cidr)
         if subnet.value is None or _find(subnet.value, name) is None:
             raise NotFound(f"pool {name.id} is not in use: it was released, or never requested")
         return subnet, subnet.value

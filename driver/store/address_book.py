@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from driver.model import Reservation, SubnetUse
 from driver.services.ports import Versioned
 from driver.store import keys, records
-from driver.store.kv import Entry, KeyValue, Transaction, Unchanged
+from driver.store.kv import Entry, KeyValue, Read, Transaction, Unchanged, recalling
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -29,9 +29,9 @@ class EtcdAddressBook:
         return (tuple(keys.subnet_of(entry.key) for entry in listing.entries),
                 guard.mod_revision if guard else 0)
 
-    def subnet(self, cidr: str) -> Versioned[SubnetUse]:
+    def subnet(self, cidr: str, *, recall: bool = False) -> Versioned[SubnetUse]:
         """See ports.AddressBook."""
-        entry = self._kv.get(keys.subnet(cidr))
+        entry = self._read(recall)(keys.subnet(cidr))
         if entry is None:
             return Versioned(None, 0)
         return Versioned(records.decode(entry, records.subnet), entry.mod_revision)
@@ -50,9 +50,10 @@ class EtcdAddressBook:
             change.put(keys.SUBNET_GUARD, records.encode({}))
         return change.commit(self._kv)
 
-    def reservation(self, cidr: str, address: IpAddress) -> Versioned[Reservation]:
+    def reservation(self, cidr: str, address: IpAddress, *, recall: bool = False
+                    ) -> Versioned[Reservation]:
         """See ports.AddressBook."""
-        entry = self._kv.get(keys.address(cidr, address))
+        entry = self._read(recall)(keys.address(cidr, address))
         return _reservation(entry) if entry is not None else Versioned(None, 0)
 
     def reservations(self, cidr: str) -> list[Versioned[Reservation]]:
@@ -94,6 +95,9 @@ class EtcdAddressBook:
             change.put(keys.subnet(cidr), records.encode(records.subnet_fields(subnet_after)))
         self._change_owners(cidr, before.value, after, owned, change)
         return change.commit(self._kv)
+
+    def _read(self, recall: bool) -> Read:
+        return recalling(self._kv) if recall else self._kv.get
 
     def _remove_subnet(self, cidr: str, change: Transaction) -> None:
         change.delete(keys.subnet(cidr))

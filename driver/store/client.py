@@ -77,6 +77,10 @@ class EtcdKeyValue:
             rpc.RangeRequest(key=key.encode()), s, metadata=c.metadata))
         return _entry(answer.kvs[0]) if answer.kvs else None
 
+    def recall(self, key: str) -> Entry | None:  # noqa: ARG002
+        """See KeyValue; nothing is remembered here."""
+        return None
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         """See KeyValue; long lists come in pages, all as of the first one's revision."""
@@ -101,7 +105,7 @@ class EtcdKeyValue:
         answer = self._read("count", lambda c, s: c.kvstub.Range(request, s, metadata=c.metadata))
         return int(answer.count)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         """See KeyValue."""
         request = rpc.TxnRequest(compare=[_compare(c) for c in compares],
                                  success=[_operation(op) for op in ops])
@@ -109,7 +113,7 @@ class EtcdKeyValue:
         key = next(iter((*ops, *compares))).key.encode()
         answer = self._call("write", lambda c, s: c.kvstub.Txn(request, s, metadata=c.metadata),
                             probe=key)
-        return bool(answer.succeeded)
+        return int(answer.header.revision) if answer.succeeded else 0
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
         """See KeyValue."""

@@ -22,6 +22,10 @@ class ConditionalKeyValue:
         """See KeyValue."""
         return self._kv.get(key)
 
+    def recall(self, key: str) -> Entry | None:
+        """See KeyValue."""
+        return self._kv.recall(key)
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         """See KeyValue."""
@@ -31,14 +35,14 @@ class ConditionalKeyValue:
         """See KeyValue."""
         return self._kv.count(prefix, start=start, stop=stop)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         """See KeyValue.  Error, too: Conflict (the condition does not hold any more)."""
-        if self._kv.commit([*compares, self._condition], ops):
-            return True
+        if revision := self._kv.commit([*compares, self._condition], ops):
+            return revision
         found = self._kv.get(self._condition.key)
         if (found.mod_revision if found else 0) != self._condition.mod_revision:
             raise Conflict(f"{self._condition.key} in etcd was changed by others")
-        return False
+        return 0
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
         """See KeyValue."""

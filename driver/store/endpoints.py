@@ -5,7 +5,8 @@ It must not know how addresses are chosen; a network that is not a pool of ours 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -14,7 +15,7 @@ from driver.errors import Conflict, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Hold, HoldKind, HostId, Network, Reservation
 from driver.store import keys, records
 from driver.store.cache import LocalCache
-from driver.store.kv import KeyValue, Transaction
+from driver.store.kv import Entry, KeyValue, Read, Transaction, recalling
 from driver.store.networks import EtcdNetworks
 
 ATTEMPTS = 16  # of one transaction against others that touch the same reservation
@@ -34,64 +35,76 @@ class EtcdEndpoints:
     def create(self, endpoint: Endpoint) -> None:
         """See ports.Endpoints.  Error, too: NotFound (this host has no such network)."""
         self._doubts.settle()
+        with suppress(Conflict, NotFound):  # perhaps not so any more: asked again below
+            if self._create(endpoint, None, recalling(self._kv)):
+                return
         local_key = keys.local_endpoint(self._host, endpoint.id)
         for _ in range(ATTEMPTS):
-            existing = self._kv.get(local_key)
-            if existing is not None:
-                known = records.decode(existing, records.endpoint)
-                self._cache.put(known)
-                if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
-                    raise Conflict(f"endpoint {endpoint.id[:12]} exists with other values")
-                return
-            network, network_entry = self._networks.locally(endpoint.network_id)
-            if network.vni != endpoint.vni:
-                raise Conflict(f"endpoint {endpoint.id[:12]} names VNI {endpoint.vni}, its "
-                               f"network has {network.vni}")
-            shared_key = keys.endpoint(endpoint.vni, endpoint.id)
-            change = Transaction()
-            change.as_read(local_key, None)
-            change.as_read(shared_key, None)
-            change.as_read(network_entry.key, network_entry)
-            change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
-            change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
-            for address, cidr in _reserved(network, endpoint):
-                self._bind(endpoint, address, cidr, change)
-            try:
-                done = change.commit(self._kv)
-            except StoreUnavailable:
-                # It may have happened.  dockerd gives the endpoint up, and deletes nothing.
-                self._doubts.add(lambda: self._delete(endpoint.id))
-                raise
-            if done:
-                self._cache.put(endpoint)
+            if self._create(endpoint, self._kv.get(local_key), self._kv.get):
                 return
         raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address is changed by too many "
                                "at once, try again")
 
+    def _create(self, endpoint: Endpoint, existing: Entry | None, read: Read) -> bool:
+        if existing is not None:
+            known = records.decode(existing, records.endpoint)
+            self._cache.put(known)
+            if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
+                raise Conflict(f"endpoint {endpoint.id[:12]} exists with other values")
+            return True
+        network, network_entry = self._networks.locally(endpoint.network_id, read)
+        if network.vni != endpoint.vni:
+            raise Conflict(f"endpoint {endpoint.id[:12]} names VNI {endpoint.vni}, its "
+                           f"network has {network.vni}")
+        local_key = keys.local_endpoint(self._host, endpoint.id)
+        shared_key = keys.endpoint(endpoint.vni, endpoint.id)
+        change = Transaction()
+        change.as_read(local_key, None)
+        change.as_read(shared_key, None)
+        change.as_read(network_entry.key, network_entry)
+        change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
+        change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
+        for address, cidr in _reserved(network, endpoint):
+            self._bind(endpoint, address, cidr, change, read)
+        try:
+            done = change.commit(self._kv)
+        except StoreUnavailable:
+            # It may have happened.  dockerd gives the endpoint up, and deletes nothing.
+            self._doubts.add(lambda: self._delete(endpoint.id))
+            raise
+        if done:
+            self._cache.put(endpoint)
+        return done
+
     def replace(self, endpoint: Endpoint) -> None:
         """See ports.Endpoints.  The addresses stay as they are."""
         self._doubts.settle()
-        local_key = keys.local_endpoint(self._host, endpoint.id)
-        for _ in range(ATTEMPTS):
-            existing = self._kv.get(local_key)
-            if existing is None:
-                self._cache.remove(endpoint.id)
-                raise NotFound(f"endpoint {endpoint.id[:12]} does not exist on this host")
-            known = records.decode(existing, records.endpoint)
-            if (known.vni, known.address, known.address6) != (
-                    endpoint.vni, endpoint.address, endpoint.address6):
-                raise Conflict(f"endpoint {endpoint.id[:12]} cannot change network or address")
-            change = Transaction()
-            change.as_read(local_key, existing)
-            change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
-            # Other hosts do not need to hear of a new sandbox.
-            if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
-                change.put(keys.endpoint(endpoint.vni, endpoint.id),
-                           records.encode(records.shared_endpoint_fields(endpoint)))
-            if change.commit(self._kv):
-                self._cache.put(endpoint)
+        for read in self._reads():
+            if self._replace(endpoint, read):
                 return
         raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
+
+    def _replace(self, endpoint: Endpoint, read: Read) -> bool:
+        local_key = keys.local_endpoint(self._host, endpoint.id)
+        existing = read(local_key)
+        if existing is None:
+            self._cache.remove(endpoint.id)
+            raise NotFound(f"endpoint {endpoint.id[:12]} does not exist on this host")
+        known = records.decode(existing, records.endpoint)
+        if (known.vni, known.address, known.address6) != (
+                endpoint.vni, endpoint.address, endpoint.address6):
+            raise Conflict(f"endpoint {endpoint.id[:12]} cannot change network or address")
+        change = Transaction()
+        change.as_read(local_key, existing)
+        change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
+        # Other hosts do not need to hear of a new sandbox.
+        if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
+            change.put(keys.endpoint(endpoint.vni, endpoint.id),
+                       records.encode(records.shared_endpoint_fields(endpoint)))
+        done = change.commit(self._kv)
+        if done:
+            self._cache.put(endpoint)
+        return done
 
     def delete(self, endpoint_id: EndpointId) -> None:
         """See ports.Endpoints.  A reservation that nobody holds any more goes with it.
@@ -106,25 +119,33 @@ class EtcdEndpoints:
             raise
 
     def _delete(self, endpoint_id: EndpointId) -> None:
-        local_key = keys.local_endpoint(self._host, endpoint_id)
-        for _ in range(ATTEMPTS):
-            existing = self._kv.get(local_key)
-            if existing is None:
-                self._cache.remove(endpoint_id)
-                return
-            endpoint = records.decode(existing, records.endpoint)
-            change = Transaction()
-            change.as_read(local_key, existing)
-            change.delete(local_key)
-            change.delete(keys.endpoint(endpoint.vni, endpoint_id))
-            # The network's record is still there: its deletion comes after its endpoints'.
-            network = self._networks.get(endpoint.network_id)
-            for address, cidr in _reserved(network, endpoint):
-                self._unbind(endpoint_id, address, cidr, change)
-            if change.commit(self._kv):
+        for read in self._reads():
+            if self._delete_as_read(endpoint_id, read):
                 self._cache.remove(endpoint_id)
                 return
         raise StoreUnavailable(f"endpoint {endpoint_id[:12]} is changed by too many at once")
+
+    def _delete_as_read(self, endpoint_id: EndpointId, read: Read) -> bool:
+        local_key = keys.local_endpoint(self._host, endpoint_id)
+        existing = read(local_key)
+        if existing is None:
+            return True
+        endpoint = records.decode(existing, records.endpoint)
+        change = Transaction()
+        change.as_read(local_key, existing)
+        change.delete(local_key)
+        change.delete(keys.endpoint(endpoint.vni, endpoint_id))
+        # The network's record is still there: its deletion comes after its endpoints'.
+        network = self._networks.get(endpoint.network_id)
+        for address, cidr in _reserved(network, endpoint):
+            self._unbind(endpoint_id, address, cidr, change, read)
+        return change.commit(self._kv)
+
+    def _reads(self) -> Iterator[Read]:
+        """At first by what is remembered, which is mostly how it is; then as etcd has it."""
+        yield recalling(self._kv)
+        for _ in range(ATTEMPTS):
+            yield self._kv.get
 
     def settle(self) -> None:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
@@ -143,9 +164,9 @@ class EtcdEndpoints:
         return [*self._cache.reread().values()]
 
     def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface, cidr: str,
-              change: Transaction) -> None:
+              change: Transaction, read: Read) -> None:
         key = keys.address(cidr, address.ip)
-        entry = self._kv.get(key)
+        entry = read(key)
         if entry is None:
             # dockerd may bring an address of its own (an answer of CreateEndpoint, say) and
             # will release it through our IPAM all the same.
@@ -165,15 +186,15 @@ class EtcdEndpoints:
             records.reservation_fields(reservation.bound(endpoint.id))))
 
     def _unbind(self, endpoint_id: EndpointId, address: IPv4Interface | IPv6Interface, cidr: str,
-                change: Transaction) -> None:
+                change: Transaction, read: Read) -> None:
         key = keys.address(cidr, address.ip)
-        entry = self._kv.get(key)
+        entry = read(key)
+        change.as_read(key, entry)  # also when it is left alone: it may be remembered wrongly
         if entry is None:
             return
         reservation = records.decode(entry, records.reservation)
         if reservation.endpoint != endpoint_id:
             return
-        change.as_read(key, entry)
         left = reservation.bound(EndpointId(""))
         if left.free:
             change.delete(key)

@@ -51,6 +51,10 @@ class FencedKeyValue:
         self._settled()
         return self._kv.get(key)
 
+    def recall(self, key: str) -> Entry | None:
+        """See KeyValue."""
+        return self._kv.recall(key)
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         """See KeyValue."""
@@ -62,8 +66,8 @@ class FencedKeyValue:
         self._settled()
         return self._kv.count(prefix, start=start, stop=stop)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
-        """See KeyValue.  False, too, if the fence was raised meanwhile: read again."""
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
+        """See KeyValue.  0, too, if the fence was raised meanwhile: read again."""
         revision = self._settled()
         if revision is None:
             revision = self._read()

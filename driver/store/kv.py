@@ -5,7 +5,7 @@ It must not know which keys there are, nor what the values mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -115,6 +115,13 @@ class KeyValue(Protocol):
     def get(self, key: str) -> Entry | None:
         """Return the entry as of now (linearizable), None if there is none."""
 
+    def recall(self, key: str) -> Entry | None:
+        """Return the entry as it was last read or written here, None if nothing is remembered.
+
+        It asks nobody and may be out of date: what is decided by it must be compared in the
+        commit that follows, and read again if that is refused.
+        """
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         """Keys under `prefix`, from `start` on (included), before `stop` if given.
@@ -125,11 +132,11 @@ class KeyValue(Protocol):
     def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
         """Return how many keys `range` would list."""
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
-        """Do all of `ops` if all of `compares` hold; return whether they did.
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
+        """Do all of `ops` if all of `compares` hold; return the revision that this made, 0 if not.
 
-        At most 128 operations.  Errors: OutcomeUnknown (sent, not answered),
-        StoreUnavailable (certainly not done).
+        It is the `mod_revision` of all that was put.  At most 128 operations.
+        Errors: OutcomeUnknown (sent, not answered), StoreUnavailable (certainly not done).
         """
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
@@ -147,6 +154,14 @@ class LeasedKeyValue(KeyValue, Protocol):
 
     def lease_left_s(self, lease_id: int) -> int:
         """Return how many seconds of its TTL are left, 0 or less: it is gone."""
+
+
+Read = Callable[[str], Entry | None]  # KeyValue.get, or one that recalls what it can
+
+
+def recalling(kv: KeyValue) -> Read:
+    """Return a `get` that asks etcd only for what is not remembered (see KeyValue.recall)."""
+    return lambda key: kv.recall(key) or kv.get(key)
 
 
 def prefix_end(prefix: str) -> bytes:
@@ -189,10 +204,11 @@ class Transaction:
         twice.  Errors: OutcomeUnknown (it might still come), StoreUnavailable.
         """
         try:
-            return kv.commit(self.compares, self.ops)
+            return bool(kv.commit(self.compares, self.ops))
         except OutcomeUnknown as unknown:
             try:
-                return self._done(kv) or kv.commit(self.compares, self.ops) or self._done(kv)
+                return (self._done(kv) or bool(kv.commit(self.compares, self.ops))
+                        or self._done(kv))
             except StoreUnavailable:
                 raise unknown from None
 

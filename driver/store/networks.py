@@ -13,7 +13,7 @@ from driver.errors import Conflict, Exhausted, NotFound, StoreUnavailable
 from driver.model import VNI_MAX, HostId, Network, NetworkId, NetworkKey, Vni
 from driver.store import keys, records
 from driver.store.cache import LocalCache
-from driver.store.kv import Entry, KeyValue, Transaction
+from driver.store.kv import Entry, KeyValue, Read, Transaction
 
 ATTEMPTS = 16  # other hosts create and delete the same network at the same moment, rarely
 
@@ -116,9 +116,9 @@ class EtcdNetworks:
         """See ports.Networks."""
         return [*self._cache.reread().values()]
 
-    def locally(self, network_id: NetworkId) -> tuple[Network, Entry]:
-        """Return the network and its record, fresh from etcd.  Error: NotFound."""
-        entry = self._kv.get(keys.local_network(self._host, network_id))
+    def locally(self, network_id: NetworkId, read: Read) -> tuple[Network, Entry]:
+        """Return the network and its record, as `read` has it.  Error: NotFound."""
+        entry = read(keys.local_network(self._host, network_id))
         if entry is None:
             raise NotFound(f"network {network_id[:12]} does not exist on this host")
         return records.decode(entry, records.network), entry

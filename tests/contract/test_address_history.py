@@ -127,7 +127,7 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kv, name)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         return self._kv.commit(
             [c for c in compares if not c.key.startswith(keys.ADDRESSES)], ops)
 

@@ -1,7 +1,7 @@
 """The lab and its hosts, for pytest and for the demo: commands, programs, captures.
 
-Everything on a host goes through lab.sh; this module knows no command of the driver's
-but `serve`, and no fixture.
+Everything on a host goes through lab.sh, or the way in that lab.sh made; this module knows no
+command of the driver's but `serve`, and no fixture.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Host:
         return f"Host({self.name})"
 
     def command(self, *argv: str) -> list[str]:
-        return [str(LAB_SH), "exec", self.name, "--", *argv]
+        return [str(self.folder / "enter"), *argv]
 
     def exec(self, *argv: str, data: bytes | None = None, timeout_s: float = 120) -> str:
         """Run a command on the host and return its standard output.  Error: CommandFailed."""
@@ -160,7 +160,18 @@ class Host:
     @property
     def root(self) -> Path:
         """The host's file system, as seen from here."""
-        return Path(f"/proc/{run([str(LAB_SH), 'pid', self.name], env=self.lab.env).strip()}/root")
+        pid = (self.folder / "init.pid").read_text().split()[0]
+        return Path(f"/proc/{pid}/root")
+
+    @property
+    def netns(self) -> str:
+        """The name of its network namespace, as `ip -n` takes it."""
+        return f"{self.lab.name}-{self.name}"
+
+    @property
+    def docker_socket(self) -> str:
+        """The URL of its dockerd, as seen from here."""
+        return f"unix://{self.folder}/docker.sock"
 
     def call(self, method: str, body: bytes = b"") -> tuple[int, bytes]:
         """POST to the driver's socket as dockerd does: `call("/Plugin.Activate")`."""
@@ -302,7 +313,9 @@ class Lab:
             self._etcd = None
 
     def etcdctl(self, *argv: str) -> str:
-        return run(self.fabric("etcdctl", "--endpoints", self.etcd_url, *argv),
+        # Not by `fabric`: what is over before the next line needs no `down` to end it.
+        return run(["ip", "netns", "exec", f"{self.name}-fab",
+                    "etcdctl", "--endpoints", self.etcd_url, *argv],
                    env={**self.env, "ETCDCTL_API": "3"})
 
     def _etcd_healthy(self) -> bool:

@@ -51,7 +51,7 @@ def install(host: Host, **settings: str) -> None:
     # /var/lib itself is the machine's, which all hosts of a lab share.
     wanted = {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
     run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
-        **host.lab.env, "DOCKER_HOST": f"unix://{host.folder}/docker.sock",
+        **host.lab.env, "DOCKER_HOST": host.docker_socket,
         "SET": " ".join(f"{name}={value}" for name, value in wanted.items())})
     find_socket(host)
 

@@ -84,6 +84,16 @@ class FakeKeyValue:
             found = self._open().entries.get(key)
             return found[0] if found else None
 
+    def recall(self, key: str) -> Entry | None:
+        """The entry as it was before its last change: whoever believes it without asking errs."""
+        with self.store.changed:
+            puts = [(revision, change.value) for revision, change in self.store.history
+                    if change.key == key and change.value is not None]
+            if len(puts) < 2:
+                return None
+            revision, value = puts[-2]
+            return Entry(key, value, revision)
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         with self.store.changed:
@@ -100,7 +110,7 @@ class FakeKeyValue:
     def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
         return len(self.range(prefix, start=start, stop=stop).entries)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         with self.store.changed:
             store = self._open()
             assert len(ops) <= 128, "etcd's --max-txn-ops"
@@ -109,9 +119,9 @@ class FakeKeyValue:
                 found = store.entries.get(compare.key)
                 if isinstance(compare, Unchanged):
                     if (found[0].mod_revision if found else 0) != compare.mod_revision:
-                        return False
+                        return 0
                 elif found is None or found[0].value != compare.value:
-                    return False
+                    return 0
             if any(isinstance(op, Put) or op.key in store.entries for op in ops):
                 store.revision += 1
             for op in ops:
@@ -124,7 +134,7 @@ class FakeKeyValue:
                 else:
                     store.remove(op.key)
             store.changed.notify_all()
-            return True
+            return store.revision
 
     def watch(self, prefix: str, from_revision: int) -> Watch:
         with self.store.changed:
@@ -218,6 +228,9 @@ class FaultyKeyValue:
     def get(self, key: str) -> Entry | None:
         return self._read(lambda: self._kv.get(key))
 
+    def recall(self, key: str) -> Entry | None:
+        return self._kv.recall(key)
+
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
         return self._read(lambda: self._kv.range(
@@ -226,7 +239,7 @@ class FaultyKeyValue:
     def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
         return self._read(lambda: self._kv.count(prefix, start=start, stop=stop))
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         self.calls += 1
         when = self.fails(self.calls)
         if when == "before":

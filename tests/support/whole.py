@@ -31,6 +31,7 @@ from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.kv import Delete, KeyValue, OutcomeUnknown, Put
 from driver.store.networks import EtcdNetworks
+from driver.store.recall import RecallingKeyValue
 from tests.support.fake_kernel import (
     Kernel,
     KernelLinks,
@@ -142,8 +143,8 @@ class Whole:
     def _make(self) -> None:
         watch = self.steps.watch
         plain_kv = FakeKeyValue(self.store)
-        kv: KeyValue = watch(plain_kv, "etcd", lambda method: (
-            OutcomeUnknown if method == "commit" else StoreUnavailable))
+        kv: KeyValue = RecallingKeyValue(watch(plain_kv, "etcd", lambda method: (
+            OutcomeUnknown if method == "commit" else StoreUnavailable)))
         links = watch(KernelLinks(self.kernel), "links", lambda _: LinkError,
                       free=("veth_name",))
         sandboxes = watch(KernelSandboxes(self.kernel), "sandboxes", lambda _: LinkError)

@@ -28,7 +28,7 @@ class LateKeyValue(FakeKeyValue):
         self.keep_next = False
         self._kept: list[tuple[Sequence[Compare], Sequence[Op]]] = []
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         if self.keep_next:
             self.keep_next = False
             self._kept.append((compares, ops))
@@ -37,7 +37,7 @@ class LateKeyValue(FakeKeyValue):
 
     def deliver(self) -> list[bool]:
         """Whether each had an effect."""
-        return [super(LateKeyValue, self).commit(*kept) for kept in self._kept]
+        return [bool(super(LateKeyValue, self).commit(*kept)) for kept in self._kept]
 
 
 def use(on: AddressService) -> str:
@@ -75,7 +75,7 @@ def test_nothing_is_read_before_the_fence_is_raised() -> None:
     assert fenced.commit([], [Put("/b", b"1")])
     assert kv.deliver() == [False, True]
     # The late one has moved the fence: the next write finds out, the one after it goes through.
-    assert [fenced.commit([], [Put("/a", b"2")]) for _ in range(2)] == [False, True]
+    assert [bool(fenced.commit([], [Put("/a", b"2")])) for _ in range(2)] == [False, True]
 
 
 def test_a_write_decided_on_before_is_decided_anew() -> None:
@@ -96,7 +96,7 @@ def test_whoever_reads_while_the_fence_is_raised_waits() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(LateKeyValue):
-        def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+        def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
             if isinstance(ops[0], Put) and ops[0].key == keys.fence(HOST):
                 entered.set()
                 assert leave.wait(10)
@@ -137,7 +137,7 @@ class Unconfirmed(FakeKeyValue):
             raise StoreUnavailable("deaf")
         return super().get(key)
 
-    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> bool:
+    def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         done = super().commit(compares, ops)
         if self._meanwhile is None:
             return done

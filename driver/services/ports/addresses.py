@@ -53,19 +53,20 @@ class AddressBook(Protocol):
     """Pools and reservations in etcd.  All errors: StoreUnavailable, UnsupportedRecord.
 
     The writes return False if something is not as it was read any more: read again.  A write
-    whose outcome is unknown, even after reading back, raises StoreUnavailable.
+    whose outcome is unknown, even after reading back, raises StoreUnavailable.  With `recall` a
+    read may be answered by what this host saw last: for what the write that follows compares.
     """
 
     def subnets(self) -> tuple[tuple[str, ...], int]:
         """The CIDRs of all subnets of the cluster, and the version that guards that list."""
 
-    def subnet(self, cidr: str) -> Versioned[SubnetUse]: ...
+    def subnet(self, cidr: str, *, recall: bool = False) -> Versioned[SubnetUse]: ...
 
     def write_subnet(self, cidr: str, before: Versioned[SubnetUse], after: SubnetUse | None,
                      guard: int | None = None) -> bool:
         """Put or (None) remove; with `guard` only if no subnet came since that version."""
 
-    def reservation(self, cidr: str, address: IPv4Address | IPv6Address
+    def reservation(self, cidr: str, address: IPv4Address | IPv6Address, *, recall: bool = False
                     ) -> Versioned[Reservation]: ...
 
     def reservations(self, cidr: str) -> list[Versioned[Reservation]]: ...
