@@ -40,7 +40,7 @@ from driver.services.addresses import AddressService
 from driver.services.background import Recovery, Repeater
 from driver.services.collect import Collector, Removals
 from driver.services.endpoint_ports import EndpointPorts
-from driver.services.endpoints import EndpointService
+from driver.services.endpoints import UNLINK_AFTER_S, EndpointService
 from driver.services.host_watch import INTERVAL_S as HOST_WATCH_S
 from driver.services.host_watch import HostWatch
 from driver.services.later import Later
@@ -129,7 +129,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     endpoint_service = EndpointService(
         host=this_host, networks=networks, endpoints=endpoints, links=links, datapath=publisher,
         finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
-        unlink_later=unlinking.submit)
+        unlink_later=partial(unlinking.submit, delay_s=UNLINK_AFTER_S))
     service_feed = EtcdServiceFeed(kv)
     services = ServiceMirror(service_feed, datapath)
     network_service = NetworkService(networks, directory, publisher, endpoint_service, services)

@@ -7,16 +7,16 @@ a peer in another namespace (IFLA_LINK_NETNSID), which no other step makes it ha
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
+from driver.link.link_news import LinkNews
 from driver.link.monitor import Monitor
 from driver.link.names import is_host_name
 from driver.link.netlink import Route, dump
 
 _RTMGRP_LINK: Final = 0x1
-_RTM_NEWLINK: Final = 16
-_RTM_DELLINK: Final = 17
 _IFF_LOWER_UP: Final = 0x10000
 
 HostEndCallback = Callable[[str, int], None]  # name and ifindex of the host's end
@@ -42,33 +42,29 @@ class CarrierMonitor:
 
     def resync(self, route: Route) -> None:
         """See monitor.Listener."""
-        links = dump(route, "get_links")
-        present = {int(link["index"]) for link in links}
+        links = [LinkNews.of_dump(link) for link in dump(route, "get_links")]
+        present = {link.ifindex for link in links}
         for ifindex in self._up.keys() - present:
             self._set_down(ifindex)
         for link in links:
             self._look_at(link)
 
-    def changed(self, messages: Sequence[Any]) -> None:
+    def changed(self, messages: Sequence[LinkNews]) -> None:
         """See monitor.Listener."""
-        for message in messages:
-            kind = message["header"]["type"]
-            if kind == _RTM_DELLINK and message["family"] == 0:
-                self._set_down(int(message["index"]))
-            elif kind == _RTM_NEWLINK:
-                self._look_at(message)
+        for news in messages:
+            if not news.gone:
+                self._look_at(news)
+            elif news.family == socket.AF_UNSPEC:
+                self._set_down(news.ifindex)
 
-    def _look_at(self, link: Any) -> None:
-        ifindex = int(link["index"])
-        name = link.get_attr("IFLA_IFNAME")
-        if not is_host_name(name or ""):
+    def _look_at(self, link: LinkNews) -> None:
+        if not is_host_name(link.name):
             return
-        inside = link.get_attr("IFLA_LINK_NETNSID") is not None
-        if not link["flags"] & _IFF_LOWER_UP or not inside:
-            self._set_down(ifindex)
-        elif ifindex not in self._up:
-            self._up[ifindex] = name
-            self._on_up(name, ifindex)
+        if not link.flags & _IFF_LOWER_UP or not link.peer_elsewhere:
+            self._set_down(link.ifindex)
+        elif link.ifindex not in self._up:
+            self._up[link.ifindex] = link.name
+            self._on_up(link.name, link.ifindex)
 
     def _set_down(self, ifindex: int) -> None:
         name = self._up.pop(ifindex, None)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from driver.errors import LinkError
+from driver.link import link_news
 from driver.link.netlink import Route, open_route, step
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ class Listener(Protocol):
         """Look at the whole state: at the start, and whenever notifications were lost."""
 
     def changed(self, messages: Sequence[Any]) -> None:
-        """Take notifications, in the order in which the kernel sent them."""
+        """Take notifications, in the order in which the kernel sent them.
+
+        Those of links as LinkNews, others as pyroute2 reads them.
+        """
 
 
 class Monitor:
@@ -135,4 +139,8 @@ def _receive(route: Route) -> tuple[list[Any], bool]:
             if error.errno in (errno.EAGAIN, errno.EINTR):
                 return messages, lost
             raise LinkError(f"netlink notifications: {error}") from error
-        messages.extend(route.marshal.parse(raw))
+        for kind, message in link_news.split(raw):
+            if link_news.is_link(kind):
+                messages.append(link_news.read(message))
+            else:
+                messages.extend(route.marshal.parse(message))

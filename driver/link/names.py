@@ -57,13 +57,6 @@ def is_host_name(name: str) -> bool:
             and all(digit in "0123456789abcdef" for digit in digits))
 
 
-def is_own_name(name: str) -> bool:
-    """Tell whether `name` has the form of either end of a pair of slim."""
-    if name.startswith(CONTAINER_PREFIX):
-        name = HOST_PREFIX + name.removeprefix(CONTAINER_PREFIX)
-    return is_host_name(name)
-
-
 def container_name_of(host: str) -> str:
     """The other end's first name, from the host's end's name."""
     return CONTAINER_PREFIX + host.removeprefix(HOST_PREFIX)

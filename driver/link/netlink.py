@@ -117,14 +117,14 @@ def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:
     return tuple(getattr(route, method)(**filters))
 
 
-def refuse_own_addresses(route: Route, ifindex: int) -> None:
+def plan_no_own_addresses(changes: Changes, name: str) -> None:
     """Keep the kernel from giving the interface an IPv6 link-local address.
 
-    To be called before the first carrier, which is when it would.
+    To be done before the first carrier, which is when it would.
     """
     # EAFNOSUPPORT: the host was booted without IPv6, so there is nothing to refuse.
-    with step(f"IPv6 settings of interface {ifindex}", ignore=(errno.EAFNOSUPPORT,)):
-        route.link("set", index=ifindex, IFLA_AF_SPEC={"attrs": [("AF_INET6", {
+    with changes.step(f"IPv6 settings of {name}", ignore=(errno.EAFNOSUPPORT,)) as planned:
+        planned.link("set", ifname=name, IFLA_AF_SPEC={"attrs": [("AF_INET6", {
             "attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]})
 
 

@@ -14,14 +14,12 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any, Final
 
 from driver.errors import LinkError
+from driver.link.link_news import LinkNews
 from driver.link.monitor import Monitor
-from driver.link.names import is_own_name
 from driver.link.netlink import Route, dump, open_route, step
 
 # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE
 _GROUPS: Final = 0x1 | 0x10 | 0x40
-_RTM_NEWLINK: Final = 16
-_RTM_DELLINK: Final = 17
 _RTM_NEWROUTE: Final = 24
 _RTM_DELROUTE: Final = 25
 _TABLE_MAIN: Final = 254
@@ -103,18 +101,20 @@ class UnderlayWatcher:
 
     def changed(self, messages: Sequence[Any]) -> None:
         """See monitor.Listener.  What changed does not matter: the whole is looked at."""
-        if any(_matters(message) for message in messages):
+        if any(self._matters(message) for message in messages):
             with open_route() as route:
                 self.resync(route)
 
-
-def _matters(message: Any) -> bool:
-    if message["header"]["type"] in (_RTM_NEWLINK, _RTM_DELLINK):
-        # Several for each container that starts or stops.
-        return not is_own_name(message.get_attr("IFLA_IFNAME") or "")
-    # A router's host may change thousands of routes a minute; only default routes count.
-    is_route = message["header"]["type"] in (_RTM_NEWROUTE, _RTM_DELROUTE)
-    return not is_route or message["dst_len"] == 0
+    def _matters(self, message: Any) -> bool:
+        if isinstance(message, LinkNews):
+            # A dozen for each container that starts or stops.  Where another link could become
+            # the underlay, it gets an address or a default route first.
+            known = (self._known, self._current)
+            return (self._known is None or message.name == self._wanted
+                    or message.ifindex in {each.ifindex for each in known if each is not None})
+        # A router's host may change thousands of routes a minute; only default routes count.
+        is_route = message["header"]["type"] in (_RTM_NEWROUTE, _RTM_DELROUTE)
+        return not is_route or message["dst_len"] == 0
 
 
 def _find(route: Route, wanted: str) -> Underlay:

@@ -9,13 +9,15 @@ import errno
 from typing import Any
 
 from driver.errors import LinkError
+from driver.link.ifindex import find_ifindex
 from driver.link.names import container_name, container_name_of, host_name, is_host_name
 from driver.link.netlink import (
+    Changes,
     Route,
     dump,
     kind_of,
     open_route,
-    refuse_own_addresses,
+    plan_no_own_addresses,
     step,
 )
 from driver.model import EndpointId
@@ -29,28 +31,30 @@ class Veths:
     """Makes, finds and removes the pairs.  Stateless; safe in any thread."""
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-        """See ports.Links.  The pair is one kernel request; others complete it."""
+        """See ports.Links.  The pair is one kernel request; a batch of others completes it."""
         name = host_name(endpoint_id)
         with open_route() as route:
-            existing = _find(route, name)
-            if existing is not None:
-                return _adopt(route, existing, endpoint_id, mac, mtu)
-            with step(f"make veth pair {name}"):
-                # The container's end stays down (dockerd brings it up, which is how we
-                # learn that it is ready).  NOARP outlives the move: every neighbour of a
-                # container is behind our programs, none answers ARP or ND.
-                route.link("add", kind="veth", ifname=name, mtu=mtu,
-                           peer={"ifname": container_name(endpoint_id), "mtu": mtu,
-                                 "address": _mac_text(mac)})
             try:
-                created = _find(route, name)
-                if created is None:
+                with step(f"make veth pair {name}"):
+                    # The container's end stays down: dockerd brings it up, which is how we
+                    # learn that it is ready.
+                    route.link("add", kind="veth", ifname=name, mtu=mtu,
+                               peer={"ifname": container_name(endpoint_id), "mtu": mtu,
+                                     "address": _mac_text(mac)})
+            except LinkError as error:
+                existing = _find(route, name) if _is_there(error) else None
+                if existing is None:
+                    raise
+                return _adopt(route, existing, endpoint_id, mac, mtu)
+            try:
+                _configure(route, endpoint_id, mac, mtu, container_end=True)
+                ifindex = find_ifindex(name)
+                if ifindex is None:
                     raise LinkError(f"veth pair {name}: vanished while it was made")
-                _configure(route, created, endpoint_id, mac, mtu)
             except BaseException:
                 _delete(route, name)
                 raise
-            return _veth(created)
+            return Veth(name, ifindex, container_name(endpoint_id))
 
     def delete_veth(self, endpoint_id: EndpointId) -> None:
         """See ports.Links.  The kernel removes both ends together, in whatever namespace."""
@@ -64,9 +68,9 @@ class Veths:
 
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
         """See ports.Links."""
-        with open_route() as route:
-            found = _find(route, host_name(endpoint_id))
-            return None if found is None else _veth(found)
+        name = host_name(endpoint_id)
+        ifindex = find_ifindex(name)
+        return None if ifindex is None else Veth(name, ifindex, container_name(endpoint_id))
 
     def list_veths(self) -> dict[str, Veth]:
         """See ports.Links.  Recognised by kind and form of name."""
@@ -87,20 +91,31 @@ def _adopt(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: in
     owner = link.get_attr("IFLA_IFALIAS")
     if owner is not None and owner != endpoint_id:
         raise LinkError(f"interface {name} belongs to endpoint {owner}")
-    _configure(route, link, endpoint_id, mac, mtu)
+    _configure(route, endpoint_id, mac, mtu,
+               container_end=link.get_attr("IFLA_LINK_NETNSID") is None)
     return _veth(link)
 
 
-def _configure(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: int) -> None:
-    name = host_name(endpoint_id)
-    if link.get_attr("IFLA_LINK_NETNSID") is None:
-        with step(f"configure {container_name(endpoint_id)}"):
-            route.link("set", index=link.get_attr("IFLA_LINK"), address=_mac_text(mac), mtu=mtu,
-                       flags=_IFF_NOARP, change=_IFF_NOARP)
-    refuse_own_addresses(route, link["index"])
-    with step(f"configure {name}"):  # the alias says whose it is
-        route.link("set", index=link["index"], ifalias=endpoint_id, mtu=mtu,
-                   flags=_IFF_UP, change=_IFF_UP)
+def _configure(route: Route, endpoint_id: EndpointId, mac: bytes, mtu: int, *,
+               container_end: bool) -> None:
+    """container_end: it is in this namespace, too."""
+    name, inner = host_name(endpoint_id), container_name(endpoint_id)
+    changes = Changes(route)
+    if container_end:
+        # NOARP outlives the move: every neighbour of a container is behind our programs, none
+        # answers ARP or ND.
+        with changes.step(f"configure {inner}") as planned:
+            planned.link("set", ifname=inner, address=_mac_text(mac), mtu=mtu,
+                         flags=_IFF_NOARP, change=_IFF_NOARP)
+    plan_no_own_addresses(changes, name)
+    with changes.step(f"configure {name}") as planned:  # the alias says whose it is
+        planned.link("set", ifname=name, ifalias=endpoint_id, mtu=mtu,
+                     flags=_IFF_UP, change=_IFF_UP)
+    changes.apply()
+
+
+def _is_there(error: LinkError) -> bool:
+    return getattr(error.__cause__, "code", None) == errno.EEXIST
 
 
 def _find(route: Route, name: str) -> Any | None:

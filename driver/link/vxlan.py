@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link.names import VXLAN_NAME
-from driver.link.netlink import Route, kind_of, open_route, refuse_own_addresses, step
+from driver.link.netlink import Changes, Route, kind_of, open_route, plan_no_own_addresses, step
 
 _IFF_UP: Final = 0x1
 # Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.
@@ -56,14 +56,16 @@ def _configure(route: Route, port: int, mtu: int) -> int:
     found = _find(route)
     if found is None:
         raise LinkError(f"{VXLAN_NAME} vanished while it was made")
-    index = int(found["index"])
-    refuse_own_addresses(route, index)
-    with step(f"mtu {mtu} on {VXLAN_NAME}"):
-        route.link("set", index=index, mtu=mtu)
+    changes = Changes(route)
+    plan_no_own_addresses(changes, VXLAN_NAME)
+    with changes.step(f"mtu {mtu} on {VXLAN_NAME}") as planned:
+        planned.link("set", ifname=VXLAN_NAME, mtu=mtu)
     # The kernel opens the UDP port when the device comes up.
-    with step(f"bring {VXLAN_NAME} up (UDP port {port}; in use? choose another --vxlan-port)"):
-        route.link("set", index=index, flags=_IFF_UP, change=_IFF_UP)
-    return index
+    with changes.step(f"bring {VXLAN_NAME} up (UDP port {port}; in use? choose another "
+                      "--vxlan-port)") as planned:
+        planned.link("set", ifname=VXLAN_NAME, flags=_IFF_UP, change=_IFF_UP)
+    changes.apply()
+    return int(found["index"])
 
 
 def _fits(link: Any, port: int) -> bool:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
@@ -28,6 +28,10 @@ from driver.services.ports import Endpoints, Links, Networks, SandboxFinisher, V
 from driver.services.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
+
+# The kernel takes 10 to 20 ms to remove a link, and holds the lock that dockerd needs for its own
+# removals, which come next: nobody waits for ours.
+UNLINK_AFTER_S: Final = 0.3
 
 
 class EndpointPublisher(Protocol):
@@ -49,8 +53,8 @@ class EndpointService:
                  unlink_later: Callable[[EndpointId], None] | None = None) -> None:
         """Random_bytes: for MACs.  underlay_mtu: bytes.
 
-        unlink_later: has `unlink` called soon, from another thread.  The kernel takes 10-20 ms
-        to remove a link, which nobody needs to wait for.  None: it is done at once.
+        unlink_later: has `unlink` called in UNLINK_AFTER_S, from another thread.  None: it is
+        done at once.
         """
         self._host = host
         self._networks = networks

@@ -46,7 +46,7 @@ class Later(Generic[K]):
     def stop(self, *, drain: bool = False) -> None:
         """Drop the jobs that wait and let those that run come to their end.
 
-        drain: run those that are due, too.
+        drain: run those that wait first, without waiting for their time.
         """
         with self._changed:
             self._stopped = True
@@ -84,11 +84,9 @@ class Later(Generic[K]):
                 log.exception("job %s failed", taken[0])
 
     def _take(self) -> tuple[K] | None:
-        while not self._stopped or self._draining:
+        while not self._stopped or (self._draining and self._heap):
             now = self._clock()
-            if self._stopped and not (self._heap and self._heap[0][0] <= now):
-                return None
-            if self._heap and self._heap[0][0] <= now:
+            if self._heap and (self._stopped or self._heap[0][0] <= now):
                 due, _, key = heapq.heappop(self._heap)
                 if self._due.get(key) == due:  # else cancelled, or moved forward
                     del self._due[key]

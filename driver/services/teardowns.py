@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from typing import Final
 
 from driver.errors import SlimError
 from driver.services.later import RETRY_PAUSES_S, Later
@@ -16,6 +17,10 @@ from driver.services.locks import KeyedLocks
 from driver.services.ports import Sandboxes, Teardowns
 
 log = logging.getLogger(__name__)
+
+# Mostly the container has stopped: by then its namespace is gone and nothing is left to do.  And
+# dockerd, which goes on with its own removals, needs the kernel's lock and the CPU at this moment.
+AFTER_S: Final = 0.3
 
 
 class TeardownWorker:
@@ -46,8 +51,8 @@ class TeardownWorker:
         self._later.start()
 
     def stop(self) -> None:
-        """Stop working; what is noted is done by the next driver."""
-        self._later.stop()
+        """Do what waits, and stop; what fails stays noted, for the next driver."""
+        self._later.stop(drain=True)
 
     def note(self, sandbox_key: str) -> None:
         """Put on record that the sandbox is being left."""
@@ -57,9 +62,9 @@ class TeardownWorker:
             log.warning("%s", error)
 
     def submit(self, sandbox_key: str) -> None:
-        """Tear the sandbox down soon, unless it is used again by then."""
+        """Tear the sandbox down in AFTER_S, unless it is used again by then."""
         self._attempts[sandbox_key] = 0
-        self._later.submit(sandbox_key)
+        self._later.submit(sandbox_key, AFTER_S)
 
     def resume(self) -> None:
         """Go on with what a driver of before left.  Error: LinkError."""

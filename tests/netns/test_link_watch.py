@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 import pytest
 
 from driver.errors import LinkError
-from driver.link import carrier, monitor
+from driver.link import carrier, link_news, monitor
 from driver.link.carrier import CarrierMonitor
-from driver.link.netlink import Route
+from driver.link.netlink import Route, open_route
 from driver.link.underlay import Underlay, UnderlayWatcher, find_underlay, routed_networks
 from driver.link.veth import Veths
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
@@ -159,6 +161,46 @@ def test_a_failing_callback_does_not_end_the_watch(
             dockerd.move_in(host, inside, each, veth, name)
             wait_until(lambda veth=veth: ("up", veth.host_name) in log.events, WAIT_S, name)
     assert "not handled" in caplog.text
+
+
+def test_read_by_hand_is_what_pyroute2_reads(make_netns: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_netns("c")
+
+    def heard() -> list[tuple[bytes, Any]]:
+        found: list[tuple[bytes, Any]] = []
+        with open_route() as route:
+            route.bind(groups=1)  # RTMGRP_LINK
+            veth = Veths().create_veth(endpoint(1).id, endpoint(1).mac, 1400)
+            dockerd.move_in(host, inside, endpoint(1), veth)
+            host.ip("link add bridge0 type bridge")
+            host.ip("link set", veth.host_name, "master bridge0")
+            Veths().delete_veth(endpoint(1).id)
+            while True:
+                try:
+                    raw, _ = route.recvfrom(1 << 18, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return found
+                found += [(message, *route.marshal.parse(message))
+                          for kind, message in link_news.split(raw) if link_news.is_link(kind)]
+
+    messages = host.call(heard)
+    read = [link_news.read(message) for message, _ in messages]
+    assert [replace(news, gone=False) for news in read] == [
+        link_news.LinkNews.of_dump(link) for _, link in messages]
+    assert [news.gone for news in read] == [
+        link["event"] == "RTM_DELLINK" for _, link in messages]
+    assert {(news.gone, news.family, news.peer_elsewhere) for news in read} >= {
+        (False, 0, False), (False, 0, True), (True, 0, False), (False, socket.AF_BRIDGE, False)}
+
+
+def test_a_message_that_is_cut_off_is_no_news() -> None:
+    whole = bytes.fromhex("24000000100000000000000000000000" "00000100010000000000000000000000"
+                          "06000300")
+    assert list(link_news.split(whole[:15])) == []
+    assert list(link_news.split(b"\0" * 32)) == []
+    assert link_news.read(whole).name == ""
+    with pytest.raises(struct.error):
+        link_news.read(whole[:20])
 
 
 @pytest.fixture

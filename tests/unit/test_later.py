@@ -70,7 +70,7 @@ def test_a_failing_job_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
     assert "job a failed" in caplog.text
 
 
-def test_draining_runs_what_is_due_and_nothing_else() -> None:
+def test_draining_runs_all_that_waits_and_waits_for_nothing() -> None:
     ran: list[str] = []
     busy, go_on = threading.Event(), threading.Event()
 
@@ -84,8 +84,10 @@ def test_draining_runs_what_is_due_and_nothing_else() -> None:
     later.submit("first")
     later.submit("due")
     later.submit("not yet", 5.0)
+    later.submit("cancelled", 1.0)
+    later.cancel("cancelled")
     later.start()
     assert busy.wait(WAIT_S)
     threading.Timer(0.05, go_on.set).start()
     later.stop(drain=True)
-    assert ran == ["first", "due"]
+    assert ran == ["first", "due", "not yet"]
