@@ -5,10 +5,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 
-# In this order: what fails fast comes first.  A folder that does not exist is left out.
-FAST_TESTS := $(wildcard tests/unit tests/wire tests/contract)
-WORKERS := 2
-ROOT_TESTS := $(wildcard tests/kernel tests/netns tests/lab)
+# A folder that does not exist is left out.
+FAST_TESTS := $(wildcard tests/contract tests/unit tests/wire)
+WORKERS := 3
+ROOT_TESTS := $(wildcard tests/lab tests/netns tests/kernel)
 
 .PHONY: help setup up down demo bench load plugin plugin-install check lint test compatibility need-root
 
@@ -49,13 +49,13 @@ lint: setup
 check: lint  ## ruff, mypy and the tests that need no root
 	@$(PYTHON) -m pytest $(FAST_TESTS)
 
-# One pytest run for all folders, so that one closing line tells the whole result.  Two at a time:
-# most of a test's time is Docker's, and waiting.  A file stays with one of them, and so does its lab.
+# One pytest run for all folders, so that one closing line tells the whole result.  Three at a time on
+# two cores: most of a test's time is Docker's, and waiting.  Long ones come first (tests/support/schedule.py).
 # With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
 test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --reruns 1 --durations 25 $(FAST_TESTS) $(ROOT_TESTS)
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder --reruns 1 --durations 25 $(ROOT_TESTS) $(FAST_TESTS)
 
 compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
 	@scripts/setup.sh --tests

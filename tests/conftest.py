@@ -10,9 +10,12 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.lab.dockers import LABS
+from tests.support.schedule import UnitScheduling, place
 from tests.support.skips import CannotBeDownloaded
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -22,6 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # A terminated run ends like an interrupted one: fixtures take down what they made.
     if not hasattr(config, "workerinput"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling:
+    return UnitScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: place(item, LABS))
 
 
 def _in_ci() -> bool:

@@ -14,7 +14,6 @@ import pytest
 
 from tests.lab import dockers, images
 from tests.lab.hosts import Host, Lab, lab_of_this_process
-from tests.lab.plugged import nodes, plugged  # noqa: F401 - fixtures
 from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
 from tests.support.wait import wait_until
 
@@ -36,18 +35,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = mark.args if mark else dockers.VERSIONS[:1]
         metafunc.parametrize("lab", wanted, ids=[f"docker-{name}" for name in wanted],
                              indirect=True, scope="session")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One lab after the other: each comes up once."""
-
-    def place(item: pytest.Item) -> int:
-        wanted = item.callspec.params.get("lab") if isinstance(item, pytest.Function) and hasattr(
-            item, "callspec") else None
-        return dockers.LABS.index(wanted) if wanted else -1
-
-    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

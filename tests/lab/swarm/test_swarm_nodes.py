@@ -24,16 +24,14 @@ from tests.lab.plugged import (
     task_containers,
     wait_running,
 )
+from tests.lab.swarm.test_swarm import many, web  # noqa: F401 - a fixture
 from tests.lab.test_docker import address_of, call, start
 from tests.lab.test_dockerd_restarts import start_dockerd, stop_dockerd
 from tests.lab.test_driver_restarts import Load
-from tests.lab.test_swarm import many, web  # noqa: F401 - a fixture
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 LEADER_S = 60
-# What Docker forgets when it is killed is collected soon, not after the usual five minutes.
-PLUGIN_SETTINGS = {"COLLECT_AFTER": "10"}
 CLEAN_S = 60  # it is looked for twice, and what was made again goes only then
 
 

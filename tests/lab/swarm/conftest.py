@@ -1,0 +1,5 @@
+"""One swarm for all tests of this folder."""
+
+from __future__ import annotations
+
+from tests.lab.plugged import nodes, plugged  # noqa: F401 - fixtures
