@@ -27,6 +27,7 @@ from tests.lab.test_docker import (
     ping,
     start,
 )
+from tests.support.wait import wait_until
 
 pytestmark = every_docker
 
@@ -111,7 +112,7 @@ def test_row_45_stop_and_start(h1: Host, h2: Host) -> None:
     b = start(h2, "bob")
     for _ in range(2):
         h1.docker("stop", "-t", "2", "alice")
-        assert host_state(h1).links == before.links
+        wait_until(lambda: host_state(h1).links == before.links, 10, "its link to be removed")
         h1.docker("start", "alice")
         a = address_of(h1, "alice")
         check_views(call(h2, "bob", a), client=b, server=a)
@@ -305,7 +306,7 @@ def test_row_49_exhausted_pool(h1: Host, h2: Host) -> None:
     for host in (h1, h2):
         with pytest.raises(CommandFailed, match=r"10\.34\.0\.0/29 has no free address"):
             start(host, "one-more", image=BUSYBOX)
-    assert host_state(h2).links == before.links
+    wait_until(lambda: host_state(h2).links == before.links, 10, "no link is left")
     h1.docker("rm", "-f", "h1-3")
     h2.docker("start", "one-more")  # the second start works
     assert IPv4Address(address_of(h2, "one-more")) in IPv4Network("10.34.0.0/29")
@@ -327,7 +328,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
     for network in ("app", "by-docker"):
         with pytest.raises(CommandFailed, match=clear):
             start(h1, f"late-{network}", *SERVE, network=network)
-    assert host_state(h1).links == before.links
+    wait_until(lambda: host_state(h1).links == before.links, 10, "no link is left")
     assert host_state(h1).map_entries == before.map_entries
     # What runs goes on; and what is removed meanwhile is made good later (the fixture checks).
     check_views(call(h1, "alice", b), client=a, server=b)

@@ -15,11 +15,13 @@ from functools import partial
 
 import pytest
 
+from driver.link.names import is_host_name
 from tests.lab.conftest import BUSYBOX, difference, wait_for_none
 from tests.lab.dockers import VERSIONS, docker, feature
 from tests.lab.hosts import Host, Lab
 from tests.lab.snapshot import HostState, host_state, store_keys
 from tests.lab.test_docker import create_network
+from tests.support.wait import wait_until
 
 WHOLE = "LOAD_ROUNDS" in os.environ
 ROUNDS = int(os.environ.get("LOAD_ROUNDS", "1"))
@@ -63,6 +65,10 @@ def resident_mb(host: Host) -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def has_links(host: Host) -> bool:
+    return any(is_host_name(link) for link in host_state(host).links)
+
+
 def assert_as_before(lab: Lab, states: dict[str, HostState], keys: frozenset[str]) -> None:
     for host in lab.hosts:
         wait_for_none(partial(difference, host, states[host.name]), f"left on {host.name}", 30)
@@ -76,6 +82,7 @@ def test_parallel_starts_and_removals_leave_nothing(lab: Lab, hosts: list[Host])
     create_network(hosts)
     # docker_gwbridge and its rules come with the first container, and stay.
     on_all(hosts, lambda host: host.docker("run", "--rm", "--network", "app", BUSYBOX, "true"))
+    wait_until(lambda: not any(has_links(host) for host in hosts), 10, "their links are removed")
     states, keys = {host.name: host_state(host) for host in hosts}, store_keys(lab)
     taken: list[tuple[float, float]] = []
     for number in range(ROUNDS):

@@ -62,7 +62,7 @@ def test_it_works_with_what_the_unit_grants(
     wait_until(lambda: _finished(host), 10, "the sandbox is taken over")
     detach(host, address)
     delete_network(host)
-    assert host.links() == []
+    wait_until(lambda: not host.links(), 10, "the link is deleted, behind the answer")
     assert host.stored_keys() == before
     assert host.end_driver(signal.SIGTERM) == 0, host.log()
     assert "not permitted" not in host.log()

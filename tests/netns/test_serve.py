@@ -152,4 +152,5 @@ def test_removed_while_etcd_is_away(host: Host, make_netns: Callable[[str], Netn
     wait_until(lambda: not any(EP in key for key in host.stored_keys()), 30,
                "the record to be removed")
     remove_container(host, address)
-    assert host.stored_keys() == before
+    # The fence, with which what etcd did not answer was ended, stays.
+    assert [key for key in host.stored_keys() if not key.endswith("/fence")] == before

@@ -42,5 +42,5 @@ def place(item: pytest.Item, labs: tuple[str, ...]) -> tuple[int, int]:
     folder = PurePath(item.nodeid).parts[1]
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     lab = parameters.get("lab")
-    return (0 if folder == "lab" else 1 if folder == "netns" else 2,
+    return (0 if folder == "netns" else 1 if folder == "lab" else 2,
             labs.index(lab) + 1 if lab in labs else 0)

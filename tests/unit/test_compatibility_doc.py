@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_every_feature_has_its_row(project: Path) -> None:
-    marked = {name for file in (project / "tests/lab").glob("test_*.py")
+    marked = {name for file in (project / "tests/lab").rglob("test_*.py")
               for name in re.findall(r'^@feature\("(.+)"\)$', file.read_text(), re.M)}
     table = (project / "docs/compatibility.md").read_text().partition("<!-- table -->")[2]
     rows = set(re.findall(r"^\| ([^|-][^|]*?) \|", table.partition("<!-- end")[0], re.M))
