@@ -108,7 +108,8 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int,
                         underlay.address)
     loaded = load(Constants(
         underlay.address, underlay.ifindex, vxlan, HOST_PATH_MARK,
-        settings.port_range.first, settings.port_range.last), pins)
+        settings.port_range.first, settings.port_range.last), pins,
+        headers=Path(settings.state) / "headers")
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
         _Filters(), netns_path), handover)

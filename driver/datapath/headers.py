@@ -20,9 +20,11 @@ _ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "a
 
 
 @contextmanager
-def header_tree(kernel_folder: Path) -> Iterator[Path]:
+def header_tree(kernel_folder: Path, tree: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder for BCC_KERNEL_SOURCE, made of links; needed to compile only.
 
+    tree: where it is made, in place of what a caller that was killed has left there; None: a
+    folder of its own in /tmp.
     Error: DatapathError if the UAPI headers are missing or the machine is of another kind.
     """
     machine = platform.machine()
@@ -33,7 +35,10 @@ def header_tree(kernel_folder: Path) -> Iterator[Path]:
     asm = UAPI / triplet / "asm"
     if not (UAPI / "linux" / "bpf.h").exists() or not asm.is_dir():
         raise DatapathError(f"kernel API headers are missing under {UAPI}: install linux-libc-dev")
-    tree = Path(mkdtemp(prefix="slim-headers-"))
+    if tree is None:
+        tree = Path(mkdtemp(prefix="slim-headers-"))
+    else:
+        shutil.rmtree(tree, ignore_errors=True)
     try:
         shutil.copytree(kernel_folder / "compat" / "include", tree / "include",
                         dirs_exist_ok=True)

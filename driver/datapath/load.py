@@ -82,13 +82,14 @@ class Loaded:
         self._module.cleanup()
 
 
-def load(constants: Constants, pins: Path, kernel_folder: Path = KERNEL_FOLDER) -> Loaded:
+def load(constants: Constants, pins: Path, kernel_folder: Path = KERNEL_FOLDER, *,
+         headers: Path | None = None) -> Loaded:
     """Compile and load everything; maps are created in, or taken from, folder `pins`.
 
-    Takes about 1 s.  Errors: DatapathError, with the compiler's or verifier's complaint on
-    standard error.
+    headers: a folder for the time of compiling, see header_tree.  Takes about 1 s.
+    Errors: DatapathError, with the compiler's or verifier's complaint on standard error.
     """
-    module = _compile(constants, pins, kernel_folder)
+    module = _compile(constants, pins, kernel_folder, headers)
     programs: dict[str, int] = {}
     try:
         for program in ALL_PROGRAMS:
@@ -99,15 +100,16 @@ def load(constants: Constants, pins: Path, kernel_folder: Path = KERNEL_FOLDER) 
     return Loaded(module, programs)
 
 
-def _compile(constants: Constants, pins: Path, kernel_folder: Path) -> Any:
+def _compile(constants: Constants, pins: Path, kernel_folder: Path,
+             headers: Path | None) -> Any:
     try:
         pins.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatapathError(f"cannot make {pins}: {error.strerror}; is a bpf file system mounted "
                             f"there? (mount -t bpf bpf /sys/fs/bpf)") from error
-    with header_tree(kernel_folder) as headers:
+    with header_tree(kernel_folder, headers) as tree:
         before = os.environ.get("BCC_KERNEL_SOURCE")
-        os.environ["BCC_KERNEL_SOURCE"] = str(headers)
+        os.environ["BCC_KERNEL_SOURCE"] = str(tree)
         try:
             # Unrolled loops would be a third more to compile, and none is on a packet's way.
             flags = [f"-I{kernel_folder / 'include'}", "-Wno-unused-function", "-fno-unroll-loops",
@@ -135,7 +137,7 @@ def probe(pins: Path, kernel_folder: Path = KERNEL_FOLDER) -> Iterator[tuple[str
     """Compile and load each program for real, attach none; yield (name, error or None)."""
     constants = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535)
     try:
-        module = _compile(constants, pins, kernel_folder)
+        module = _compile(constants, pins, kernel_folder, None)
     except DatapathError as error:
         yield "compile", str(error)
         return
