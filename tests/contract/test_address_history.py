@@ -127,6 +127,9 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kv, name)
 
+    def recall(self, key: str) -> None:
+        """Nothing: written unlooked at, what is out of date would hold all addresses for good."""
+
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         return self._kv.commit(
             [c for c in compares if not c.key.startswith(keys.ADDRESSES)], ops)

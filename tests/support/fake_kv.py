@@ -39,6 +39,8 @@ class FakeStore:
         self.compacted = 0
         self.entries: dict[str, tuple[Entry, int]] = {}  # with the lease's id
         self.history: list[tuple[int, Change]] = []
+        self.last_put: dict[str, Entry] = {}
+        self.previous: dict[str, Entry] = {}  # what each key held before it was put last
         self.leases: dict[int, tuple[int, float]] = {}  # id -> ttl, end
         self.lease_ids = itertools.count(1)
         self.away = False  # nothing answers
@@ -64,6 +66,12 @@ class FakeStore:
             self.remove(key)
         self.changed.notify_all()
 
+    def put(self, entry: Entry, lease_id: int) -> None:
+        if last := self.last_put.get(entry.key):
+            self.previous[entry.key] = last
+        self.last_put[entry.key] = entry
+        self.entries[entry.key] = (entry, lease_id)
+
     def remove(self, key: str) -> None:
         if self.entries.pop(key, None) is not None:
             self.history.append((self.revision, Change(key, None, self.revision)))
@@ -87,12 +95,7 @@ class FakeKeyValue:
     def recall(self, key: str) -> Entry | None:
         """The entry as it was before its last change: whoever believes it without asking errs."""
         with self.store.changed:
-            puts = [(revision, change.value) for revision, change in self.store.history
-                    if change.key == key and change.value is not None]
-            if len(puts) < 2:
-                return None
-            revision, value = puts[-2]
-            return Entry(key, value, revision)
+            return self.store.previous.get(key)
 
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
@@ -127,8 +130,7 @@ class FakeKeyValue:
             for op in ops:
                 if isinstance(op, Put):
                     assert not op.lease_id or op.lease_id in store.leases, "no such lease"
-                    store.entries[op.key] = (
-                        Entry(op.key, op.value, store.revision), op.lease_id)
+                    store.put(Entry(op.key, op.value, store.revision), op.lease_id)
                     store.history.append(
                         (store.revision, Change(op.key, op.value, store.revision)))
                 else:
