@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -29,6 +29,7 @@ from bench.load_directory import remote
 from driver.store import keys
 from tests.conftest import PROJECT
 from tests.support import netns
+from tests.support.maps import count_entries, opened
 from tests.support.netns import Netns, join
 from tests.support.served import Host, create_network
 from tests.support.wait import wait_until
@@ -306,29 +307,12 @@ class LoadedHost:
     def _pins(self) -> Path:
         return next(self.host.pins.rglob("directory")).parent
 
-    def _map(self, name: str) -> _OpenMap:
-        return _OpenMap(self._pins() / name)
+    def _map(self, name: str) -> AbstractContextManager[int]:
+        return opened(self._pins() / name)
 
     def _entries(self, name: str) -> int:
         with self._map(name) as fd:
-            count, key = 0, None
-            following = ctypes.create_string_buffer(64)
-            while lib.bpf_get_next_key(fd, key, following) == 0:
-                key = ctypes.create_string_buffer(following.raw, 64)
-                count += 1
-            return count
-
-
-class _OpenMap:
-    def __init__(self, pin: Path) -> None:
-        self._pin = pin
-
-    def __enter__(self) -> int:
-        self._fd = int(lib.bpf_obj_get(str(self._pin).encode()))
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+            return count_entries(fd)
 
 
 def _batch(commands: Sequence[str], space: Netns | None = None) -> None:

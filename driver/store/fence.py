@@ -13,23 +13,22 @@ from driver import deadline
 from driver.errors import StoreUnavailable
 from driver.model import HostId
 from driver.store import keys, records
+from driver.store.delegate import DelegatingKeyValue
 from driver.store.kv import (
     Compare,
     Entry,
     KeyValue,
-    Lease,
     Listing,
     Op,
     OutcomeUnknown,
     Put,
     Unchanged,
-    Watch,
 )
 
 WAIT_S = 2.0  # for another thread that raises the fence
 
 
-class FencedKeyValue:
+class FencedKeyValue(DelegatingKeyValue):
     """driver.store.kv.KeyValue: what it reads after an OutcomeUnknown is final.  Thread-safe.
 
     Each write is made on condition that the host's fence, a key, is as it was.  After a write of
@@ -37,7 +36,7 @@ class FencedKeyValue:
     """
 
     def __init__(self, kv: KeyValue, host: HostId) -> None:
-        self._kv = kv
+        super().__init__(kv)
         self._key = keys.fence(host)
         self._lock = threading.Lock()
         self._revision: int | None = None  # of the fence; 0: it was never raised
@@ -50,10 +49,6 @@ class FencedKeyValue:
         """See KeyValue."""
         self._settled()
         return self._kv.get(key)
-
-    def recall(self, key: str) -> Entry | None:
-        """See KeyValue."""
-        return self._kv.recall(key)
 
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
@@ -79,14 +74,6 @@ class FencedKeyValue:
         if not done and self._revision == revision:
             self._revision = None  # perhaps it was the fence: a raising of ours came late
         return done
-
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        """See KeyValue."""
-        return self._kv.watch(prefix, from_revision)
-
-    def lease(self, ttl_s: int) -> Lease:
-        """See KeyValue."""
-        return self._kv.lease(ttl_s)
 
     def _settled(self) -> int | None:
         """Raise the fence if need be; return its revision if that is known."""

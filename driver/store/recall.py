@@ -11,16 +11,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from driver.store.kv import Compare, Entry, KeyValue, Lease, Listing, Op, Put, Watch
+from driver.store.delegate import DelegatingKeyValue
+from driver.store.kv import Compare, Entry, KeyValue, Op, Put
 
 KEPT: Final = 4096  # entries, of some 300 bytes; those not met for the longest time go first
 
 
-class RecallingKeyValue:
+class RecallingKeyValue(DelegatingKeyValue):
     """driver.store.kv.KeyValue that recalls what it has read and written.  Thread-safe."""
 
     def __init__(self, kv: KeyValue) -> None:
-        self._kv = kv
+        super().__init__(kv)
         self._lock = threading.Lock()
         # Only entries that are there: "absent" is never recalled, for a change that finds nothing
         # to do commits nothing, and would not notice.
@@ -40,15 +41,6 @@ class RecallingKeyValue:
             self._learn(entry)
         return entry
 
-    def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
-              keys_only: bool = False) -> Listing:
-        """See KeyValue."""
-        return self._kv.range(prefix, start=start, stop=stop, limit=limit, keys_only=keys_only)
-
-    def count(self, prefix: str, *, start: str = "", stop: str = "") -> int:
-        """See KeyValue."""
-        return self._kv.count(prefix, start=start, stop=stop)
-
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         """See KeyValue."""
         # Before: whatever becomes of it, what is recalled of these keys will not be true.
@@ -60,14 +52,6 @@ class RecallingKeyValue:
         else:
             self._forget(*(compare.key for compare in compares))
         return revision
-
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        """See KeyValue."""
-        return self._kv.watch(prefix, from_revision)
-
-    def lease(self, ttl_s: int) -> Lease:
-        """See KeyValue."""
-        return self._kv.lease(ttl_s)
 
     def _learn(self, *entries: Entry) -> None:
         with self._lock:

@@ -151,7 +151,7 @@ host_up() {
 }
 enter() {       # replaces the calling shell by a command on the host
     local h=$1; shift
-    init_pid "$h" >/dev/null || die "$h is not up"
+    [[ -e $(host_dir "$h")/enter ]] || die "$h is not up"
     [[ -z ${LOCKFD:-} ]] || exec {LOCKFD}>&-
     exec "$(host_dir "$h")/enter" "$@"
 }

@@ -5,7 +5,7 @@ It reads the kernel, Docker and etcd as they are and asks the driver nothing.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import docker
-from bcc.libbcc import lib
 
 from tests.lab.hosts import Host, Lab, run
+from tests.support.maps import count_entries, opened
 
 # dockerd makes it for the first container that needs egress, and keeps it.
 _DOCKERS_OWN = {"docker_gwbridge"}
@@ -53,25 +53,11 @@ _SHARED_MAP = "shares"  # of all sandboxes together: stays once it is there
 def _map_entries(pins: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Count the entries of each pinned hash map."""
     for pin in pins:
-        fd = lib.bpf_obj_get(str(pin).encode())
-        if fd < 0:
-            continue  # removed meanwhile
-        try:
+        with contextlib.suppress(FileNotFoundError), opened(pin) as fd:  # removed meanwhile
             text = Path(f"/proc/self/fdinfo/{fd}").read_text()
             info = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
             if int(info.get("map_type", 0)) in _COUNTED_TYPES:  # a program has none
-                yield pin.name, _count_keys(fd, int(info["key_size"]))
-        finally:
-            os.close(fd)
-
-
-def _count_keys(fd: int, key_size: int) -> int:
-    key = ctypes.create_string_buffer(key_size)
-    count, found = 0, lib.bpf_get_first_key(fd, key, key_size)
-    while found == 0:
-        count += 1
-        found = lib.bpf_get_next_key(fd, key, key)
-    return count
+                yield pin.name, count_entries(fd)
 
 
 def host_state(host: Host) -> HostState:

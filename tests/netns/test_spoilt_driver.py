@@ -7,7 +7,6 @@ parts behave as the fakes.  dockerd's part is played by the test.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 from driver.link.teardowns import FiledTeardowns
 from tests.conftest import PROJECT
 from tests.support.docker_api import serving
+from tests.support.maps import count_entries, opened
 from tests.support.netns import Netns
 from tests.support.served import EP, NET, POOL, UNDERLAY, Host, one_host
 from tests.support.steps import How
@@ -93,10 +93,8 @@ class SpoiltHost(Host):
         pins = self.pins / "slim" / "v1"
         counted: dict[str, object] = {}
         for name in MAPS:
-            found = next(pins.rglob(name))
-            out = subprocess.run(["bpftool", "--json", "map", "dump", "pinned", str(found)],
-                                 capture_output=True, check=True).stdout
-            counted[name] = len(json.loads(out or "[]"))
+            with opened(next(pins.rglob(name))) as fd:
+                counted[name] = count_entries(fd)
         counted["pins"] = sorted(pin.name for pin in pins.rglob("netns-*"))
         return counted
 
