@@ -37,6 +37,9 @@ static __always_inline void assign(struct __sk_buff *skb, const struct flow_key 
 int to_container(struct __sk_buff *skb)
 {
     struct headers4 h;
+    if (skb->mark != SLIM_SEEK)
+        return TC_ACT_OK;
+    skb->mark = 0; /* it has done its work, and nobody else's rules shall see it */
     if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || h.tcp->psh || h.tcp->fin ||
         h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != SLIM_UNDERLAY_BE)
         return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
@@ -55,8 +58,8 @@ int to_container(struct __sk_buff *skb)
     wanted.ipv4.sport = key.peer_port_be;
     wanted.ipv4.daddr = syn->addr_be;
     wanted.ipv4.dport = syn->port_be;
-    struct listener_key name = {.vni = syn->vni, .addr_be = syn->addr_be,
-                                .port_be = syn->port_be};
+    struct listener_key name = listener_of(syn);
+    u16 listens = port->listens;
 
     struct bpf_sock *listener = bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv4),
                                                   BPF_F_CURRENT_NETNS, 0);
@@ -69,14 +72,12 @@ int to_container(struct __sk_buff *skb)
         count(REASON_no_listener);
         return TC_ACT_OK;
     }
-    struct bpf_sock *known = (void *)listeners.lookup(&name);
-    int same = known == listener;
-    if (known)
-        bpf_sk_release(known);
-    if (!same && listeners.update(&name, (void *)listener)) {
+    if (listeners.update(&name, (void *)listener)) {
         syn->assigned = 1;
         port->assigned = 1;
         assign(skb, &key, listener);
+    } else if (*(volatile u16 *)&port->listens != listens) { /* another one since we looked */
+        listeners.delete(&name);
     }
     bpf_sk_release(listener);
     return TC_ACT_OK;

@@ -3,6 +3,32 @@
  */
 #define NOT_OURS (-2) /* beside TC_ACT_*: nobody's here, the caller decides */
 
+/* Inside the container to_container has to look sockets up only for what is marked so. */
+static __always_inline void seek_listener(struct __sk_buff *skb)
+{
+    skb->mark = SLIM_SEEK;
+}
+
+static __always_inline struct listener_key listener_of(const struct pending *syn)
+{
+    struct listener_key name = {.sandbox = syn->sandbox, .vni = syn->vni,
+                                .addr_be = syn->addr_be, .port_be = syn->port_be};
+    return name;
+}
+
+/* Is the listener of an earlier SYN still the one?  It is gone from the map when it has closed,
+ * and when the container has begun to listen on any other socket (sockops). */
+static __always_inline int listener_known(const struct pending *syn)
+{
+    struct listener_key name = listener_of(syn);
+    struct bpf_sock *known = (void *)listeners.lookup(&name);
+    if (!known)
+        return 0;
+    int listening = known->state == BPF_TCP_LISTEN;
+    bpf_sk_release(known);
+    return listening;
+}
+
 /* Let a SYN in, or drop it: only endpoints of the same network may call, by their own name.
  * Returns 1 and remembers the SYN, or 0. */
 static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *key,
@@ -30,6 +56,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
         count(REASON_pending_full);
         return 0;
     }
+    if (!listener_known(&syn))
+        seek_listener(skb);
     return 1;
 }
 
@@ -43,6 +71,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct flow_key *key, 
             return NOT_OURS;
         if (syn && !admit(skb, key, port, doff))
             return TC_ACT_SHOT;
+        if (port->assigned) /* an ACK may answer a SYN cookie */
+            seek_listener(skb);
         return bpf_redirect_peer(port->ifindex, 0);
     }
     struct flow *flow = flows.lookup(key);

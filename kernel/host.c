@@ -31,15 +31,11 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
 
 /* A route look-up costs as much as all of these programs: one a second and host.  That often, so
  * that a change of routes is followed without anybody's help. */
-static __always_inline void find_next_hop(struct __sk_buff *skb, u64 now_ns, u32 dst_be,
-                                          struct flow *flow)
+static __always_inline struct next_hop find_next_hop(struct __sk_buff *skb, u64 now_ns, u32 dst_be)
 {
     struct next_hop *known = next_hops.lookup(&dst_be);
-    if (known && now_ns <= known->until_ns) {
-        flow->next_hop_be = known->addr_be;
-        flow->next_hop_until_ns = known->until_ns;
-        return;
-    }
+    if (known && now_ns <= known->until_ns)
+        return *known;
     struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
                                    .ifindex = SLIM_UNDERLAY_IFINDEX,
                                    .ipv4_src = SLIM_UNDERLAY_BE, .ipv4_dst = dst_be};
@@ -49,17 +45,24 @@ static __always_inline void find_next_hop(struct __sk_buff *skb, u64 now_ns, u32
     struct next_hop fresh = {.until_ns = now_ns + NEXT_HOP_NS,
                              .addr_be = usable ? route.ipv4_dst : 0};
     next_hops.update(&dst_be, &fresh);
-    flow->next_hop_be = fresh.addr_be;
-    flow->next_hop_until_ns = fresh.until_ns;
+    return fresh;
 }
 
+/* `flow`: 0 for the answer to a SYN, which is none yet. */
 static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
     u64 now_ns = ktime_get_coarse_ns();
-    if (now_ns > flow->next_hop_until_ns)
-        find_next_hop(skb, now_ns, dst_be, flow);
-    struct bpf_redir_neigh next_hop = {.nh_family = 2 /* AF_INET */,
-                                       .ipv4_nh = flow->next_hop_be};
+    struct bpf_redir_neigh next_hop = {.nh_family = 2 /* AF_INET */};
+    if (flow && now_ns <= flow->next_hop_until_ns) {
+        next_hop.ipv4_nh = flow->next_hop_be;
+    } else {
+        struct next_hop found = find_next_hop(skb, now_ns, dst_be);
+        next_hop.ipv4_nh = found.addr_be;
+        if (flow) {
+            flow->next_hop_be = found.addr_be;
+            flow->next_hop_until_ns = found.until_ns;
+        }
+    }
     if (next_hop.ipv4_nh)
         return redirect_neigh(SLIM_UNDERLAY_IFINDEX, &next_hop, sizeof(next_hop), 0);
     return redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
@@ -123,7 +126,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb)
     }
     if (dst_be == SLIM_UNDERLAY_BE)
         return to_neighbour(skb, &key, syn, doff);
-    return flow ? to_wire(skb, flow, dst_be) : redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+    return to_wire(skb, flow, dst_be);
 }
 
 static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth *veth)

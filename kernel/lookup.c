@@ -12,8 +12,7 @@ int listener_lookup(struct bpf_sk_lookup *ctx)
     struct pending *syn = pending.lookup(&key);
     if (!syn)
         return SK_PASS;
-    struct listener_key wanted = {.vni = syn->vni, .addr_be = syn->addr_be,
-                                  .port_be = syn->port_be};
+    struct listener_key wanted = listener_of(syn);
     struct bpf_sock *listener = (void *)listeners.lookup(&wanted);
     if (!listener)
         return SK_PASS;

@@ -31,7 +31,7 @@ BPF_TABLE_PINNED("hash", struct address6, struct delivery, endpoints6, 16384, PI
                  NO_PREALLOC);
 
 /* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox;
- * to_container sets `assigned`.
+ * to_container sets `assigned`, sockops counts `listens`.
  * Readers: from_wire, from_container. sandbox 0: nobody's; wire traffic is the host's own. */
 BPF_TABLE_PINNED("array", u32, struct port, ports, 65536, PIN("ports"));
 
@@ -84,8 +84,9 @@ BPF_TABLE_PINNED("hash", u64, s64, shares, 16384, PIN("shares"), NO_PREALLOC);
  * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */
 BPF_TABLE_PINNED("lru_hash", struct flow_key, struct pending, pending, 65536, PIN("pending"));
 
-/* Listening sockets by virtual address. Writer: to_container, at a SYN; the kernel removes a
- * socket that closes. Reader: listener_lookup. Full or refused: listener_assigned. */
+/* Listening sockets by virtual address: what the last look found. Writers: to_container, at a
+ * SYN; sockops removes what a new listener puts in doubt, the kernel a socket that closes.
+ * Readers: admit(), listener_lookup. Absent: looked for. Full or refused: listener_assigned. */
 BPF_TABLE_PINNED("sockhash", struct listener_key, u64, listeners, 65536, PIN("listeners"));
 
 /* What the program on top of a socket must see. Writers: connect hooks, sockops.

@@ -1,4 +1,5 @@
-/* A host-path connection's life: option into the SYN, entry at accept, release at close.
+/* A host-path connection's life: option into the SYN, entry at accept, release at close; and
+ * listeners, which are looked for anew when there is one more.
  *
  * Attached to the cgroup root (BPF_CGROUP_SOCK_OPS); runs for every TCP socket's events, so
  * each branch leaves as soon as the socket is not ours.
@@ -62,6 +63,26 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     count(REASON_accepted);
 }
 
+/* The container listens on one socket more: for any of its addresses it may be the one now. */
+static __always_inline void on_listen(struct bpf_sock_ops *ops)
+{
+    u64 cookie = bpf_get_netns_cookie(ops);
+    struct sandbox *sandbox = sandboxes.lookup(&cookie);
+    if (!sandbox)
+        return;
+    struct listener_key name = {.sandbox = cookie, .port_be = bpf_htons(ops->local_port)};
+    for (u32 i = 0; i < SLIM_ATTACHMENTS && i < sandbox->count; i++) {
+        struct attachment *own = &sandbox->attachments[i];
+        u32 endpoint_port = bpf_ntohs(own->port_be);
+        struct port *port = ports.lookup(&endpoint_port);
+        if (port) /* first: to_container may have looked before it, and enter it after us */
+            port->listens++;
+        name.vni = own->vni;
+        name.addr_be = own->addr_be;
+        listeners.delete(&name);
+    }
+}
+
 /* Who closes first keeps the tuple for TIME_WAIT, and may still have to answer for it.  Who
  * resets has a RST to send yet: the kernel sends it after the change of state.  Only after
  * LAST_ACK (the peer has acknowledged everything) and SYN_SENT is nothing left to send. */
@@ -86,6 +107,10 @@ int sockops(struct bpf_sock_ops *ops)
 
     if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
         on_accept(ops);
+        return 1;
+    }
+    if (ops->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+        on_listen(ops);
         return 1;
     }
     if (ops->op == BPF_SOCK_OPS_STATE_CB && ops->args[1] != BPF_TCP_CLOSE)

@@ -13,6 +13,7 @@
 #define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
 #define SLIM_CHOICES 8 /* services that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
+#define SLIM_SEEK 0x5eec      /* mark of a packet on its way to to_container: a listener is sought */
 
 /* One endpoint's virtual IPv4 address in its network. */
 struct address {
@@ -62,7 +63,8 @@ struct port {
     __u32 vni;
     __u32 addr_be;
     __u32 ifindex; /* host's end of the veth that carries the sandbox's host path */
-    __u32 assigned; /* 1: has had a listener that no SOCKHASH takes: its ACKs need a look */
+    __u16 assigned; /* 1: has had a listener that no SOCKHASH takes: its ACKs need a look */
+    __u16 listens;  /* grows with each listen() of the sandbox: what was found before may be old */
 };
 
 struct attachment {
@@ -126,10 +128,12 @@ struct pending {
 };
 
 struct listener_key {
+    __u64 sandbox; /* an address may go to another one while a listener of before is open */
     __u32 vni;
     __u32 addr_be;
     __u16 port_be;
     __u16 zero;
+    __u32 zero2;
 };
 
 /* Socket storage: what the program on top must see instead of the wire's names. */

@@ -195,6 +195,37 @@ def test_a_listener_closes_and_another_opens(pair: Pair) -> None:
     assert total == {"connected": 3, "accepted": 2, "no_listener": 1}
 
 
+def test_a_listener_is_looked_for_once(pair: Pair) -> None:
+    """Later SYNs find it without the hook inside the container, which is gone here."""
+    here, there = pair
+    server(there, tell="first", reuse_port=True)
+    with host_path(here, there, connections=2):
+        client(here, there.address)
+        there.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
+        client(here, there.address)
+    server(there, tell="second", reuse_port=True)  # which of them is meant has to be looked for
+    assert run(here, """
+        print(error_of(lambda: connected(sys.argv[1], 80)))
+    """, there.address) == "ECONNREFUSED"
+
+
+def test_a_listener_does_not_follow_its_address_to_another_container(
+        machines: list[Machine]) -> None:
+    """It goes on in the namespace that has lost the address."""
+    here = machines[0].container("10.32.0.2/16")
+    before, after = machines[1].container(), machines[1].container()
+    endpoint = machines[1].connect(before, "10.32.0.3/16")
+    server(before, tell="before")
+    with host_path(here, before):
+        client(here, "10.32.0.3")
+    machines[1].disconnect(before, endpoint)
+    machines[1].connect(after, "10.32.0.3/16")
+    seen = server(after, tell="after")
+    with host_path(here, after):
+        client(here, "10.32.0.3")
+    assert seen.line().startswith("after")
+
+
 @pytest.mark.parametrize(("address", "port"), [("127.0.0.1", 80), ("0.0.0.0", 81)])
 def test_nobody_listens_there(pair: Pair, address: str, port: int) -> None:
     here, there = pair
