@@ -9,8 +9,9 @@ import pytest
 
 from driver.errors import EngineUnavailable
 from driver.services.ports import EngineView
+from tests.support.calls import end_of_namespace
+from tests.support.lives import ONE, perform, until
 from tests.support.whole import COLLECT_S
-from tests.unit.test_every_step import ONE, end_of_namespace, perform, until
 
 
 def test_a_container_that_runs_is_left_alone_whatever_docker_says() -> None:

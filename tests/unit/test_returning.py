@@ -15,9 +15,9 @@ from driver.store.absences import EtcdAbsences
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.networks import EtcdNetworks
 from tests.support.addressing import host_id, service
+from tests.support.calls import Net
 from tests.support.fake_kv import FakeKeyValue
 from tests.support.whole import ME, Whole
-from tests.unit.test_every_step import Net
 
 NET = Net()
 
