@@ -28,7 +28,7 @@ HOST, SLIM, OVERLAY = "host", "slim", "overlay"
 # One server port for each network: those on the host's own network would collide.
 PORTS = {HOST: PORT + 100, SLIM: PORT, OVERLAY: PORT}
 OWN_BRIDGE, INTERNAL = "own-bridge", "app-internal"
-START_ROUNDS, START_PAUSE_S = 12, 0.5
+START_PAUSE_S = 0.5
 CALL = ("python3", "/programs/tcp.py")
 
 
@@ -166,6 +166,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0,
                         help="length of a run (default 2); iperf3's is the next whole number")
+    parser.add_argument("--starts", type=int, default=12,
+                        help="container starts on each network (default 12)")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     options = parser.parse_args()
     if shutil.which("gcc") is None:
@@ -189,7 +191,7 @@ def run(lab: Lab, options: argparse.Namespace) -> int:
     show_connection(h1, h2)
     pairs = [start_pair(network, h1, h2) for network in (HOST, SLIM, OVERLAY)]
     results = measure(pairs, options.rounds, options.seconds)
-    starts = start_times(h1, START_ROUNDS)
+    starts = start_times(h1, options.starts)
     say(f"h1 to h2, medians of {options.rounds} interleaved rounds of {options.seconds:g} s; "
         "CPU is that of the whole machine:")
     say()

@@ -12,7 +12,8 @@ import pytest
 from tests.lab.hosts import PROJECT
 from tests.support.wait import wait_until
 
-DEMO = [sys.executable, "-u", "-m", "bench.demo", "--rounds", "1", "--seconds", "0.3"]
+DEMO = [sys.executable, "-u", "-m", "bench.demo", "--rounds", "1", "--seconds", "0.3",
+        "--starts", "1"]
 
 
 def left_of(demo: subprocess.Popen[str]) -> list[str]:
