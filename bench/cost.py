@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench import bounds
 from bench.image import compiled
 from bench.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
 from tests.support import netns
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print two tables."""
     parser = argparse.ArgumentParser(prog="bench.cost", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=bounds.rounds, default=7)
+    parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     given = parser.parse_args(argv)
     if os.geteuid() != 0:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import bounds
 from bench.image import compiled
 from bench.measure import PORT, WORKLOADS, Pair, Sample, ratio
 from tests.lab import images
@@ -163,10 +164,11 @@ def table(results: dict[str, dict[str, list[Sample]]]) -> list[str]:
 def main() -> int:
     """Run the demo; the exit status is 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=2.0,
+    parser.add_argument("--rounds", type=bounds.rounds, default=5,
+                        help="interleaved rounds (default 5)")
+    parser.add_argument("--seconds", type=bounds.seconds, default=2.0,
                         help="length of a run (default 2); iperf3's is the next whole number")
-    parser.add_argument("--starts", type=int, default=12,
+    parser.add_argument("--starts", type=bounds.rounds, default=12,
                         help="container starts on each network (default 12)")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     options = parser.parse_args()

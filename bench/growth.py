@@ -22,7 +22,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from bench import charts
+from bench import bounds, charts
 from bench.cost import (
     HOST,
     KINDS,
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure all series, print them, write them and their chart."""
     parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.7)
+    parser.add_argument("--rounds", type=bounds.rounds, default=7)
+    parser.add_argument("--seconds", type=bounds.seconds, default=0.7)
     parser.add_argument("--up-to", type=int, default=max(map(max, STEPS.values())),
                         help="leave out greater steps")
     parser.add_argument("--out", type=Path, default=RESULTS)

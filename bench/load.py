@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import load_connections
+from bench import bounds, load_connections
 from bench.load_host import CALLS, LoadedHost, median, percentile
 
 RESULTS = Path(__file__).with_name("results") / "load.json"
@@ -110,9 +110,10 @@ def machine() -> dict[str, Any]:
 def main() -> int:
     """Run; the exit status is 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="containers a step (default 60)")
+    parser.add_argument("--rounds", type=bounds.rounds, default=60,
+                        help="containers a step (default 60)")
     parser.add_argument("--steps", help="ENDPOINTS:DIRECTORY,... instead of the usual ones")
-    parser.add_argument("--connections", type=int, default=20_000,
+    parser.add_argument("--connections", type=bounds.within(int, 0, 1_000_000), default=20_000,
                         help="open at once between two hosts (default 20,000; 0: not measured)")
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
+from bench import bounds
 from bench.demo import build_image, progress, say
 from bench.measure import PORT, Pair, Results, Sample, interleaved, ratio, transactions
 from tests.lab import dockers
@@ -43,8 +44,8 @@ WORKLOADS = {"round trips/s": "rr", "connections/s": "crr+"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Bring two hosts up, measure, print a table."""
     parser = argparse.ArgumentParser(prog="bench.services", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=bounds.rounds, default=7)
+    parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
     given = parser.parse_args(argv)
     with plugged_lab("slimservices", *dockers.trees("20.10") * 2) as lab:
         hosts = lab.hosts
