@@ -8,6 +8,15 @@ from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 
+ROUNDS = (1, 1000)
+SECONDS = (0.1, 600.0)
+
+
+def check(number: float, least: float, most: float) -> None:
+    """Errors: ValueError if the number is outside, or none ("nan")."""
+    if not least <= number <= most:
+        raise ValueError(f"must be from {least:g} to {most:g}, not {number}")
+
 
 def within(kind: type[Number], least: Number, most: Number) -> Callable[[str], Number]:
     """Return a `type` for argparse: numbers from `least` to `most`; others end it with exit 2."""
@@ -16,12 +25,14 @@ def within(kind: type[Number], least: Number, most: Number) -> Callable[[str], N
             number = kind(text)
         except ValueError as error:
             raise ArgumentTypeError(f"{text!r} is no number") from error
-        if not least <= number <= most:  # nor is it "nan"
-            raise ArgumentTypeError(f"must be from {least:g} to {most:g}, not {text}")
+        try:
+            check(number, least, most)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from error
         return number
 
     return read
 
 
-rounds = within(int, 1, 1000)
-seconds = within(float, 0.1, 600.0)
+rounds = within(int, *ROUNDS)
+seconds = within(float, *SECONDS)

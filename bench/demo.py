@@ -63,14 +63,19 @@ def bring_up(lab: Lab) -> tuple[Host, Host]:
     lab.start_etcd()
     for host in (h1, h2):
         host.start_driver()
-        host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet",
-                    "10.32.0.0/16", "app")
+        create_network(host, "app", "10.32.0.0/16")
     h1.docker("swarm", "init", "--advertise-addr", str(h1.address))
     token = h1.docker("swarm", "join-token", "-q", "worker")
     h2.docker("swarm", "join", "--advertise-addr", str(h2.address), "--token", token,
               f"{h1.address}:2377")
     h1.docker("network", "create", "-d", "overlay", "--attachable", OVERLAY)
     return h1, h2
+
+
+def create_network(host: Host, name: str, subnet: str, *options: str) -> None:
+    """A slim network on one host."""
+    host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", subnet,
+                *options, name)
 
 
 def start_pair(network: str, h1: Host, h2: Host) -> Pair:
@@ -112,8 +117,7 @@ def start_times(h1: Host, rounds: int) -> dict[str, float]:
     """Median milliseconds of `docker run --rm … true` on each kind of network."""
     # Docker's default bridge has no name server; a bridge of one's own has, as slim's networks.
     h1.docker("network", "create", OWN_BRIDGE)
-    h1.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet",
-              "10.33.0.0/16", "--internal", INTERNAL)
+    create_network(h1, INTERNAL, "10.33.0.0/16", "--internal")
     networks = ["bridge", OWN_BRIDGE, "app", INTERNAL]
     took: dict[str, list[float]] = {network: [] for network in networks}
     for number in range(rounds):

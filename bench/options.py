@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from bench import bounds
 from bench.errors import BenchError
 from bench.networks import CROSS, HOST, KNOWN, SCOPES, SLIM, Settings
 from bench.results import FABRICS
@@ -178,11 +179,14 @@ def _checked(option: str, text: str, kind: type[IPv4Address] | type[IPv4Network]
 
 
 def _bounds(options: Options) -> None:
-    for name, value, low, high in (
-            ("--rounds", options.rounds, 1, 1000), ("--seconds", options.seconds, 0.1, 600),
-            ("--port", options.first_port, 1024, 65500),
-            ("--spread-limit", options.spread_limit * 100, 0, 1000)):
-        if not low <= value <= high:
-            raise BenchError(f"{name} must be from {low} to {high}, not {value:g}")
+    for name, value, limits in (
+            ("--rounds", options.rounds, bounds.ROUNDS),
+            ("--seconds", options.seconds, bounds.SECONDS),
+            ("--port", options.first_port, (1024, 65500)),
+            ("--spread-limit", options.spread_limit * 100, (0, 1000))):
+        try:
+            bounds.check(value, *limits)
+        except ValueError as error:
+            raise BenchError(f"{name} {error}") from None
     if HOST not in options.networks and SLIM not in options.networks:
         raise BenchError("--networks: neither host nor slim is there: nothing to compare with")
