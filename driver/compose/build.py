@@ -39,8 +39,9 @@ from driver.model import Absence, EndpointId, Host
 from driver.services.addresses import AddressService
 from driver.services.background import Recovery, Repeater
 from driver.services.collect import Collector, Removals
+from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
-from driver.services.endpoints import UNLINK_AFTER_S, EndpointService
+from driver.services.endpoints import EndpointService
 from driver.services.host_watch import INTERVAL_S as HOST_WATCH_S
 from driver.services.host_watch import HostWatch
 from driver.services.later import Later
@@ -112,14 +113,15 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
                                 path_of=netns_path)
 
-    # These two call back into the endpoint service, which needs them to be made.
+    # These two call back into what needs them to be made.
     def offer_host_path(endpoint_id: EndpointId, offered: bool) -> None:
         endpoint_service.offer_host_path(endpoint_id, offered)
 
-    def unlink(endpoint_id: EndpointId) -> None:
-        endpoint_service.unlink(endpoint_id)
+    def change_link(endpoint_id: EndpointId) -> None:
+        endpoint_links.work(endpoint_id)
 
-    unlinking = Later(unlink, threads=1, name="unlinking")
+    linking = Later(change_link, threads=4, name="links")
+    endpoint_links = EndpointLinks(links, linking.submit)
     finisher = Finisher(sandboxes=sandboxes, datapath=datapath,
                         unfinished=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
@@ -127,9 +129,9 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     publisher = Publisher(datapath, me)
     ports = EndpointPorts(settings.port_range.first, settings.port_range.last)
     endpoint_service = EndpointService(
-        host=this_host, networks=networks, endpoints=endpoints, links=links, datapath=publisher,
-        finisher=finisher, ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
-        unlink_later=partial(unlinking.submit, delay_s=UNLINK_AFTER_S))
+        host=this_host, networks=networks, endpoints=endpoints, links=endpoint_links,
+        datapath=publisher, finisher=finisher, ports=ports, random_bytes=os.urandom,
+        underlay_mtu=underlay.mtu)
     service_feed = EtcdServiceFeed(kv)
     services = ServiceMirror(service_feed, datapath)
     network_service = NetworkService(networks, directory, publisher, endpoint_service, services)
@@ -212,7 +214,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         Part("underlay watcher", watcher.start, watcher.stop),
         Part("sandbox finisher", finisher.start, finisher.stop),
         Part("carrier monitor", carrier.start, carrier.stop),
-        Part("unlinking", unlinking.start, lambda: unlinking.stop(drain=True)),
+        Part("links", linking.start, lambda: linking.stop(drain=True)),
         Part("memory", housekeeping.start, housekeeping.stop),
         Part("directory", nothing, directory.close),
         Part("services", nothing, service_feed.close),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
+from driver.services.endpoint_links import DELETE_AFTER_S, EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoint_requests import (
     DST_PREFIX,
@@ -24,14 +26,10 @@ from driver.services.endpoint_requests import (
     same,
 )
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Endpoints, Links, Networks, SandboxFinisher, Veth
+from driver.services.ports import Endpoints, Networks, SandboxFinisher, Veth
 from driver.services.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
-
-# The kernel takes 10 to 20 ms to remove a link, and holds the lock that dockerd needs for its own
-# removals, which come next: nobody waits for ours.
-UNLINK_AFTER_S: Final = 0.3
 
 
 class EndpointPublisher(Protocol):
@@ -47,15 +45,11 @@ class EndpointPublisher(Protocol):
 class EndpointService:
     """The use cases of one endpoint; each is the same when asked twice."""
 
-    def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints, links: Links,
-                 datapath: EndpointPublisher, finisher: SandboxFinisher, ports: EndpointPorts,
-                 random_bytes: Callable[[int], bytes], underlay_mtu: Callable[[], int],
-                 unlink_later: Callable[[EndpointId], None] | None = None) -> None:
-        """Random_bytes: for MACs.  underlay_mtu: bytes.
-
-        unlink_later: has `unlink` called in UNLINK_AFTER_S, from another thread.  None: it is
-        done at once.
-        """
+    def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints,
+                 links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
+                 ports: EndpointPorts, random_bytes: Callable[[int], bytes],
+                 underlay_mtu: Callable[[], int]) -> None:
+        """Random_bytes: for MACs.  underlay_mtu: bytes."""
         self._host = host
         self._networks = networks
         self._endpoints = endpoints
@@ -65,7 +59,6 @@ class EndpointService:
         self._ports = ports
         self._random_bytes = random_bytes
         self._underlay_mtu = underlay_mtu
-        self._unlink_later = unlink_later or self._links.delete_veth
         self._locks = KeyedLocks()
         # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
@@ -73,7 +66,6 @@ class EndpointService:
         # Endpoints whose removal failed half-way, after their record was gone: a repeated
         # removal needs to know what to withdraw.
         self._unfinished: dict[EndpointId, Endpoint] = {}
-        self._to_unlink: set[EndpointId] = set()  # `unlink` has begun and did not succeed
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
         """Give the endpoint its MAC and endpoint port and publish its record.
@@ -88,7 +80,8 @@ class EndpointService:
             if known is not None:
                 # An earlier call may have written the record and not lived to see it.
                 self._ports.restore([known])
-                return same(known, request)
+                self._prepare_link(same(known, request), network)
+                return known
             self._unfinished.pop(request.id, None)
             self.restore_ports()
             port = 0  # without an IPv4 address there is no host path
@@ -103,6 +96,7 @@ class EndpointService:
             self._endpoints.create(endpoint)
             if request.ifname:
                 self._ifnames[request.id] = request.ifname
+            self._prepare_link(endpoint, network)
             return endpoint
 
     def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str) -> Joined:
@@ -122,7 +116,7 @@ class EndpointService:
                 raise Conflict(f"endpoint {endpoint_id[:12]} is joined to sandbox "
                                f"{before.sandbox_key} already, not {sandbox_key}")
             if before.sandbox_key == sandbox_key:
-                veth = self._links.get_veth(endpoint_id)
+                veth = self._links.find(endpoint_id)
                 if veth is not None:
                     return self._joined(endpoint_id, veth)
             # Intent is durable first: a driver that dies here finds the endpoint when it
@@ -133,8 +127,8 @@ class EndpointService:
                       lambda: self._endpoints.replace(replace(before, sandbox_key="")))
             self._endpoints.replace(endpoint)
             mtu = self._mtu(network)
-            undo.push("delete the link", lambda: self._links.delete_veth(endpoint_id))
-            veth = self._links.create_veth(endpoint_id, endpoint.mac, mtu)
+            undo.push("delete the link", lambda: self._links.delete(endpoint_id))
+            veth = self._links.make(endpoint_id, endpoint.mac, mtu)
             undo.push("withdraw the endpoint", lambda: self._datapath.withdraw_endpoint(
                 endpoint, veth.host_ifindex))
             self._datapath.publish_endpoint(endpoint, veth)
@@ -142,15 +136,16 @@ class EndpointService:
             return self._joined(endpoint_id, veth)
 
     def leave(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
-        """Undo `join` but for the link, which dockerd still has to move back to the host.
+        """Undo `join`.  Unknown or not joined: nothing to do.
 
-        Unknown or not joined: nothing to do.
+        dockerd moves the link back to the host next, if it is still there: the kernel takes 10
+        to 20 ms for that, with a lock held that everybody needs.  So it goes at once.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None or endpoint.network_id != network_id:
                 return
-            steps = self._withdrawal(endpoint)
+            steps = [*self._withdrawal(endpoint), self._unlinking(endpoint_id, 0.0)]
             if endpoint.sandbox_key:
                 steps.append(("take the sandbox out of the record", lambda: self._endpoints.replace(
                     replace(endpoint, sandbox_key=""))))
@@ -210,9 +205,8 @@ class EndpointService:
         """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
         run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
             self.delete_endpoint, endpoint.network_id, endpoint.id))
-            for endpoint in list(self._unfinished.values())), *(
-            (f"delete the link of {endpoint_id[:12]}", partial(self.unlink, endpoint_id))
-            for endpoint_id in list(self._to_unlink))])
+            for endpoint in list(self._unfinished.values())),
+            ("delete links", self._links.retry)])
 
     def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
         """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
@@ -270,7 +264,7 @@ class EndpointService:
     def _withdrawal(self, endpoint: Endpoint) -> list[Step]:
         def withdraw() -> None:
             # The link may be gone with its namespace; 0 stands for no interface.
-            veth = self._links.get_veth(endpoint.id)
+            veth = self._links.find(endpoint.id)
             self._datapath.withdraw_endpoint(endpoint, veth.host_ifindex if veth else 0)
 
         return [self._forgetting(endpoint.id), ("withdraw the endpoint", withdraw)]
@@ -278,23 +272,13 @@ class EndpointService:
     def _forgetting(self, endpoint_id: EndpointId) -> Step:
         return "forget the sandbox", lambda: self._finisher.forget(endpoint_id)
 
-    def unlink(self, endpoint_id: EndpointId) -> None:
-        """Delete the link of an endpoint that was deleted; one that exists again keeps its.
+    def _prepare_link(self, endpoint: Endpoint, network: Network) -> None:
+        if not endpoint.sandbox_key:
+            with suppress(LinkError):  # of the underlay; Join says it
+                self._links.prepare(endpoint.id, endpoint.mac, self._mtu(network))
 
-        Errors: Conflict (busy), LinkError; `finish_removals` then tries again.
-        """
-        self._to_unlink.add(endpoint_id)
-        with self._locks.hold(endpoint_id):
-            try:
-                known = self._endpoints.get(endpoint_id)
-            except StoreUnavailable:
-                known = None  # dockerd has deleted it, and gives no id to two endpoints
-            if known is None or endpoint_id in self._unfinished:
-                self._links.delete_veth(endpoint_id)
-            self._to_unlink.discard(endpoint_id)
-
-    def _unlinking(self, endpoint_id: EndpointId) -> Step:
-        return "delete the link", lambda: self._unlink_later(endpoint_id)
+    def _unlinking(self, endpoint_id: EndpointId, delay_s: float = DELETE_AFTER_S) -> Step:
+        return "delete the link", lambda: self._links.delete_soon(endpoint_id, delay_s)
 
     def _network(self, network_id: NetworkId) -> Network:
         network = self._networks.get(network_id)

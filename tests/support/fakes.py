@@ -307,7 +307,8 @@ class FakeAddresses:
 class World:
     """All fakes, the services over them, and what is alive in them."""
 
-    def __init__(self, unlink_later: Callable[[EndpointId], None] | None = None) -> None:
+    def __init__(self, link_later: Callable[[EndpointId, float], None] | None = None) -> None:
+        from driver.services.endpoint_links import EndpointLinks
         from driver.services.endpoint_ports import EndpointPorts
         from driver.services.endpoints import EndpointService
         from driver.services.networks import NetworkService
@@ -321,11 +322,12 @@ class World:
         self.datapath = FakeDatapath(self.faults)
         self.finisher = FakeFinisher(self.faults)
         self.ports = EndpointPorts(61000, 65535)
+        self.endpoint_links = EndpointLinks(self.links, link_later)
         self.endpoint_service = EndpointService(
-            host=HOST, networks=self.networks, endpoints=self.endpoints, links=self.links,
-            datapath=self.datapath, finisher=self.finisher, ports=self.ports,
-            random_bytes=lambda count: bytes(range(count)), underlay_mtu=lambda: 1500,
-            unlink_later=unlink_later)
+            host=HOST, networks=self.networks, endpoints=self.endpoints,
+            links=self.endpoint_links, datapath=self.datapath, finisher=self.finisher,
+            ports=self.ports, random_bytes=lambda count: bytes(range(count)),
+            underlay_mtu=lambda: 1500)
         self.feed = FakeServiceFeed(self.faults)
         self.services = ServiceMirror(self.feed, self.datapath)
         self.network_service = NetworkService(

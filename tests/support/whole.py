@@ -18,6 +18,7 @@ from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vni
 from driver.services.addresses import AddressService
 from driver.services.background import Recovery
 from driver.services.collect import Collector, Removals
+from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
 from driver.services.networks import NetworkService
@@ -166,12 +167,12 @@ class Whole:
         teardowns._later = self.teardowns  # type: ignore[assignment]
         # What the programs' maps held before is read before anything can be asked.
         self.publisher = Publisher(maps, ME.id)
-        self.unlinking: InlineLater[EndpointId] = InlineLater(self._unlink)
+        self.linking: InlineLater[EndpointId] = InlineLater(self._change_link)
+        self.endpoint_links = EndpointLinks(links, self.linking.submit)
         self.endpoints = EndpointService(
-            host=ME, networks=networks, endpoints=endpoints, links=links,
+            host=ME, networks=networks, endpoints=endpoints, links=self.endpoint_links,
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
-            random_bytes=bytes, underlay_mtu=lambda: 1500,
-            unlink_later=self.unlinking.submit)
+            random_bytes=bytes, underlay_mtu=lambda: 1500)
         self.services = ServiceMirror(FakeServiceFeed(Faults()), maps)
         self.networks = NetworkService(networks, self.directory, self.publisher, self.endpoints,
                                        self.services)
@@ -188,12 +189,12 @@ class Whole:
             sandboxes=sandboxes, after_s=COLLECT_S, clock=lambda: self.now_s,
             removals=Removals(self.endpoints, self.networks, self.addresses))
 
-    # As in compose: these call back into a service that needs them to be made.
+    # As in compose: these call back into what needs them to be made.
     def _offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         self.endpoints.offer_host_path(endpoint_id, offered)
 
-    def _unlink(self, endpoint_id: EndpointId) -> None:
-        self.endpoints.unlink(endpoint_id)
+    def _change_link(self, endpoint_id: EndpointId) -> None:
+        self.endpoint_links.work(endpoint_id)
 
     def recover(self) -> None:
         """What a driver does at its start."""
@@ -206,7 +207,7 @@ class Whole:
         for _ in range(PASSES):
             self.recovered = self.recovered or self.recovery._attempt(first=False)
             self.directory.pump()
-            busy = [self.finishing.pump(), self.teardowns.pump(), self.unlinking.pump()]
+            busy = [self.finishing.pump(), self.teardowns.pump(), self.linking.pump()]
             self.repeat()
             if not any(busy):
                 return
@@ -229,7 +230,9 @@ class Whole:
     # ------------------------------------------------------------- what there is
     def view(self) -> dict[str, object]:
         """Everything durable, and what the driver has in memory, comparable."""
-        return {**self.kernel.view(), "etcd": self.records(), "ports": self.ports.in_use(),
+        kernel = self.kernel.view()
+        kernel["links"] = sorted(set(self.kernel.links) - self._links_between())
+        return {**kernel, "etcd": self.records(), "ports": self.ports.in_use(),
                 "expected": sorted(self.finisher._expected),
                 "sandboxes in memory": sorted(self.finisher._by_sandbox),
                 "directory in memory": self.publisher.directory_size()}
@@ -239,6 +242,13 @@ class Whole:
         found = self.view()
         return "\n".join(f"{name}: have {found[name]}\n{' ' * len(name)}  want {wanted[name]}"
                          for name in found if found[name] != wanted[name])
+
+    def _links_between(self) -> set[str]:
+        """Links before Join and after Leave: a killed driver may have made, or deleted, them."""
+        own = keys.local_endpoints(ME.id)
+        endpoints = [records.decode(entry, records.endpoint) for entry in
+                     FakeKeyValue(self.store).range(own).entries]
+        return {"sl" + endpoint.id[:11] for endpoint in endpoints if not endpoint.sandbox_key}
 
     def records(self) -> dict[str, object]:
         """Keys and values of the store, without what is random or stays for good."""

@@ -54,7 +54,7 @@ FORWARD: dict[str, tuple[list[UseCase], UseCase, int]] = {
 }
 BACKWARD: dict[str, tuple[list[UseCase], UseCase, int]] = {
     "leave": ([create_network, create_endpoint, join],
-              lambda world: world.endpoint_service.leave(NET, EP), 3),
+              lambda world: world.endpoint_service.leave(NET, EP), 4),
     "delete_endpoint": ([create_network, create_endpoint, join],
                         lambda world: world.endpoint_service.delete_endpoint(NET, EP), 4),
     "delete_unknown_endpoint": ([create_network],

@@ -16,6 +16,7 @@ import pytest
 
 from driver.services.addresses import AddressService
 from driver.services.collect import Collector
+from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoints import EndpointService
 from driver.services.networks import NetworkService
 from driver.services.publisher import Publisher
@@ -42,8 +43,8 @@ POINTS = [pytest.param(calls, index, id=f"{life}: {index} {call.name}")
 def test_every_use_case_is_spoilt_somewhere() -> None:
     """A new public method of a service is a call here, or is named here with the reason."""
     spoilt_names = {name for calls, _ in LIVES.values() for name in called(calls)}
-    services = (EndpointService, NetworkService, AddressService, Finisher, Publisher, Collector,
-                Reconciler)
+    services = (EndpointService, EndpointLinks, NetworkService, AddressService, Finisher,
+                Publisher, Collector, Reconciler)
     for service in services:
         public = {name for name, member in vars(service).items()
                   if callable(member) and not name.startswith("_")}
@@ -77,6 +78,8 @@ READS = {
     "EndpointService.restore_or_give_up",
     # A swarm manager's calls, each step spoilt: tests/unit/test_swarm_pools.py.
     "AddressService.hold_pools", "AddressService.let_pools_go",
+    # What Join takes back, each step of which is spoilt.
+    "EndpointLinks.delete",
     # What was spoilt before: every call begins with it.
     "AddressService.settle",
     # As a first attempt: tests/netns/test_underlay_events.py.
