@@ -1,0 +1,86 @@
+"""Owns what is known of an endpoint as a whole: its record, and the sandbox that it is joined to.
+
+The record is the cluster's; the sandbox is a path of this host until it reboots, which nobody else
+can use.  So Join and Leave write nothing to etcd, and no other host hears of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from driver.model import Endpoint, EndpointId
+from driver.services.ports import Endpoints, Joins
+from driver.services.undo import run_all
+
+
+class JoinedEndpoints:
+    """ports.Endpoints whose endpoints carry their sandbox_key.  As thread-safe as the records.
+
+    Drivers before this one kept the key in the record: it is believed, and goes from there with
+    the next change.
+    """
+
+    def __init__(self, records: Endpoints, joins: Joins) -> None:
+        """Error: LinkError (what an earlier driver has noted cannot be read)."""
+        self._records = records
+        self._joins = joins
+        self._noted = joins.all()
+
+    def create(self, endpoint: Endpoint) -> None:
+        """See ports.Endpoints."""
+        self._records.create(replace(endpoint, sandbox_key=""))
+        self._note(endpoint.id, endpoint.sandbox_key)
+
+    def replace(self, endpoint: Endpoint) -> None:
+        """See ports.Endpoints.  Error, too: LinkError."""
+        record = replace(endpoint, sandbox_key="")
+        known = self._records.get(endpoint.id)
+        if known is not None:
+            self._note(endpoint.id, endpoint.sandbox_key)
+        if known != record:
+            self._records.replace(record)
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        """See ports.Endpoints.  Error, too: LinkError."""
+        run_all([("forget the sandbox's name", lambda: self._note(endpoint_id, "")),
+                 ("delete the record", lambda: self._records.delete(endpoint_id))])
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """See ports.Endpoints."""
+        record = self._records.get(endpoint_id)
+        return None if record is None else self._joined(record)
+
+    def list(self) -> list[Endpoint]:
+        """See ports.Endpoints."""
+        return [self._joined(record) for record in self._records.list()]
+
+    def reread(self) -> Sequence[Endpoint]:
+        """See ports.Endpoints."""
+        return [self._joined(record) for record in self._records.reread()]
+
+    def forget_strays(self) -> None:
+        """Forget the sandboxes of endpoints that are on record no more: others removed them.
+
+        Errors: LinkError, StoreUnavailable.
+        """
+        noted = list(self._noted)  # before the records, which are written before they are joined
+        recorded = {record.id for record in self._records.list()}
+        for endpoint_id in noted:
+            if endpoint_id not in recorded:
+                self._note(endpoint_id, "")
+
+    def _joined(self, record: Endpoint) -> Endpoint:
+        key = self._noted.get(record.id)
+        return replace(record, sandbox_key=key) if key else record
+
+    def _note(self, endpoint_id: EndpointId, sandbox_key: str) -> None:
+        if self._noted.get(endpoint_id, "") == sandbox_key:
+            return
+        if sandbox_key:
+            # First: what fails may have been done, and whoever takes it back must find it.
+            self._noted[endpoint_id] = sandbox_key
+            self._joins.put(endpoint_id, sandbox_key)
+        else:
+            self._joins.remove(endpoint_id)
+            self._noted.pop(endpoint_id, None)
