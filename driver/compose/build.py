@@ -29,6 +29,7 @@ from driver.ipam import pools
 from driver.ipam.pools import Supernet
 from driver.link import filters
 from driver.link.carrier import CarrierMonitor
+from driver.link.joins import FiledJoins
 from driver.link.probe import UnderlayProber
 from driver.link.sandbox import KernelSandboxes
 from driver.link.teardowns import FiledTeardowns
@@ -44,6 +45,7 @@ from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
 from driver.services.host_watch import INTERVAL_S as HOST_WATCH_S
 from driver.services.host_watch import HostWatch
+from driver.services.joined import JoinedEndpoints
 from driver.services.later import Later
 from driver.services.networks import NetworkService
 from driver.services.publisher import Publisher
@@ -107,7 +109,8 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     fenced = FencedKeyValue(kv, me)
     store = RecallingKeyValue(fenced)
     networks = EtcdNetworks(store, me)
-    endpoints = EtcdEndpoints(store, me, networks)
+    records = EtcdEndpoints(store, me, networks)
+    endpoints = JoinedEndpoints(records, FiledJoins(Path(settings.state)))
     directory = EtcdDirectory(kv)
     links = Veths()
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
@@ -164,7 +167,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     publishing_services = Repeater("services", publishing.run, publishing.pause_s)
 
     def settle() -> None:
-        for part in (networks, endpoints, addresses):
+        for part in (networks, records, addresses):
             part.settle()
 
     settling = Repeater("what etcd did not confirm", settle, REMOVALS_S)

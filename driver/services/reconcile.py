@@ -29,6 +29,13 @@ from driver.services.service_mirror import ServiceMirror
 log = logging.getLogger(__name__)
 
 
+class EndpointRecords(Endpoints, Protocol):
+    """The endpoints, with the sandboxes that they are joined to; see joined.JoinedEndpoints."""
+
+    def forget_strays(self) -> None:
+        """Forget the sandboxes of endpoints that are on record no more."""
+
+
 class Pinned(Protocol):
     """What is left in the kernel maps of the driver before; part of the datapath."""
 
@@ -72,7 +79,7 @@ def plan(endpoints: Sequence[Endpoint], veths: Mapping[str, Veth],
 class Reconciler:
     """Runs after the start, as soon as etcd can be read, until everything has worked."""
 
-    def __init__(self, *, networks: NetworkRecords, endpoints: Endpoints, links: Links,
+    def __init__(self, *, networks: NetworkRecords, endpoints: EndpointRecords, links: Links,
                  sandboxes: Sandboxes, finisher: SandboxFinisher, pinned: Pinned,
                  directory: Directory, listener: DirectoryListener, service: EndpointService,
                  services: ServiceMirror) -> None:
@@ -124,6 +131,7 @@ class Reconciler:
               for endpoint_id in steps.adopt),
             # After what runs was taken over: a sandbox may have been joined again.
             self._try("tear down what was left", self._finisher.resume_teardowns),
+            self._try("forget sandboxes of no endpoint", self._endpoints.forget_strays),
             *(self._try(f"remove stray link {name}", self._links.delete_veth_named, name)
               for name in steps.strays)]
         log.info("%d networks, %d endpoints: %d taken over; removed: %d links, %d sandboxes, "

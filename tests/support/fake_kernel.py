@@ -27,6 +27,7 @@ class Kernel:
     cookies: dict[str, int] = field(default_factory=dict)  # namespaces by path
     rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
     teardowns: set[str] = field(default_factory=set)  # namespaces left: rules still to go
+    joins: dict[EndpointId, str] = field(default_factory=dict)  # sandboxes by endpoint
     veths: set[int] = field(default_factory=set)  # map: interfaces that may send
     endpoints: dict[Place, int] = field(default_factory=dict)  # map: -> ifindex
     sandboxes: dict[int, SandboxEntry] = field(default_factory=dict)  # map and pinned link
@@ -44,7 +45,7 @@ class Kernel:
 
         return {
             "links": sorted(self.links), "rules": sorted(self.rules),
-            "teardowns": sorted(self.teardowns),
+            "teardowns": sorted(self.teardowns), "joins": dict(self.joins),
             "veths": sorted(map(name, self.veths)),
             "endpoints": {str(place): name(index) for place, index in self.endpoints.items()},
             "sandboxes": {cookie: (name(entry.primary_ifindex), [
@@ -140,6 +141,22 @@ class KernelTeardowns:
 
     def unfinished(self) -> list[str]:
         return sorted(self._kernel.teardowns)
+
+
+class KernelJoins:
+    """ports.Joins: outlives a driver as the kernel does."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def put(self, endpoint_id: EndpointId, sandbox_key: str) -> None:
+        self._kernel.joins[endpoint_id] = sandbox_key
+
+    def remove(self, endpoint_id: EndpointId) -> None:
+        self._kernel.joins.pop(endpoint_id, None)
+
+    def all(self) -> dict[EndpointId, str]:
+        return dict(self._kernel.joins)
 
 
 class KernelMaps:

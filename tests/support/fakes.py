@@ -126,6 +126,9 @@ class FakeEndpoints:
         self.faults.look()
         return self.live.get(endpoint_id)
 
+    def forget_strays(self) -> None:
+        """They carry their sandboxes themselves."""
+
     def reread(self) -> Sequence[Endpoint]:
         return self.list()
 

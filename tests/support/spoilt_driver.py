@@ -20,6 +20,7 @@ from typing import Any
 
 from driver.datapath.datapath import EbpfDatapath
 from driver.errors import DatapathError, LinkError, StoreUnavailable
+from driver.link.joins import FiledJoins
 from driver.link.sandbox import KernelSandboxes
 from driver.link.teardowns import FiledTeardowns
 from driver.link.veth import Veths
@@ -30,13 +31,15 @@ from tests.support.steps import How
 STORE = ("get", "range", "count")
 LINKS = ("create_veth", "delete_veth", "delete_veth_named", "get_veth", "list_veths")
 TEARDOWNS = ("begin", "end", "unfinished")
+JOINS = ("put", "remove", "all")
 SANDBOXES = ("cookie", "set_up", "tear_down")
 MAPS = ("publish_endpoint", "withdraw_endpoint", "withdraw_interface", "publish_sandbox",
         "withdraw_sandbox", "put_remote", "delete_remote", "set_flood")
 WATCHED: list[tuple[type, tuple[str, ...], type[Exception]]] = [
     (EtcdKeyValue, STORE, StoreUnavailable), (EtcdKeyValue, ("commit",), OutcomeUnknown),
     (Veths, LINKS, LinkError), (KernelSandboxes, SANDBOXES, LinkError),
-    (FiledTeardowns, TEARDOWNS, LinkError), (EbpfDatapath, MAPS, DatapathError)]
+    (FiledTeardowns, TEARDOWNS, LinkError), (FiledJoins, JOINS, LinkError),
+    (EbpfDatapath, MAPS, DatapathError)]
 
 
 class Hook:

@@ -21,6 +21,7 @@ from driver.services.collect import Collector, Removals
 from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
+from driver.services.joined import JoinedEndpoints
 from driver.services.networks import NetworkService
 from driver.services.ports import DirectoryListener, EngineView
 from driver.services.publisher import Publisher
@@ -35,6 +36,7 @@ from driver.store.networks import EtcdNetworks
 from driver.store.recall import RecallingKeyValue
 from tests.support.fake_kernel import (
     Kernel,
+    KernelJoins,
     KernelLinks,
     KernelMaps,
     KernelSandboxes,
@@ -153,7 +155,9 @@ class Whole:
         maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
         engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
         networks = EtcdNetworks(kv, ME.id)
-        endpoints = EtcdEndpoints(kv, ME.id, networks)
+        endpoint_records = EtcdEndpoints(kv, ME.id, networks)
+        endpoints = JoinedEndpoints(endpoint_records, watch(
+            KernelJoins(self.kernel), "joins", lambda _: LinkError))
         self.directory = InlineDirectory(plain_kv)
         self.ports = EndpointPorts(61000, 61099)
         self.finisher = Finisher(
@@ -179,7 +183,7 @@ class Whole:
         self.addresses = AddressService(
             EtcdAddressBook(kv), ME.id, routed=tuple,
             supernets=[parse_supernet("10.128.0.0/24", 26)])
-        self._doubtful = (networks, endpoints, self.addresses)
+        self._doubtful = (networks, endpoint_records, self.addresses)
         self.recovery = Recovery(Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
             finisher=self.finisher, pinned=maps, directory=self.directory, listener=self.publisher,
@@ -246,9 +250,10 @@ class Whole:
     def _links_between(self) -> set[str]:
         """Links before Join and after Leave: a killed driver may have made, or deleted, them."""
         own = keys.local_endpoints(ME.id)
-        endpoints = [records.decode(entry, records.endpoint) for entry in
+        endpoints = [records.decode(entry, records.endpoint).id for entry in
                      FakeKeyValue(self.store).range(own).entries]
-        return {"sl" + endpoint.id[:11] for endpoint in endpoints if not endpoint.sandbox_key}
+        return {"sl" + endpoint_id[:11] for endpoint_id in endpoints
+                if endpoint_id not in self.kernel.joins}
 
     def records(self) -> dict[str, object]:
         """Keys and values of the store, without what is random or stays for good."""

@@ -30,6 +30,7 @@ from driver.services.ports.feeds import (
 )
 from driver.services.ports.links import (
     Interface,
+    Joins,
     Links,
     Presence,
     Prober,
@@ -59,6 +60,7 @@ __all__ = [
     "EngineView",
     "Hosts",
     "Interface",
+    "Joins",
     "Links",
     "Networks",
     "Presence",

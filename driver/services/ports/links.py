@@ -101,6 +101,19 @@ class Teardowns(Protocol):
         """Return the keys that were begun and not ended.  Error: LinkError."""
 
 
+class Joins(Protocol):
+    """Which sandbox each endpoint of this host is joined to; it outlives this process."""
+
+    def put(self, endpoint_id: EndpointId, sandbox_key: str) -> None:
+        """Note it, in place of what was noted before.  Error: LinkError."""
+
+    def remove(self, endpoint_id: EndpointId) -> None:
+        """It is joined to none.  Idempotent.  Error: LinkError."""
+
+    def all(self) -> dict[EndpointId, str]:
+        """Return the sandbox keys of all that are joined.  Error: LinkError."""
+
+
 class SandboxFinisher(Protocol):
     """Completes sandboxes after Join has answered: dockerd moves the interface only then."""
 
