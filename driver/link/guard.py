@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,14 +52,10 @@ class Guarded:
 
 
 class KernelGuard:
-    """services.guarding.Guard in the kernel's packet filter.  Safe in any thread."""
+    """services.guarding.Guard in the kernel's packet filter.  Stateless; safe in any thread."""
 
     def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
-        # Open for good: closing one that has changed something waits for a grace period of RCU,
-        # 10 to 20 ms in which nothing else can be published.
-        self._socket: NFTables | None = None
-        self._one_at_a_time = threading.Lock()
 
     def install(self, hosts: Collection[IPv4Address]) -> None:
         """See guarding.Guard.  One transaction: at no moment is there no table."""
@@ -72,14 +67,14 @@ class KernelGuard:
             messages += [_rule(chain, expressions) for expressions in rules[chain]]
         if hosts:
             messages.append(_elements("new", hosts))
-        self._commit(messages, "install the guard (nftables table slim)")
+        _commit(messages, "install the guard (nftables table slim)")
 
     def change(self, added: Collection[IPv4Address], removed: Collection[IPv4Address]) -> None:
         """See guarding.Guard."""
         messages = [_elements(verb, hosts) for verb, hosts in (("new", added), ("del", removed))
                     if hosts]
         if messages:
-            self._commit(messages, "change the guard's hosts")
+            _commit(messages, "change the guard's hosts")
 
     def dropped(self) -> int | None:
         """See guarding.Guard."""
@@ -87,17 +82,6 @@ class KernelGuard:
             counts = [_count(rule) for rule in socket_.get_rules()
                       if rule.get_attr("NFTA_RULE_TABLE") == GUARD_TABLE]
         return sum(counts) if len(counts) == _RULES else None
-
-    def _commit(self, messages: list[Message], what: str) -> None:
-        with self._one_at_a_time, _told(what):
-            if self._socket is None:
-                self._socket = _opened()
-            try:
-                _send(self._socket, messages)
-            except BaseException:  # answers to the rest may still be in it
-                self._socket.close()
-                self._socket = None
-                raise
 
 
 def packet_filter_works() -> None:
@@ -108,8 +92,7 @@ def packet_filter_works() -> None:
 
 def remove_guard() -> None:
     """Remove the table.  None there: nothing to do.  Error: LinkError."""
-    with _open("remove the guard") as socket_:
-        _send(socket_, [_table("new"), _table("del")])
+    _commit([_table("new"), _table("del")], "remove the guard")
 
 
 _CHAINS: Final = (("input", _INPUT, _BEFORE_FILTERS), ("forward", _FORWARD, _BEFORE_FILTERS),
@@ -227,25 +210,17 @@ def _bracket(kind: int) -> Message:
     return message
 
 
-def _send(socket_: NFTables, messages: list[Message]) -> None:
+def _commit(messages: list[Message], what: str) -> None:
     """All of them or none."""
-    socket_.nlm_request_batch([_bracket(_BEGIN), *messages, _bracket(_END)])
-
-
-def _opened() -> NFTables:
-    return NFTables(nfgen_family=socket.AF_INET)
+    with _open(what) as socket_:
+        socket_.nlm_request_batch([_bracket(_BEGIN), *messages, _bracket(_END)])
 
 
 @contextmanager
-def _open(what: str) -> Iterator[NFTables]:
-    with _told(what), _opened() as socket_:
-        yield socket_
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
+def _open(what: str) -> Iterator[Any]:
     try:
-        yield
+        with NFTables(nfgen_family=socket.AF_INET) as socket_:
+            yield socket_
     except NetlinkError as error:
         raise LinkError(f"{what}: {error.args[1]} (errno {error.code})") from error
     except OSError as error:
