@@ -7,12 +7,10 @@ It must not know what an endpoint is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from driver.errors import LinkError
+from driver.link.netlink import step
 from driver.model import EndpointId
 
 FOLDER = "joins"
@@ -28,7 +26,7 @@ class FiledJoins:
 
     def put(self, endpoint_id: EndpointId, sandbox_key: str) -> None:
         """See ports.Joins."""
-        with _told(f"endpoint {endpoint_id[:12]}: cannot note its sandbox"):
+        with step(f"endpoint {endpoint_id[:12]}: cannot note its sandbox"):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             new = self._folder / (quote(endpoint_id, safe="") + _NEW)
             new.unlink(missing_ok=True)  # a driver's that was killed
@@ -37,12 +35,12 @@ class FiledJoins:
 
     def remove(self, endpoint_id: EndpointId) -> None:
         """See ports.Joins."""
-        with _told(f"endpoint {endpoint_id[:12]}: cannot remove the note of its sandbox"):
+        with step(f"endpoint {endpoint_id[:12]}: cannot remove the note of its sandbox"):
             self._link(endpoint_id).unlink(missing_ok=True)
 
     def all(self) -> dict[EndpointId, str]:
         """See ports.Joins."""
-        with _told("cannot read which sandboxes the endpoints are joined to"):
+        with step("cannot read which sandboxes the endpoints are joined to"):
             try:
                 links = list(self._folder.iterdir())
             except FileNotFoundError:
@@ -52,11 +50,3 @@ class FiledJoins:
 
     def _link(self, endpoint_id: EndpointId) -> Path:
         return self._folder / quote(endpoint_id, safe="")
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LinkError(f"{what}: {error}") from error
