@@ -124,7 +124,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
         endpoint_links.work(endpoint_id)
 
     linking = Later(change_link, threads=4, name="links")
-    endpoint_links = EndpointLinks(links, linking.submit)
+    endpoint_links = EndpointLinks(links, sandboxes, linking.submit)
     finisher = Finisher(sandboxes=sandboxes, datapath=datapath,
                         unfinished=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,

@@ -54,22 +54,14 @@ def to_address(subnet: IpNetwork, number: int) -> IpAddress:
     return IPv4Address(number) if isinstance(subnet, IPv4Network) else IPv6Address(number)
 
 
-def choose(span: Span, taken: Collection[int], random: Random) -> int | None:
-    """Return a free address of `span` at random, None if there is none.
+def choose(span: Span, taken: Collection[int], random: Random, count: int = 1) -> list[int]:
+    """Return up to `count` free addresses of `span`, which is small, in random order.
 
     `taken` holds at least the taken ones of `span`.  Randomness keeps requesters that
     choose at the same moment apart.
     """
-    inside = sorted({n for n in taken if span.first <= n <= span.last})
-    free = span.size - len(inside)
-    if free <= 0:
-        return None
-    number = span.first + random.randrange(free)
-    for n in inside:  # step over the taken ones below it
-        if n > number:
-            break
-        number += 1
-    return number
+    free = sorted({*range(span.first, span.last + 1)}.difference(taken))
+    return random.sample(free, min(count, len(free)))
 
 
 def lowest(span: Span, taken: Collection[int]) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link import filters, routes, rules
@@ -17,6 +18,8 @@ from driver.link.netlink import Changes, Route, dump, kind_of, open_route
 from driver.link.vxlan import VXLAN_OVERHEAD
 from driver.model import Endpoint
 from driver.services.ports import Interface, Veth
+
+_IFF_UP: Final = 0x1
 
 
 def same_path(sandbox_key: str) -> str:
@@ -76,6 +79,23 @@ class KernelSandboxes:
 
         namespaces.run_in(path, inside, refuse_own=True)
 
+    def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.Sandboxes.  Takes 1 ms; moving it to the host takes the kernel 10 to 20."""
+
+        def inside() -> None:
+            with open_route() as route:
+                link = _peer(route, endpoint, veth)
+                if link.get_attr("IFLA_ADDRESS") != endpoint.mac.hex(":"):
+                    raise _not_inside(endpoint, veth)  # it may be somebody else's
+                changes = Changes(route)
+                with changes.step(f"put {veth.container_name} away") as planned:
+                    # Down first: before Linux 6.2 one that is up cannot be renamed.
+                    planned.link("set", index=link["index"], flags=0, change=_IFF_UP)
+                    planned.link("set", index=link["index"], ifname=veth.container_name)
+                changes.apply()
+
+        namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
+
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:  # noqa: ARG002
         """See ports.Sandboxes.  A namespace that is gone took everything with it."""
 
@@ -92,16 +112,24 @@ class KernelSandboxes:
 
 def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:
     """The other end of `veth`, whatever dockerd calls it now, and its MTU (bytes)."""
-    mac = endpoint.mac.hex(":")
+    found = _peer(route, endpoint, veth)
+    return (Interface(int(found["index"]), str(found.get_attr("IFLA_IFNAME"))),
+            int(found.get_attr("IFLA_MTU")))
+
+
+def _peer(route: Route, endpoint: Endpoint, veth: Veth) -> Any:
+    """The other end of `veth`.  Error: LinkError (none)."""
     # IFLA_LINK is the peer's ifindex in *its* namespace: another pair, whose peer is in a
     # third namespace, may show the same number.  The MAC (which a user may have changed)
     # decides among several.
+    mac = endpoint.mac.hex(":")
     peers = [link for link in dump(route, "get_links")
              if link.get_attr("IFLA_LINK") == veth.host_ifindex and kind_of(link) == "veth"]
-    peers.sort(key=lambda link: link.get_attr("IFLA_ADDRESS") != mac)
     if not peers:
-        raise LinkError(f"sandbox of {endpoint.id[:12]}: the other end of {veth.host_name} "
-                        "is not inside")
-    found = peers[0]
-    return (Interface(int(found["index"]), str(found.get_attr("IFLA_IFNAME"))),
-            int(found.get_attr("IFLA_MTU")))
+        raise _not_inside(endpoint, veth)
+    return min(peers, key=lambda link: link.get_attr("IFLA_ADDRESS") != mac)
+
+
+def _not_inside(endpoint: Endpoint, veth: Veth) -> LinkError:
+    return LinkError(f"sandbox of {endpoint.id[:12]}: the other end of {veth.host_name} "
+                     "is not inside")

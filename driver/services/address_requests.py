@@ -20,6 +20,9 @@ from driver.services.pools import Pools
 from driver.services.ports import AddressBook, Versioned
 
 WINDOW = 256  # addresses to choose from: so wide that simultaneous choices rarely meet
+# Free ones of a window that are remembered: etcd is read for one request of so many.  Few, for
+# others take them, too, and then a request must be written twice.
+SPARE = 16
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class AddressRequests:
         self._doubts = doubts
         self._random = random
         self._next: dict[str, int] = {}  # PoolID -> where the next search begins
+        self._spare: dict[str, list[int]] = {}  # PoolID -> seen free; what is written is compared
 
     def request(self, wish: Wish) -> IpAddress:
         """Reserve what is wished for.
@@ -67,7 +71,9 @@ class AddressRequests:
                 again = self._given_before(wish, owned.value)
                 if again is not None:
                     return again
-            number = self._free_number(name, missed)
+            number = self._spare_number(name) if attempt == 0 else None
+            if number is None:
+                number = self._free_number(name, missed)
             if number is None:
                 if missed:
                     missed.clear()
@@ -78,6 +84,7 @@ class AddressRequests:
             if self._write(wish, subnet, Versioned(None, 0), after, owned=owned):
                 self._next[name.id] = number + 1
                 return address
+            self._spare.pop(name.id, None)
             if attempt > 0:  # else it may have been the subnet that was recalled wrongly
                 missed.add(number)
         raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
@@ -94,6 +101,12 @@ class AddressRequests:
             return None
         span = allocation.usable(wish.name.pool.subnet, wish.name.pool.sub_pool)
         return address if is_in(span, address, wish.name) else None
+
+    def _spare_number(self, name: PoolName) -> int | None:
+        try:
+            return self._spare[name.id].pop()
+        except (KeyError, IndexError):
+            return None
 
     def _free_number(self, name: PoolName, missed: set[int]) -> int | None:
         """Choose near the last one given out; elsewhere if there is nothing free."""
@@ -115,7 +128,9 @@ class AddressRequests:
     def _choose_in(self, name: PoolName, span: Span, missed: set[int]) -> int | None:
         taken = self._book.taken(name.cidr, allocation.to_address(name.pool.subnet, span.first),
                                  allocation.to_address(name.pool.subnet, span.last))
-        return allocation.choose(span, {*taken, *missed}, self._random)
+        chosen = allocation.choose(span, {*taken, *missed}, self._random, 1 + SPARE)
+        self._spare[name.id] = chosen[1:]
+        return chosen[0] if chosen else None
 
     # A named address, or the gateway.
 

@@ -1,6 +1,6 @@
 """Owns when an endpoint's link is made and deleted: beside dockerd's calls, not in them.
 
-It must not know records, maps or sandboxes.  A wish is remembered, and carried out by a thread:
+It must not know records or maps.  A wish is remembered, and carried out by a thread:
 the last one counts, and until it has come true it can be tried again.
 """
 
@@ -10,18 +10,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
-from driver.errors import SlimError
-from driver.model import EndpointId
+from driver.errors import LinkError, SlimError
+from driver.model import Endpoint, EndpointId
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Links, Veth
 from driver.services.undo import run_all
 
 log = logging.getLogger(__name__)
 
-# After DeleteEndpoint without Leave dockerd still has removals to make, with the lock that the
-# kernel holds for 10 to 20 ms of ours: nobody waits for it.
+# When it has left, dockerd still has removals to make, with the lock that the kernel holds for
+# 10 to 20 ms of ours: nobody waits for it.
 DELETE_AFTER_S: Final = 0.3
 
 
@@ -36,16 +36,24 @@ class _Wish:
 _GONE: Final = _Wish(None, 0)
 
 
+class Interiors(Protocol):
+    """The part of ports.Sandboxes that is needed here."""
+
+    def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.Sandboxes."""
+
+
 class EndpointLinks:
     """The links of this host's endpoints.  Thread-safe."""
 
-    def __init__(self, links: Links,
+    def __init__(self, links: Links, sandboxes: Interiors,
                  submit: Callable[[EndpointId, float], None] | None = None) -> None:
         """submit: has `work` called for the endpoint so many seconds later, by another thread.
 
         None: nothing is made ahead, and what shall go goes at once.
         """
         self._links = links
+        self._sandboxes = sandboxes
         self._submit = submit
         self._locks = KeyedLocks()  # by endpoint: one change of a link at a time
         self._wishes: dict[EndpointId, _Wish] = {}
@@ -64,7 +72,8 @@ class EndpointLinks:
     def make(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
         """Return the link, made now unless it is there.  Errors: LinkError, Conflict (busy)."""
         with self._locks.hold(endpoint_id):
-            self._wishes.pop(endpoint_id, None)
+            if self._wishes.pop(endpoint_id, None) is _GONE:
+                self._links.delete_veth(endpoint_id)  # its other end may be put away somewhere
             wish, veth = self._ready.pop(endpoint_id, (None, None))
             if veth is not None and wish == _Wish(mac, mtu) and self.find(endpoint_id) == veth:
                 return veth
@@ -74,6 +83,23 @@ class EndpointLinks:
         """Delete the link now.  None there: nothing to do.  Errors: LinkError, Conflict (busy)."""
         self._wishes[endpoint_id] = _GONE
         self.work(endpoint_id)
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """Take the link out of the sandbox's and dockerd's hands now, and have it deleted soon.
+
+        Most containers that leave have stopped: their namespace takes the link along when it
+        goes, while nobody waits.
+        """
+        delay_s = DELETE_AFTER_S
+        with self._locks.hold(endpoint.id):
+            veth = self.find(endpoint.id)
+            if veth is not None and endpoint.sandbox_key and self._submit is not None:
+                try:
+                    self._sandboxes.put_away(endpoint.sandbox_key, endpoint, veth)
+                except LinkError as error:
+                    log.info("link of endpoint %.12s goes at once: %s", endpoint.id, error)
+                    delay_s = 0.0
+        self.delete_soon(endpoint.id, delay_s)
 
     def delete_soon(self, endpoint_id: EndpointId, delay_s: float = 0.0) -> None:
         """Have the link deleted; `retry` tries again what fails."""

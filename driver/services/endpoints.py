@@ -138,14 +138,15 @@ class EndpointService:
     def leave(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         """Undo `join`.  Unknown or not joined: nothing to do.
 
-        dockerd moves the link back to the host next, if it is still there: the kernel takes 10
-        to 20 ms for that, with a lock held that everybody needs.  So it goes at once.
+        dockerd moves the link back to the host next, if it finds it: the kernel takes 10 to 20 ms
+        for that, with a lock held that everybody needs.  So it must not find it.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None or endpoint.network_id != network_id:
                 return
-            steps = [*self._withdrawal(endpoint), self._unlinking(endpoint_id, 0.0)]
+            steps = [*self._withdrawal(endpoint),
+                     ("retire the link", lambda: self._links.retire(endpoint))]
             if endpoint.sandbox_key:
                 steps.append(("take the sandbox out of the record", lambda: self._endpoints.replace(
                     replace(endpoint, sandbox_key=""))))

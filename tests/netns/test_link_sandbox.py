@@ -107,6 +107,31 @@ def test_packets_to_u_are_taken_in_under_strict_reverse_path_filtering(scene: Sc
         scene.route_to(str(UNDERLAY), "from", "10.32.0.9", "iif eth1")
 
 
+def test_what_is_put_away_is_down_under_its_first_name(scene: Scene) -> None:
+    set_up(scene)
+    KernelSandboxes().put_away(scene.inside.path, scene.first, scene.veth)
+    shown = scene.inside.ip("-o link show dev", scene.veth.container_name)
+    assert "state DOWN" in shown
+    with pytest.raises(RuntimeError):  # what dockerd looks for
+        scene.inside.ip("link show dev eth0")
+    assert "dev eth1" in scene.route_to("10.32.0.9")  # nobody inside can use it
+
+
+def test_what_is_not_inside_cannot_be_put_away(scene: Scene) -> None:
+    absent = replace(scene.veth, host_ifindex=scene.veth.host_ifindex + 1000)
+    with pytest.raises(LinkError, match="is not inside"):
+        KernelSandboxes().put_away(scene.inside.path, scene.first, absent)
+    with pytest.raises(LinkError, match="no such file"):
+        KernelSandboxes().put_away("/run/netns/no-such-namespace", scene.first, scene.veth)
+
+
+def test_what_may_be_somebody_elses_is_not_put_away(scene: Scene) -> None:
+    other = replace(scene.first, mac=bytes((2, 0, 0, 0, 0, 9)))
+    with pytest.raises(LinkError, match="is not inside"):
+        KernelSandboxes().put_away(scene.inside.path, other, scene.veth)
+    assert "state UP" in scene.inside.ip("-o link show dev eth0")
+
+
 def test_only_the_overlay_pays_for_its_headers(scene: Scene) -> None:
     set_up(scene)
     overlay = scene.inside.ip("route show dev eth0")

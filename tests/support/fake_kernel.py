@@ -24,6 +24,7 @@ class Kernel:
 
     links: dict[str, Veth] = field(default_factory=dict)
     inside: dict[str, str] = field(default_factory=dict)  # host's end -> namespace of the other
+    away: set[str] = field(default_factory=set)  # put away inside: dockerd does not find it
     cookies: dict[str, int] = field(default_factory=dict)  # namespaces by path
     rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
     teardowns: set[str] = field(default_factory=set)  # namespaces left: rules still to go
@@ -62,11 +63,13 @@ class Kernel:
         """As dockerd does after Join: the container's end is inside, and up."""
         assert sandbox_key in self.cookies
         assert host_name in self.links, f"{host_name} is not there"
+        assert self.inside.get(host_name, sandbox_key) == sandbox_key, "it is inside another one"
         self.inside[host_name] = sandbox_key
 
     def move_out(self, host_name: str) -> None:
-        """As dockerd does after Leave."""
-        self.inside.pop(host_name, None)
+        """As dockerd does after Leave, if it finds it under the name that it gave it."""
+        if host_name not in self.away:
+            self.inside.pop(host_name, None)
 
     def end_namespace(self, sandbox_key: str) -> None:
         """The container is gone, and with it what is inside."""
@@ -75,6 +78,7 @@ class Kernel:
         for host_name in [n for n, key in self.inside.items() if key == sandbox_key]:
             self.inside.pop(host_name)
             self.links.pop(host_name, None)
+            self.away.discard(host_name)
 
 
 class KernelLinks:
@@ -96,6 +100,7 @@ class KernelLinks:
     def delete_veth_named(self, host_name: str) -> None:
         self._kernel.links.pop(host_name, None)
         self._kernel.inside.pop(host_name, None)
+        self._kernel.away.discard(host_name)
 
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
         return self._kernel.links.get(self.veth_name(endpoint_id))
@@ -122,6 +127,11 @@ class KernelSandboxes:
             raise LinkError(f"the other end of {veth.host_name} is not inside")
         if primary:
             self._kernel.rules.add(sandbox_key)
+
+    def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
+        if self._kernel.inside.get(veth.host_name) != sandbox_key:
+            raise LinkError(f"the other end of {veth.host_name} is not inside")
+        self._kernel.away.add(veth.host_name)
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
         self._kernel.rules.discard(sandbox_key)

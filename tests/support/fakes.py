@@ -165,6 +165,7 @@ class FakeLinks:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.live: dict[str, Veth] = {}
+        self.away: set[str] = set()
         self.macs: dict[str, bytes] = {}
         self.mtus: dict[str, int] = {}
         self._ifindex = itertools.count(100)
@@ -193,6 +194,10 @@ class FakeLinks:
 
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None:
         return self.live.get(self.veth_name(endpoint_id))
+
+    def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
+        """Of ports.Sandboxes, the one that EndpointLinks needs."""
+        self.faults.effect("links.put_away", lambda: self.away.add(veth.host_name))
 
     def list_veths(self) -> dict[str, Veth]:
         return dict(self.live)
@@ -325,7 +330,7 @@ class World:
         self.datapath = FakeDatapath(self.faults)
         self.finisher = FakeFinisher(self.faults)
         self.ports = EndpointPorts(61000, 65535)
-        self.endpoint_links = EndpointLinks(self.links, link_later)
+        self.endpoint_links = EndpointLinks(self.links, self.links, link_later)
         self.endpoint_service = EndpointService(
             host=HOST, networks=self.networks, endpoints=self.endpoints,
             links=self.endpoint_links, datapath=self.datapath, finisher=self.finisher,

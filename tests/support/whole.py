@@ -172,7 +172,7 @@ class Whole:
         # What the programs' maps held before is read before anything can be asked.
         self.publisher = Publisher(maps, ME.id)
         self.linking: InlineLater[EndpointId] = InlineLater(self._change_link)
-        self.endpoint_links = EndpointLinks(links, self.linking.submit)
+        self.endpoint_links = EndpointLinks(links, sandboxes, self.linking.submit)
         self.endpoints = EndpointService(
             host=ME, networks=networks, endpoints=endpoints, links=self.endpoint_links,
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,

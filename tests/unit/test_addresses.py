@@ -9,6 +9,7 @@ import pytest
 
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound
 from driver.model import Endpoint, EndpointId, NetworkId, NetworkKey
+from driver.services.address_requests import SPARE
 from driver.services.addresses import AddressService
 from driver.store import keys
 from driver.store.endpoints import EtcdEndpoints
@@ -204,6 +205,28 @@ def test_any_address_is_usable_and_unique(one: AddressService, two: AddressServi
             get(on, pool_id)
     two.release_address(pool_id, given[1])
     assert get(one, pool_id) == given[1]
+
+
+def test_what_is_taken_is_read_for_one_request_of_many(kv: FakeKeyValue, one: AddressService,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    pool_id = request(one, "10.32.0.0/24")
+    reads: list[str] = []
+    read = kv.range
+    monkeypatch.setattr(kv, "range", lambda *args, **more: (reads.append(args[0]),
+                                                            read(*args, **more))[1])
+    given = {get(one, pool_id) for _ in range(1 + SPARE)}
+    assert (len(given), len(reads)) == (1 + SPARE, 1)
+
+
+def test_what_others_took_since_it_was_read_is_not_given_again(
+        kv: FakeKeyValue, one: AddressService, two: AddressService) -> None:
+    pool_id = request(one, "10.32.0.0/28")
+    request(two, "10.32.0.0/28")
+    first = get(one, pool_id)
+    others = [get(two, pool_id) for _ in range(12)]
+    assert get(one, pool_id) not in {first, *others}
+    with pytest.raises(Exhausted):
+        get(one, pool_id)
 
 
 @pytest.mark.parametrize(("pool", "count"), [

@@ -82,21 +82,43 @@ def test_what_is_not_made_yet_is_not_made_after_its_deletion(world: World) -> No
     assert created(world) == 0
 
 
-def test_the_link_goes_at_leave_before_dockerd_moves_it(world: World, asked: Asked) -> None:
+def test_at_leave_the_link_is_put_away_before_dockerd_moves_it(world: World,
+                                                              asked: Asked) -> None:
     join(world)
     world.endpoint_service.leave(NET, EP)
-    assert asked[1:] == [(EP, 0.0)]
-    assert len(world.links.live) == 1
+    assert world.links.away == set(world.links.live)
+    assert asked[1:] == [(EP, DELETE_AFTER_S)]
     work(world)
     assert not world.links.live
 
 
-def test_who_joins_again_keeps_the_link(world: World) -> None:
+def test_what_cannot_be_put_away_goes_at_once(world: World, asked: Asked) -> None:
     join(world)
+    world.faults.reset()
+    world.faults.fail_at, world.faults.error = 3, LinkError
+    world.endpoint_service.leave(NET, EP)
+    assert world.faults.done[2] == "links.put_away"
+    assert asked[1:] == [(EP, 0.0)]
+    world.faults.reset()
+    work(world)
+    assert not world.links.live
+
+
+def test_what_was_not_joined_is_not_put_away(world: World, asked: Asked) -> None:
+    work(world)
+    world.endpoint_service.leave(NET, EP)
+    assert not world.links.away
+    assert asked[1:] == [(EP, DELETE_AFTER_S)]
+
+
+def test_who_joins_again_gets_a_link_that_dockerd_can_move(world: World) -> None:
+    join(world)
+    before = dict(world.links.live)
     world.endpoint_service.leave(NET, EP)
     join(world)
     work(world)
-    assert len(world.links.live) == 1
+    assert world.links.live.keys() == before.keys()
+    assert world.links.live != before  # the other end of that one is in a sandbox
 
 
 def test_without_leave_the_link_goes_after_dockerds_own_removals(world: World,

@@ -42,18 +42,19 @@ spans = st.builds(lambda first, size: Span(first, first + size - 1),
 taken_sets = st.frozensets(st.integers(0, 100), max_size=60)
 
 
-@given(spans, taken_sets, st.integers())
-def test_choose_gives_any_free_one_and_only_those(
-        span: Span, taken: frozenset[int], seed: int) -> None:
+@given(spans, taken_sets, st.integers(), st.integers(1, 60))
+def test_choose_gives_free_ones_and_each_once(
+        span: Span, taken: frozenset[int], seed: int, count: int) -> None:
     free = set(range(span.first, span.last + 1)) - taken
-    chosen = choose(span, taken, Random(seed))
-    assert (chosen in free) if free else (chosen is None)
+    chosen = choose(span, taken, Random(seed), count)
+    assert free.issuperset(chosen)
+    assert len(set(chosen)) == len(chosen) == min(count, len(free))
     assert lowest(span, taken) == min(free, default=None)
 
 
 @given(st.frozensets(st.integers(0, 9), max_size=8))
 def test_choose_reaches_every_free_one(taken: frozenset[int]) -> None:
-    seen = {choose(Span(0, 9), taken, Random(seed)) for seed in range(300)}
+    seen = {number for seed in range(300) for number in choose(Span(0, 9), taken, Random(seed))}
     assert seen == set(range(10)) - taken
 
 

@@ -84,6 +84,13 @@ class Sandboxes(Protocol):
         `primary`: this interface carries the host path (its routing table names it).  Idempotent.
         """
 
+    def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
+        """Take the interface down and give it the name it was made with.
+
+        Nobody in the sandbox can use it any more, and dockerd, which looks for the name that it
+        gave it, finds none to move back.  Error: LinkError, also when it is not inside.
+        """
+
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
         """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
 
