@@ -10,7 +10,7 @@ FAST_TESTS := $(wildcard tests/contract tests/unit tests/wire)
 WORKERS := 3
 ROOT_TESTS := $(wildcard tests/lab tests/netns tests/kernel)
 
-.PHONY: help setup up down demo bench load plugin plugin-install check lint test compatibility need-root
+.PHONY: help setup up down demo bench load plugin plugin-install check lint test test-vm compatibility need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,13 @@ test: need-root  ## set-up and every test (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
 	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder --reruns 1 --durations 25 $(ROOT_TESTS) $(FAST_TESTS)
+
+# Emulated in software, ten times slower: what depends on the kind of interface, not all.
+VM_TESTS := tests/kernel/test_programs.py $(addprefix tests/netns/test_,pairs.py link_veth.py host_path.py connections.py \
+	names.py overlay.py security.py bench_cost.py)
+test-vm: need-root  ## datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 20 minutes (root)
+	@scripts/setup.sh --vm
+	@tests/vm/run.sh $(PYTHON) -m pytest -p no:cacheprovider $(VM_TESTS)
 
 compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
 	@scripts/setup.sh --tests

@@ -22,6 +22,7 @@ FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
 PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin, where `docker plugin set` names them
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PAIR_KINDS = ("auto", "veth", "netkit")
 SCOPES = ("local", "global")
 PORT_MIN, PORT_MAX = 1024, 65535
 MINUTE_S, DAY_S = 60, 86400
@@ -165,6 +166,8 @@ class Settings:
         "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; outside "
         "net.ipv4.ip_local_port_range")
     vxlan_port: int = _setting("14789", parse_port, "UDP port of the overlay path")
+    pair_kind: str = _setting("auto", one_of(*PAIR_KINDS), "interfaces of containers: one of "
+                              + ", ".join(PAIR_KINDS) + "; auto: netkit where the kernel has it")
     cgroup: str = _setting("", parse_optional_path, "cgroup v2 folder whose processes are served; "
                            "empty: the cgroup2 mount")
     bpffs: str = _setting("/sys/fs/bpf", parse_path, "BPF file system for pins")

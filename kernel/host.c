@@ -169,6 +169,23 @@ int from_container(struct __sk_buff *skb)
     return verdict == FLOOD ? flood(skb, veth->vni, 1) : verdict;
 }
 
+/* netkit's hook of a container's end: the packets of open connections to other hosts leave from
+ * here.  All else crosses to the host's end, by a queue and a soft interrupt, and is judged
+ * there, by from_container() as ever.  A host without netkit never runs this. */
+int from_container_direct(struct __sk_buff *skb)
+{
+    struct headers4 h;
+    if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) ||
+        h.ip->saddr != SLIM_UNDERLAY_BE || h.ip->daddr == SLIM_UNDERLAY_BE || is_syn(h.tcp))
+        return TC_ACT_OK; /* the same number as NETKIT_PASS */
+    struct flow_key key = {.peer_be = h.ip->daddr, .peer_port_be = h.tcp->dest,
+                           .local_port_be = h.tcp->source};
+    struct flow *flow = flows.lookup(&key);
+    if (!flow || flow->ifindex != skb->ifindex)
+        return TC_ACT_OK;
+    return to_wire(skb, flow, key.peer_be);
+}
+
 /* An ICMP error (fragmentation needed, unreachable) about a container's connection must
  * reach its socket.  The inner header is our own packet: source U. */
 static __always_inline int icmp_error(struct __sk_buff *skb)

@@ -16,7 +16,7 @@ name=slim:latest
 settings=()
 if docker plugin inspect "$name" > /dev/null 2>&1; then
     mapfile -t settings < <(docker plugin inspect -f '{{range .Settings.Env}}{{println .}}{{end}}' "$name" |
-        grep -E '^(ETCD|ETCD_[A-Z_]+|UNDERLAY|PORT_RANGE|VXLAN_PORT|SUPERNET|COLLECT_AFTER|RETURN_ADDRESSES_AFTER|LOG_LEVEL|SCOPE)=')
+        grep -E '^(ETCD|ETCD_[A-Z_]+|UNDERLAY|PORT_RANGE|VXLAN_PORT|PAIR_KIND|SUPERNET|COLLECT_AFTER|RETURN_ADDRESSES_AFTER|LOG_LEVEL|SCOPE)=')
     mapfile -t -O "${#settings[@]}" settings < <(docker plugin inspect \
         -f '{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}' "$name" | grep .)
     docker plugin disable -f "$name" > /dev/null 2>&1 || true

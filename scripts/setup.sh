@@ -5,6 +5,7 @@
 #   setup.sh           what running the driver and its checks needs
 #   setup.sh --demo    the programs that the demo and the tests run, too
 #   setup.sh --tests   these, and the other Docker releases that the tests run (in /var/cache/slim-tests)
+#   setup.sh --vm      those of --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
 # Run again it only compares (under a second) and changes nothing.
 set -euo pipefail
@@ -20,6 +21,7 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 [[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
     iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nginx postgresql
     redis-server redis-tools tcpdump wrk)
+[[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.

@@ -27,14 +27,14 @@ from driver.errors import StoreUnavailable
 from driver.forget import remove_records
 from driver.ipam import pools
 from driver.ipam.pools import Supernet
-from driver.link import filters
+from driver.link import filters, netkit
 from driver.link.carrier import CarrierMonitor
 from driver.link.joins import FiledJoins
 from driver.link.probe import UnderlayProber
 from driver.link.sandbox import KernelSandboxes
 from driver.link.teardowns import FiledTeardowns
 from driver.link.underlay import UnderlayWatcher, find_underlay, routed_networks
-from driver.link.veth import Veths
+from driver.link.veth import Veths, probe_kind
 from driver.link.vxlan import create_vxlan
 from driver.model import Absence, EndpointId, Host
 from driver.services.addresses import AddressService
@@ -112,7 +112,9 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     records = EtcdEndpoints(store, me, networks)
     endpoints = JoinedEndpoints(records, FiledJoins(Path(settings.state)))
     directory = EtcdDirectory(kv)
-    links = Veths()
+    links = Veths(settings.pair_kind)
+    if settings.pair_kind == netkit.KIND:  # else it would be said at each Join
+        probe_kind(settings.pair_kind)
     sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs[TO_CONTAINER.name],
                                 path_of=netns_path)
 

@@ -12,14 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from driver.datapath.bpf import Link, detach
+from driver.datapath.bpf import Link, attach_device, detach
 from driver.datapath.load import Loaded
 from driver.datapath.programs import (
     CGROUP_PROGRAMS,
     FROM_CONTAINER,
+    FROM_CONTAINER_DIRECT,
     FROM_OVERLAY,
     FROM_WIRE,
     LISTENER_LOOKUP,
+    NETKIT_PEER,
     SERVICE_PROGRAMS,
     Program,
 )
@@ -38,17 +40,27 @@ class Filters(Protocol):
         """Name of our filter on the interface, None if there is none."""
 
 
+def attach_to_netkit(program_fd: int, ifindex: int) -> bool:
+    """Give the program all that comes from the other end of a netkit pair; False: it is a veth."""
+    return attach_device(program_fd, ifindex, NETKIT_PEER)
+
+
 class Attachments:
     """All attachments of one host's programs."""
 
     def __init__(self, loaded: Loaded, pins: Path, cgroup: Path, filters: Filters,
-                 netns_path: Callable[[str], str]) -> None:
-        """`pins`: folder for links; `netns_path`: SandboxKey -> path as this process sees it."""
+                 netns_path: Callable[[str], str], *,
+                 attach_direct: Callable[[int, int], bool] = attach_to_netkit) -> None:
+        """`pins`: folder for links; `netns_path`: SandboxKey -> path as this process sees it.
+
+        attach_direct: as attach_to_netkit, in the namespace of the host's devices.
+        """
         self._loaded = loaded
         self._pins = pins
         self._cgroup = cgroup
         self._filters = filters
         self._netns_path = netns_path
+        self._attach_direct = attach_direct
 
     def attach_host(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach, or replace, the cgroup's programs and those of the host's devices."""
@@ -89,8 +101,9 @@ class Attachments:
             os.close(cgroup_fd)
 
     def attach_veth(self, ifindex: int) -> None:
-        """Attach the program that judges what a container sends."""
+        """Attach the program that judges what a container sends; a netkit pair has one before."""
         self._attach_filter(ifindex, FROM_CONTAINER.name)
+        self._attach_direct(self._loaded.programs[FROM_CONTAINER_DIRECT.name], ifindex)
 
     def has_filter(self, ifindex: int) -> bool:
         """Whether a veth has this driver's program, or an older driver's."""

@@ -17,6 +17,8 @@ from bcc import lib
 
 from driver.errors import DatapathError
 
+_F_REPLACE = 4  # BPF_F_REPLACE
+
 
 def _checked(result: int, what: str) -> int:
     """libbpf 1.x answers -errno; older calls answer -1 and set errno."""
@@ -103,3 +105,36 @@ def detach(pin: Path) -> None:
         lib.bpf_link_detach(fd)
         os.close(fd)
     pin.unlink(missing_ok=True)
+
+
+class _AttachOptions(ctypes.Structure):
+    """struct bpf_prog_attach_opts of libbpf 1.1."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint),
+                ("replace_prog_fd", ctypes.c_int))
+
+
+def attach_device(program_fd: int, ifindex: int, attach_type: int) -> bool:
+    """Make it the device's only program of that type; it goes with the device.
+
+    A program of before is replaced without a moment between.  False: the device is of a kind that
+    takes none.  Error: DatapathError.
+    """
+    flags, count = ctypes.c_uint32(), ctypes.c_uint32(1)
+    ids = (ctypes.c_uint32 * 1)()
+    if lib.bpf_prog_query(ifindex, attach_type, 0, ctypes.byref(flags), ids,
+                          ctypes.byref(count)) < 0:
+        return False
+    options = _AttachOptions(ctypes.sizeof(_AttachOptions), 0, 0)
+    before = -1
+    if count.value:
+        before = _checked(lib.bpf_prog_get_fd_by_id(ids[0]), f"program {ids[0]}")
+        options.flags, options.replace_prog_fd = _F_REPLACE, before
+    try:
+        _checked(lib.bpf_prog_attach_opts(program_fd, ifindex, attach_type,
+                                          ctypes.byref(options)),
+                 f"attach to interface {ifindex}")
+    finally:
+        if before >= 0:
+            os.close(before)
+    return True

@@ -194,6 +194,16 @@ def check_vxlan_port(settings: Settings) -> str:
     return str(port)
 
 
+def check_pairs(settings: Settings) -> str:
+    """The kind of containers' interfaces, by really making a pair."""
+    from driver.link.veth import probe_kind  # noqa: PLC0415
+
+    try:
+        return probe_kind(settings.pair_kind)
+    except SlimError as error:
+        raise CheckError(str(error)) from None
+
+
 def check_guard(settings: Settings) -> str:
     """The kernel's packet filter, for what others would forward in this host's name."""
     del settings
@@ -280,6 +290,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("underlay", check_underlay),
     ("ports", check_ports),
     ("vxlan-port", check_vxlan_port),
+    ("pairs", check_pairs),
     ("guard", check_guard),
     ("docker", check_docker),
     ("etcd", check_etcd),

@@ -15,6 +15,8 @@ CONTAINER_PREFIX: Final = "sc"
 # a host's n endpoints share them with probability n^2 / 2^45: 3e-8 for a thousand.
 _ID_DIGITS: Final = 11
 
+PROBE_NAME: Final = "slim-probe"  # a pair made to see which kind the kernel has, and deleted
+PROBE_PEER: Final = "slim-probe-peer"
 VXLAN_NAME: Final = "slim-vxlan"
 GUARD_TABLE: Final = "slim"  # nftables, family ip
 GUARD_SET: Final = "hosts"

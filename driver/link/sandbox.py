@@ -14,7 +14,8 @@ from driver.errors import LinkError
 from driver.link import filters, routes, rules
 from driver.link import netns as namespaces
 from driver.link.names import SANDBOX_FILTER_NAME
-from driver.link.netlink import Changes, Route, dump, kind_of, open_route
+from driver.link.netlink import Changes, Route, dump, open_route
+from driver.link.veth import is_pair
 from driver.link.vxlan import VXLAN_OVERHEAD
 from driver.model import Endpoint
 from driver.services.ports import Interface, Veth
@@ -124,7 +125,7 @@ def _peer(route: Route, endpoint: Endpoint, veth: Veth) -> Any:
     # decides among several.
     mac = endpoint.mac.hex(":")
     peers = [link for link in dump(route, "get_links")
-             if link.get_attr("IFLA_LINK") == veth.host_ifindex and kind_of(link) == "veth"]
+             if link.get_attr("IFLA_LINK") == veth.host_ifindex and is_pair(link)]
     if not peers:
         raise _not_inside(endpoint, veth)
     return min(peers, key=lambda link: link.get_attr("IFLA_ADDRESS") != mac)

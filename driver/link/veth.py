@@ -1,4 +1,4 @@
-"""Owns the veth pairs of this host's endpoints (services.ports.Links).
+"""Owns the pairs of interfaces of this host's endpoints, veth or netkit (services.ports.Links).
 
 It must not know containers' namespaces: once dockerd has moved an end, that is sandbox.
 """
@@ -6,11 +6,19 @@ It must not know containers' namespaces: once dockerd has moved an end, that is 
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Final
 
 from driver.errors import LinkError
+from driver.link import netkit
 from driver.link.ifindex import find_ifindex
-from driver.link.names import container_name, container_name_of, host_name, is_host_name
+from driver.link.names import (
+    PROBE_NAME,
+    PROBE_PEER,
+    container_name,
+    container_name_of,
+    host_name,
+    is_host_name,
+)
 from driver.link.netlink import (
     Changes,
     Route,
@@ -26,23 +34,25 @@ from driver.services.ports import Veth
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
 
+AUTO: Final = "auto"  # netkit where the kernel has it
+VETH: Final = "veth"
+
 
 class Veths:
-    """Makes, finds and removes the pairs.  Stateless; safe in any thread."""
+    """Makes, finds and removes the pairs, of whatever kind.  Safe in any thread."""
+
+    def __init__(self, kind: str = AUTO) -> None:
+        """kind: of new pairs, one of PAIR_KINDS."""
+        self._kind = kind
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
         """See ports.Links.  The pair is one kernel request; a batch of others completes it."""
         name = host_name(endpoint_id)
         with open_route() as route:
             try:
-                with step(f"make veth pair {name}"):
-                    # The container's end stays down: dockerd brings it up, which is how we
-                    # learn that it is ready.
-                    route.link("add", kind="veth", ifname=name, mtu=mtu,
-                               peer={"ifname": container_name(endpoint_id), "mtu": mtu,
-                                     "address": _mac_text(mac)})
+                self._add(route, name, container_name(endpoint_id), _mac_text(mac), mtu)
             except LinkError as error:
-                existing = _find(route, name) if _is_there(error) else None
+                existing = _find(route, name) if _is(error, errno.EEXIST) else None
                 if existing is None:
                     raise
                 return _adopt(route, existing, endpoint_id, mac, mtu)
@@ -50,11 +60,30 @@ class Veths:
                 _configure(route, endpoint_id, mac, mtu, container_end=True)
                 ifindex = find_ifindex(name)
                 if ifindex is None:
-                    raise LinkError(f"veth pair {name}: vanished while it was made")
+                    raise LinkError(f"pair {name}: vanished while it was made")
             except BaseException:
                 _delete(route, name)
                 raise
             return Veth(name, ifindex, container_name(endpoint_id))
+
+    def _add(self, route: Route, name: str, peer: str, mac: str, mtu: int) -> None:
+        # The container's end stays down: dockerd brings it up, which is how we learn that it
+        # is ready.
+        if self._kind != VETH:
+            try:
+                with step(f"make netkit pair {name}"):
+                    netkit.add(route, name, peer, mac, mtu)
+                return
+            except LinkError as error:
+                if not _is(error, errno.EOPNOTSUPP):
+                    raise
+                if self._kind != AUTO:
+                    raise LinkError("this kernel has no netkit (Linux 6.7, CONFIG_NETKIT): "
+                                    "--pair-kind auto takes veth then") from error
+                self._kind = VETH  # this kernel has no netkit
+        with step(f"make veth pair {name}"):
+            route.link("add", kind=VETH, ifname=name, mtu=mtu,
+                       peer={"ifname": peer, "mtu": mtu, "address": mac})
 
     def delete_veth(self, endpoint_id: EndpointId) -> None:
         """See ports.Links.  The kernel removes both ends together, in whatever namespace."""
@@ -76,7 +105,7 @@ class Veths:
         """See ports.Links.  Recognised by kind and form of name."""
         with open_route() as route:
             found = [_veth(link) for link in dump(route, "get_links")
-                     if is_host_name(link.get_attr("IFLA_IFNAME")) and kind_of(link) == "veth"]
+                     if is_host_name(link.get_attr("IFLA_IFNAME")) and is_pair(link)]
         return {veth.host_name: veth for veth in found}
 
     def veth_name(self, endpoint_id: EndpointId) -> str:
@@ -86,8 +115,8 @@ class Veths:
 
 def _adopt(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
     name = host_name(endpoint_id)
-    if kind_of(link) != "veth":
-        raise LinkError(f"interface {name} exists and is no veth pair: remove it")
+    if not is_pair(link):
+        raise LinkError(f"interface {name} exists and is no veth or netkit pair: remove it")
     owner = link.get_attr("IFLA_IFALIAS")
     if owner is not None and owner != endpoint_id:
         raise LinkError(f"interface {name} belongs to endpoint {owner}")
@@ -114,8 +143,29 @@ def _configure(route: Route, endpoint_id: EndpointId, mac: bytes, mtu: int, *,
     changes.apply()
 
 
-def _is_there(error: LinkError) -> bool:
-    return getattr(error.__cause__, "code", None) == errno.EEXIST
+def probe_kind(kind: str) -> str:
+    """Make a pair of that kind, delete it again, and return the kind that it really had.
+
+    Error: LinkError; also if it must be netkit, and the kernel has none.
+    """
+    links = Veths(kind)
+    with open_route() as route:
+        _delete(route, PROBE_NAME)  # of one that was killed
+        try:
+            links._add(route, PROBE_NAME, PROBE_PEER, "02:00:00:00:00:01", 1500)
+            found = _find(route, PROBE_NAME)
+        finally:
+            _delete(route, PROBE_NAME)
+    return str(kind_of(found))
+
+
+def is_pair(link: Any) -> bool:
+    """Whether the link (pyroute2's) is an end of a pair of a kind that slim makes."""
+    return kind_of(link) in (VETH, netkit.KIND)
+
+
+def _is(error: LinkError, code: int) -> bool:
+    return getattr(error.__cause__, "code", None) == code
 
 
 def _find(route: Route, name: str) -> Any | None:
@@ -126,7 +176,7 @@ def _find(route: Route, name: str) -> Any | None:
 
 
 def _delete(route: Route, name: str) -> None:
-    with step(f"remove veth pair {name}", ignore=(errno.ENODEV,)):
+    with step(f"remove pair {name}", ignore=(errno.ENODEV,)):
         route.link("del", ifname=name)
 
 

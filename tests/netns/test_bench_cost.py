@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cost, growth
+from driver.link.veth import probe_kind
 
 
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +22,11 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert min(ways.values()) > 0
     # A connection is one connect(); each of its packets is seen once where it is sent.
     assert found["programs"]["connections"]["connect4"][0] == pytest.approx(1, abs=0.3)
-    assert found["programs"]["round trips"]["from_container"][0] == pytest.approx(2, abs=0.5)
+    # A netkit pair has a hook of its own, which leaves nothing of this to the other.
+    sends = "from_container_direct" if probe_kind("auto") == "netkit" else "from_container"
+    assert found["programs"]["round trips"][sends][0] == pytest.approx(2, abs=0.5)
+    assert len({"from_container", "from_container_direct"} & set(
+        found["programs"]["round trips"])) == 1
     printed = capsys.readouterr().out
     assert "| round trips, slim |" in printed
     assert "| connections: sockops |" in printed

@@ -12,7 +12,7 @@ import pytest
 from driver.errors import LinkError
 from driver.link import vxlan
 from driver.link.names import VXLAN_NAME, container_name, host_name, is_host_name
-from driver.link.veth import Veths
+from driver.link.veth import Veths, probe_kind
 from driver.model import EndpointId
 from tests.support.netns import Netns
 
@@ -79,7 +79,7 @@ def test_delete_takes_both_ends_wherever_they_are(make_netns: MakeNetns) -> None
 
 def test_nothing_is_left_when_it_fails(make_netns: MakeNetns) -> None:
     host = make_netns("host")
-    with pytest.raises(LinkError, match="veth pair sl0123456789a"):
+    with pytest.raises(LinkError, match="pair sl0123456789a"):
         host.call(partial(Veths().create_veth, ENDPOINT, MAC, 20))  # below the least MTU
     assert set(links(host)) == {"lo"}
     multicast = bytes.fromhex("010000000001")
@@ -99,6 +99,26 @@ def test_foreign_interfaces_of_our_name_are_refused(make_netns: MakeNetns) -> No
     with pytest.raises(LinkError, match=ENDPOINT):
         host.call(partial(Veths().create_veth, OTHER, MAC, 1500))
     assert host_name(ENDPOINT) in links(host)
+
+
+def test_netkit_is_taken_where_the_kernel_has_it(make_netns: MakeNetns) -> None:
+    host = make_netns("host")
+    expected = "netkit" if has_netkit(host) else "veth"
+    assert host.call(partial(probe_kind, "auto")) == expected
+    assert host.call(partial(probe_kind, "veth")) == "veth"
+    if expected == "veth":
+        with pytest.raises(LinkError, match="--pair-kind auto"):
+            host.call(partial(probe_kind, "netkit"))
+    assert set(links(host)) == {"lo"}
+
+
+def has_netkit(host: Netns) -> bool:
+    try:
+        host.ip("link add netkit-one type netkit")
+    except RuntimeError:
+        return False
+    host.ip("link del netkit-one")
+    return True
 
 
 def test_other_peoples_links_are_not_listed(make_netns: MakeNetns) -> None:

@@ -16,13 +16,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 
 import pytest
 
 from driver.datapath import bpf
-from driver.datapath.attachments import Attachments
+from driver.datapath.attachments import Attachments, attach_to_netkit
 from driver.datapath.datapath import EbpfDatapath
 from driver.datapath.load import Constants, Loaded, load
 from driver.link import filters
@@ -141,6 +142,7 @@ class Machine:
     cluster: Cluster
     containers: list[Container] = field(default_factory=list)
     next_port: int = PORT_FIRST
+    links: Veths = field(default_factory=Veths)
 
     def container(self, *addresses: str, vni: int = 1, host_path: bool = True) -> Container:
         """Make a container with one endpoint per address, in network `vni`, vni + 1, …"""
@@ -160,7 +162,7 @@ class Machine:
             address6=IPv6Interface(address6) if address6 else None,
             port=self.next_port, sandbox_key=container.netns.path)
         self.next_port += 1
-        veth = self.netns.call(lambda: Veths().create_veth(endpoint.id, endpoint.mac, MTU))
+        veth = self.netns.call(lambda: self.links.create_veth(endpoint.id, endpoint.mac, MTU))
         self.datapath.publish_endpoint(endpoint, veth)
         name = f"eth{len(container.endpoints)}"
         self.netns.ip(f"link set {veth.container_name} netns {container.netns.name}")
@@ -279,7 +281,10 @@ class Cluster:
         loaded = load(Constants(address, uplink, vxlan, HOST_PATH_MARK, PORT_FIRST, PORT_LAST),
                       pins / "v1")
         self.stack.callback(loaded.close)
-        attachments = Attachments(loaded, pins / "links", cgroup, _FiltersIn(namespace), str)
+        attachments = Attachments(
+            loaded, pins / "links", cgroup, _FiltersIn(namespace), str,
+            attach_direct=lambda fd, ifindex: namespace.call(
+                partial(attach_to_netkit, fd, ifindex)))
         self.stack.callback(attachments.detach_host, uplink, vxlan)
         datapath = EbpfDatapath(loaded, attachments)
         sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs["to_container"])
