@@ -6,6 +6,7 @@ interface before set_up is called.  Every visit is a thread of its own (netns.ru
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
@@ -93,6 +94,11 @@ class KernelSandboxes:
                     # Down first: before Linux 6.2 one that is up cannot be renamed.
                     planned.link("set", index=link["index"], flags=0, change=_IFF_UP)
                     planned.link("set", index=link["index"], ifname=veth.container_name)
+                if endpoint.address is not None:  # an IPv6 one has gone with "down"
+                    with changes.step(f"address of {veth.container_name}",
+                                      ignore=(errno.EADDRNOTAVAIL,)) as planned:
+                        planned.addr("del", index=link["index"], address=str(endpoint.address.ip),
+                                     prefixlen=endpoint.address.network.prefixlen)
                 changes.apply()
 
         namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)

@@ -185,7 +185,8 @@ def test_row_47_two_slim_networks_running_and_stopped(h1: Host, h2: Host) -> Non
     clients = {name: start(h2, f"on-{name}", network=name) for name in ("app", "other")}
 
     def reached_on(*names: str) -> None:
-        found = addresses(h1, "alice")
+        # One that was disconnected has no address, and goes 0.3 s later (docs/links.md).
+        found = {link: own for link, own in addresses(h1, "alice").items() if own}
         assert sorted(found[link][0] for link in found if link != default_device(h1, "alice")) == \
             sorted(address_of(h1, "alice", name) for name in names)
         for name in names:

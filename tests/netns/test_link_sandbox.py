@@ -112,6 +112,7 @@ def test_what_is_put_away_is_down_under_its_first_name(scene: Scene) -> None:
     KernelSandboxes().put_away(scene.inside.path, scene.first, scene.veth)
     shown = scene.inside.ip("-o link show dev", scene.veth.container_name)
     assert "state DOWN" in shown
+    assert not scene.inside.ip("-o addr show dev", scene.veth.container_name)
     with pytest.raises(RuntimeError):  # what dockerd looks for
         scene.inside.ip("link show dev eth0")
     assert "dev eth1" in scene.route_to("10.32.0.9")  # nobody inside can use it

@@ -6,11 +6,11 @@ from functools import partial
 
 from driver.datapath.attachments import attach_to_netkit
 from driver.link.veth import probe_kind
-from tests.support.machines import Cluster
+from tests.support.machines import Machine
 
 
-def test_the_hook_of_a_netkit_pair_is_replaced_in_place(cluster: Cluster) -> None:
-    machine = cluster.add_machine()
+def test_the_hook_of_a_netkit_pair_is_replaced_in_place(machines: list[Machine]) -> None:
+    machine = machines[0]
     container = machine.container("10.32.0.2/16")
     (_, veth), = container.endpoints
     is_netkit = probe_kind("auto") == "netkit"

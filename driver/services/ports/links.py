@@ -85,7 +85,7 @@ class Sandboxes(Protocol):
         """
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
-        """Take the interface down and give it the name it was made with.
+        """Take the interface down and its address away, and give it the name it was made with.
 
         Nobody in the sandbox can use it any more, and dockerd, which looks for the name that it
         gave it, finds none to move back.  Error: LinkError, also when it is not inside.
