@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 
 # A folder that does not exist is left out.
 FAST_TESTS := $(wildcard tests/contract tests/unit tests/wire)
-WORKERS := 3
+WORKERS := 4
 ROOT_TESTS := $(wildcard tests/lab tests/netns tests/kernel)
 
 .PHONY: help setup up down demo bench load plugin plugin-install check lint test test-vm compatibility need-root
@@ -49,7 +49,7 @@ lint: setup
 check: lint  ## ruff, mypy and the tests that need no root
 	@$(PYTHON) -m pytest $(FAST_TESTS)
 
-# One pytest run for all folders, so that one closing line tells the whole result.  Three at a time on
+# One pytest run for all folders, so that one closing line tells the whole result.  Four at a time on
 # two cores: most of a test's time is Docker's, and waiting.  Long ones come first (tests/support/schedule.py).
 # With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
 test: need-root  ## set-up and every test (root)
