@@ -59,8 +59,8 @@ test: need-root  ## set-up and every test (root)
 
 # Emulated in software, ten times slower: what depends on the kind of interface, not all.
 VM_TESTS := tests/kernel/test_programs.py $(addprefix tests/netns/test_,pairs.py link_veth.py host_path.py connections.py \
-	names.py overlay.py security.py bench_cost.py)
-test-vm: need-root  ## datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 20 minutes (root)
+	names.py overlay.py security.py link_finisher.py bench_cost.py)
+test-vm: need-root  ## datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 15 minutes (root)
 	@scripts/setup.sh --vm
 	@tests/vm/run.sh $(PYTHON) -m pytest -p no:cacheprovider $(VM_TESTS)
 
