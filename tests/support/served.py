@@ -85,8 +85,8 @@ class Host:
         return sorted(line for line in output.splitlines() if line and "/hosts/" not in line)
 
     def links(self) -> list[str]:
-        return [line for line in self.netns.ip("-br link show type veth").splitlines()
-                if line.startswith("sl")]
+        return [line for line in self.netns.ip("-br link show").splitlines()
+                if line.startswith("sl") and not line.startswith("slim-")]
 
     def status(self) -> dict[str, str]:
         return ask(self.socket, "Slim.Status")["Status"]  # type: ignore[return-value]
