@@ -101,7 +101,7 @@ class EndpointLinks:
                     delay_s = 0.0
         self.delete_soon(endpoint.id, delay_s)
 
-    def delete_soon(self, endpoint_id: EndpointId, delay_s: float = 0.0) -> None:
+    def delete_soon(self, endpoint_id: EndpointId, delay_s: float = DELETE_AFTER_S) -> None:
         """Have the link deleted; `retry` tries again what fails."""
         self._wishes[endpoint_id] = _GONE
         if self._submit is None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
-from driver.services.endpoint_links import DELETE_AFTER_S, EndpointLinks
+from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoint_requests import (
     DST_PREFIX,
@@ -278,8 +278,8 @@ class EndpointService:
             with suppress(LinkError):  # of the underlay; Join says it
                 self._links.prepare(endpoint.id, endpoint.mac, self._mtu(network))
 
-    def _unlinking(self, endpoint_id: EndpointId, delay_s: float = DELETE_AFTER_S) -> Step:
-        return "delete the link", lambda: self._links.delete_soon(endpoint_id, delay_s)
+    def _unlinking(self, endpoint_id: EndpointId) -> Step:
+        return "delete the link", lambda: self._links.delete_soon(endpoint_id)
 
     def _network(self, network_id: NetworkId) -> Network:
         network = self._networks.get(network_id)
