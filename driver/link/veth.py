@@ -69,7 +69,8 @@ class Veths:
     def _add(self, route: Route, name: str, peer: str, mac: str, mtu: int) -> None:
         # The container's end stays down: dockerd brings it up, which is how we learn that it
         # is ready.
-        if self._kind != VETH:
+        kind = self._kind  # another thread may learn meanwhile that there is no netkit
+        if kind != VETH:
             try:
                 with step(f"make netkit pair {name}"):
                     netkit.add(route, name, peer, mac, mtu)
@@ -77,7 +78,7 @@ class Veths:
             except LinkError as error:
                 if not _is(error, errno.EOPNOTSUPP):
                     raise
-                if self._kind != AUTO:
+                if kind != AUTO:
                     raise LinkError("this kernel has no netkit (Linux 6.7, CONFIG_NETKIT): "
                                     "--pair-kind auto takes veth then") from error
                 self._kind = VETH  # this kernel has no netkit

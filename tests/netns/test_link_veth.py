@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -110,6 +112,25 @@ def test_netkit_is_taken_where_the_kernel_has_it(make_netns: MakeNetns) -> None:
         with pytest.raises(LinkError, match="--pair-kind auto"):
             host.call(partial(probe_kind, "netkit"))
     assert set(links(host)) == {"lo"}
+
+
+def test_many_learn_at_once_which_kind_there_is(make_netns: MakeNetns) -> None:
+    """The kind is found out by the first pair, and several may be the first."""
+    host = make_netns("host")
+    begin = threading.Barrier(8)
+
+    def make(veths: Veths, number: int) -> str:
+        def act() -> str:
+            begin.wait(10)
+            return veths.create_veth(EndpointId(f"{number:064x}"[::-1]), MAC, 1400).host_name
+
+        return host.call(act)
+
+    for rounds in range(5):
+        veths = Veths()
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(partial(make, veths), range(1 + 8 * rounds, 9 + 8 * rounds)))
+        assert set(made) <= set(host.call(veths.list_veths))
 
 
 def has_netkit(host: Netns) -> bool:
