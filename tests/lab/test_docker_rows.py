@@ -186,7 +186,8 @@ def test_row_47_two_slim_networks_running_and_stopped(h1: Host, h2: Host) -> Non
 
     def reached_on(*names: str) -> None:
         # One that was disconnected has no address, and goes 0.3 s later (docs/links.md).
-        found = {link: own for link, own in addresses(h1, "alice").items() if own}
+        wait_until(lambda: all(addresses(h1, "alice").values()), 10, "the interface goes")
+        found = addresses(h1, "alice")
         assert sorted(found[link][0] for link in found if link != default_device(h1, "alice")) == \
             sorted(address_of(h1, "alice", name) for name in names)
         for name in names:

@@ -17,4 +17,3 @@ def test_the_hook_of_a_netkit_pair_is_replaced_in_place(machines: list[Machine])
     for name in ("to_container", "from_container_direct"):  # more than one would be refused
         attach = partial(attach_to_netkit, machine.loaded.programs[name], veth.host_ifindex)
         assert machine.netns.call(attach) == is_netkit
-
