@@ -82,14 +82,12 @@ static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow
 }
 
 /* A packet that claims to be the host's: only as part of a connection of this sandbox. */
-static __always_inline int host_path_out(struct __sk_buff *skb)
+static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
 {
     struct headers4 h;
     u32 ifindex = skb->ifindex;
-    if (!headers_tcp4(skb, &h)) {
-        count(REASON_spoofed_source);
-        return TC_ACT_SHOT;
-    }
+    if (!headers_tcp4(skb, &h))
+        return refuse(REASON_spoofed_source, at_sender);
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
     int syn = is_syn(h.tcp);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
@@ -97,93 +95,79 @@ static __always_inline int host_path_out(struct __sk_buff *skb)
     struct flow *flow = flows.lookup(&key);
     if (!flow || syn || flow->ifindex != ifindex) { /* all but an open connection's packets */
         struct veth *veth = veths.lookup(&ifindex);
-        if (!veth || !veth->sandbox) {
-            count(veth ? REASON_spoofed_source : REASON_unknown_veth);
-            return TC_ACT_SHOT;
-        }
+        if (!veth || !veth->sandbox)
+            return refuse(veth ? REASON_spoofed_source : REASON_unknown_veth, at_sender);
         if (!flow) {
             struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
             int allowed = answered ? !syn && answered->sandbox == veth->sandbox
                                    : is_own_reset(h.ip, h.tcp, veth);
             if (!allowed)
                 flow = flows.lookup(&key); /* accepted on another CPU in between? */
-            if (!allowed && !flow) {
-                count(is_bare_ack(h.ip, h.tcp) ? REASON_late_ack : REASON_foreign_flow);
-                return TC_ACT_SHOT;
-            }
+            if (!allowed && !flow)
+                return refuse(is_bare_ack(h.ip, h.tcp) ? REASON_late_ack : REASON_foreign_flow,
+                              at_sender);
         }
-        if (flow && flow->sandbox != veth->sandbox) {
-            count(REASON_foreign_flow);
-            return TC_ACT_SHOT;
-        }
+        if (flow && flow->sandbox != veth->sandbox)
+            return refuse(REASON_foreign_flow, at_sender);
         struct syn_option option;
         if (syn && flow &&
             (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
-             option.caller_port_be != flow->port_be)) {
-            count(REASON_forged_option);
-            return TC_ACT_SHOT;
-        }
+             option.caller_port_be != flow->port_be))
+            return refuse(REASON_forged_option, at_sender);
     }
     if (dst_be == SLIM_UNDERLAY_BE)
-        return to_neighbour(skb, &key, syn, doff);
+        return at_sender ? CROSS : to_neighbour(skb, &key, syn, doff);
     return to_wire(skb, flow, dst_be);
 }
 
-static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth *veth)
+static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth *veth,
+                                       int at_sender)
 {
     if (skb->protocol == bpf_htons(ETH_P_IP)) {
         struct headers4 h;
-        if (!headers_ip4(skb, &h)) {
-            count(REASON_malformed);
-            return TC_ACT_SHOT;
-        }
+        if (!headers_ip4(skb, &h))
+            return refuse(REASON_malformed, at_sender);
         if (h.ip->saddr == veth->addr_be && veth->addr_be)
-            return overlay4(skb, veth, h.ip->daddr);
-        count(REASON_spoofed_source);
-        return TC_ACT_SHOT;
+            return overlay4(skb, veth, h.ip->daddr, at_sender);
+        return refuse(REASON_spoofed_source, at_sender);
     }
     if (skb->protocol == bpf_htons(ETH_P_IPV6))
-        return overlay6(skb, veth);
-    count(REASON_not_ip);
-    return TC_ACT_SHOT;
+        return overlay6(skb, veth, at_sender);
+    return refuse(REASON_not_ip, at_sender);
 }
 
-/* tc ingress of the host's end of a veth: what a container sends. */
-int from_container(struct __sk_buff *skb)
+/* What a container sends: may it, and where to?  `at_sender`, a constant, is for the hook of its
+ * own end, from which nothing can be handed to another container of this host. */
+static __always_inline int sent(struct __sk_buff *skb, int at_sender)
 {
     struct headers4 h;
-    if (skb->vlan_present) { /* it would go out with the packet: into another network */
-        count(REASON_vlan_tag);
-        return TC_ACT_SHOT;
-    }
+    if (skb->vlan_present) /* it would go out with the packet: into another network */
+        return refuse(REASON_vlan_tag, at_sender);
     if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
         h.ip->saddr == SLIM_UNDERLAY_BE)
-        return host_path_out(skb);
+        return host_path_out(skb, at_sender);
     u32 ifindex = skb->ifindex;
     struct veth *veth = veths.lookup(&ifindex);
-    if (!veth) {
-        count(REASON_unknown_veth);
-        return TC_ACT_SHOT;
-    }
-    int verdict = overlay_out(skb, veth);
-    return verdict == FLOOD ? flood(skb, veth->vni, 1) : verdict;
+    if (!veth)
+        return refuse(REASON_unknown_veth, at_sender);
+    int verdict = overlay_out(skb, veth, at_sender);
+    if (verdict != FLOOD)
+        return verdict;
+    return at_sender ? CROSS : flood(skb, veth->vni, 1);
 }
 
-/* netkit's hook of a container's end: the packets of open connections to other hosts leave from
- * here.  All else crosses to the host's end, by a queue and a soft interrupt, and is judged
- * there, by from_container() as ever.  A host without netkit never runs this. */
+/* tc ingress of the host's end of a pair. */
+int from_container(struct __sk_buff *skb)
+{
+    return sent(skb, 0);
+}
+
+/* netkit's hook of a container's end: what may go to other hosts leaves from here.  The rest, and what
+ * is to be dropped, crosses to the host's end, by a queue and a soft interrupt, and is judged there, by
+ * from_container().  A host without netkit never runs this. */
 int from_container_direct(struct __sk_buff *skb)
 {
-    struct headers4 h;
-    if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) ||
-        h.ip->saddr != SLIM_UNDERLAY_BE || h.ip->daddr == SLIM_UNDERLAY_BE || is_syn(h.tcp))
-        return TC_ACT_OK; /* the same number as NETKIT_PASS */
-    struct flow_key key = {.peer_be = h.ip->daddr, .peer_port_be = h.tcp->dest,
-                           .local_port_be = h.tcp->source};
-    struct flow *flow = flows.lookup(&key);
-    if (!flow || flow->ifindex != skb->ifindex)
-        return TC_ACT_OK;
-    return to_wire(skb, flow, key.peer_be);
+    return sent(skb, 1);
 }
 
 /* An ICMP error (fragmentation needed, unreachable) about a container's connection must

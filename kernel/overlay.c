@@ -4,6 +4,17 @@
  */
 #define FLOOD (-3) /* beside TC_ACT_*: for everybody in the network. One call of flood() per
                     * program, since the verifier walks its loop at each. */
+#define CROSS TC_ACT_OK /* from the sender's end to the host's (the number of NETKIT_PASS, too) */
+
+/* Dropped and counted at the host's end, with either kind of pair: a drop at the sender's hook would
+ * be an error to the program that sends (ENOBUFS). */
+static __always_inline int refuse(u32 reason, int at_sender)
+{
+    if (at_sender)
+        return CROSS;
+    count(reason);
+    return TC_ACT_SHOT;
+}
 
 static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to)
 {
@@ -21,14 +32,13 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, u32 vni, u32 underl
     return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) == 0;
 }
 
-static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct location *to)
+static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct location *to,
+                                   int at_sender)
 {
     u32 underlay_be = to->underlay_be;
     bpf_skb_store_bytes(skb, 0, to->mac, sizeof(to->mac), 0);
-    if (!set_tunnel(skb, vni, underlay_be)) {
-        count(REASON_tunnel_failed);
-        return TC_ACT_SHOT;
-    }
+    if (!set_tunnel(skb, vni, underlay_be))
+        return refuse(REASON_tunnel_failed, at_sender);
     count(REASON_overlay_sent);
     return bpf_redirect(SLIM_VXLAN_IFINDEX, 0);
 }
@@ -64,24 +74,26 @@ static __always_inline int flood(struct __sk_buff *skb, u32 vni, int remote)
     return TC_ACT_STOLEN;
 }
 
-static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *veth, u32 dst_be)
+static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *veth, u32 dst_be,
+                                    int at_sender)
 {
     struct address to = {.vni = veth->vni, .addr_be = dst_be};
     struct delivery *local = endpoints.lookup(&to);
+    if (local && at_sender)
+        return CROSS;
     if (local) {
         count(REASON_overlay_local);
         return hand_over(skb, local);
     }
     struct location *remote = directory.lookup(&to);
     if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
-        return send_to(skb, veth->vni, remote);
+        return send_to(skb, veth->vni, remote, at_sender);
     if (is_multicast4(dst_be) || dst_be == veth->broadcast_be)
         return FLOOD;
     struct service *service = services.lookup(&to);
     if (service && service->count)
-        return answer_ping(skb);
-    count(REASON_unknown_destination);
-    return TC_ACT_SHOT;
+        return at_sender ? CROSS : answer_ping(skb);
+    return refuse(REASON_unknown_destination, at_sender);
 }
 
 static __always_inline int same_address6(const __u8 *a, const __u8 *b)
@@ -90,36 +102,31 @@ static __always_inline int same_address6(const __u8 *a, const __u8 *b)
     return x[0] == y[0] && x[1] == y[1];
 }
 
-static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *veth)
+static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *veth, int at_sender)
 {
     u64 src[2], dst[2];
     struct address6 to = {.vni = veth->vni};
-    if (bpf_skb_load_bytes(skb, 14 + 8, src, 16) || bpf_skb_load_bytes(skb, 14 + 24, dst, 16)) {
-        count(REASON_malformed);
-        return TC_ACT_SHOT;
-    }
+    if (bpf_skb_load_bytes(skb, 14 + 8, src, 16) || bpf_skb_load_bytes(skb, 14 + 24, dst, 16))
+        return refuse(REASON_malformed, at_sender);
     __u8 *first = (__u8 *)src;
-    if (first[0] == 0xfe && (first[1] & 0xc0) == 0x80) {
-        count(REASON_link_local6);
-        return TC_ACT_SHOT;
-    }
-    if ((!src[0] && !src[1]) || !same_address6((__u8 *)src, veth->addr6)) {
-        count((src[0] || src[1]) ? REASON_spoofed_source : REASON_link_local6);
-        return TC_ACT_SHOT;
-    }
+    if (first[0] == 0xfe && (first[1] & 0xc0) == 0x80)
+        return refuse(REASON_link_local6, at_sender);
+    if ((!src[0] && !src[1]) || !same_address6((__u8 *)src, veth->addr6))
+        return refuse((src[0] || src[1]) ? REASON_spoofed_source : REASON_link_local6, at_sender);
     __builtin_memcpy(to.addr, dst, 16);
     struct delivery *local = endpoints6.lookup(&to);
+    if (local && at_sender)
+        return CROSS;
     if (local) {
         count(REASON_overlay_local);
         return hand_over(skb, local);
     }
     struct location *remote = directory6.lookup(&to);
     if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
-        return send_to(skb, veth->vni, remote);
+        return send_to(skb, veth->vni, remote, at_sender);
     if (to.addr[0] == 0xff)
         return FLOOD;
-    count(REASON_unknown_destination);
-    return TC_ACT_SHOT;
+    return refuse(REASON_unknown_destination, at_sender);
 }
 
 /* The VNI and the inner destination name the endpoint; the inner source must live on the
