@@ -35,13 +35,18 @@ LEADER_S = 60
 CLEAN_S = 60  # it is looked for twice, and what was made again goes only then
 
 
+def swarm_nodes(asked: Host) -> list[str]:
+    """Name, status and part in leading of each; empty while nobody leads, as one goes or comes."""
+    try:
+        return asked.docker("node", "ls", "--format",
+                            "{{.Hostname}} {{.Status}} {{.ManagerStatus}}").splitlines()
+    except CommandFailed:
+        return []
+
+
 def leader(asked: Host) -> str:
     """Name of the leading manager, as another node sees it."""
-    try:
-        lines = asked.docker("node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}")
-    except CommandFailed:
-        return ""  # there is none at the moment
-    return next((line.split()[0] for line in lines.splitlines() if line.endswith("Leader")), "")
+    return next((line.split()[0] for line in swarm_nodes(asked) if line.endswith("Leader")), "")
 
 
 def task_addresses(nodes: list[Host], service: str) -> set[str]:
@@ -116,8 +121,8 @@ def test_a_node_dies(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the
         assert (len(answered), failed) == (3, {})
     finally:
         plugged.up(3)
-        wait_until(lambda: "Ready" in manager.docker(
-            "node", "ls", "--filter", "name=h3", "--format", "{{.Status}}"), 60, "h3 is back", 0.2)
+        wait_until(lambda: any(line.startswith("h3 Ready") for line in swarm_nodes(manager)),
+                   LEADER_S, "h3 is back", 0.2)
         find_socket(third)
 
 
