@@ -32,7 +32,7 @@ bench: need-root  ## slim beside the host, Docker's networks and others, in many
 	@scripts/setup.sh --demo
 	@exec bench/run $(ARGS)
 
-load: need-root  ## what many endpoints, a large directory and many connections need; takes 15 minutes (root)
+load: need-root  ## what many endpoints, a large directory and many connections need; takes 6 to 15 minutes (root)
 	@scripts/setup.sh --demo
 	@exec $(PYTHON) -m bench.load $(ARGS)
 
