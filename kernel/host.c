@@ -89,6 +89,8 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
     if (!headers_tcp4(skb, &h))
         return refuse(REASON_spoofed_source, at_sender);
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
+    if (at_sender && dst_be == SLIM_UNDERLAY_BE)
+        return CROSS; /* before any look-up: they are made at the host's end */
     int syn = is_syn(h.tcp);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
                            .local_port_be = h.tcp->source};
@@ -116,7 +118,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
             return refuse(REASON_forged_option, at_sender);
     }
     if (dst_be == SLIM_UNDERLAY_BE)
-        return at_sender ? CROSS : to_neighbour(skb, &key, syn, doff);
+        return to_neighbour(skb, &key, syn, doff);
     return to_wire(skb, flow, dst_be);
 }
 
@@ -162,9 +164,9 @@ int from_container(struct __sk_buff *skb)
     return sent(skb, 0);
 }
 
-/* netkit's hook of a container's end: what may go to other hosts leaves from here.  The rest, and what
- * is to be dropped, crosses to the host's end, by a queue and a soft interrupt, and is judged there, by
- * from_container().  A host without netkit never runs this. */
+/* netkit's hook of a container's end: what may go to other hosts leaves from here.  The rest, and
+ * what is to be dropped, crosses to the host's end, by a queue and a soft interrupt, and is judged
+ * there, by from_container().  A host without netkit never runs this. */
 int from_container_direct(struct __sk_buff *skb)
 {
     return sent(skb, 1);

@@ -6,8 +6,8 @@
                     * program, since the verifier walks its loop at each. */
 #define CROSS TC_ACT_OK /* from the sender's end to the host's (the number of NETKIT_PASS, too) */
 
-/* Dropped and counted at the host's end, with either kind of pair: a drop at the sender's hook would
- * be an error to the program that sends (ENOBUFS). */
+/* Dropped and counted at the host's end, with either kind of pair: a drop at the sender's hook
+ * would be an error to the program that sends (ENOBUFS). */
 static __always_inline int refuse(u32 reason, int at_sender)
 {
     if (at_sender)
@@ -16,8 +16,11 @@ static __always_inline int refuse(u32 reason, int at_sender)
     return TC_ACT_SHOT;
 }
 
-static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to)
+static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to, int at_sender)
 {
+    if (at_sender)
+        return CROSS;
+    count(REASON_overlay_local);
     bpf_skb_store_bytes(skb, 0, to->mac, sizeof(to->mac), 0);
     bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
     return bpf_redirect_peer(to->ifindex, 0);
@@ -79,12 +82,8 @@ static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *ve
 {
     struct address to = {.vni = veth->vni, .addr_be = dst_be};
     struct delivery *local = endpoints.lookup(&to);
-    if (local && at_sender)
-        return CROSS;
-    if (local) {
-        count(REASON_overlay_local);
-        return hand_over(skb, local);
-    }
+    if (local)
+        return hand_over(skb, local, at_sender);
     struct location *remote = directory.lookup(&to);
     if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
         return send_to(skb, veth->vni, remote, at_sender);
@@ -115,12 +114,8 @@ static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *ve
         return refuse((src[0] || src[1]) ? REASON_spoofed_source : REASON_link_local6, at_sender);
     __builtin_memcpy(to.addr, dst, 16);
     struct delivery *local = endpoints6.lookup(&to);
-    if (local && at_sender)
-        return CROSS;
-    if (local) {
-        count(REASON_overlay_local);
-        return hand_over(skb, local);
-    }
+    if (local)
+        return hand_over(skb, local, at_sender);
     struct location *remote = directory6.lookup(&to);
     if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
         return send_to(skb, veth->vni, remote, at_sender);
