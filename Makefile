@@ -5,12 +5,15 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 
-# A folder that does not exist is left out.
-FAST_TESTS := $(wildcard tests/contract tests/unit tests/wire)
+# Test processes at once, on two cores.  Of `check` two thirds of the time are computing: 3 keep both busy.
+# Of `test` it is half, and a worker has a lab of its own, whose images and daemons it has to load.
 WORKERS := 4
-ROOT_TESTS := $(wildcard tests/lab tests/netns tests/kernel)
+CHECK_WORKERS := 3
+# Compiled once, not by every process that a test starts, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(PYTHON) -m pytest --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup up down demo bench load plugin plugin-install check lint test test-vm compatibility need-root
+.PHONY: help setup up down demo bench load plugin plugin-install check lint test test-all test-vm compatibility need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -46,26 +49,36 @@ lint: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 
-check: lint  ## ruff, mypy and the tests that need no root
-	@$(PYTHON) -m pytest $(FAST_TESTS)
+# Which tests belong to which of the three: tests/support/tiers.py.
+check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
+	@$(PYTEST) --tier check --numprocesses $(CHECK_WORKERS)
 
-# One pytest run for all folders, so that one closing line tells the whole result.  Four at a time on
-# two cores: most of a test's time is Docker's, and waiting.  Long ones come first (tests/support/schedule.py).
+# One pytest run for all folders, so that one closing line tells the whole result.  More at a time than
+# there are cores: much of a test's time is waiting.  Long ones come first (tests/support/schedule.py).
 # With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
-test: need-root  ## set-up and every test (root)
+ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
+test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes half an hour on two cores (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder --reruns 1 --durations 25 $(ROOT_TESTS) $(FAST_TESTS)
+	@$(PYTEST) --tier test $(ALL_FOLDERS)
+
+test-all: need-root  ## `test`, load, other Docker releases, a newer kernel; before a release; takes an hour (root)
+	@mkdir -p build; touch build/test-all.began
+	@scripts/setup.sh --tests all
+	@$(MAKE) lint
+	@$(PYTEST) --tier all $(ALL_FOLDERS) -p tests.lab.compatibility
+	@$(MAKE) test-vm
+	@$(PYTHON) -m tests.lab.passed build/test-all.began
 
 # Emulated in software, ten times slower: what depends on the kind of interface, not all.
 VM_TESTS := tests/kernel/test_programs.py $(addprefix tests/netns/test_,pairs.py link_veth.py host_path.py connections.py \
-	names.py overlay.py security.py link_finisher.py bench_cost.py)
-test-vm: need-root  ## datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 15 minutes (root)
+	one_host.py unreachable.py names.py overlay.py security.py link_finisher.py bench_cost.py)
+test-vm: need-root  ## part of `test-all`: datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 15 minutes (root)
 	@scripts/setup.sh --vm
 	@tests/vm/run.sh $(PYTHON) -m pytest -p no:cacheprovider $(VM_TESTS)
 
-compatibility: need-root  ## the tests with several Docker releases; writes docs/compatibility.md (root)
-	@scripts/setup.sh --tests
+compatibility: need-root  ## the tests that docs/compatibility.md is about, on all Docker releases; writes its table (root)
+	@scripts/setup.sh --tests all
 	@$(PYTHON) -m pytest -p tests.lab.compatibility tests/lab -m feature
 
 need-root:

@@ -5,6 +5,8 @@
 Two hosts as namespaces, without Docker; client and server have a processor each.  Three ways in
 turn: between the hosts themselves, between containers of slim, and between namespaces behind a
 plain pair of interfaces that their hosts route for (no eBPF, no network address translation).
+Containers have the NAT rules that Docker makes in each for its name server, as users' do: what is
+not exempted from them is tracked, which costs.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import results
-from bench.networks import CROSS, HOST, OVERLAY, SLIM
+from bench.networks import CROSS, HOST, LOCAL, OVERLAY, SLIM
 from bench.options import LATEST
 from bench.report import amount
 from bench.results import Row
@@ -32,6 +32,7 @@ def written(text: str, rows: Sequence[Row]) -> str:
     """Return the document with each `<!-- table: NAME -->` … `<!-- end -->` as the rows have it."""
     cross = [row for row in rows if row.scope == CROSS]
     tables = {"conditions": conditions(rows), "latencies": latencies(cross),
+              "one-host": rates([row for row in rows if row.scope == LOCAL]),
               **{fabric: rates([row for row in cross if row.conditions.fabric == fabric])
                  for fabric in results.FABRICS}}
     for name, lines in tables.items():

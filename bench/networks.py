@@ -51,10 +51,11 @@ def plan(name: str, settings: Settings) -> Plan:
     if name == HOST:
         return Plan(name, "host")
     if name in (SLIM, SLIM_OVERLAY):
-        # The same network: only the clients differ.
+        # The same network: only the clients differ.  On one host there is no other path.
         create = ("-d", settings.slim_driver, "--ipam-driver", settings.slim_driver, "--subnet",
                   settings.subnet)
-        return Plan(name, f"{PREFIX}-{SLIM}", create={CLIENT: create, SERVER: create},
+        scopes = (CROSS,) if name == SLIM_OVERLAY else SCOPES
+        return Plan(name, f"{PREFIX}-{SLIM}", scopes, {CLIENT: create, SERVER: create},
                     bound=name == SLIM_OVERLAY, on_slim=True)
     if name == OVERLAY:
         # A swarm's network: its other nodes learn of it when they need it.

@@ -142,7 +142,8 @@ class Placement:
     def _set_up(self, plan: Plan) -> None:
         scopes = [scope for scope in self._wanted.scopes if scope in plan.scopes]
         if not scopes:
-            self._say(f"left out: {TITLES.get(plan.name, plan.name)}: it is within one host only")
+            where = "within one host" if plan.scopes == (LOCAL,) else "between hosts"
+            self._say(f"left out: {TITLES.get(plan.name, plan.name)}: it is {where} only")
             return
         try:
             self._create(plan)

@@ -108,9 +108,8 @@ def side_effects(rows: Sequence[Row]) -> list[str]:
     shares = [row.host_path_share for row in rows
               if row.network == "slim" and row.host_path_share is not None]
     if shares:
-        lines.append(f"Connections of slim on the host path: {min(shares):.1%} or more in every "
-                     "run." if min(shares) < 1 else
-                     "Connections of slim on the host path: 100 % in every run.")
+        share = "100 %" if min(shares) == 1 else f"{min(shares):.1%} or more"
+        lines.append(f"Connections of slim on the path meant for them: {share} in every run.")
     return lines
 
 

@@ -213,7 +213,7 @@ def doubts(rows: Sequence[Row], limit: float) -> list[str]:
                      "to them are uncertain: " + _listed(unsteady, lambda row: row.spread))
     partly = [row for row in rows if row.network == SLIM and (row.host_path_share or 1) < 1]
     if partly:
-        found.append("Not all of slim's connections took the host path: "
+        found.append("Not all of slim's connections took the path meant for them: "
                      + _listed(partly, lambda row: row.host_path_share or 0))
     busy = [row for row in rows if row.conditions.busy_cpus > BUSY_CPUS and not row.figure]
     if busy:

@@ -30,7 +30,8 @@ class Run:
     cpu_us: dict[str, float]
     stolen_share: float  # of one CPU's time, by the hypervisor
     retransmitted_share: float  # of the segments that both ends sent
-    host_path_share: float | None  # of the client's connections; None: no TCP, or not slim
+    # Of the client's connections, those on the path meant for them; None: no TCP, or not slim.
+    host_path_share: float | None
 
     @property
     def cpu_total_us(self) -> float:
@@ -40,7 +41,7 @@ class Run:
 
 def measure(workload: Workload, path: Path, seconds: float, first_port: int, machines: int) -> Run:
     """Run it once.  Error: BenchError, also if the program printed no figures."""
-    connected = _connected(path)
+    connected = _as_meant(path)
     server_before = path.server.ask("read")
     if workload.idle:
         units, figures, before, after, took_s = _idle(workload, path, first_port)
@@ -52,7 +53,7 @@ def measure(workload: Workload, path: Path, seconds: float, first_port: int, mac
         before, after, took_s = done["before"], done["after"], done["seconds"]
     server_after = path.server.ask("read")
     if path.driver:
-        connected = _connected(path) - connected
+        connected = _as_meant(path) - connected
     ends = [(before, after)] if path.shared else [(before, after), (server_before, server_after)]
     clocks = ends if machines > 1 and path.scope == CROSS else ends[:1]
     opened = after["opened"] - before["opened"]
@@ -70,9 +71,12 @@ def _share(ends: list[tuple[Reading, Reading]], what: str) -> float:
     return sum(b[what] - a[what] for a, b in ends) / sent if sent else 0.0
 
 
-def _connected(path: Path) -> int:
-    """Connections on the host path that the client's host has made so far."""
-    return int(path.driver.ask("counters")["Counters"]["connected"]) if path.driver else 0
+def _as_meant(path: Path) -> int:
+    """Connections of the client's host so far on the host path; on one host: directly."""
+    if not path.driver:
+        return 0
+    counters = path.driver.ask("counters")["Counters"]
+    return int(counters["connected" if path.scope == CROSS else "local"])
 
 
 def _idle(workload: Workload, path: Path, first_port: int

@@ -38,6 +38,7 @@ def make_parser() -> ArgumentParser:
                         ("counters", "print the running driver's counters"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
                         ("forget-host", "remove all that a dead host has in etcd"),
+                        ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
         command = commands.add_parser(name, help=about, description=about)
@@ -66,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[[Settings], int]] = {
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
-            "cleanup": cleanup, "hosts": hosts, "forget-host": partial(forget_host, host, alive)}
+            "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
+            "forget-host": partial(forget_host, host, alive)}
         return commands[command](settings)
     except SlimError as error:
         return _failed(command, error)
@@ -105,7 +107,8 @@ def serve(settings: Settings) -> int:
     """Run the driver until it is told to stop."""
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     memory.limit_arenas()
-    from driver.compose.build import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
+    priority.open_many_files()
+    from driver.compose.claims import claim  # noqa: PLC0415
 
     told, moved, wake = threading.Event(), threading.Event(), threading.Event()
 
@@ -115,7 +118,10 @@ def serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: note(told))
-    driver = build_everything(settings, partial(note, moved))
+    claims = claim(settings)
+    from driver.compose.build import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
+
+    driver = build_everything(settings, partial(note, moved), claims)
     priority.go_before_others()  # only now: compiling may wait
     try:
         driver.start()
@@ -177,6 +183,13 @@ def forget_host(name: str, alive: bool, settings: Settings) -> int:
     from driver.forget import run_forget_host  # noqa: PLC0415
 
     return run_forget_host(settings, name, alive=alive)
+
+
+def adopt_cluster(settings: Settings) -> int:
+    """Have this host belong to etcd's cluster."""
+    from driver.adopt import run_adopt_cluster  # noqa: PLC0415
+
+    return run_adopt_cluster(settings)
 
 
 def cleanup(settings: Settings) -> int:

@@ -16,15 +16,25 @@ from driver.settings import Settings
 
 
 def run_cleanup(settings: Settings) -> int:
-    """Detach all programs, remove pins, the VXLAN device and the guard; return 0.
+    """Detach all programs, remove pins, the VXLAN device, the guard, reserved ports; return 0.
 
     Open connections of containers on slim networks end.  Idempotent.
-    Errors: SlimError if a driver runs (it would be left without its programs), LinkError,
-    DatapathError.
+    Errors: SlimError if a driver runs (it would be left without its programs), SettingsError if
+    what there is belongs to another host id than --state has, LinkError, DatapathError.
     """
-    if _driver_runs(settings.socket):
+    if driver_runs(settings.socket):
         raise SlimError(f"a driver answers on {settings.socket}: stop it first")
+    from driver.ownership import check_own, lock_host  # noqa: PLC0415 - loads pyroute2
+
+    with lock_host():  # else a driver runs that has another socket
+        check_own(settings)
+        _clean(settings)
+    return 0
+
+
+def _clean(settings: Settings) -> None:
     from driver.link.guard import remove_guard  # noqa: PLC0415 - loads pyroute2
+    from driver.link.port_settings import ReservedPorts  # noqa: PLC0415
     from driver.link.vxlan import delete_vxlan  # noqa: PLC0415
 
     _detach_filters()
@@ -32,10 +42,11 @@ def run_cleanup(settings: Settings) -> int:
     remove_guard()
     # The parent: pins of every layout, also of an older version of the driver.
     remove_pins(pin_folder(Path(settings.bpffs)).parent)
-    return 0
+    ReservedPorts(Path(settings.state)).release()
 
 
-def _driver_runs(path: str) -> bool:
+def driver_runs(path: str) -> bool:
+    """Whether somebody listens on a driver's socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(path)

@@ -54,6 +54,9 @@ class Doubts:
                     raise
                 except SlimError as error:  # it would stand in the way for ever
                     log.error("a step left open by an outage is given up: %s", error)
+                except Exception:  # a mistake of the driver's: so would it
+                    log.exception("a step left open by an outage is given up; what it leaves is "
+                                  "found by collecting")
                 self._steps.popleft()
         finally:
             self._settling.release()

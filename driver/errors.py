@@ -47,6 +47,10 @@ class UnsupportedRecord(SlimError):
     """etcd holds a value of a wrong or newer schema: it is left alone."""
 
 
+class StateError(SlimError):
+    """The state folder cannot be read or written: what a host notes of its own would be lost."""
+
+
 class LinkError(SlimError):
     """The kernel refused a network interface, address, route or rule."""
 

@@ -5,19 +5,21 @@ Like compose it knows the concrete adapters.  It must not touch this machine's k
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from driver import deadline, host
 from driver.errors import Conflict, InvalidArgument, NotFound
-from driver.model import Absence, Host, HostId, KnownHost, Removal
+from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
 from driver.services.addresses import AddressService
 from driver.services.forgetting import Forgetting
 from driver.settings import Settings
-from driver.store import keys
+from driver.store import keys, records
 from driver.store.absences import EtcdAbsences
 from driver.store.address_book import EtcdAddressBook
+from driver.store.answers import EtcdAnswers
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.conditional import ConditionalKeyValue
 from driver.store.endpoints import EtcdEndpoints
@@ -28,9 +30,11 @@ LIMIT_S = 120.0  # for all of it; thousands of endpoints take seconds
 ID_SHOWN = 12  # digits of a host's id; as many are enough to name it
 
 
-def remove_records(kv: KeyValue, absence: Absence) -> None:
+def remove_records(kv: KeyValue, absence: Absence, *, speak: bool = False) -> None:
     """Remove what the absence names, as long as it is on record like this.
 
+    speak: say in its place that all its endpoints are on record; not for the host itself, which
+    may have some that it enters again.
     Errors: StoreUnavailable, UnsupportedRecord; Conflict: the host is back, or somebody else
     has finished.
     """
@@ -39,11 +43,20 @@ def remove_records(kv: KeyValue, absence: Absence) -> None:
     Forgetting(networks, EtcdEndpoints(conditional, absence.host, networks), AddressService(
         EtcdAddressBook(conditional), absence.host, supernets=(), routed=tuple),
     ).run(absence.removal)
+    if speak:
+        # Whatever others still have of its endpoints, none is on record any more.
+        known = conditional.get(keys.known(absence.host))
+        EtcdAnswers(conditional, absence.host).say(
+            conditional.range(keys.local_endpoints(absence.host), keys_only=True).revision,
+            removed=records.decode(known, records.host).underlay if known is not None else None)
 
 
 def run_hosts(settings: Settings) -> int:
     """Print a line for each known host; return 0.  Error: SlimError."""
-    with _etcd(settings) as kv, deadline.limit(LIMIT_S):
+    with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
+        another = _another_cluster(kv, settings)
+        if another:
+            print(another, file=sys.stderr)
         absences = EtcdAbsences(kv)
         registered = absences.registered()
         rows = [("ID", "NAME", "UNDERLAY", "ENDPOINTS", "STATE")]
@@ -64,9 +77,13 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
 
     name: its name, its id, or the id's first 12 digits or more.  alive: also if it has a lease.
     Errors: NotFound, InvalidArgument (several have this name), Conflict (it is alive, or comes
-    back meanwhile), StoreUnavailable.
+    back meanwhile; etcd is another cluster's than this host), StoreUnavailable.
     """
-    with _etcd(settings) as kv, deadline.limit(LIMIT_S):
+    with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
+        another = _another_cluster(kv, settings)
+        if another:
+            raise Conflict(f"{another}: is --etcd right?  Where it is, type this on a host of that "
+                           "cluster")
         absences = EtcdAbsences(kv)
         found = _find(absences.known(), name)
         shown = f"host {found.name} ({found.id[:ID_SHOWN]}, {found.underlay})"
@@ -81,7 +98,7 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
         if absence is None:
             raise Conflict(f"{shown} has just changed its state: look at `slim hosts`, try again")
         try:
-            remove_records(kv, absence)
+            remove_records(kv, absence, speak=True)
             finished = absences.finish(absence)
         except Conflict:
             finished = False
@@ -91,6 +108,15 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
         print(f"{shown} is forgotten: its {endpoints} endpoints, its addresses, pools and "
               "networks are free")
     return 0
+
+
+def _another_cluster(kv: KeyValue, settings: Settings) -> str:
+    """Say so if etcd is of another cluster than this host; a machine of none may ask any."""
+    mine, entry = host.ClusterFile(Path(settings.state)).get(), kv.get(keys.CLUSTER)
+    theirs = records.decode(entry, records.cluster) if entry is not None else None
+    if mine is None or theirs is None or mine.id == theirs.id:
+        return ""
+    return f"this etcd belongs to cluster {theirs}, this host to cluster {mine}"
 
 
 def _refuse_own_driver(settings: Settings, found: Host) -> None:
@@ -126,10 +152,18 @@ def _state(absences: EtcdAbsences, known: KnownHost, registered: bool) -> str:
         return "being forgotten"
     if absence.removal is Removal.ADDRESSES:
         return "gone, its addresses are free" if absence.done else "gone, its addresses are freed"
+    return f"no driver, {_keeps(absences, absence)}"
+
+
+def _keeps(absences: EtcdAbsences, absence: Absence) -> str:
+    if absence.seen is Seen.SILENCE:
+        return "never answers: not removed by itself"
+    if absence.seen is Seen.ALIVE:
+        return "answers: keeps its addresses"
     left_s = absences.left_s(absence)
     if left_s is None:
-        return "no driver, keeps its addresses until it is forgotten"
-    return f"no driver, keeps its addresses for {_span(left_s)}"
+        return "keeps its addresses until it is forgotten"
+    return f"keeps its addresses for {_span(left_s)}"
 
 
 def _span(seconds: int) -> str:
@@ -140,7 +174,8 @@ def _span(seconds: int) -> str:
 
 
 @contextmanager
-def _etcd(settings: Settings) -> Iterator[EtcdKeyValue]:
+def open_etcd(settings: Settings) -> Iterator[EtcdKeyValue]:
+    """Open etcd as the settings have it, for the time of a command.  Error: SettingsError."""
     with EtcdKeyValue(EtcdSettings(
             settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
             user=settings.etcd_user,

@@ -8,36 +8,84 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from driver.errors import SettingsError
-from driver.model import HostId
+from driver.errors import SettingsError, StateError
+from driver.model import Cluster, HostId
 
 ID_FILE = "host-id"
+CLUSTER_FILE = "cluster"
 _LOCK_FILE = "lock"
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> HostId:
+def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom, *,
+            known: HostId | None = None) -> HostId:
     """Return this host's id, 32 hex digits; made at the first call, durable in folder `state`.
 
+    known: what it is if the folder does not have it.
     Error: SettingsError (folder cannot be used, file damaged).
     """
-    path = state / ID_FILE
+    kept = kept_id(state)
+    if kept is not None:
+        return kept
+    made = known or HostId(random_bytes(16).hex())
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            text = random_bytes(16).hex()
-            _write_durably(path, text + "\n")
+        _write_durably(state / ID_FILE, made + "\n")
+    except OSError as error:
+        raise SettingsError(f"--state={state}: cannot keep the host's id there: {error}") from error
+    return made
+
+
+def kept_id(state: Path) -> HostId | None:
+    """Return the host's id if folder `state` has it.  Error: SettingsError (file damaged)."""
+    path = state / ID_FILE
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--state={state}: cannot keep the host's id there: {error}") from error
     if not _ID.fullmatch(text):
         raise SettingsError(f"{path} does not hold 32 hex digits; restore it, or remove it if this "
                             "host has no slim networks")
     return HostId(text)
+
+
+class ClusterFile:
+    """store.cluster.Membership: the cluster's id and name, one line, durable in folder `state`."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / CLUSTER_FILE
+
+    def get(self) -> Cluster | None:
+        """Return it; None: this host has belonged to none yet.  Error: SettingsError."""
+        try:
+            found, _, name = self._path.read_text(encoding="utf-8").strip().partition(" ")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{self._path}: {error}") from error
+        if not _ID.fullmatch(found):
+            raise SettingsError(f"{self._path} does not hold 32 hex digits and a name; if --etcd "
+                                "is right, `slim adopt-cluster` writes it anew")
+        return Cluster(found, name)
+
+    def put(self, cluster: Cluster) -> None:
+        """Keep it.  Error: SettingsError."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_durably(self._path, f"{cluster.id} {cluster.name}\n")
+        except OSError as error:
+            raise SettingsError(f"{self._path}: {error}") from error
+
+
+def new_cluster(random_bytes: Callable[[int], bytes] = os.urandom) -> Cluster:
+    """Return a name for a cluster that begins on this host."""
+    return Cluster(random_bytes(16).hex(), socket.gethostname())
 
 
 def lock_state(state: Path) -> int:
@@ -85,7 +133,7 @@ def read_password(path: str) -> str:
 
 def _write_durably(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="ascii") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -95,3 +143,29 @@ def _write_durably(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class Forgotten:
+    """The mark that a person has had this host forgotten, until it has given up all it had."""
+
+    def __init__(self, state: Path) -> None:
+        """Keep it in folder `state`.  All errors: StateError."""
+        self._path = state / "forgotten"
+
+    def begin(self) -> None:
+        """Set it, durably."""
+        try:
+            _write_durably(self._path, "")
+        except OSError as error:
+            raise StateError(f"{self._path}: {error.strerror or error}") from error
+
+    def is_begun(self) -> bool:
+        """Tell whether it is set."""
+        return self._path.exists()
+
+    def end(self) -> None:
+        """Remove it.  Idempotent."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"{self._path}: {error.strerror or error}") from error

@@ -24,6 +24,16 @@ PoolId = NewType("PoolId", str)  # "<space>/<cidr>" or "<space>/<cidr>/<sub-pool
 Vni = NewType("Vni", int)  # VXLAN network identifier, 1 .. 2^24-1 (RFC 7348)
 
 VNI_MAX = (1 << 24) - 1
+SWARM_ID_LENGTH = 25  # characters of a swarm network's id; others have 64
+GLOBAL_HOLDER = "global"  # holds the addresses of swarm managers, all together
+
+
+class HostPath(StrEnum):
+    """What the user has chosen for a container, an endpoint or a network."""
+
+    OFF = "off"
+    ON = "on"  # whatever is found in the container
+    AUTO = "auto"  # unless something in the container needs virtual addresses on its packets
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,26 @@ class Host:
     id: HostId
     name: str  # for people only
     underlay: IPv4Address  # U: address of its tunnel end and of its host connections
+    answers_probes: bool = False  # its kernel side answers probes of the wire, with a proof
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All hosts that share one etcd; what tells them from others'."""
+
+    id: str  # 32 hex digits, made by the first driver
+    name: str  # for people only: the host that began it
+
+    def __str__(self) -> str:
+        return f"{self.id[:12]} (begun by {self.name})"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells a host from a copy of its disk; hashes, empty where nothing is known."""
+
+    boot: str = ""  # of this boot of its kernel, and the network namespace of its driver
+    machine: str = ""  # of its machine-id and its underlay's MAC
 
 
 @dataclass(frozen=True)
@@ -52,14 +82,23 @@ class Removal(StrEnum):
     EVERYTHING = "everything"
 
 
+class Seen(StrEnum):
+    """What the drivers that look for an absent host have seen of it."""
+
+    SILENCE = ""  # from a host that never answered who asks: that says nothing
+    GONE = "gone"  # certainly: it has answered before, or the network says nobody is there
+    ALIVE = "alive"  # it answers: only its driver, or its way to etcd, is away
+
+
 @dataclass(frozen=True)
 class Absence:
     """What is on record about a host without a lease.  Ends when the host registers."""
 
     host: HostId
-    clock: int  # etcd's lease that ends when it has been away for long enough; 0: none
+    clock: int  # etcd's lease that ends when it has been gone for long enough; 0: none
     removal: Removal = Removal.NONE  # under way, or
     done: bool = False  # at its end
+    seen: Seen = Seen.SILENCE
     version: int = 0  # of the record as it was read
 
 
@@ -74,6 +113,7 @@ class Network:
     internal: bool = False
     mtu: int = 0  # bytes; 0: derived from the underlay
     vip: bool = True  # services' addresses answer
+    host_path: HostPath = HostPath.AUTO
 
     def subnet_of(self, address: IPv4Interface | IPv6Interface) -> str | None:
         """Return the network's subnet that holds `address`, None if none does."""
@@ -92,6 +132,7 @@ class Service:
     address: IPv4Address
     name: str  # for people only
     backends: tuple[IPv4Address, ...]  # of its running tasks, in order
+    swarm: str = field(default="", compare=False)  # whose it is, where that is known
 
 
 @dataclass(frozen=True)
@@ -108,6 +149,9 @@ class Endpoint:
     address6: IPv6Interface | None
     port: int  # endpoint port P (host order); 0: reachable over the overlay path only
     sandbox_key: str = ""  # path of its network namespace; empty until Join
+    # Of this host's only.  Not offered: P stays the endpoint's own, and its peers see 0 for now.
+    offered: bool = True
+    host_path: HostPath | None = None  # chosen for this endpoint; None: as its network
 
 
 class HoldKind(StrEnum):
@@ -176,3 +220,6 @@ class SubnetUse:
     cidr: str
     gateway: IPv4Address | IPv6Address | None
     pools: tuple[PoolUse, ...]
+    # Swarm networks whose requests were entered again on a manager's word -> their swarm's id.
+    # Read for such that are among the requests; others have gone since.
+    entered: Mapping[str, str] = field(default_factory=dict)

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 
 log = logging.getLogger(__name__)
 
 NICE = -10
+
+
+def open_many_files() -> None:
+    """Allow this process as many descriptors as it may allow itself: two for each sandbox."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def go_before_others() -> None:

@@ -163,8 +163,8 @@ class Settings:
         "", parse_underlay, "device or IPv4 address of the real network; empty: that of the "
         "default route")
     port_range: PortRange = _setting(  # noqa: RUF009 - it makes a field()
-        "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; outside "
-        "net.ipv4.ip_local_port_range")
+        "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; kept "
+        "from its clients (net.ipv4.ip_local_reserved_ports)")
     vxlan_port: int = _setting("14789", parse_port, "UDP port of the overlay path")
     pair_kind: str = _setting("auto", one_of(*PAIR_KINDS), "interfaces of containers: one of "
                               + ", ".join(PAIR_KINDS) + "; auto: netkit where the kernel has it")

@@ -4,24 +4,25 @@
  * destinations).  Any doubt leaves the destination alone: the overlay path carries it.
  */
 
-/* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it. */
+/* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it, but not those that
+ * never get there: the verifier follows constants. */
 static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 
 #define EHOSTUNREACH_ 113
 #define CLAIM_ATTEMPTS 16
 #define CLAIM_STALE_NS 5000000000ULL      /* a claim whose SYN never left */
 #define TIME_WAIT_NS 60000000000ULL       /* TCP_TIMEWAIT_LEN */
-#define SOL_SOCKET_ 1
 #define SO_REUSEADDR_ 2
 #define SO_MARK_ 36
 
-/* May `mine` take this entry over?  Open flows never; our own TIME_WAIT at once, since the
- * kernel judges the reuse of its tuple (tcp_twsk_unique: timestamps make it safe). */
+/* May `mine` take this entry over?  Open flows never; our own TIME_WAIT at once, where the kernel
+ * lets its tuple be reused (tcp_twsk_unique): that is, if the connection had timestamps. */
 static __always_inline int claim_stale(const struct flow *theirs, const struct flow *mine)
 {
     s64 age_ns = mine->since_ns - theirs->since_ns; /* below 0: entered since we began */
     if (theirs->state == FLOW_TIME_WAIT)
-        return theirs->sandbox == mine->sandbox || age_ns > TIME_WAIT_NS;
+        return (theirs->sandbox == mine->sandbox && !theirs->no_timestamps) ||
+               age_ns > TIME_WAIT_NS;
     return theirs->state == FLOW_CLAIMED &&
            (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
 }
@@ -77,14 +78,21 @@ static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be,
         local6.sin6_family = 10; /* AF_INET6 */
         local6.sin6_port = port_be;
         local6.sin6_addr.s6_addr32[2] = bpf_htonl(0xffff);
-        local6.sin6_addr.s6_addr32[3] = SLIM_UNDERLAY_BE;
+        local6.sin6_addr.s6_addr32[3] = CONSTANT(UNDERLAY_BE);
         return bpf_bind(ctx, (void *)&local6, sizeof(local6));
     }
     struct sockaddr_in local = {};
     local.sin_family = 2; /* AF_INET */
     local.sin_port = port_be;
-    local.sin_addr.s_addr = SLIM_UNDERLAY_BE;
+    local.sin_addr.s_addr = CONSTANT(UNDERLAY_BE);
     return bpf_bind(ctx, (void *)&local, sizeof(local));
+}
+
+/* The n-th port for clients, of one or two spans: driver/client_ports.py chooses them. */
+static __always_inline u32 client_port(u32 n)
+{
+    u32 port = CONSTANT(CLIENT_FIRST) + n % CONSTANT(CLIENT_COUNT);
+    return port < CONSTANT(CLIENT_GAP_FIRST) ? port : port + CONSTANT(CLIENT_GAP);
 }
 
 /* Find a source port that nobody on this host uses towards the peer, and bind it. */
@@ -95,7 +103,7 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
     u32 start = bpf_get_prandom_u32();
     bpf_setsockopt(ctx, SOL_SOCKET_, SO_REUSEADDR_, &one, sizeof(one));
     for (u32 i = 0; i < CLAIM_ATTEMPTS; i++) {
-        u32 port = SLIM_CLIENT_FIRST + (start + i) % SLIM_CLIENT_COUNT;
+        u32 port = client_port(start + i);
         key->local_port_be = bpf_htons(port);
         if (!claim(key, mine, room))
             continue;
@@ -110,11 +118,7 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
  * socket, which has no storage: the program would see the host's addresses. */
 static __always_inline int is_mptcp(struct bpf_sock *sk)
 {
-#if SLIM_MPTCP
-    return skc_to_mptcp_sock(sk) != 0;
-#else
-    return 0;
-#endif
+    return CONSTANT(MPTCP) && skc_to_mptcp_sock(sk) != 0;
 }
 
 /* A socket that an earlier, failed connect() left tied to the host path. */
@@ -154,7 +158,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     u32 source_be = mapped ? sk->src_ip6[3] : sk->src_ip4;
     u32 source_port = sk->src_port;
     int earlier = forget_earlier(ctx, sk, socket);
-    int tied = earlier && source_be == SLIM_UNDERLAY_BE;
+    int tied = earlier && source_be == CONSTANT(UNDERLAY_BE);
 
     if (!own || to->addr_be == own->addr_be)
         goto elsewhere;
@@ -164,13 +168,26 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         count(REASON_unknown_peer);
         goto elsewhere;
     }
+    if (location->underlay_be == CONSTANT(UNDERLAY_BE) && !tied) { /* no wire between: see overlay.c */
+        count(REASON_local);
+        return ALLOW;
+    }
     if (is_dead(location)) {
         count(REASON_host_dead);
         set_retval(-EHOSTUNREACH_); /* at once, in place of two minutes of SYNs */
         return DENY;
     }
+    u32 *why = withheld.lookup(&cookie);
+    if (why) {
+        count(*why);
+        goto elsewhere;
+    }
     if (!location->port_be || !own->port_be) {
         count(REASON_overlay_only);
+        goto elsewhere;
+    }
+    if (blocked_hosts.lookup(&location->underlay_be)) {
+        count(REASON_peer_blocked);
         goto elsewhere;
     }
     if ((source_be && !tied) || sk->bound_dev_if) {
@@ -179,6 +196,10 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     }
     if (is_mptcp(sk)) {
         count(REASON_mptcp_client);
+        goto elsewhere;
+    }
+    if (source_port >= CONSTANT(PORT_FIRST) && source_port <= CONSTANT(PORT_LAST)) {
+        count(REASON_bound_port); /* what comes back to it would be an endpoint's */
         goto elsewhere;
     }
 
@@ -195,7 +216,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
             goto elsewhere;
         }
         if (!tied) {
-            int mark = SLIM_MARK;
+            int mark = CONSTANT(MARK);
             if (bpf_setsockopt(ctx, SOL_SOCKET_, SO_MARK_, &mark, sizeof(mark))) {
                 release_claim(&key, socket);
                 count(REASON_flow_refused);
@@ -220,7 +241,6 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         return source_port ? ALLOW : DENY; /* already bound to U: no way back */
     }
     to->peer = location;
-    count(REASON_connected);
     return ALLOW;
 
 elsewhere:

@@ -9,7 +9,7 @@ static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flo
     struct bpf_sock_tuple wire = {};
     wire.ipv4.saddr = key->peer_be;
     wire.ipv4.sport = key->peer_port_be;
-    wire.ipv4.daddr = SLIM_UNDERLAY_BE;
+    wire.ipv4.daddr = CONSTANT(UNDERLAY_BE);
     wire.ipv4.dport = key->local_port_be;
     struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &wire, sizeof(wire.ipv4),
                                                 BPF_F_CURRENT_NETNS, 0);
@@ -41,7 +41,7 @@ int to_container(struct __sk_buff *skb)
         return TC_ACT_OK;
     skb->mark = 0; /* it has done its work, and nobody else's rules shall see it */
     if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || h.tcp->psh || h.tcp->fin ||
-        h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != SLIM_UNDERLAY_BE)
+        h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != CONSTANT(UNDERLAY_BE))
         return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
     int syn_only = h.tcp->syn;
     u32 local_port = bpf_ntohs(h.tcp->dest);

@@ -1,7 +1,9 @@
-/* Host-path packets on their way into a container of this host; used by the wire's hook and,
- * for peers on the same host, by the veths' hooks.
+/* Host-path packets on their way into a container of this host; used by the wire's hook and, for
+ * the connections that to_neighbour() still carries, by the veths' hooks.
  */
 #define NOT_OURS (-2) /* beside TC_ACT_*: nobody's here, the caller decides */
+#define ADMITTED (-4)
+#define PROBED (-5) /* a peer's driver asks whether its SYNs get here: they do */
 
 /* Inside the container to_container has to look sockets up only for what is marked so. */
 static __always_inline void seek_listener(struct __sk_buff *skb)
@@ -29,48 +31,81 @@ static __always_inline int listener_known(const struct pending *syn)
     return listening;
 }
 
+/* What passes before a SYN is sent again: rules or routes are put back, and the driver has looked
+ * at tables that have changed (mostly it is dockerd that has set the container's DNS rules). */
+static __always_inline int withheld_for_a_moment(u64 sandbox, u32 why)
+{
+    struct note *note = notes.lookup(&sandbox);
+    return why == REASON_routing_lost ||
+           (why == REASON_own_rules && note && note->what & NOTE_RULES);
+}
+
+/* The callers that have not heard yet: they fail at once, and their next attempt takes the overlay. */
+static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32 why)
+{
+    count(REASON_syn_withheld);
+    u32 came_by = skb->ifindex;
+    if (withheld_for_a_moment(sandbox, why) || turn_into_unreachable(skb, UNREACHABLE_FILTERED))
+        return TC_ACT_SHOT;
+    return came_by == CONSTANT(UNDERLAY_IFINDEX) ? bpf_redirect(came_by, 0) : answer(skb);
+}
+
 /* Let a SYN in, or drop it: only endpoints of the same network may call, by their own name.
- * Returns 1 and remembers the SYN, or 0. */
+ * Returns ADMITTED and remembers the SYN, or a verdict, NOT_OURS or PROBED.  What a probe asks is
+ * the wire, not the endpoint: it is answered for ports that have no owner yet, too. */
 static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *key,
                                  const struct port *callee, u32 doff)
 {
     struct syn_option option;
     if (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option)) {
+        if (!callee->sandbox)
+            return NOT_OURS;
         count(REASON_syn_no_option);
-        return 0;
+        return TC_ACT_SHOT;
     }
     struct wire_name name = {.underlay_be = key->peer_be, .port_be = option.caller_port_be};
     struct address *caller = reverse.lookup(&name);
+    if (caller && !option.port_be) /* nobody can listen there */
+        return PROBED;
+    if (!callee->sandbox)
+        return NOT_OURS;
     if (!caller) {
-        count(REASON_syn_unknown_caller);
-        return 0;
+        count(option.port_be ? REASON_syn_unknown_caller : REASON_probe_unknown);
+        return TC_ACT_SHOT;
     }
     if (caller->vni != callee->vni) {
         count(REASON_syn_other_network);
-        return 0;
+        return TC_ACT_SHOT;
     }
+    u64 sandbox = callee->sandbox;
+    u32 *why = withheld.lookup(&sandbox);
+    if (why)
+        return tell_withheld(skb, sandbox, *why);
     struct pending syn = {.sandbox = callee->sandbox, .vni = callee->vni,
                           .addr_be = callee->addr_be, .peer_addr_be = caller->addr_be,
                           .port_be = option.port_be, .ifindex = callee->ifindex};
     if (pending.update((struct flow_key *)key, &syn)) {
         count(REASON_pending_full);
-        return 0;
+        return TC_ACT_SHOT;
     }
     if (!listener_known(&syn))
         seek_listener(skb);
-    return 1;
+    return ADMITTED;
 }
 
 /* `key` is the flow as seen from this host: peer = the packet's source. */
 static __always_inline int deliver(struct __sk_buff *skb, struct flow_key *key, int syn, u32 doff)
 {
     u32 local_port = bpf_ntohs(key->local_port_be);
-    if (local_port >= SLIM_PORT_FIRST && local_port <= SLIM_PORT_LAST) {
+    if (local_port >= CONSTANT(PORT_FIRST) && local_port <= CONSTANT(PORT_LAST)) {
         struct port *port = ports.lookup(&local_port);
-        if (!port || !port->sandbox)
+        if (!port || (!port->sandbox && !syn))
             return NOT_OURS;
-        if (syn && !admit(skb, key, port, doff))
-            return TC_ACT_SHOT;
+        if (syn) {
+            int verdict = admit(skb, key, port, doff);
+            if (verdict != ADMITTED)
+                return verdict;
+        }
         if (port->assigned) /* an ACK may answer a SYN cookie */
             seek_listener(skb);
         return bpf_redirect_peer(port->ifindex, 0);

@@ -37,11 +37,12 @@ static __always_inline struct next_hop find_next_hop(struct __sk_buff *skb, u64 
     if (known && now_ns <= known->until_ns)
         return *known;
     struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
-                                   .ifindex = SLIM_UNDERLAY_IFINDEX,
-                                   .ipv4_src = SLIM_UNDERLAY_BE, .ipv4_dst = dst_be};
+                                   .ifindex = CONSTANT(UNDERLAY_IFINDEX),
+                                   .ipv4_src = CONSTANT(UNDERLAY_BE), .ipv4_dst = dst_be};
     int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
     int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-                 route.ifindex == SLIM_UNDERLAY_IFINDEX;
+                 route.ifindex == CONSTANT(UNDERLAY_IFINDEX) &&
+                 route.family == 2; /* not so: "via inet6", which has no room in next_hop */
     struct next_hop fresh = {.until_ns = now_ns + NEXT_HOP_NS,
                              .addr_be = usable ? route.ipv4_dst : 0};
     next_hops.update(&dst_be, &fresh);
@@ -64,17 +65,20 @@ static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32
         }
     }
     if (next_hop.ipv4_nh)
-        return redirect_neigh(SLIM_UNDERLAY_IFINDEX, &next_hop, sizeof(next_hop), 0);
-    return redirect_neigh(SLIM_UNDERLAY_IFINDEX, 0, 0, 0);
+        return redirect_neigh(CONSTANT(UNDERLAY_IFINDEX), &next_hop, sizeof(next_hop), 0);
+    return redirect_neigh(CONSTANT(UNDERLAY_IFINDEX), 0, 0, 0);
 }
 
+/* On one host connections go directly, by the overlay path's hand_over().  What still comes here:
+ * those that an earlier version opened on the host path, which live on, and sockets that an earlier,
+ * failed connect() to another host has bound to U, which nothing else could carry. */
 static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow_key *key,
                                         int syn, u32 doff)
 {
-    struct flow_key there = {.peer_be = SLIM_UNDERLAY_BE, .peer_port_be = key->local_port_be,
+    struct flow_key there = {.peer_be = CONSTANT(UNDERLAY_BE), .peer_port_be = key->local_port_be,
                              .local_port_be = key->peer_port_be};
     int verdict = deliver(skb, &there, syn, doff);
-    if (verdict == NOT_OURS) {
+    if (verdict == NOT_OURS || verdict == PROBED) {
         count(REASON_no_endpoint);
         return TC_ACT_SHOT;
     }
@@ -89,7 +93,7 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
     if (!headers_tcp4(skb, &h))
         return refuse(REASON_spoofed_source, at_sender);
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
-    if (at_sender && dst_be == SLIM_UNDERLAY_BE)
+    if (at_sender && dst_be == CONSTANT(UNDERLAY_BE))
         return CROSS; /* before any look-up: they are made at the host's end */
     int syn = is_syn(h.tcp);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
@@ -111,13 +115,15 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
         }
         if (flow && flow->sandbox != veth->sandbox)
             return refuse(REASON_foreign_flow, at_sender);
+        if (flow) /* claimed while another interface began to carry the sandbox's host path */
+            flow->ifindex = ifindex;
         struct syn_option option;
         if (syn && flow &&
             (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
              option.caller_port_be != flow->port_be))
             return refuse(REASON_forged_option, at_sender);
     }
-    if (dst_be == SLIM_UNDERLAY_BE)
+    if (dst_be == CONSTANT(UNDERLAY_BE))
         return to_neighbour(skb, &key, syn, doff);
     return to_wire(skb, flow, dst_be);
 }
@@ -146,7 +152,7 @@ static __always_inline int sent(struct __sk_buff *skb, int at_sender)
     if (skb->vlan_present) /* it would go out with the packet: into another network */
         return refuse(REASON_vlan_tag, at_sender);
     if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
-        h.ip->saddr == SLIM_UNDERLAY_BE)
+        h.ip->saddr == CONSTANT(UNDERLAY_BE))
         return host_path_out(skb, at_sender);
     u32 ifindex = skb->ifindex;
     struct veth *veth = veths.lookup(&ifindex);
@@ -188,7 +194,7 @@ static __always_inline int icmp_error(struct __sk_buff *skb)
         return TC_ACT_OK;
     if (bpf_skb_load_bytes(skb, at + sizeof(icmp), &inner, sizeof(inner)) ||
         inner.ip.ihl != 5 || inner.ip.protocol != IPPROTO_TCP ||
-        inner.ip.saddr != SLIM_UNDERLAY_BE)
+        inner.ip.saddr != CONSTANT(UNDERLAY_BE))
         return TC_ACT_OK;
     struct flow_key key = {.peer_be = inner.ip.daddr, .peer_port_be = inner.dport_be,
                            .local_port_be = inner.sport_be};
@@ -203,7 +209,7 @@ int from_wire(struct __sk_buff *skb)
     if (skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
         skb->vlan_present /* another network's, on the same cable */ ||
         skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
-        h.ip->daddr != SLIM_UNDERLAY_BE || h.ip->ihl != 5)
+        h.ip->daddr != CONSTANT(UNDERLAY_BE) || h.ip->ihl != 5)
         return TC_ACT_OK;
     if (h.ip->protocol == IPPROTO_ICMP)
         return icmp_error(skb);
@@ -211,10 +217,14 @@ int from_wire(struct __sk_buff *skb)
         return TC_ACT_OK;
     struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,
                            .local_port_be = h.tcp->dest};
-    int syn = is_syn(h.tcp);
+    int syn = is_syn(h.tcp), rst = h.tcp->rst;
     u32 doff = h.tcp->doff;
-    if (h.ip->saddr == SLIM_UNDERLAY_BE)
+    if (h.ip->saddr == CONSTANT(UNDERLAY_BE))
         return TC_ACT_OK; /* a martian: the host's stack drops it */
     int verdict = deliver(skb, &key, syn, doff);
-    return verdict == NOT_OURS ? TC_ACT_OK : verdict;
+    if (verdict == PROBED) /* the way that the SYN-ACK would take */
+        return turn_into_answer(skb) ? TC_ACT_SHOT : to_wire(skb, 0, key.peer_be);
+    if (verdict != NOT_OURS)
+        return verdict;
+    return rst && is_answer(skb, &key) ? TC_ACT_SHOT : TC_ACT_OK;
 }

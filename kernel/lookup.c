@@ -5,7 +5,7 @@
  */
 int listener_lookup(struct bpf_sk_lookup *ctx)
 {
-    if (ctx->protocol != IPPROTO_TCP || ctx->local_ip4 != SLIM_UNDERLAY_BE)
+    if (ctx->protocol != IPPROTO_TCP || ctx->local_ip4 != CONSTANT(UNDERLAY_BE))
         return SK_PASS;
     struct flow_key key = {.peer_be = ctx->remote_ip4, .peer_port_be = ctx->remote_port,
                            .local_port_be = bpf_htons(ctx->local_port)};

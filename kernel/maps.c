@@ -1,117 +1,140 @@
 /* Every map, with its writer, readers, lifetime, and what "full" and "absent" mean.
  *
- * All are pinned under SLIM_PINS, a folder that names the layout's version, so that they
- * outlive the driver's process.  All but counters and the connections' own state can be
- * rebuilt from etcd.  First file of the unit that driver/datapath/load.py puts together: BCC
+ * All are pinned by their names when they are loaded, in a folder that names the layout's version, so
+ * that they outlive the driver's process.  All but counters and the connections' own state can be
+ * rebuilt from etcd.  First file of the unit that driver/datapath/programs.py puts together: BCC
  * rewrites map access in the main file only, so headers have none.
  */
 #include "slim.h"
 #include "reasons.h"
 #include "packet.h"
 #include "option.h"
+#include "constants.h"
 #include <linux/pkt_cls.h>
 
+#define ATTEMPT_NS 2900000000ULL            /* as long as ARP takes to give up, less what clocks differ */
+#define ATTEMPT_FORGOTTEN_NS 10000000000ULL /* after silence it counts from the beginning */
+#define TOLD_AGAIN_NS 250000000ULL          /* at most four errors a second, for each sender and address */
+
 #define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: memory as entries come */
-#define PIN(name) SLIM_PINS "/" name
 
 /* Who may use the host path, by network namespace cookie.
  * Writer: driver, once the namespace is finished, and last. Readers: connect hooks.
  * Lifetime: sandbox. Full: driver reports it; sandbox stays on the overlay. Absent: same. */
-BPF_TABLE_PINNED("hash", u64, struct sandbox, sandboxes, 8192, PIN("sandboxes"), NO_PREALLOC);
+BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 8192, NO_PREALLOC);
 
 /* The host's ends of veths. Writer: driver at Join, again when the sandbox is finished.
  * Reader: from_container. Lifetime: veth. Absent: everything from the interface is dropped. */
-BPF_TABLE_PINNED("hash", u32, struct veth, veths, 16384, PIN("veths"), NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct veth, veths, 16384, NO_PREALLOC);
 
 /* Endpoints of this host as destinations. Writer: driver at Join. Readers: overlay programs.
  * Lifetime: endpoint. Absent: the packet is dropped and counted. */
-BPF_TABLE_PINNED("hash", struct address, struct delivery, endpoints, 16384, PIN("endpoints"),
-                 NO_PREALLOC);
-BPF_TABLE_PINNED("hash", struct address6, struct delivery, endpoints6, 16384, PIN("endpoints6"),
-                 NO_PREALLOC);
+BPF_F_TABLE("hash", struct address, struct delivery, endpoints, 16384, NO_PREALLOC);
+BPF_F_TABLE("hash", struct address6, struct delivery, endpoints6, 16384, NO_PREALLOC);
 
 /* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox;
  * to_container sets `assigned`, sockops counts `listens`.
  * Readers: from_wire, from_container. sandbox 0: nobody's; wire traffic is the host's own. */
-BPF_TABLE_PINNED("array", u32, struct port, ports, 65536, PIN("ports"));
+BPF_TABLE("array", u32, struct port, ports, 65536);
 
 /* All endpoints of the networks that this host serves, on any host. Writer: driver, from
  * etcd. Readers: connect hooks, overlay programs. Full: driver reports it. Absent: connect
  * falls back to the overlay, the overlay drops ("unknown destination"). */
-BPF_TABLE_PINNED("hash", struct address, struct location, directory, 262144, PIN("directory"),
-                 NO_PREALLOC);
-BPF_TABLE_PINNED("hash", struct address6, struct location, directory6, 262144,
-                 PIN("directory6"), NO_PREALLOC);
+BPF_F_TABLE("hash", struct address, struct location, directory, 262144, NO_PREALLOC);
+BPF_F_TABLE("hash", struct address6, struct location, directory6, 262144, NO_PREALLOC);
 
 /* Hosts (U) that are known to be gone, each until a moment (CLOCK_MONOTONIC, ns) that the driver
  * puts off while it sees no sign of life. Writer: driver. Readers: connect hooks.
  * Full, absent or past: connections are tried as usual. */
-BPF_TABLE_PINNED("hash", u32, u64, dead_hosts, 4096, PIN("dead_hosts"), NO_PREALLOC);
+BPF_F_TABLE("hash", u32, u64, dead_hosts, 4096, NO_PREALLOC);
 
 /* The directory the other way round. Writer: driver, before the directory's entry.
  * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
-BPF_TABLE_PINNED("hash", struct wire_name, struct address, reverse, 262144, PIN("reverse"),
-                 NO_PREALLOC);
+BPF_F_TABLE("hash", struct wire_name, struct address, reverse, 262144, NO_PREALLOC);
 
 /* Receivers of a network's broadcasts, by number. Writer: driver. Reader: flood(). */
-BPF_TABLE_PINNED("hash", struct flood_key, struct flood_target, floods, 65536, PIN("floods"),
-                 NO_PREALLOC);
+BPF_F_TABLE("hash", struct flood_key, struct flood_target, floods, 65536, NO_PREALLOC);
 
 /* Connections on the host path. Writers: connect hooks (claim), sockops (open, accept,
  * close); driver sweeps what a removed endpoint or an expired TIME_WAIT leaves.
  * Readers: from_container (may this sandbox send so?), from_wire (whose is it?).
  * Never evicts. Full: connect falls back to the overlay; an accepted connection is counted as
  * flow_table_full and lives on its pending entry. Absent: not a container's connection. */
-BPF_TABLE_PINNED("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, PIN("flows"),
-                 NO_PREALLOC);
+BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC);
 
 /* Ways to other hosts, by U: looked up once a second and host, however many connections there are.
  * Writer and reader: from_container. Evicted or absent: looked up again. */
-BPF_TABLE_PINNED("lru_hash", u32, struct next_hop, next_hops, 4096, PIN("next_hops"));
+BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
 
 /* Flows that somebody is removing because they are stale or were claimed in vain, each since when
  * (CLOCK_MONOTONIC, ns): one at a time. Writers: connect hooks, the driver's sweeper, which also
  * removes what a driver that was killed has left. Lifetime: microseconds. Full or present: the
  * flow is left alone; a connect() tries another port. */
-BPF_TABLE_PINNED("hash", struct flow_key, u64, takeovers, 1024, PIN("takeovers"), NO_PREALLOC);
+BPF_F_TABLE("hash", struct flow_key, u64, takeovers, 1024, NO_PREALLOC);
 
 /* How many flows each sandbox has, by cookie; all together at 0, which is no cookie.
  * Writers: whoever adds or removes a flow (shares.c); the driver counts anew when it sweeps.
  * Lifetime: sandbox, until swept. Absent: none yet. Full: that sandbox has no limit. */
-BPF_TABLE_PINNED("hash", u64, s64, shares, 16384, PIN("shares"), NO_PREALLOC);
+BPF_F_TABLE("hash", u64, s64, shares, 16384, NO_PREALLOC);
 
 /* SYNs let in, until established. Writer: admit(). Readers: to_container, listener_lookup,
  * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */
-BPF_TABLE_PINNED("lru_hash", struct flow_key, struct pending, pending, 65536, PIN("pending"));
+BPF_TABLE("lru_hash", struct flow_key, struct pending, pending, 65536);
 
 /* Listening sockets by virtual address: what the last look found. Writers: to_container, at a
  * SYN; sockops removes what a new listener puts in doubt, the kernel a socket that closes.
  * Readers: admit(), listener_lookup. Absent: looked for. Full or refused: listener_assigned. */
-BPF_TABLE_PINNED("sockhash", struct listener_key, u64, listeners, 65536, PIN("listeners"));
+BPF_TABLE("sockhash", struct listener_key, u64, listeners, 65536);
+
+/* Sandboxes whose new connections stay off the host path, and why (enum reason).
+ * Writers: driver; setsockopt and sockops, where there is no entry yet. Readers: connect hooks,
+ * admit(). Lifetime: sandbox. Full: driver tries again, and says so; a note is kept. Absent: on it. */
+BPF_F_TABLE("hash", u64, u32, withheld, 8192, NO_PREALLOC);
+
+/* What programs of a network namespace have done that the driver has to know. Writers: setsockopt,
+ * sockops. Reader: driver, each second, which removes what it has settled and, of namespaces that
+ * are no sandbox, what is old. Full: such a sandbox stays on the host path. Absent: nothing. */
+BPF_F_TABLE("hash", u64, struct note, notes, 16384, NO_PREALLOC);
+
+/* Hosts (U) to which SYNs with our option do not get through, as the driver found by probing.
+ * Writer: driver. Readers: connect hooks, sockops. Lifetime: until a probe gets through.
+ * Full, absent: connections are tried on the host path. */
+BPF_F_TABLE("hash", u32, u64, blocked_hosts, 4096, NO_PREALLOC);
+
+/* Endpoints (U, P) of other hosts to which a SYN was not answered in time, or refused, and when
+ * that was last (CLOCK_MONOTONIC, ns). Writer: sockops. Reader: driver, four times a second, which
+ * removes what it has read and probes them. Evicted: not probed now. */
+BPF_TABLE("lru_hash", struct wire_name, u64, unanswered, 4096);
+
+/* The driver's probes that are under way, by the flow that each pretends to be. Writers: driver,
+ * from_wire (the answer). Readers: from_wire, for RSTs that are no container's; driver, which
+ * removes it. Lifetime: a second. Evicted: that probe counts as not answered. */
+BPF_TABLE("lru_hash", struct flow_key, struct probe, probes, 4096);
+
+/* Addresses that nobody has, and who sends to them. Writer and reader: is_in_vain(). Evicted: its
+ * sender is told 3 s later. */
+BPF_TABLE("lru_hash", struct attempt_key, struct attempt, attempts, 4096);
 
 /* What the program on top of a socket must see. Writers: connect hooks, sockops.
  * Readers: sockops, name hooks. Lifetime: the socket's. Absent: not on the host path. */
-BPF_TABLE_PINNED("sk_storage", int, struct connection, connections, 0, PIN("connections"),
-                 NO_PREALLOC);
+BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, NO_PREALLOC);
 
 /* Service addresses of the networks that this host serves. Writer: driver, from etcd, after
  * the list in `backends`. Readers: connect hooks, send hook, overlay (ping). Full: driver
  * reports it; the address does not answer. Absent: an endpoint's address, or nobody's. */
-BPF_TABLE_PINNED("hash", struct address, struct service, services, 16384, PIN("services"),
-                 NO_PREALLOC);
+BPF_F_TABLE("hash", struct address, struct service, services, 16384, NO_PREALLOC);
 
 /* Addresses of each service's tasks. Writer: driver, a new generation before `services` names
- * it; the old one goes after. Reader: choose(). Full: as above. Absent: passed over. */
-BPF_TABLE_PINNED("hash", struct backend_key, u32, backends, 131072, PIN("backends"),
-                 NO_PREALLOC);
+ * it; the old one goes a second after. Reader: choose(). Full: as above. Absent: passed over. */
+BPF_F_TABLE("hash", struct backend_key, u32, backends, 131072, NO_PREALLOC);
 
 /* Which backend stands for which service on a socket that has no storage in `connections`:
  * datagrams, and TCP on the overlay path. Writers: connect hooks, send hook. Readers: name
  * and receive hooks. Lifetime: the socket's. Full: names show the backend. Absent: the same. */
-BPF_TABLE_PINNED("sk_storage", int, struct choices, chosen, 0, PIN("chosen"), NO_PREALLOC);
+BPF_F_TABLE("sk_storage", int, struct choices, chosen, 0, NO_PREALLOC);
 
 /* One counter per reason, per CPU. Writer: all programs. Reader: driver. */
-BPF_TABLE_PINNED("percpu_array", u32, u64, counters, 64, PIN("counters"));
+BPF_TABLE("percpu_array", u32, u64, counters, 64);
 
 static __always_inline void count(enum reason reason)
 {

@@ -43,7 +43,7 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct locati
     if (!set_tunnel(skb, vni, underlay_be))
         return refuse(REASON_tunnel_failed, at_sender);
     count(REASON_overlay_sent);
-    return bpf_redirect(SLIM_VXLAN_IFINDEX, 0);
+    return bpf_redirect(CONSTANT(VXLAN_IFINDEX), 0);
 }
 
 /* Head-end replication: a copy to each receiver.  `remote` 0: local ones only (it came from
@@ -69,7 +69,7 @@ static __always_inline int flood(struct __sk_buff *skb, u32 vni, int remote)
                 count(REASON_tunnel_failed);
         } else if (remote) {
             if (!set_tunnel(skb, vni, target->underlay_be) ||
-                bpf_clone_redirect(skb, SLIM_VXLAN_IFINDEX, 0))
+                bpf_clone_redirect(skb, CONSTANT(VXLAN_IFINDEX), 0))
                 count(REASON_tunnel_failed);
         }
     }
@@ -85,14 +85,15 @@ static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *ve
     if (local)
         return hand_over(skb, local, at_sender);
     struct location *remote = directory.lookup(&to);
-    if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
+    if (remote && remote->underlay_be != CONSTANT(UNDERLAY_BE))
         return send_to(skb, veth->vni, remote, at_sender);
     if (is_multicast4(dst_be) || dst_be == veth->broadcast_be)
         return FLOOD;
     struct service *service = services.lookup(&to);
     if (service && service->count)
         return at_sender ? CROSS : answer_ping(skb);
-    return refuse(REASON_unknown_destination, at_sender);
+    int verdict = at_sender ? NOT_TOLD : tell_unreachable(skb, veth->vni, dst_be);
+    return verdict == NOT_TOLD ? refuse(REASON_unknown_destination, at_sender) : verdict;
 }
 
 static __always_inline int same_address6(const __u8 *a, const __u8 *b)
@@ -117,11 +118,12 @@ static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *ve
     if (local)
         return hand_over(skb, local, at_sender);
     struct location *remote = directory6.lookup(&to);
-    if (remote && remote->underlay_be != SLIM_UNDERLAY_BE)
+    if (remote && remote->underlay_be != CONSTANT(UNDERLAY_BE))
         return send_to(skb, veth->vni, remote, at_sender);
     if (to.addr[0] == 0xff)
         return FLOOD;
-    return refuse(REASON_unknown_destination, at_sender);
+    int verdict = at_sender ? NOT_TOLD : tell_unreachable6(skb, &to);
+    return verdict == NOT_TOLD ? refuse(REASON_unknown_destination, at_sender) : verdict;
 }
 
 /* The VNI and the inner destination name the endpoint; the inner source must live on the
@@ -129,7 +131,7 @@ static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *ve
 static __always_inline int arrived(struct __sk_buff *skb, const struct location *sender,
                                    u32 outer_be, const struct delivery *to, int everybody)
 {
-    if (!sender || sender->underlay_be != outer_be || outer_be == SLIM_UNDERLAY_BE) {
+    if (!sender || sender->underlay_be != outer_be || outer_be == CONSTANT(UNDERLAY_BE)) {
         count(REASON_overlay_wrong_host);
         return TC_ACT_SHOT;
     }

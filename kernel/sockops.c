@@ -4,6 +4,30 @@
  * Attached to the cgroup root (BPF_CGROUP_SOCK_OPS); runs for every TCP socket's events, so
  * each branch leaves as soon as the socket is not ours.
  */
+#define TCP_SYNCNT_ 7
+#define ENOMSG_ 42
+#define SO_KEEPALIVE_ 9
+#define TCP_KEEPIDLE_ 4
+#define TCP_KEEPINTVL_ 5
+#define TCP_KEEPCNT_ 6
+#define TCP_USER_TIMEOUT_ 18
+#define TCPOPT_TIMESTAMP 8
+
+/* A socket has one set of callback flags for the programs of all who are attached here: what we
+ * want is added to what others want, and only what is ours is taken away. */
+static __always_inline void want_callbacks(struct bpf_sock_ops *ops, u32 flags)
+{
+    bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | flags);
+}
+
+/* No program shall run per packet for our sake. */
+static __always_inline void no_more_options(struct bpf_sock_ops *ops, struct connection *c)
+{
+    u32 ours = c->others_callbacks ? 0 : BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+    u32 others = ops->bpf_sock_ops_cb_flags & ~ours;
+    bpf_sock_ops_cb_flags_set(ops, others | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *ops, struct connection *c)
 {
     struct flow_key key = c->flow;
@@ -12,8 +36,53 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct connecti
         flow->since_ns = bpf_ktime_get_ns();
         flow->state = FLOW_OPEN;
     }
-    bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG |
-                                       BPF_SOCK_OPS_STATE_CB_FLAG);
+    want_callbacks(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* Have the driver probe that host: a SYN got no answer, or was refused by the program's kernel, or
+ * by a firewall in its name. */
+static __always_inline void doubt_peer(const struct connection *c)
+{
+    struct wire_name name = {.underlay_be = c->flow.peer_be, .port_be = c->flow.peer_port_be};
+    u64 now_ns = bpf_ktime_get_ns();
+    unanswered.update(&name, &now_ns);
+}
+
+/* A SYN without an answer: the driver probes its host.  Where that has shown that none gets
+ * through, the program hears of it in seconds (ETIMEDOUT), and its next attempt takes the overlay. */
+static __always_inline void on_timeout(struct bpf_sock_ops *ops, struct connection *c)
+{
+    u32 host_be = c->flow.peer_be;
+    int once = 1;
+    if (ops->state != BPF_TCP_SYN_SENT)
+        return;
+    c->unanswered++;
+    if (blocked_hosts.lookup(&host_be))
+        bpf_setsockopt(ops, IPPROTO_TCP, TCP_SYNCNT_, &once, sizeof(once));
+    else
+        doubt_peer(c);
+}
+
+/* The kernel asks about ECN right before it makes the SYN, when everybody's programs have seen
+ * the connect(): one that sets flags without regard for others' has done so by now. */
+static __always_inline void before_syn(struct bpf_sock_ops *ops, struct connection *c)
+{
+    c->others_callbacks = ops->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+    want_callbacks(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
+                            BPF_SOCK_OPS_RTO_CB_FLAG);
+}
+
+/* Without timestamps nobody may use the tuple again before TIME_WAIT has run out.  Both ends must
+ * want them: the SYN-ACK tells. */
+static __always_inline void note_timestamps(struct bpf_sock_ops *ops, struct connection *c)
+{
+    u8 option[10] = {TCPOPT_TIMESTAMP};
+    if (bpf_load_hdr_opt(ops, option, sizeof(option), 0) != -ENOMSG_)
+        return;
+    struct flow_key key = c->flow;
+    struct flow *flow = flows.lookup(&key);
+    if (flow)
+        flow->no_timestamps = 1;
 }
 
 static __always_inline void write_option(struct bpf_sock_ops *ops, struct connection *c)
@@ -33,17 +102,35 @@ static __always_inline int enter_flow(struct flow_key *key, struct flow *mine)
     return earlier && remove_flow(key, earlier->sandbox) && add_flow(key, mine);
 }
 
+/* Its SYN is forgotten, since `pending` had no room for it among newer ones: nobody can say any more
+ * whom it means, and nothing that it sends leaves, but the RST with which it ends (is_own_reset). */
+static __always_inline void end_soon(struct bpf_sock_ops *ops)
+{
+    int one = 1, second_ms = 1000;
+    bpf_setsockopt(ops, SOL_SOCKET_, SO_KEEPALIVE_, &one, sizeof(one));
+    bpf_setsockopt(ops, IPPROTO_TCP, TCP_KEEPIDLE_, &one, sizeof(one));
+    bpf_setsockopt(ops, IPPROTO_TCP, TCP_KEEPINTVL_, &one, sizeof(one));
+    bpf_setsockopt(ops, IPPROTO_TCP, TCP_KEEPCNT_, &one, sizeof(one));
+    bpf_setsockopt(ops, IPPROTO_TCP, TCP_USER_TIMEOUT_, &second_ms, sizeof(second_ms));
+    count(REASON_syn_forgotten);
+}
+
 /* Our listener accepted: the child socket takes over from `pending`. */
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
-    if (ops->local_ip4 != SLIM_UNDERLAY_BE || ops->local_port < SLIM_PORT_FIRST)
+    if (ops->local_ip4 != CONSTANT(UNDERLAY_BE) || ops->local_port < CONSTANT(PORT_FIRST))
         return;
     struct bpf_sock *sk = ops->sk;
     struct flow_key key = {.peer_be = ops->remote_ip4,
                            .peer_port_be = bpf_htons(bpf_ntohl(ops->remote_port)),
                            .local_port_be = bpf_htons(ops->local_port)};
     struct pending *syn = pending.lookup(&key);
-    if (!syn || !sk || syn->sandbox != bpf_get_netns_cookie(ops))
+    u64 cookie = bpf_get_netns_cookie(ops);
+    u32 local_port = ops->local_port;
+    struct port *port = ports.lookup(&local_port);
+    if (!syn && port && port->sandbox == cookie)
+        end_soon(ops);
+    if (!syn || !sk || syn->sandbox != cookie)
         return;
 
     struct connection child = {.local_addr_be = syn->addr_be, .peer_addr_be = syn->peer_addr_be,
@@ -52,13 +139,15 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     struct flow mine = {.sandbox = syn->sandbox, .socket = bpf_get_socket_cookie(ops),
                         .since_ns = bpf_ktime_get_ns(), .ifindex = syn->ifindex,
                         .port_be = key.local_port_be, .state = FLOW_OPEN};
+    if (port && port->sandbox == cookie)
+        mine.ifindex = port->ifindex; /* another one may carry the host path since the SYN */
     if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE))
         count(REASON_storage_full);
     if (!enter_flow(&key, &mine)) {
         count(REASON_flow_table_full); /* its packets stay allowed while `pending` lasts */
         return;
     }
-    bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+    want_callbacks(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
     pending.delete(&key);
     count(REASON_accepted);
 }
@@ -71,6 +160,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
     if (!sandbox)
         return;
     struct listener_key name = {.sandbox = cookie, .port_be = bpf_htons(ops->local_port)};
+    if (sandbox->count > 1 && ops->sk && ops->sk->bound_dev_if)
+        withhold(cookie, NOTE_BOUND_LISTENER, REASON_bound_listener);
     for (u32 i = 0; i < SLIM_ATTACHMENTS && i < sandbox->count; i++) {
         struct attachment *own = &sandbox->attachments[i];
         u32 endpoint_port = bpf_ntohs(own->port_be);
@@ -92,6 +183,12 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection
     struct flow *flow = flows.lookup(&key);
     if (!flow || flow->socket != bpf_get_socket_cookie(ops))
         return;
+    if (before == BPF_TCP_SYN_SENT) {
+        if (c->unanswered)
+            count(REASON_syn_unanswered);
+        else
+            doubt_peer(c);
+    }
     if (before == BPF_TCP_LAST_ACK || before == BPF_TCP_SYN_SENT) {
         remove_flow(&key, flow->sandbox);
         return;
@@ -115,8 +212,9 @@ int sockops(struct bpf_sock_ops *ops)
     }
     if (ops->op == BPF_SOCK_OPS_STATE_CB && ops->args[1] != BPF_TCP_CLOSE)
         return 1;
-    if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
-        ops->op != BPF_SOCK_OPS_HDR_OPT_LEN_CB && ops->op != BPF_SOCK_OPS_WRITE_HDR_OPT_CB &&
+    if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_NEEDS_ECN &&
+        ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ops->op != BPF_SOCK_OPS_HDR_OPT_LEN_CB &&
+        ops->op != BPF_SOCK_OPS_WRITE_HDR_OPT_CB && ops->op != BPF_SOCK_OPS_RTO_CB &&
         ops->op != BPF_SOCK_OPS_STATE_CB)
         return 1;
     sk = ops->sk;
@@ -128,6 +226,9 @@ int sockops(struct bpf_sock_ops *ops)
     case BPF_SOCK_OPS_TCP_CONNECT_CB:
         on_connect(ops, c);
         break;
+    case BPF_SOCK_OPS_NEEDS_ECN:
+        before_syn(ops, c);
+        break;
     case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
         if ((ops->skb_tcp_flags & 0x02) &&
             bpf_reserve_hdr_opt(ops, sizeof(struct syn_option), 0))
@@ -137,10 +238,17 @@ int sockops(struct bpf_sock_ops *ops)
         if (ops->skb_tcp_flags & 0x02)
             write_option(ops, c);
         break;
-    case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB: /* no program run per packet from here on */
-        bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+    case BPF_SOCK_OPS_RTO_CB:
+        on_timeout(ops, c);
+        break;
+    case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+        no_more_options(ops, c);
+        note_timestamps(ops, c);
+        count(REASON_connected);
         break;
     case BPF_SOCK_OPS_STATE_CB:
+        if (ops->args[0] == BPF_TCP_SYN_SENT)
+            no_more_options(ops, c);
         on_close(ops, c, ops->args[0]);
         break;
     }

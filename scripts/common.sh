@@ -6,6 +6,7 @@ PROJECT=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 RUN=/run/slim               # supervisors' locks and pid files; gone with a reboot
 LOGS=/var/log/slim
 STATE=/var/lib/slim
+CACHE=/var/cache/slim       # compiled programs (driver/datapath/cache.py)
 UP_ENV=/etc/slim/up.env     # what `make up` was told, for the driver; `make down` forgets it
 SOCKET=/run/docker/plugins/slim.sock
 UNITS=/etc/systemd/system

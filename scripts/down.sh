@@ -38,7 +38,7 @@ rmdir "${UP_ENV%/*}" 2>/dev/null || true        # unless the user has settings t
 [[ -z $COMMAND || $(readlink "$COMMAND") != "$PROJECT/scripts/slim" ]] || rm -f "$COMMAND"
 rm -rf "$RUN"
 if [[ ${PURGE:-} == 1 ]]; then
-    for folder in "$STATE" "$LOGS"; do
+    for folder in "$STATE" "$CACHE" "$LOGS"; do
         # Not the folder itself where it is a mount of its own.
         rm -rf --one-file-system "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete
     done

@@ -44,8 +44,9 @@ say "Python packages"
 .venv/bin/python -m pip install -q --no-compile --target "$root/opt/slim/packages" -r requirements.txt
 cp -a driver kernel "$root/opt/slim/"
 find "$root/opt/slim" -name __pycache__ -prune -exec rm -rf {} +
-# Compiled once, here: every start of the plugin would do it again.
-chroot "$root" /usr/bin/python3 -m compileall -q /opt/slim /usr/lib/python3 || true
+# Compiled once, here: every start of the plugin would do it again, Python's own library too (1 s).
+libraries=("$root"/usr/lib/python3*)
+chroot "$root" /usr/bin/python3 -m compileall -q /opt/slim "${libraries[@]#"$root"}" || true
 
 cp plugin.json "$work/config.json"
 rm -rf --one-file-system "$out"

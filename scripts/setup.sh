@@ -4,7 +4,7 @@
 #
 #   setup.sh           what running the driver and its checks needs
 #   setup.sh --demo    the programs that the demo and the tests run, too
-#   setup.sh --tests   these, and the other Docker releases that the tests run (in /var/cache/slim-tests)
+#   setup.sh --tests   the same and a Go program, for the tests; with `all` the other Docker releases, too (in /var/cache/slim-tests)
 #   setup.sh --vm      those of --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
 # Run again it only compares (under a second) and changes nothing.
@@ -18,15 +18,15 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
 # Programs that containers and hosts of the tests run, and what makes their images.
-[[ -z ${1:-} ]] || packages+=(bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
-    iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nginx postgresql
+[[ -z ${1:-} ]] || packages+=(bird2 bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
+    iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nftables nginx postgresql
     redis-server redis-tools tcpdump wrk)
 [[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.
 # One that was here before stays as it is.
-declare -A unit_of=([etcd-server]=etcd [memcached]=memcached [nats-server]=nats-server
+declare -A unit_of=([bird2]=bird [etcd-server]=etcd [memcached]=memcached [nats-server]=nats-server
     [nginx]=nginx [postgresql]=postgresql [redis-server]=redis-server)
 policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
 silence_daemons() {
@@ -84,4 +84,5 @@ install_packages
     die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
 [[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
 install_requirements
-[[ ${1:-} != --tests ]] || tests/lab/get-docker.sh
+[[ ${1:-} != --tests ]] || tests/lab/get-go.sh > /dev/null || true  # named, and its test skipped
+[[ ${*:1:2} != "--tests all" ]] || tests/lab/get-docker.sh

@@ -4,7 +4,7 @@
 #
 #   supervise.sh NAME RUN-FOLDER LOG CMD...
 #
-# Between starts it waits 1, 2, 4 ... 30 s; a process that lived for a minute begins at 1 s again.
+# Between starts it waits 1, 2, 4, 8 s; a process that lived for a minute begins at 1 s again.
 # Exit status 2 means a wrong option: the same start would fail again, so it gives up.
 set -uo pipefail
 name=$1 run=$2 log=$3; shift 3
@@ -39,6 +39,6 @@ while [[ -z $stopping ]]; do
     sleep "$pause_s" {lock}>&- & child=$!
     wait "$child"
     child=
-    pause_s=$((pause_s * 2 > 30 ? 30 : pause_s * 2))
+    pause_s=$((pause_s * 2 > 8 ? 8 : pause_s * 2))
 done
 exit 0

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.lab.dockers import LABS
+from tests.support import tiers
 from tests.support.schedule import UnitScheduling, place
 from tests.support.skips import CannotBeDownloaded
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("slim", deadline=None)
+settings.load_profile("slim")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -32,8 +38,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduli
     return UnitScheduling(config, log)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=tiers.TIERS, default=tiers.ALL,
+                     help="what `make check`, `make test` or `make test-all` runs")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.parent != PROJECT / "tests":
+        return None
+    return not tiers.reads(config.getoption("--tier"), collection_path.name) or None
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = config.getoption("--tier")
+    chosen = [item for item in items if tiers.runs(asked, item.nodeid, tiers.lab_of(item))]
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
     items.sort(key=lambda item: place(item, LABS))
 
 
@@ -73,3 +95,9 @@ def pytest_make_collect_report(
 def project() -> Path:
     """The checkout."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def kill_stride(request: pytest.FixtureRequest) -> int:
+    """Of the steps before which a real driver could be killed, each n-th is tried."""
+    return tiers.kill_stride(request.config.getoption("--tier"))

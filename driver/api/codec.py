@@ -174,7 +174,9 @@ class Fields:
 def decode(body: bytes) -> Fields:
     """Read a request's body.  Error: InvalidRequest if it is empty or no JSON object."""
     if not body.strip():
-        raise InvalidRequest("the request has no body (a repetition after a lost connection?)")
+        # dockerd has read the body of its own request by then, and nobody knows what it was.
+        raise InvalidRequest("the driver was restarted during this call, and Docker repeats it "
+                             "without its content: run the command again")
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

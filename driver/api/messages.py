@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
 from driver.api.codec import Fields, mac_text
-from driver.model import Endpoint, EndpointId, NetworkId
+from driver.errors import InvalidArgument
+from driver.model import Endpoint, EndpointId, HostPath, NetworkId
+from driver.services import network_options
 from driver.services.endpoint_requests import EndpointRequest, Joined
 from driver.services.networks import Pool
 
@@ -80,7 +82,8 @@ class CreateEndpointRequest:
             EndpointRequest(
                 id=fields.endpoint_id(), network_id=fields.network_id(),
                 address=interface.ipv4("Address"), address6=interface.ipv6("AddressIPv6"),
-                mac=mac or wished, ifname=options.text(_IFNAME)),
+                mac=mac or wished, ifname=options.text(_IFNAME),
+                host_path=_host_path(options)),
             mac_given=mac is not None)
 
 
@@ -192,6 +195,16 @@ def operational(endpoint: Endpoint | None) -> Answer:
 def requested_address(address: IPv4Interface | IPv6Interface) -> Answer:
     """RequestAddress's answer; the prefix length becomes the container's netmask."""
     return {"Address": str(address), "Data": {}}
+
+
+def _host_path(options: Fields) -> HostPath | None:
+    """Read the endpoint's `--driver-opt`; Docker sends it beside options of its own."""
+    for name in options.names():
+        if name.startswith(network_options.PREFIX) and name != network_options.HOST_PATH:
+            raise InvalidArgument(f"unknown endpoint option {name!r}; known: "
+                                  f"{network_options.HOST_PATH}")
+    text = options.text(network_options.HOST_PATH)
+    return network_options.host_path(text, "endpoint option") if text else None
 
 
 def _pools(fields: Fields) -> tuple[Pool, ...]:

@@ -99,8 +99,8 @@ class ApiServer:
             return
         # First of all: without a listener a socket file costs dockerd 15 s per look.
         self._listener.unlink()
-        self._stopping.set()
-        self._server.pull_trigger()
+        # In the server's own thread: one that saw it before the trigger is pulled would close that.
+        self._server.trigger.pull_trigger(self._stopping.set)
         self._thread.join()
         self._thread = None
         log.info("stopped serving %s", self._path)

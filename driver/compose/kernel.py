@@ -11,24 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driver import host
+from driver.client_ports import Ports, client_ports, unreserved
 from driver.compose.parts import Part, nothing
 from driver.datapath.attachments import Attachments
+from driver.datapath.cache import compiled_unit
 from driver.datapath.datapath import EbpfDatapath
 from driver.datapath.handover import Handover
 from driver.datapath.layout import inherit, pin_folder
 from driver.datapath.load import Constants, Loaded, load
-from driver.link import filters
+from driver.errors import LinkError
+from driver.later import Later
+from driver.link import filters, netns
 from driver.link.guard import Guarded, KernelGuard
 from driver.link.live_sockets import live_sockets
+from driver.link.lost_sockets import lost_sockets
 from driver.link.names import HOST_PATH_MARK
+from driver.link.port_settings import ReservedPorts, ephemeral_ports
 from driver.link.underlay import Underlay
 from driver.link.vxlan import overlay_mtu
+from driver.link.watch import NamespaceWatch
 from driver.services.background import Recovery, Repeater
 from driver.services.guarding import Guarding
 from driver.settings import Settings
 
 log = logging.getLogger("slim")
 GUARD_S = 30.0  # between looks whether the guard is still there
+GUARD_CHANGED_S = 0.05  # after the first of several changes of the host's rules
 HANDOVER_S = 0.2  # between looks whether an older layout can be taken over from
 
 
@@ -68,7 +76,7 @@ class UnderlayState:
         return overlay_mtu(self._mtu)
 
     def changed(self, found: Underlay | None) -> None:
-        """Take news of the underlay.  The programs are compiled for its address and device."""
+        """Take news of the underlay.  The programs are loaded for its address and device."""
         if found is None:
             self._away = True
             log.warning("underlay %s (%s) has gone", self.found.address, self.found.name)
@@ -82,8 +90,38 @@ class UnderlayState:
                 log.info("underlay %s (%s) is back", found.address, found.name)
             if found.mtu != self._mtu:
                 log.warning("underlay MTU is now %d, was %d", found.mtu, self._mtu)
-                self._mtu = found.mtu
-                self.on_mtu()
+                before, self._mtu = self._mtu, found.mtu
+                try:
+                    self.on_mtu()
+                except BaseException:
+                    self._mtu = before  # it is told again
+                    raise
+
+
+class HostPorts:
+    """Which TCP ports of the host are endpoints', and which are for connections to others."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Choose them.  Error: SettingsError, if too few are left."""
+        self.endpoints: Ports = settings.port_range.first, settings.port_range.last
+        self._reserved = ReservedPorts(Path(settings.state))
+        self.clients = client_ports(self.endpoints, ephemeral_ports(), self._reserved.others())
+
+    def reserve(self) -> None:
+        """Keep endpoints' from the host's own clients; `slim cleanup` takes that back.
+
+        Where it is not allowed that is said, as a warning if it matters.
+        """
+        try:
+            self._reserved.reserve(self.endpoints)
+        except LinkError as error:
+            problem = self.problem()
+            log.log(logging.WARNING if problem else logging.INFO, "%s",
+                    f"{error}; {problem}" if problem else error)
+
+    def problem(self) -> str:
+        """What is wrong by now, and what to do; "" if nothing is."""
+        return unreserved(self.endpoints, ephemeral_ports(), self._reserved.all())
 
 
 @dataclass(frozen=True)
@@ -96,9 +134,9 @@ class Kernel:
     guarding: Guarding
 
 
-def build_kernel(settings: Settings, underlay: Underlay, vxlan: int,
-            netns_path: Callable[[str], str]) -> Kernel:
-    """Compile and load the programs (1 to 5 s); attach nothing.  vxlan: its ifindex.
+def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: HostPorts,
+                 netns_path: Callable[[str], str]) -> Kernel:
+    """Load the programs, compiled if need be (1 to 5 s); attach nothing.  vxlan: its ifindex.
 
     Errors: LinkError, DatapathError.
     """
@@ -106,16 +144,16 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int,
     pins = pin_folder(bpffs)
     handover = Handover(inherit(bpffs), lambda key: live_sockets(netns_path(key)),
                         underlay.address)
-    loaded = load(Constants(
-        underlay.address, underlay.ifindex, vxlan, HOST_PATH_MARK,
-        settings.port_range.first, settings.port_range.last), pins,
-        headers=Path(settings.state) / "headers")
+    loaded = load(compiled_unit(headers=Path(settings.state) / "headers"), Constants(
+        underlay.address, underlay.ifindex, vxlan, HOST_PATH_MARK, *ports.endpoints,
+        netns.current_cookie(), ports.clients), pins)
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
-        _Filters(), netns_path), handover)
+        _Filters(), netns_path), handover, lambda key, cookie, names: lost_sockets(
+            netns_path(key), cookie, underlay.address.packed, names))
     guarding = Guarding(
-        KernelGuard(Guarded(underlay.ifindex, settings.vxlan_port, settings.port_range.first,
-                            settings.port_range.last)),
+        KernelGuard(Guarded(underlay.address, underlay.ifindex, settings.vxlan_port,
+                            ports.endpoints, ports.clients.widest())),
         {endpoint.underlay for endpoint in datapath.list_remotes()} - {underlay.address})
     # The guard hears from the maps who the peers are.
     datapath.on_hosts = guarding.hosts_changed
@@ -135,10 +173,15 @@ def handover_parts(kernel: Kernel, recovery: Recovery) -> list[Part]:
     return [Part("handover", looking.start, looking.stop)]
 
 
-def guard_parts(guarding: Guarding) -> list[Part]:
+def guard_parts(guarding: Guarding, watch: NamespaceWatch) -> list[Part]:
     """What puts the guard in place and looks after it; it stays when the driver stops."""
-    looking = Repeater("guard", guarding.check, GUARD_S)
+    looking = Repeater("guard", guarding.check, GUARD_S)  # should a change ever be missed
+    checking: Later[None] = Later(lambda _: guarding.check(), threads=1, name="guard")
     return [Part("guard", guarding.start, nothing),
-            Part("looking after the guard", looking.start, looking.stop)]
+            Part("looking after the guard", looking.start, looking.stop),
+            Part("guard's checks", checking.start, checking.stop),
+            # Docker changes its own rules many times a second where containers come and go.
+            Part("changes of the packet filter", lambda: watch.watch_tables_here(
+                lambda: checking.submit(None, GUARD_CHANGED_S)), nothing)]
 
 

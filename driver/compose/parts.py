@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from driver.errors import SlimError
+
 log = logging.getLogger("slim")
 
 
@@ -25,15 +27,22 @@ class Part:
 class Driver:
     """The running whole: parts are started in order, and stopped in reverse."""
 
-    def __init__(self, parts: list[Part]) -> None:
+    def __init__(self, parts: list[Part],
+                 failed: Callable[[SlimError], None] = lambda _error: None) -> None:
+        """failed: is called when it does not start, before anything is stopped again."""
         self._parts = parts
+        self._failed = failed
         self._started = ExitStack()
 
     def start(self) -> None:
         """Start all parts.  Error: SlimError; then what had started is stopped again."""
         with ExitStack() as started:
             for part in self._parts:
-                part.start()
+                try:
+                    part.start()
+                except SlimError as error:
+                    self._failed(error)
+                    raise
                 started.callback(self._stop, part)
             self._started = started.pop_all()
 

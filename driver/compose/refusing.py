@@ -1,4 +1,4 @@
-"""Owns the driver that cannot be: a managed plugin whose settings are wrong.
+"""Owns the driver that cannot be: a managed plugin with wrong settings, a start that failed.
 
 To Docker a plugin that ends is one that "does not start", after 12 seconds and without a reason;
 one that runs can say it where its user looks.
@@ -7,14 +7,17 @@ one that runs can say it where its user looks.
 from __future__ import annotations
 
 import logging
+import select
 import signal
 import threading
 
 from driver.api.refusal import create_refusing_app
-from driver.api.server import ApiServer
+from driver.api.server import ApiServer, Listener
+from driver.errors import SlimError
 
 log = logging.getLogger(__name__)
 
+WAITING_S = 1.0  # for calls that have come while the driver was starting
 AGAIN_S = 30.0  # what is wrong may be another driver that ends, or a device that comes late
 
 
@@ -32,3 +35,19 @@ def refuse_all(socket: str, reason: str, for_s: float = AGAIN_S) -> bool:
     told.wait(for_s)
     server.stop()
     return told.is_set()
+
+
+def refuse_who_waits(listener: Listener, error: SlimError) -> None:
+    """Answer the calls that wait for a driver that does not start with the reason.
+
+    Without an answer dockerd repeats each for 15 s, while its own start waits.
+    """
+    poll = select.poll()
+    poll.register(listener.socket, select.POLLIN)
+    if not poll.poll(0):
+        return
+    server = ApiServer(create_refusing_app(f"slim does not start: {error}"), listener.path,
+                       threads=4, listener=listener)
+    server.start()
+    threading.Event().wait(WAITING_S)
+    server.stop()

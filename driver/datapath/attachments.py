@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from driver.datapath.bpf import Link, attach_device, detach
+from driver.datapath.bpf import Link, attach_device, detach, netns_of
 from driver.datapath.load import Loaded
 from driver.datapath.programs import (
     CGROUP_PROGRAMS,
@@ -135,6 +135,11 @@ class Attachments:
             with suppress(ValueError):
                 found.add(int(pin.name.removeprefix("netns-")))
         return found
+
+    def is_gone(self, cookie: int) -> bool:
+        """Tell whether the kernel says that the namespace is gone.  Without a link: no."""
+        pin = self._sandbox_pin(cookie)
+        return pin.exists() and netns_of(pin) == 0
 
     def _sandbox_pin(self, cookie: int) -> Path:
         return self._pins / f"netns-{cookie}"

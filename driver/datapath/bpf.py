@@ -1,7 +1,6 @@
-"""Owns the calls into libbpf that BCC's Python has no good face for: links, pins, batches.
+"""Owns what is done with kernel objects that are there: links, batches of entries, a run.
 
-libbcc is linked to libbpf, so both are reached through one handle.  Nothing here knows
-slim's programs or maps.
+Nothing here knows slim's programs or maps.
 """
 
 from __future__ import annotations
@@ -13,25 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bcc import lib
-
+from driver.datapath.libbpf import checked, lib
 from driver.errors import DatapathError
 
 _F_REPLACE = 4  # BPF_F_REPLACE
-
-
-def _checked(result: int, what: str) -> int:
-    """libbpf 1.x answers -errno; older calls answer -1 and set errno."""
-    if result < 0:
-        code = ctypes.get_errno() if result == -1 else -result
-        raise DatapathError(f"{what}: {os.strerror(code)}")
-    return result
+_NOEXIST = 1  # BPF_NOEXIST
 
 
 def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
-    """Yield all (key, leaf) of a BCC table (hash or array), `chunk` at a time.
+    """Yield all (key, leaf) of a table (hash or array), `chunk` at a time.
 
-    BCC's own items_lookup_batch() allocates for the map's maximum, tens of megabytes here.
     Entries that change meanwhile may be seen or not.  Error: DatapathError.
     """
     position = ctypes.c_uint32()
@@ -39,12 +29,12 @@ def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
     while True:
         keys, leaves = (table.Key * chunk)(), (table.Leaf * chunk)()
         count = ctypes.c_uint32(chunk)
-        result = lib.bpf_lookup_batch(
+        result = lib.bpf_map_lookup_batch(
             table.map_fd, None if first else ctypes.byref(position), ctypes.byref(position),
-            keys, leaves, ctypes.byref(count))
-        at_end = result < 0 and ctypes.get_errno() == errno.ENOENT
-        if result < 0 and not at_end:
-            raise DatapathError(f"reading map {table.map_id}: {os.strerror(ctypes.get_errno())}")
+            keys, leaves, ctypes.byref(count), None)
+        at_end = result == -errno.ENOENT
+        if not at_end:
+            checked(result, f"reading map {table.name}")
         yield from zip(keys[:count.value], leaves[:count.value], strict=True)
         if at_end or not count.value:
             return
@@ -53,7 +43,41 @@ def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
 
 def insert(table: Any, key: Any, leaf: Any) -> bool:
     """Enter what is not there yet (BPF_NOEXIST); False: it is there, or the map is full."""
-    return int(lib.bpf_update_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf), 1)) == 0
+    return int(lib.bpf_map_update_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf),
+                                       ctypes.c_uint64(_NOEXIST))) == 0
+
+
+def take(table: Any, key: Any) -> Any | None:
+    """Remove an entry and return it as it was at that moment; None: there is none."""
+    leaf = table.Leaf()
+    taken = lib.bpf_map_lookup_and_delete_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf))
+    if taken == -errno.ENOENT:
+        return None
+    checked(taken, f"taking an entry of map {table.name}")
+    return leaf
+
+
+class _TestRunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf 1.1."""
+
+    _fields_ = (("sz", ctypes.c_size_t), ("data_in", ctypes.c_char_p),
+                ("data_out", ctypes.c_void_p), ("data_size_in", ctypes.c_uint32),
+                ("data_size_out", ctypes.c_uint32), ("ctx_in", ctypes.c_void_p),
+                ("ctx_out", ctypes.c_void_p), ("ctx_size_in", ctypes.c_uint32),
+                ("ctx_size_out", ctypes.c_uint32), ("retval", ctypes.c_uint32),
+                ("repeat", ctypes.c_int), ("duration", ctypes.c_uint32),
+                ("flags", ctypes.c_uint32), ("cpu", ctypes.c_uint32),
+                ("batch_size", ctypes.c_uint32))
+
+
+def run(program_fd: int, data: bytes) -> None:
+    """Run a tc program once, with `data` (14 bytes to 3 kB) as its packet.
+
+    Error: DatapathError.
+    """
+    options = _TestRunOptions(sz=ctypes.sizeof(_TestRunOptions), data_in=data,
+                              data_size_in=len(data))
+    checked(lib.bpf_prog_test_run_opts(program_fd, ctypes.byref(options)), "run a program")
 
 
 class Link:
@@ -77,10 +101,10 @@ class Link:
             # A link whose cgroup or namespace is gone cannot be updated (ENOLINK): start anew.
             os.close(existing)
             pin.unlink()
-        fd = _checked(lib.bpf_link_create(program_fd, target_fd, attach_type, None),
+        fd = checked(lib.bpf_link_create(program_fd, target_fd, attach_type, None),
                       f"attach {pin.name}")
         try:
-            _checked(lib.bpf_obj_pin(fd, str(pin).encode()), f"pin {pin}")
+            checked(lib.bpf_obj_pin(fd, str(pin).encode()), f"pin {pin}")
         except DatapathError:
             os.close(fd)
             raise
@@ -128,13 +152,30 @@ def attach_device(program_fd: int, ifindex: int, attach_type: int) -> bool:
     options = _AttachOptions(ctypes.sizeof(_AttachOptions), 0, 0)
     before = -1
     if count.value:
-        before = _checked(lib.bpf_prog_get_fd_by_id(ids[0]), f"program {ids[0]}")
+        before = checked(lib.bpf_prog_get_fd_by_id(ids[0]), f"program {ids[0]}")
         options.flags, options.replace_prog_fd = _F_REPLACE, before
     try:
-        _checked(lib.bpf_prog_attach_opts(program_fd, ifindex, attach_type,
+        checked(lib.bpf_prog_attach_opts(program_fd, ifindex, attach_type,
                                           ctypes.byref(options)),
                  f"attach to interface {ifindex}")
     finally:
         if before >= 0:
             os.close(before)
     return True
+
+
+def netns_of(pin: Path) -> int:
+    """Return the inode of the namespace that a pinned link is attached to, 0: it is gone.
+
+    Linux 5.8: struct bpf_link_info has netns_ino at byte 16, which the namespace's end clears.
+    Error: DatapathError.
+    """
+    fd = checked(lib.bpf_obj_get(str(pin).encode()), f"open {pin}")
+    try:
+        info = (ctypes.c_uint32 * 16)()
+        length = ctypes.c_uint32(ctypes.sizeof(info))
+        checked(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length)),
+                 f"ask about {pin}")
+        return int(info[4])
+    finally:
+        os.close(fd)

@@ -11,41 +11,67 @@ from ipaddress import IPv4Address
 
 from driver.datapath.attachments import Attachments
 from driver.datapath.dead_hosts import DeadHosts
-from driver.datapath.flows import FlowSweeper
+from driver.datapath.flows import FlowSweeper, Name
 from driver.datapath.handover import Handover
 from driver.datapath.load import Loaded
 from driver.datapath.maps import Maps
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
 from driver.datapath.service_table import ServiceTable
+from driver.datapath.withheld import WithheldMaps
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
+
+# SandboxKey, its namespace's cookie, names of connections -> those without a socket.
+LostSockets = Callable[[str, int, Collection[Name]], Collection[Name]]
 
 
 class EbpfDatapath:
     """ports.Datapath on kernel maps and programs."""
 
     def __init__(self, loaded: Loaded, attachments: Attachments,
-                 handover: Handover | None = None) -> None:
-        """handover: from a driver with another layout of maps, None: there is none to take over."""
+                 handover: Handover | None = None,
+                 lost_sockets: LostSockets = lambda _key, _cookie, _names: ()) -> None:
+        """handover: from a driver with another layout of maps, None: there is none to take over.
+
+        lost_sockets: those of a sandbox's connections that have no socket any more.
+        """
         self._loaded = loaded
         self._handover = handover
         self._attachments = attachments
         self._maps = Maps(loaded)
         self._dead_hosts = DeadHosts(loaded)
         self._services = ServiceTable(loaded)
+        self._withheld = WithheldMaps(loaded)
         self._serving = False  # the programs for services' addresses are attached
-        self._sweeper = FlowSweeper(loaded, self._maps.port_owners)
+        self._lost_sockets = lost_sockets
+        self._sandbox_keys: dict[int, str] = {}  # by cookie: those that this process published
+        self._host_ifindexes: tuple[int, ...] = ()  # underlay, VXLAN device
+        self._sweeper = FlowSweeper(loaded, self._maps.port_owners, lost=self._lost_flows)
         self._reasons = read_reasons(KERNEL_FOLDER)
         # Told of each network's other hosts, after the maps were.
         self.on_hosts: Callable[[Vni, Sequence[IPv4Address]], None] = lambda _vni, _hosts: None
 
     def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach the host's programs and begin to sweep."""
+        self._host_ifindexes = underlay_ifindex, vxlan_ifindex
         self._replace(lambda: self._attachments.attach_host(underlay_ifindex, vxlan_ifindex))
         self._serve()
         self._sweeper.start()
+
+    def reattach(self, ifindex: int) -> bool:
+        """Attach anew what was on an interface, 0: on the host's; False: none of ours was.
+
+        Error: LinkError, among others where the interface has gone.
+        """
+        if ifindex in (0, *self._host_ifindexes):
+            self._replace(lambda: self._attachments.attach_host(*self._host_ifindexes))
+        elif ifindex in self.endpoint_ifindexes():
+            self._attach_veth(ifindex)
+        else:
+            return False
+        return True
 
     def take_over(self) -> bool:
         """Put this driver's programs in the older ones' place once all maps are filled.
@@ -99,6 +125,7 @@ class EbpfDatapath:
         """See ports.Datapath."""
         self._replace(lambda: self._attachments.attach_sandbox(sandbox.cookie, sandbox_key))
         try:
+            self._sandbox_keys[sandbox.cookie] = sandbox_key
             self._maps.put_sandbox(sandbox)
             if self._handover is not None:
                 self._handover.adopt(sandbox, sandbox_key)
@@ -108,13 +135,26 @@ class EbpfDatapath:
 
     def withdraw_sandbox(self, cookie: int) -> None:
         """See ports.Datapath."""
+        self._sandbox_keys.pop(cookie, None)
         self._maps.delete_sandbox(cookie)
         self._attachments.detach_sandbox(cookie)
         self._sweeper.ask()
 
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
+        """See ports.Datapath."""
+        self._withheld.note_listeners(cookie, bound=bound, keyed=keyed)
+
     def sandbox_cookies(self) -> set[int]:
         """Return all sandboxes that have an entry or a link."""
         return self._maps.sandbox_cookies() | self._attachments.sandboxes()
+
+    def is_gone(self, cookie: int) -> bool:
+        """See reconcile.Pinned.  Error: DatapathError."""
+        return self._attachments.is_gone(cookie)
+
+    def owned_ports(self) -> set[int]:
+        """See reconcile.Pinned."""
+        return set(self._maps.port_owners())
 
     def endpoint_ifindexes(self) -> set[int]:
         """See ports.Datapath."""
@@ -131,6 +171,14 @@ class EbpfDatapath:
     def list_remotes(self) -> Iterable[Endpoint]:
         """See ports.Datapath."""
         return self._maps.list_remotes()
+
+    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
+        """See ports.Datapath."""
+        return self._maps.has_lost_its_port(endpoint)
+
+    def local_networks(self) -> set[Vni]:
+        """See ports.Datapath."""
+        return self._maps.local_networks()
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """See ports.Datapath."""
@@ -156,6 +204,10 @@ class EbpfDatapath:
         self._services.delete(vni, address)
         self._serve()
 
+    def sweep_services(self) -> None:
+        """Remove what services' addresses have left.  For a caller that comes at intervals."""
+        self._services.sweep()
+
     def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
         """See ports.Datapath."""
         return self._services.names()
@@ -172,9 +224,13 @@ class EbpfDatapath:
     def counters(self) -> dict[str, int]:
         """See ports.Datapath."""
         table = self._loaded.table("counters")
-        return {reason.name: int(table.sum(table.Key(index)).value)
+        return {reason.name: sum(table[table.Key(index)])
                 for index, reason in enumerate(self._reasons)}
 
     def sweep_flows(self) -> int:
         """Remove dead flows now; return how many."""
         return self._sweeper.sweep()
+
+    def _lost_flows(self, cookie: int, names: Collection[Name]) -> Collection[Name]:
+        key = self._sandbox_keys.get(cookie)
+        return () if key is None else self._lost_sockets(key, cookie, names)

@@ -39,7 +39,5 @@ class DeadHosts:
                     del self._table[self._table.Key(host)]
             for host in wanted:
                 self._table[self._table.Key(host)] = self._table.Leaf(until_ns)
-        except DatapathError:
-            raise
-        except Exception as error:  # BCC raises a bare Exception
+        except DatapathError as error:
             raise DatapathError(f"cannot enter a dead host into a kernel map: {error}") from error

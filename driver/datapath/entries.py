@@ -1,6 +1,6 @@
 """Owns the translation of the domain's values into map keys and values, and back.
 
-It writes single entries into BCC's tables; the order of effects is datapath.py's.
+It writes single entries into tables; the order of effects is datapath.py's.
 """
 
 from __future__ import annotations

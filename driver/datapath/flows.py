@@ -1,7 +1,8 @@
 """Owns the sweeping of the flow map: entries whose socket or endpoint is no more.
 
 The programs release flows themselves when sockets close; what is left for here is TIME_WAIT
-that ran out, claims whose SYN never left, and flows of endpoints that are gone.
+that ran out, claims whose SYN never left, flows of endpoints that are gone, and those whose end no
+program has seen: another one in the same hooks can switch the callback off.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from driver.datapath import bpf
 from driver.datapath.load import Loaded, u16_be
+from driver.errors import SlimError
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +28,34 @@ TIME_WAIT_NS = 2 * 60 * 10**9
 CLAIM_NS = 2 * 5 * 10**9
 REMOVAL_NS = 10 * 10**9  # a removal takes microseconds
 INTERVAL_S = 30.0
+# Open flows are compared with the sockets that there are.
+LOST_S = 60.0  # between two times
+LOST_NS = 60 * 10**9  # since it was opened: so old that its socket is not just being made
 # Of the time that a sweep took, before the next one: containers that stop one after the other
 # shall not keep a core busy with a map full of others' connections.
 PAUSES = 9
 _ALL = 0  # the share of all sandboxes together; no namespace has this cookie
 
 
+# struct flow_key: peer_be, peer_port_be, local_port_be.
+Name = tuple[int, int, int]
+# Of a sandbox (cookie): those of its connections that have no socket any more.
+LostFlows = Callable[[int, Collection[Name]], Collection[Name]]
+
+
+def none_lost(_cookie: int, _names: Collection[Name]) -> Collection[Name]:
+    """For a host of which nobody can tell."""
+    return ()
+
+
 class FlowSweeper:
     """A thread that sweeps at intervals, and soon after it was asked to."""
 
     def __init__(self, loaded: Loaded, port_owners: Callable[[], dict[int, int]],
-                 now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+                 now_ns: Callable[[], int] = time.monotonic_ns,
+                 lost: LostFlows = none_lost) -> None:
+        """lost: asked rarely, with all open connections of a sandbox.  Error: SlimError."""
+        self._lost = lost
         self._flows = loaded.table("flows")
         self._takeovers = loaded.table("takeovers")
         self._shares = loaded.table("shares")
@@ -73,26 +93,56 @@ class FlowSweeper:
         self._end_removals(now)
         removed = 0
         for key in dead:
-            gone, sandbox = self._remove(key, owners, now)
+            gone, sandbox = self._remove(key, lambda leaf: self._dead(leaf, owners, now))
             removed += gone
             if sandbox is not None:
                 alive[sandbox] += 1
         self._count_anew(alive)
         return removed
 
-    def _remove(self, key: Any, owners: dict[int, int], now_ns: int) -> tuple[bool, int | None]:
+    def sweep_lost(self, older_ns: int = LOST_NS) -> int:
+        """Remove open flows that have lost their socket; return how many.
+
+        Their shares are counted anew by the next sweep.
+        """
+        before = self._now_ns() - older_ns
+        open_since: dict[int, dict[Name, int]] = {}
+        for key, leaf in bpf.entries(self._flows):
+            if leaf.state == OPEN and leaf.since_ns < before:
+                name = int(key.peer_be), int(key.peer_port_be), int(key.local_port_be)
+                open_since.setdefault(int(leaf.sandbox), {})[name] = int(leaf.since_ns)
+        removed = 0
+        for sandbox, names in open_since.items():
+            try:
+                lost = self._lost(sandbox, names)
+            except SlimError as error:
+                log.info("a sandbox's sockets cannot be asked for: %s", error)
+                continue
+            for name in lost:
+                still_open = partial(_still_open, names[name])
+                removed += self._remove(self._flows.Key(*name), still_open)[0]
+        if removed:
+            log.info("%d connections had ended without a word: does another program of the hook"
+                     " sockops set callback flags without regard for others'?", removed)
+        return removed
+
+    def _remove(self, key: Any, dead: Callable[[Any], bool]) -> tuple[bool, int | None]:
         """Remove the entry if it still is dead; return whether, and whose it is if it is not.
 
-        Nobody takes it over between the judgement and the removal: see `takeovers`.
+        No connect() takes it over between the judgement and the removal: see `takeovers`.
         """
         if not bpf.insert(self._takeovers, key, self._takeovers.Leaf(self._now_ns())):
             return False, None  # somebody else removes it, and counts it
         try:
             leaf = self._flows[key]  # a new connection may have taken the entry over
-            if not self._dead(leaf, owners, now_ns):
+            if not dead(leaf):
                 return False, int(leaf.sandbox)
-            del self._flows[key]
-            return True, None
+            taken = bpf.take(self._flows, key)
+            if taken is None or dead(taken):
+                return taken is not None, None
+            # Accepted in this very moment.  Nothing else enters a tuple of an endpoint's port.
+            bpf.insert(self._flows, key, taken)
+            return False, int(taken.sandbox)
         except KeyError:
             return False, None
         finally:
@@ -134,6 +184,7 @@ class FlowSweeper:
                 or (leaf.state == CLAIMED and age_ns > CLAIM_NS))
 
     def _run(self) -> None:
+        compared_s = time.monotonic()
         while not self._stopping.is_set():
             self._wake.wait(INTERVAL_S)
             self._wake.clear()
@@ -141,7 +192,15 @@ class FlowSweeper:
                 return
             begin_s = time.monotonic()
             try:
+                if begin_s - compared_s >= LOST_S:
+                    compared_s = begin_s
+                    self.sweep_lost()
                 self.sweep()
             except Exception:
                 log.exception("sweeping the flow map failed; it is tried again")
             self._stopping.wait(PAUSES * (time.monotonic() - begin_s))
+
+
+def _still_open(since_ns: int, leaf: Any) -> bool:
+    """Whether it is the same connection: what was judged, and nothing newer."""
+    return bool(leaf.state == OPEN and leaf.since_ns == since_ns)

@@ -147,7 +147,7 @@ class Handover:
         """P of the endpoint that the connection belongs to, 0: it is none of the host path."""
         if socket.local != self._underlay:
             return 0
-        own = {attachment.port for attachment in entry.attachments}
+        own = {attachment.port for attachment in entry.attachments if attachment.port}
         if socket.local_port in own:
             return socket.local_port
         name = reverse.Key()

@@ -19,22 +19,36 @@ UAPI = Path("/usr/include")
 _ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "aarch64-linux-gnu")}
 
 
+def api_folders() -> tuple[Path, Path, Path]:
+    """Return where the C library has the headers of the kernel's API: linux, asm-generic, asm.
+
+    Error: DatapathError if they are missing or the machine is of another kind.
+    """
+    _, triplet = _architecture()
+    folders = UAPI / "linux", UAPI / "asm-generic", UAPI / triplet / "asm"
+    if not (folders[0] / "bpf.h").exists() or not folders[2].is_dir():
+        raise DatapathError(f"kernel API headers are missing under {UAPI}: install linux-libc-dev")
+    return folders
+
+
+def _architecture() -> tuple[str, str]:
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise DatapathError(f"no header layout is known for a {machine} machine; known: "
+                            f"{', '.join(_ARCHITECTURES)}")
+    return _ARCHITECTURES[machine]
+
+
 @contextmanager
 def header_tree(kernel_folder: Path, tree: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder for BCC_KERNEL_SOURCE, made of links; needed to compile only.
 
     tree: where it is made, in place of what a caller that was killed has left there; None: a
     folder of its own in /tmp.
-    Error: DatapathError if the UAPI headers are missing or the machine is of another kind.
+    Error: DatapathError, see api_folders.
     """
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise DatapathError(f"no header layout is known for a {machine} machine; known: "
-                            f"{', '.join(_ARCHITECTURES)}")
-    arch, triplet = _ARCHITECTURES[machine]
-    asm = UAPI / triplet / "asm"
-    if not (UAPI / "linux" / "bpf.h").exists() or not asm.is_dir():
-        raise DatapathError(f"kernel API headers are missing under {UAPI}: install linux-libc-dev")
+    linux, generic, asm = api_folders()
+    arch, _ = _architecture()
     if tree is None:
         tree = Path(mkdtemp(prefix="slim-headers-"))
     else:
@@ -43,10 +57,10 @@ def header_tree(kernel_folder: Path, tree: Path | None = None) -> Iterator[Path]
         shutil.copytree(kernel_folder / "compat" / "include", tree / "include",
                         dirs_exist_ok=True)
         uapi = tree / "include" / "uapi"
-        for entry in (UAPI / "linux").iterdir():
+        for entry in linux.iterdir():
             if not (uapi / "linux" / entry.name).exists():
                 (uapi / "linux" / entry.name).symlink_to(entry)
-        (uapi / "asm-generic").symlink_to(UAPI / "asm-generic")
+        (uapi / "asm-generic").symlink_to(generic)
         arch_uapi = tree / "arch" / arch / "include" / "uapi"
         arch_uapi.mkdir(parents=True)
         (arch_uapi / "asm").symlink_to(asm)

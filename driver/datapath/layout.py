@@ -14,7 +14,8 @@ from pathlib import Path
 
 from driver.errors import DatapathError
 
-# To be raised whenever a program of before could misread a map, or the other way round;
+# To be raised whenever a program of before could misread a map, or the other way round, and when a
+# map has another size (it is refused then: objects.open_map);
 # tests/kernel/test_layout.py says when, and kernel/layout.json what was.
 LAYOUT = 1
 CHANGED_IN: Mapping[int, frozenset[str]] = {}  # layout -> maps that mean something else since

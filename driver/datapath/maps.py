@@ -16,6 +16,7 @@ from typing import Any
 
 from driver.datapath import bpf, entries
 from driver.datapath.load import Loaded, u32_be
+from driver.datapath.moves import FlowMover
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
@@ -46,7 +47,7 @@ def _delete(table: Any, key: Any) -> None:
 def _write(table: Any, key: Any, leaf: Any, what: str) -> None:
     try:
         table[key] = leaf
-    except Exception as error:  # BCC raises a bare Exception
+    except DatapathError as error:
         raise DatapathError(f"cannot enter {what} into a kernel map: {error}") from error
 
 
@@ -55,6 +56,7 @@ class Maps:
 
     def __init__(self, loaded: Loaded) -> None:
         self._table = loaded.table
+        self._mover = FlowMover(loaded)
         self._lock = threading.RLock()
         # Copy of `floods`, by network and number.
         self._floods: dict[Vni, list[FloodTarget | None]] = {}
@@ -108,7 +110,7 @@ class Maps:
 
     def endpoint_ifindexes(self) -> set[int]:
         """Return the host's ends that may send."""
-        return {int(key.value) for key in self._table("veths").keys()}  # noqa: SIM118
+        return {int(key.value) for key in self._table("veths")}
 
     def _endpoint_keys(self, name: str, endpoint: Endpoint) -> Iterator[tuple[Any, Any]]:
         if endpoint.address is not None:
@@ -126,7 +128,8 @@ class Maps:
             self._clear_ports(entry.cookie, {a.port for a in entry.attachments})
             ports, veths, sandboxes = map(self._table, ("ports", "veths", "sandboxes"))
             for attachment in entry.attachments:
-                self._own_port(attachment.port, entries.port_entry(ports, entry, attachment))
+                if attachment.port:  # 0: on the overlay path only
+                    self._own_port(attachment.port, entries.port_entry(ports, entry, attachment))
                 key = veths.Key(attachment.host_ifindex)
                 leaf = veths.get(key)
                 if leaf is not None and leaf.sandbox != entry.cookie:
@@ -136,10 +139,10 @@ class Maps:
             before = sandboxes.get(key)
             _write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")
             if before is not None and before.ifindex != entry.primary_ifindex:
-                self._move_flows(entry)
+                self._mover.move(entry.cookie, entry.primary_ifindex)
 
     def delete_sandbox(self, cookie: int) -> None:
-        """Undo put_sandbox, in reverse."""
+        """Undo put_sandbox, in reverse.  Its notes stay: it may come back to a network."""
         with self._lock:
             sandboxes, veths = self._table("sandboxes"), self._table("veths")
             _delete(sandboxes, sandboxes.Key(cookie))
@@ -148,10 +151,12 @@ class Maps:
                     leaf.sandbox = 0
                     _write(veths, veths.Key(ifindex), leaf, f"interface {ifindex}")
             self._clear_ports(cookie, set())
+            withheld = self._table("withheld")
+            _delete(withheld, withheld.Key(cookie))
 
     def sandbox_cookies(self) -> set[int]:
         """Return the cookies of all sandboxes that may use the host path."""
-        return {int(key.value) for key in self._table("sandboxes").keys()}  # noqa: SIM118
+        return {int(key.value) for key in self._table("sandboxes")}
 
     def port_owners(self) -> dict[int, int]:
         """Return endpoint port -> sandbox cookie, for all that are owned."""
@@ -171,13 +176,6 @@ class Maps:
         for port, owner in list(self._owners.items()):
             if owner == cookie and port not in keep:
                 self._own_port(port, leaf())
-
-    def _move_flows(self, entry: SandboxEntry) -> None:
-        flows = self._table("flows")
-        for key, leaf in list(bpf.entries(flows)):
-            if leaf.sandbox == entry.cookie and leaf.ifindex != entry.primary_ifindex:
-                leaf.ifindex = entry.primary_ifindex
-                flows[key] = leaf
 
     # The directory.
 
@@ -209,6 +207,19 @@ class Maps:
                         and found.addr_be == u32_be(endpoint.address.ip)):
                     _delete(reverse, name)
 
+    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
+        """Whether `reverse` names another address at its host and port."""
+        if not endpoint.port or endpoint.address is None:
+            return False
+        reverse = self._table("reverse")
+        found = reverse.get(entries.wire_name(reverse, endpoint))
+        return found is not None and (int(found.vni), int(found.addr_be)) != (
+            endpoint.vni, u32_be(endpoint.address.ip))
+
+    def local_networks(self) -> set[Vni]:
+        """Return the networks of all interfaces that may send."""
+        return {Vni(int(leaf.vni)) for _, leaf in bpf.entries(self._table("veths"))}
+
     def list_remotes(self) -> Iterator[Endpoint]:
         """Read the directory back, for a driver that takes over from one before."""
         for name in ("directory", "directory6"):
@@ -226,7 +237,7 @@ class Maps:
             table = self._table("floods")
             before = self._floods.pop(vni, None)
             if before is None:
-                count = sum(1 for key in table.keys() if key.vni == vni)  # noqa: SIM118
+                count = sum(1 for key in table if key.vni == vni)
                 before = [None] * count
             after = flood_slots(before, targets)
             # From the end on: the list is never interrupted.
@@ -243,7 +254,7 @@ class Maps:
     def list_floods(self) -> set[Vni]:
         """Return the networks that have broadcast receivers."""
         with self._lock:
-            return {Vni(int(key.vni)) for key in self._table("floods").keys()}  # noqa: SIM118
+            return {Vni(int(key.vni)) for key in self._table("floods")}
 
 
 def _exists(ifindex: int) -> bool:
@@ -261,5 +272,5 @@ def _flood_key(table: Any, vni: Vni, index: int) -> Any:
 
 
 def _as(kind: Any, struct: Any) -> Any:
-    """BCC makes a new ctypes class of one C struct for each map: copy the bytes over."""
+    """Each map has a ctypes class of its own for one C struct: copy the bytes over."""
     return kind.from_buffer_copy(struct)

@@ -11,14 +11,15 @@ from pathlib import Path
 KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
 
 # The unit is compiled as one text, since BCC rewrites map access in the main file only.
-_FILES = ("maps", "shares", "deliver", "services", "connect", "names", "sockops", "lookup",
-          "overlay", "host", "container")
+FILES = ("maps", "shares", "icmp", "probe", "deliver", "withheld", "services", "connect", "names",
+         "sockops", "lookup", "overlay", "host", "container", "moves")
 
 # enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.
-SCHED_CLS, SOCK_OPS, SOCK_ADDR, SK_LOOKUP = 3, 13, 18, 30
+SCHED_CLS, SOCK_OPS, SOCK_ADDR, SOCK_OPT, SK_LOOKUP = 3, 13, 18, 25, 30
 CGROUP_SOCK_OPS, INET4_CONNECT, INET6_CONNECT = 3, 10, 11
 INET4_GETPEERNAME, INET6_GETPEERNAME, INET4_GETSOCKNAME, INET6_GETSOCKNAME = 29, 30, 31, 32
 UDP4_SENDMSG, UDP4_RECVMSG, UDP6_RECVMSG = 14, 19, 20
+SETSOCKOPT = 22
 SK_LOOKUP_ATTACH = 36
 NETKIT_PEER = 55
 
@@ -34,6 +35,7 @@ class Program:
 
 CGROUP_PROGRAMS = (
     Program("sockops", SOCK_OPS, CGROUP_SOCK_OPS),  # first: a connection needs its option
+    Program("setsockopt", SOCK_OPT, SETSOCKOPT),
     Program("getpeername4", SOCK_ADDR, INET4_GETPEERNAME),
     Program("getpeername6", SOCK_ADDR, INET6_GETPEERNAME),
     Program("getsockname4", SOCK_ADDR, INET4_GETSOCKNAME),
@@ -53,14 +55,15 @@ FROM_CONTAINER_DIRECT = Program("from_container_direct", SCHED_CLS)
 FROM_WIRE = Program("from_wire", SCHED_CLS)
 FROM_OVERLAY = Program("from_overlay", SCHED_CLS)
 TO_CONTAINER = Program("to_container", SCHED_CLS)
+MOVE_FLOWS = Program("move_flows", SCHED_CLS)  # attached nowhere: the driver runs it
 ALL_PROGRAMS = (*CGROUP_PROGRAMS, *SERVICE_PROGRAMS, LISTENER_LOOKUP, FROM_CONTAINER,
-                FROM_CONTAINER_DIRECT, FROM_WIRE, FROM_OVERLAY, TO_CONTAINER)
+                FROM_CONTAINER_DIRECT, FROM_WIRE, FROM_OVERLAY, TO_CONTAINER, MOVE_FLOWS)
 
 
 def unit_text(kernel_folder: Path = KERNEL_FOLDER) -> str:
     """Return the C text of all programs, with line marks so that errors name their file."""
     parts = []
-    for name in _FILES:
+    for name in FILES:
         path = kernel_folder / f"{name}.c"
         parts.append(f'#line 1 "{path}"\n{path.read_text()}')
     return "\n".join(parts)

@@ -1,17 +1,20 @@
 """Owns the maps of services' addresses and of the tasks behind each.
 
 It must not know where services come from.  A list is complete before it counts: programs read
-the one of the generation that `services` names, and the one before goes after.
+the one of the generation that `services` names.  The one before stays for a while, for those that
+have just read its name.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Collection, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, Final
 
 from driver.datapath import bpf
 from driver.datapath.load import Loaded, u32_be
@@ -19,13 +22,20 @@ from driver.errors import DatapathError
 from driver.model import Vni
 
 Name = tuple[int, int]  # VNI, and the address as it lies in memory
+KEPT_S: Final = 1.0  # a list that nothing names any more; programs run for microseconds
 
 
 class ServiceTable:
     """The maps `services` and `backends`.  Thread-safe."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        """Read what a driver before has left; lists that nothing names are removed."""
+    def __init__(self, loaded: Loaded, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read what a driver before has left; lists that nothing names are removed.
+
+        clock: seconds, monotonic.
+        """
+        self._clock = clock
+        # Lists that nothing names any more, the oldest first: since when, how long they are.
+        self._outdated: deque[tuple[float, Name, int, int]] = deque()
         self._services = loaded.table("services")
         self._backends = loaded.table("backends")
         self._lock = threading.Lock()
@@ -44,6 +54,7 @@ class ServiceTable:
         name = (vni, u32_be(address))
         wanted = [u32_be(backend) for backend in backends]
         with self._lock:
+            self._sweep()
             if name in self._lists and sorted(self._lists[name]) == sorted(wanted):
                 return  # the same list has the same generation: sockets stay with their choice
             before = self._generations.get(name, 0)
@@ -54,11 +65,11 @@ class ServiceTable:
                         self._backends.Leaf(backend))
                 self._services[self._services.Key(*name)] = self._services.Leaf(
                     generation, len(wanted))
-            except Exception as error:  # BCC raises a bare Exception
+            except DatapathError as error:
                 self._remove_list(name, generation, len(wanted))
                 raise DatapathError(
                     f"cannot enter service address {address} into a kernel map: {error}") from error
-            self._remove_list(name, before, len(self._lists.get(name, ())))
+            self._outdate(name, before, len(self._lists.get(name, ())))
             self._generations[name], self._lists[name] = generation, wanted
 
     def delete(self, vni: Vni, address: IPv4Address) -> None:
@@ -66,8 +77,14 @@ class ServiceTable:
         name = (vni, u32_be(address))
         with self._lock:
             self._delete(self._services, self._services.Key(*name))
-            generation = self._generations.pop(name, 0)
-            self._remove_list(name, generation, len(self._lists.pop(name, ())))
+            if name in self._lists:
+                self._outdate(name, self._generations[name], len(self._lists.pop(name)))
+            self._sweep()
+
+    def sweep(self) -> None:
+        """Remove lists that nobody reads any more.  For a caller that comes at intervals."""
+        with self._lock:
+            self._sweep()
 
     def names(self) -> Collection[tuple[Vni, IPv4Address]]:
         """Return network and address of all services."""
@@ -82,6 +99,17 @@ class ServiceTable:
 
     def _backend_key(self, name: Name, generation: int, index: int) -> Any:
         return self._backends.Key(*name, generation, index)
+
+    def _outdate(self, name: Name, generation: int, count: int) -> None:
+        self._outdated.append((self._clock(), name, generation, count))
+
+    def _sweep(self) -> None:
+        while self._outdated and self._clock() - self._outdated[0][0] >= KEPT_S:
+            _, name, generation, count = self._outdated.popleft()
+            self._remove_list(name, generation, count)
+            # Until then counted on: a new list must not be one that is still to be removed.
+            if name not in self._lists and self._generations.get(name) == generation:
+                del self._generations[name]
 
     def _remove_list(self, name: Name, generation: int, count: int) -> None:
         for index in range(count):

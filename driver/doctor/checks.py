@@ -16,11 +16,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from driver.cleanup import driver_runs
+from driver.client_ports import client_ports, unreserved
 from driver.doctor import procfs
 from driver.errors import SlimError
 from driver.settings import Settings
+
+if TYPE_CHECKING:
+    from driver.store.client import EtcdKeyValue
 
 KERNEL_MINIMUM = (6, 1)  # Debian 12; what the programs are tested with
 DOCKER_API_MINIMUM = (1, 41)  # Engine 20.10
@@ -28,6 +35,7 @@ DOCKER_API_MINIMUM = (1, 41)  # Engine 20.10
 UNDERLAY_MTU_MINIMUM = 1330
 DOCKER_SOCKET = "/var/run/docker.sock"
 ANSWER_S = 5.0  # for etcd and dockerd
+DOUBTFUL = ("in doubt", "kept of networks", "cannot be read", "another one has")  # in the status
 
 
 class CheckError(Exception):
@@ -56,6 +64,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     for name, check in CHECKS:
         yield _finding(name, check, settings)
     yield from _hooks(settings)
+    yield from told_by_driver(settings)
+    yield from doubts(settings)
 
 
 def _finding(name: str, check: Check, settings: Settings) -> Finding:
@@ -140,12 +150,54 @@ def _hooks(settings: Settings) -> Iterator[Finding]:
     """Each program, compiled and loaded for real."""
     pins = Path(settings.bpffs) / f"slim-doctor-{os.getpid()}"
     try:
-        from driver.datapath.load import probe  # noqa: PLC0415
+        from driver.datapath.probe import probe  # noqa: PLC0415
 
         for name, error in probe(pins):
             yield Finding("hook", None if error is None else _line(f"{name}: {error}"), name)
     except Exception as error:
         yield Finding("hook", _line(f"cannot be loaded: {error}"))
+
+
+def told_by_driver(settings: Settings) -> Iterator[Finding]:
+    """What only a driver that runs knows: is this host admitted, what is in conflict, and which
+    other hosts the host path does not reach.
+    """
+    from driver.control_client import NotRunningError, ask  # noqa: PLC0415
+
+    try:
+        status = ask(settings.socket, "Slim.Status").get("Status")
+    except NotRunningError:
+        return
+    except SlimError as error:
+        yield Finding("peers", _line(str(error)))
+        return
+    if not isinstance(status, dict):
+        return
+    said = status.get("registration")
+    if said is not None:  # a driver of before says nothing, of this and the next two
+        yield Finding("registration", None if said == "registered" else said, said)
+    said = status.get("conflicts")
+    if said is not None:
+        yield Finding("conflicts", None if said == "none" else said, said)
+    said = status.get("peers")
+    if said is not None:
+        yield Finding("peers", f"{said}: let TCP {settings.port_range}, and TCP option 254, pass "
+                      "between the hosts" if " blocked: " in said else None, said)
+
+
+def doubts(settings: Settings) -> Iterator[Finding]:
+    """What a driver that runs knows, and cannot find on record."""
+    from driver.control_client import ask  # noqa: PLC0415
+
+    try:
+        status = ask(settings.socket, "Slim.Status").get("Status")
+    except SlimError:
+        return  # said in another line, or none runs
+    for name in ("directory", "services"):
+        said = status.get(name) if isinstance(status, dict) else None
+        if said is not None and any(word in said for word in DOUBTFUL):
+            yield Finding(name, f"{said}: what is kept works on; is etcd the right one, has it "
+                          "all its data (docs/operations.md), do all drivers run?")
 
 
 # ---- the network
@@ -163,22 +215,23 @@ def check_underlay(settings: Settings) -> str:
 
 
 def check_ports(settings: Settings) -> str:
-    """Endpoint ports: not those that clients get, and nobody listens there."""
+    """Endpoint ports: clients have enough others, and none of these; nobody listens there."""
+    from driver.link.port_settings import ReservedPorts, ephemeral_ports  # noqa: PLC0415
+
     first, last = settings.port_range.first, settings.port_range.last
-    low, high = procfs.ephemeral_ports()
-    overlap = max(first, low), min(last, high)
-    reserved = any(one <= overlap[0] and overlap[1] <= other
-                   for one, other in procfs.reserved_ports())
-    if overlap[0] <= overlap[1] and not reserved:
-        raise CheckError(f"{settings.port_range} overlaps the ports the kernel gives to clients "
-                      f"({low}-{high}): sysctl net.ipv4.ip_local_reserved_ports={first}-{last}, or "
-                      "another --port-range")
+    reserved, ephemeral = ReservedPorts(Path(settings.state)), ephemeral_ports()
+    # As the driver judges at its start.
+    clients = client_ports((first, last), ephemeral, reserved.others())
+    problem = unreserved((first, last), ephemeral, reserved.all())
+    if problem and (driver_runs(settings.socket) or not reserved.writable()):
+        raise CheckError(problem)
     taken = sorted({one.port for one in procfs.bound("tcp", listening=True)
                     if first <= one.port <= last and not one.loopback_only})
     if taken:
         raise CheckError(f"in {settings.port_range} somebody listens on {_some(taken)} (ss -ltnp "
                       "shows who): stop it, or take another --port-range")
-    return f"{settings.port_range}, {last - first + 1} endpoints"
+    return (f"{settings.port_range}, {last - first + 1} endpoints; source ports {clients}"
+            f"{'; the driver reserves them at its start' if problem else ''}")
 
 
 def check_vxlan_port(settings: Settings) -> str:
@@ -210,12 +263,21 @@ def check_guard(settings: Settings) -> str:
     from driver.link.guard import packet_filter_works  # noqa: PLC0415
 
     packet_filter_works()
-    return "nf_tables"
+    return "nf_tables, nft_ct, nft_nat"
+
+
+def check_notrack(settings: Settings) -> str:
+    """Rules that keep the host path's packets from being tracked, inside containers."""
+    del settings
+    from driver.link import untracked  # noqa: PLC0415
+
+    untracked.works()
+    return "nf_tables, nft_ct"
 
 
 # ---- the others
 def check_etcd(settings: Settings) -> str:
-    """Each etcd answers over HTTP, and lets us read."""
+    """Each etcd answers over HTTP, lets us read, and would let us write."""
     context = _tls(settings) if settings.etcd[0].startswith("https:") else None
     said = []
     for url in settings.etcd:
@@ -228,7 +290,7 @@ def check_etcd(settings: Settings) -> str:
             raise CheckError(f"etcd at {url} does not answer ({reason}): is it running, and does "
                           "--etcd name it?") from error
         said.append(f"{url} ({version})")
-    _read_etcd(settings)
+    _use_etcd(settings)
     return ", ".join(said)
 
 
@@ -239,15 +301,47 @@ def _tls(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _read_etcd(settings: Settings) -> None:
-    from driver.host import read_password  # noqa: PLC0415
-    from driver.store.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
+def _use_etcd(settings: Settings) -> None:
+    from driver.store.health import trouble  # noqa: PLC0415
     from driver.store.keys import ROOT  # noqa: PLC0415
 
-    wanted = EtcdSettings(settings.etcd, settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
-                          settings.etcd_user, read_password(settings.etcd_password_file))
-    with EtcdKeyValue(wanted) as kv:
+    with _open_etcd(settings) as kv:
         kv.count(ROOT)
+        problem = trouble(kv)
+    if problem:
+        raise CheckError(f"etcd answers, but {problem}")
+
+
+def _open_etcd(settings: Settings) -> EtcdKeyValue:
+    from driver.host import read_password  # noqa: PLC0415
+    from driver.store.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
+
+    return EtcdKeyValue(EtcdSettings(
+        settings.etcd, settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
+        settings.etcd_user, read_password(settings.etcd_password_file)))
+
+
+def check_networks(settings: Settings) -> str:
+    """Networks of slim on this host: none that a route of the host has come to overlap."""
+    from driver.host import ID_FILE, host_id  # noqa: PLC0415
+    from driver.link.routed import routed_networks  # noqa: PLC0415
+    from driver.services.overlaps import describe, overlap  # noqa: PLC0415
+    from driver.store.networks import EtcdNetworks  # noqa: PLC0415
+
+    state = Path(settings.state)
+    if not (state / ID_FILE).exists():
+        return "none yet"
+    with _open_etcd(settings) as kv:
+        networks = EtcdNetworks(kv, host_id(state)).list()
+    routed = routed_networks()
+    for network in networks:
+        for subnet in network.subnets:
+            other = overlap(ip_network(subnet), routed)
+            if other is not None:
+                raise CheckError(f"network {network.id[:12]} has {subnet}, which overlaps "
+                                 f"{describe(other)}: containers cannot reach one of the two; "
+                                 "remove that network, or this one")
+    return f"{len(networks)}, none overlaps a network of the host"
 
 
 def check_docker(settings: Settings) -> str:
@@ -292,8 +386,10 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("vxlan-port", check_vxlan_port),
     ("pairs", check_pairs),
     ("guard", check_guard),
+    ("notrack", check_notrack),
     ("docker", check_docker),
     ("etcd", check_etcd),
+    ("networks", check_networks),
     ("bcc", check_bcc),
     ("headers", check_headers),
 )

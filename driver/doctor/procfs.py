@@ -88,28 +88,6 @@ def bound(protocol: str, *, listening: bool = False) -> list[Bound]:
             for one in parse_bound(path.read_text(), listening=listening)]
 
 
-def parse_ranges(text: str) -> list[tuple[int, int]]:
-    """Parse ip_local_reserved_ports: "8080,61000-65535" is [(8080, 8080), (61000, 65535)]."""
-    ranges = []
-    for part in text.strip().split(","):
-        if part:
-            first, _, last = part.partition("-")
-            ranges.append((int(first), int(last or first)))
-    return ranges
-
-
-def ephemeral_ports() -> tuple[int, int]:
-    """Return the ports that the kernel gives to clients, both inclusive."""
-    first, last = (PROC / "sys/net/ipv4/ip_local_port_range").read_text().split()
-    return int(first), int(last)
-
-
-def reserved_ports() -> list[tuple[int, int]]:
-    """Return the ranges that the kernel gives to nobody by itself."""
-    path = PROC / "sys/net/ipv4/ip_local_reserved_ports"
-    return parse_ranges(path.read_text()) if path.exists() else []
-
-
 def has_link(name: str) -> bool:
     """Whether this network namespace has the interface."""
     return any(line.split(":")[0].strip() == name

@@ -1,4 +1,4 @@
-"""Owns asking Docker which networks, endpoints and addresses it knows of (services.ports.Engine).
+"""Owns asking Docker which networks, endpoints, addresses and labels it knows of.
 
 It must not know what slim holds, and must never be called while a call of dockerd's is served:
 dockerd may be waiting for that call's answer.
@@ -7,9 +7,9 @@ dockerd may be waiting for that call's answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import requests
@@ -17,6 +17,8 @@ import requests
 from driver.errors import EngineUnavailable
 from driver.model import EndpointId, NetworkId
 from driver.services.ports import EngineView
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10  # for one answer
 _NO_IPAM_OF_OURS = ("default", "null")
@@ -30,18 +32,39 @@ class DockerEngine:
 
     def look(self) -> EngineView:
         """See services.ports.Engine.  One request for each network."""
+        return asked(self._path, lambda client: _view(list(_networks(client))))
+
+
+class DockerLabels:
+    """services.ports.Labels over the same socket: one request, whatever runs."""
+
+    def __init__(self, path: str, label: str) -> None:
+        self._path = path
+        self._label = label
+
+    def look(self) -> dict[EndpointId, str]:
+        """See services.ports.Labels."""
+        return asked(self._path, lambda client: {
+            EndpointId(network["EndpointID"]): str(container["Labels"][self._label])
+            # Of a container that starts dockerd shows no endpoints before it runs.
+            for container in client.containers(filters={"label": self._label})
+            for network in ((container.get("NetworkSettings") or {}).get("Networks") or {}).values()
+            if network.get("EndpointID")})
+
+
+def asked(path: str, ask: Callable[[docker.APIClient], T]) -> T:
+    """Ask Docker on its socket.  Error: EngineUnavailable."""
+    try:
+        # A client a look: none is left open to a dockerd that may be long gone.
+        client = docker.APIClient(f"unix://{path}", "auto", timeout=TIMEOUT_S)
         try:
-            # A client a look: none is left open to a dockerd that may be long gone.
-            client = docker.APIClient(f"unix://{self._path}", "auto", timeout=TIMEOUT_S)
-            try:
-                return _view(list(_networks(client)))
-            finally:
-                client.close()
-        except (docker.errors.DockerException, requests.RequestException, ValueError, KeyError,
-                TypeError, AttributeError) as error:
-            raise EngineUnavailable(
-                f"Docker cannot be asked on {self._path}: {type(error).__name__}: {error}"
-            ) from error
+            return ask(client)
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.RequestException, ValueError, KeyError,
+            TypeError, AttributeError) as error:
+        raise EngineUnavailable(
+            f"Docker cannot be asked on {path}: {type(error).__name__}: {error}") from error
 
 
 def _networks(client: docker.APIClient) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Owns asking Docker, on a manager, for the swarm's services and tasks (services.ports.Swarm).
+"""Owns asking Docker, on a manager, for the swarm's services, tasks and networks.
 
 It must not know what becomes of them, and must never be called while a call of dockerd's is served.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import docker
 import requests
 
+from driver.engine.docker import asked
 from driver.errors import EngineUnavailable
 from driver.model import NetworkId, Service
-from driver.services.ports import SwarmView
+from driver.services.ports import SwarmPool, SwarmUses, SwarmView
 
 TIMEOUT_S = 10  # for one answer
 PLUGIN_SOCKET = "slim.sock"  # plugin.json's: tells our plugin apart, whatever it was named
@@ -81,14 +82,67 @@ class DockerSwarm:
                 _is_updating(service) for service, _, _ in addresses))
 
     def _learn_networks(self, client: docker.APIClient) -> None:
-        plugins = {plugin["Name"] for plugin in client.plugins()
-                   if plugin["Config"]["Interface"].get("Socket") == PLUGIN_SOCKET}
+        plugins = _our_names(client)
         for network in client.networks():
             self._ours[NetworkId(network["Id"])] = network["Driver"] in plugins
 
     def _unavailable(self, error: Exception) -> EngineUnavailable:
         return EngineUnavailable(f"Docker cannot be asked on {self._path}: "
                                  f"{type(error).__name__}: {error}")
+
+
+class DockerSwarmUsers:
+    """services.ports.SwarmUsers over dockerd's unix socket.  Made without asking anything."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._ours: dict[str, bool] = {}  # IPAM drivers seen, by name: are they this one?
+
+    def look(self) -> SwarmUses:
+        """See services.ports.SwarmUsers.  Two requests, and one more for a name that is new."""
+        return asked(self._path, self._look)
+
+    def _look(self, client: docker.APIClient) -> SwarmUses:
+        # What the node itself still has of a network that the managers have released lists its
+        # containers, though none; what the managers say does not.
+        networks = [network for network in client.networks()
+                    if network["Scope"] == "swarm" and network.get("Containers") is None]
+        # dockerd leaves networks out, without a word, while the swarm has no leader; this fails.
+        services = client.services()
+        names = {str((network.get("IPAM") or {}).get("Driver")) for network in networks}
+        if not names <= self._ours.keys():
+            ours = _our_names(client)
+            self._ours = {name: name in ours for name in names}
+        pools = tuple(pool for network in networks for pool in _pools(network)
+                      if self._ours[str((network.get("IPAM") or {}).get("Driver"))])
+        vips = {}
+        for service in services:
+            for vip in (service.get("Endpoint") or {}).get("VirtualIPs") or ():
+                address = _address(vip.get("Addr"))
+                for pool in pools:
+                    if address is not None and pool.network_id == vip["NetworkID"] and (
+                            address in ip_network(pool.subnet)):
+                        vips[pool.subnet, address] = str(service["Spec"]["Name"])
+        return SwarmUses(pools, vips)
+
+
+def _our_names(client: docker.APIClient) -> set[str]:
+    return {plugin["Name"] for plugin in client.plugins()
+            if plugin["Config"]["Interface"].get("Socket") == PLUGIN_SOCKET}
+
+
+def _pools(network: dict[str, Any]) -> list[SwarmPool]:
+    # Spelled as its user did: with host bits, perhaps.
+    return [SwarmPool(
+        NetworkId(network["Id"]), str(network["Name"]),
+        str(ip_network(config["Subnet"], strict=False)),
+        str(ip_network(config["IPRange"], strict=False)) if config.get("IPRange") else "",
+        _address(config.get("Gateway")))
+        for config in (network.get("IPAM") or {}).get("Config") or () if config.get("Subnet")]
+
+
+def _address(text: str | None) -> IPv4Address | IPv6Address | None:
+    return ip_address(text.partition("/")[0]) if text else None
 
 
 def _state(task: dict[str, Any]) -> str:

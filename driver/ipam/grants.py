@@ -6,9 +6,7 @@ creates the endpoint: an address has one live endpoint.
 
 from __future__ import annotations
 
-from driver.model import Hold, HoldKind, Reservation
-
-GLOBAL_HOLDER = "global"  # the swarm managers, for the whole cluster
+from driver.model import GLOBAL_HOLDER, Hold, HoldKind, Reservation
 
 
 def refusal(found: Reservation, holder: str, hold: Hold) -> str:

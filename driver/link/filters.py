@@ -84,12 +84,23 @@ def attached_ingress(ifindex: int, netns: str | None = None) -> str | None:
     if netns is not None:
         return namespaces.run_in(netns, lambda: attached_ingress(ifindex))
     with open_route() as route:
-        for found in dump(route, "get_filters", index=ifindex, parent=_INGRESS):
-            options = found.get_attr("TCA_OPTIONS")
-            if (found["info"] >> 16 == FILTER_PRIORITY and found["handle"] == FILTER_HANDLE
-                    and options is not None):
-                return str(options.get_attr("TCA_BPF_NAME"))
+        return find_ingress(route, ifindex)
+
+
+def find_ingress(route: Route, ifindex: int) -> str | None:
+    """As attached_ingress, on a socket that is open."""
+    for found in dump(route, "get_filters", index=ifindex, parent=_INGRESS):
+        options = found.get_attr("TCA_OPTIONS")
+        if (found["info"] >> 16 == FILTER_PRIORITY and found["handle"] == FILTER_HANDLE
+                and options is not None):
+            return str(options.get_attr("TCA_BPF_NAME"))
     return None
+
+
+def others_filters(route: Route, ifindex: int) -> bool:
+    """Whether the interface has a filter that is not slim's, for either direction."""
+    return any(found["info"] >> 16 != FILTER_PRIORITY for parent in (_INGRESS, _EGRESS)
+               for found in dump(route, "get_filters", index=ifindex, parent=parent))
 
 
 def _add_qdisc(route: Route, ifindex: int) -> None:

@@ -106,7 +106,8 @@ class Monitor:
             if lost or not complete:
                 complete = self._resync()  # newer than the messages read so far
             else:
-                self._guarded("notification", partial(self._listener.changed, messages))
+                # One that was not handled is not repeated by the kernel: the whole is looked at.
+                complete = self._guarded("notification", partial(self._listener.changed, messages))
 
     def _resync(self) -> bool:
         def resync() -> None:

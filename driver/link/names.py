@@ -20,6 +20,8 @@ PROBE_PEER: Final = "slim-probe-peer"
 VXLAN_NAME: Final = "slim-vxlan"
 GUARD_TABLE: Final = "slim"  # nftables, family ip
 GUARD_SET: Final = "hosts"
+GUARD_TRANSLATED: Final = "translated"  # a set of the same table
+SANDBOX_TABLE: Final = "slim-sandbox"  # nftables, family ip, inside containers
 
 # Numbers of ours inside containers' namespaces, where nobody else lives as a rule; a
 # container with NET_ADMIN may add its own, so the numbers are odd rather than round.

@@ -88,6 +88,10 @@ class Changes:
         yield self._collector
         self._changes += [_Change(what, ignore, message) for message in self._collector.collected]
 
+    def planned(self) -> str:
+        """What would be changed first; "": nothing."""
+        return self._changes[0].what if self._changes else ""
+
     def apply(self) -> None:
         """Send what was planned, in that order; the kernel tries each, whatever became of others.
 

@@ -10,8 +10,10 @@ import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Final
 
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
 from driver.link.names import HOST_PATH_TABLE, ROUTE_PROTOCOL
-from driver.link.netlink import Changes, Route, dump
+from driver.link.netlink import Changes, Route, dump, step
 from driver.model import Endpoint
 from driver.services.ports import Interface
 
@@ -21,6 +23,10 @@ _SCOPE_LINK: Final = 253
 _SCOPE_HOST: Final = 254
 _TYPE_LOCAL: Final = 2  # RTN_LOCAL
 _LOOPBACK: Final = 1  # ifindex of lo in every namespace
+_PROTOCOL_KERNEL: Final = 2  # RTPROT_KERNEL
+_GET_ROUTE: Final = 26  # RTM_GETROUTE
+_REQUEST, _DUMP = 0x1, 0x300  # NLM_F_...
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _ABSENT: Final = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
@@ -28,6 +34,40 @@ def read(route: Route, *, v6: bool) -> list[Any]:
     """All routes of the namespace, IPv6 ones only if `v6`.  One look serves a whole visit."""
     families = (socket.AF_INET, socket.AF_INET6) if v6 else (socket.AF_INET,)
     return [found for family in families for found in dump(route, "get_routes", family=family)]
+
+
+def select(route: Route, table: int, protocol: int, interface: int = 0) -> list[Any]:
+    """IPv4 routes of one table that so made them; the kernel chooses.
+
+    A container may be a router with 100,000 routes.  interface: ifindex, 0: whatever one.
+    """
+    request = rtmsg()
+    request["family"], request["proto"] = socket.AF_INET, protocol
+    request["attrs"] = [("RTA_TABLE", table)] + ([("RTA_OIF", interface)] if interface else [])
+    with step(f"read the routes of table {table}", ignore=_ABSENT):
+        route.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        try:
+            return list(dump(route, "nlm_request", msg=request, msg_type=_GET_ROUTE,
+                             msg_flags=_REQUEST | _DUMP))
+        finally:  # pyroute2's own requests are not that strict
+            route.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 0)
+    return []  # there is no such table
+
+
+def missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Address) -> str:
+    """Name what plan_host_path has made and is not there; "": nothing."""
+    if not any(found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") == str(underlay)
+               for found in select(route, _TABLE_LOCAL, ROUTE_PROTOCOL)):
+        return f"route local {underlay}"
+    if not any(found["dst_len"] == 0 and found.get_attr("RTA_OIF") == interface.ifindex
+               for found in select(route, HOST_PATH_TABLE, ROUTE_PROTOCOL)):
+        return f"route default dev {interface.name} table {HOST_PATH_TABLE}"
+    return ""
+
+
+def connected(route: Route, interface: Interface) -> list[Any]:
+    """Routes that the kernel has made for the interface's IPv4 addresses."""
+    return select(route, _TABLE_MAIN, _PROTOCOL_KERNEL, interface.ifindex)
 
 
 def plan_connected_mtu(changes: Changes, present: list[Any], endpoint: Endpoint,

@@ -71,6 +71,15 @@ def plan(changes: Changes, route: Route, underlay: IPv4Address) -> set[Rule]:
     return present - set(goal)
 
 
+def missing(route: Route, underlay: IPv4Address) -> str:
+    """Name a rule that is not as `wanted` has it; "": all are."""
+    present, goal = _ours(route), wanted(underlay)
+    for rule in goal:
+        if rule not in present:
+            return _text(rule)
+    return f"{_text(KERNELS_LOCAL)} is back" if present - set(goal) else ""
+
+
 def remove_superseded(changes: Changes, superseded: set[Rule]) -> None:
     """Plan the removal.  Without a rule for the local table nothing is delivered any more: what
     `plan` planned must have been applied before."""

@@ -12,14 +12,15 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 
 from driver.errors import LinkError
-from driver.link import filters, routes, rules
+from driver.link import filters, routes, rules, untracked
 from driver.link import netns as namespaces
+from driver.link.listeners import listeners
 from driver.link.names import SANDBOX_FILTER_NAME
 from driver.link.netlink import Changes, Route, dump, open_route
 from driver.link.veth import is_pair
 from driver.link.vxlan import VXLAN_OVERHEAD
 from driver.model import Endpoint
-from driver.services.ports import Interface, Veth
+from driver.services.ports import Interface, Listeners, Veth
 
 _IFF_UP: Final = 0x1
 
@@ -56,7 +57,7 @@ class KernelSandboxes:
 
         def inside() -> None:
             with open_route() as route:
-                interface, mtu = _find_interface(route, endpoint, veth)
+                interface, mtu = find_interface(route, endpoint, veth)
                 present = routes.read(route, v6=endpoint.address6 is not None)
                 changes = Changes(route)
                 # A route's MTU is believed even where the device's is smaller.
@@ -68,6 +69,8 @@ class KernelSandboxes:
                 if not primary:
                     changes.apply()
                     return
+                # Before the host path, which without it is not right for every program.
+                untracked.install(underlay)
                 # The underlay may take less than when the interface was made.
                 underlay_mtu = overlay_mtu + VXLAN_OVERHEAD
                 routes.plan_host_path(changes, interface, underlay,
@@ -80,6 +83,10 @@ class KernelSandboxes:
                 changes.apply()
 
         namespaces.run_in(path, inside, refuse_own=True)
+
+    def listeners(self, sandbox_key: str) -> Listeners:
+        """See ports.Sandboxes."""
+        return listeners(self._path_of(sandbox_key))
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
         """See ports.Sandboxes.  Takes 1 ms; moving it to the host takes the kernel 10 to 20."""
@@ -110,6 +117,7 @@ class KernelSandboxes:
             with open_route() as route:
                 rules.remove(route)
                 routes.remove_host_path(route)
+            untracked.remove()
 
         try:
             namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
@@ -117,7 +125,7 @@ class KernelSandboxes:
             return
 
 
-def _find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:
+def find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:
     """The other end of `veth`, whatever dockerd calls it now, and its MTU (bytes)."""
     found = _peer(route, endpoint, veth)
     return (Interface(int(found["index"]), str(found.get_attr("IFLA_IFNAME"))),

@@ -1,4 +1,4 @@
-"""Owns finding the underlay (device, address, MTU), the host's routes, and watching for changes.
+"""Owns finding the underlay (device, address, MTU), and watching for changes.
 
 It must not know what the underlay carries.
 """
@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Final
 
 from driver.errors import LinkError
@@ -23,7 +23,6 @@ _GROUPS: Final = 0x1 | 0x10 | 0x40
 _RTM_NEWROUTE: Final = 24
 _RTM_DELROUTE: Final = 25
 _TABLE_MAIN: Final = 254
-_TABLE_LOCAL: Final = 255
 _IFA_F_SECONDARY: Final = 0x1
 _SCOPE_UNIVERSE: Final = 0
 _ETHERNET: Final = 1  # ARPHRD_ETHER
@@ -37,6 +36,7 @@ class Underlay:
     ifindex: int
     address: IPv4Address  # U
     mtu: int  # bytes
+    mac: str = ""
 
 
 def find_underlay(wanted: str = "") -> Underlay:
@@ -46,14 +46,6 @@ def find_underlay(wanted: str = "") -> Underlay:
     """
     with open_route() as route, step("look for the underlay"):
         return _find(route, wanted)
-
-
-def routed_networks() -> Sequence[IPv4Network]:
-    """Every IPv4 network the host has a route to, default routes excepted."""
-    with open_route() as route, step("list the host's routes"):
-        routes = dump(route, "get_routes", family=socket.AF_INET)
-    return sorted({IPv4Network((found.get_attr("RTA_DST"), found["dst_len"]))
-                   for found in routes if found["dst_len"] and _table(found) != _TABLE_LOCAL})
 
 
 class UnderlayWatcher:
@@ -85,8 +77,9 @@ class UnderlayWatcher:
         """See monitor.Listener."""
         found = self._look(route)
         if not self._told or found != self._known:
-            self._told, self._known = True, found
             self._on_change(found)
+            # Only now: what was not taken is told again at the next look (see monitor.Monitor).
+            self._told, self._known = True, found
 
     def _look(self, route: Route) -> Underlay | None:
         if self._current is not None:
@@ -144,7 +137,8 @@ def _find(route: Route, wanted: str) -> Underlay:
     address = preferred or _primary_address(addresses, ifindex)
     if address is None:
         raise LinkError(f"underlay: interface {name} has no IPv4 address")
-    return Underlay(name, int(ifindex), IPv4Address(address), int(link.get_attr("IFLA_MTU")))
+    return Underlay(name, int(ifindex), IPv4Address(address), int(link.get_attr("IFLA_MTU")),
+                    str(link.get_attr("IFLA_ADDRESS")))
 
 
 def _link(route: Route, **which: object) -> Any | None:

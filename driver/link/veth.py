@@ -28,7 +28,8 @@ from driver.link.netlink import (
     plan_no_own_addresses,
     step,
 )
-from driver.model import EndpointId
+from driver.link.owner import pair_alias, pair_owner
+from driver.model import EndpointId, HostId
 from driver.services.ports import Veth
 
 _IFF_UP = 0x1
@@ -41,9 +42,10 @@ VETH: Final = "veth"
 class Veths:
     """Makes, finds and removes the pairs, of whatever kind.  Safe in any thread."""
 
-    def __init__(self, kind: str = AUTO) -> None:
-        """kind: of new pairs, one of PAIR_KINDS."""
+    def __init__(self, kind: str = AUTO, owner: HostId | None = None) -> None:
+        """kind: of new pairs, one of PAIR_KINDS.  owner: this host; another one's are not seen."""
         self._kind = kind
+        self._owner = owner
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
         """See ports.Links.  The pair is one kernel request; a batch of others completes it."""
@@ -55,9 +57,9 @@ class Veths:
                 existing = _find(route, name) if _is(error, errno.EEXIST) else None
                 if existing is None:
                     raise
-                return _adopt(route, existing, endpoint_id, mac, mtu)
+                return self._adopt(route, existing, endpoint_id, mac, mtu)
             try:
-                _configure(route, endpoint_id, mac, mtu, container_end=True)
+                self._configure(route, endpoint_id, mac, mtu, container_end=True)
                 ifindex = find_ifindex(name)
                 if ifindex is None:
                     raise LinkError(f"pair {name}: vanished while it was made")
@@ -103,45 +105,52 @@ class Veths:
         return None if ifindex is None else Veth(name, ifindex, container_name(endpoint_id))
 
     def list_veths(self) -> dict[str, Veth]:
-        """See ports.Links.  Recognised by kind and form of name."""
+        """See ports.Links.  Recognised by kind, form of name, and alias."""
         with open_route() as route:
             found = [_veth(link) for link in dump(route, "get_links")
-                     if is_host_name(link.get_attr("IFLA_IFNAME")) and is_pair(link)]
+                     if is_host_name(link.get_attr("IFLA_IFNAME")) and is_pair(link)
+                     and self._is_ours(link)]
         return {veth.host_name: veth for veth in found}
 
     def veth_name(self, endpoint_id: EndpointId) -> str:
         """See ports.Links."""
         return host_name(endpoint_id)
 
+    def _is_ours(self, link: Any) -> bool:
+        """Whether nobody else's host id is on it; drivers of before wrote none."""
+        _, owner = pair_owner(link.get_attr("IFLA_IFALIAS"))
+        return owner is None or self._owner is None or owner == self._owner
 
-def _adopt(route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-    name = host_name(endpoint_id)
-    if not is_pair(link):
-        raise LinkError(f"interface {name} exists and is no veth or netkit pair: remove it")
-    owner = link.get_attr("IFLA_IFALIAS")
-    if owner is not None and owner != endpoint_id:
-        raise LinkError(f"interface {name} belongs to endpoint {owner}")
-    _configure(route, endpoint_id, mac, mtu,
-               container_end=link.get_attr("IFLA_LINK_NETNSID") is None)
-    return _veth(link)
+    def _adopt(self, route: Route, link: Any, endpoint_id: EndpointId, mac: bytes, mtu: int
+               ) -> Veth:
+        name = host_name(endpoint_id)
+        if not is_pair(link):
+            raise LinkError(f"interface {name} exists and is no veth or netkit pair: remove it")
+        endpoint, owner = pair_owner(link.get_attr("IFLA_IFALIAS"))
+        if endpoint not in (None, endpoint_id):
+            raise LinkError(f"interface {name} belongs to endpoint {endpoint}")
+        if not self._is_ours(link):
+            raise LinkError(f"interface {name} belongs to host id {owner}")
+        self._configure(route, endpoint_id, mac, mtu,
+                        container_end=link.get_attr("IFLA_LINK_NETNSID") is None)
+        return _veth(link)
 
-
-def _configure(route: Route, endpoint_id: EndpointId, mac: bytes, mtu: int, *,
-               container_end: bool) -> None:
-    """container_end: it is in this namespace, too."""
-    name, inner = host_name(endpoint_id), container_name(endpoint_id)
-    changes = Changes(route)
-    if container_end:
-        # NOARP outlives the move: every neighbour of a container is behind our programs, none
-        # answers ARP or ND.
-        with changes.step(f"configure {inner}") as planned:
-            planned.link("set", ifname=inner, address=_mac_text(mac), mtu=mtu,
-                         flags=_IFF_NOARP, change=_IFF_NOARP)
-    plan_no_own_addresses(changes, name)
-    with changes.step(f"configure {name}") as planned:  # the alias says whose it is
-        planned.link("set", ifname=name, ifalias=endpoint_id, mtu=mtu,
-                     flags=_IFF_UP, change=_IFF_UP)
-    changes.apply()
+    def _configure(self, route: Route, endpoint_id: EndpointId, mac: bytes, mtu: int, *,
+                   container_end: bool) -> None:
+        """container_end: it is in this namespace, too."""
+        name, inner = host_name(endpoint_id), container_name(endpoint_id)
+        changes = Changes(route)
+        if container_end:
+            # NOARP outlives the move: every neighbour of a container is behind our programs, none
+            # answers ARP or ND.
+            with changes.step(f"configure {inner}") as planned:
+                planned.link("set", ifname=inner, address=_mac_text(mac), mtu=mtu,
+                             flags=_IFF_NOARP, change=_IFF_NOARP)
+        plan_no_own_addresses(changes, name)
+        with changes.step(f"configure {name}") as planned:  # the alias says whose it is
+            planned.link("set", ifname=name, ifalias=pair_alias(endpoint_id, self._owner), mtu=mtu,
+                         flags=_IFF_UP, change=_IFF_UP)
+        changes.apply()
 
 
 def probe_kind(kind: str) -> str:
@@ -184,7 +193,8 @@ def _delete(route: Route, name: str) -> None:
 def _veth(link: Any) -> Veth:
     name = str(link.get_attr("IFLA_IFNAME"))
     return Veth(host_name=name, host_ifindex=int(link["index"]),
-                container_name=container_name_of(name))
+                container_name=container_name_of(name),
+                carrier=bool(link.get_attr("IFLA_CARRIER")))
 
 
 def _mac_text(mac: bytes) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from driver.errors import LinkError
 from driver.link.names import VXLAN_NAME
 from driver.link.netlink import Changes, Route, kind_of, open_route, plan_no_own_addresses, step
+from driver.link.owner import device_owner
+from driver.model import HostId
 
 _IFF_UP: Final = 0x1
 # Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.
@@ -23,27 +25,32 @@ def overlay_mtu(underlay_mtu: int) -> int:
     return underlay_mtu - VXLAN_OVERHEAD
 
 
-def create_vxlan(port: int, mtu: int) -> int:
+def create_vxlan(port: int, mtu: int, ifindex: int = 0, *, alias: str = "") -> int:
     """Make the device, up and without addresses; return its ifindex.  Idempotent.
 
     port: UDP, host order.  mtu: bytes, see overlay_mtu.  A device of that name with another
-    port or mode is made anew.  Error: LinkError, among others when the port is in use.
+    port or mode is made anew.  ifindex: of one of before, which a new one gets.  alias: whose it
+    is, see owner.device_alias; another host's is left alone.  Error: LinkError, among others when
+    the port is in use.
     """
     with open_route() as route:
         found = _find(route)
+        if found is not None:
+            _refuse_others(found, alias)
         if found is not None and not _fits(found, port):
             _delete(route)
             found = None
         if found is None:
             with step(f"make {VXLAN_NAME}"):
                 route.link("add", ifname=VXLAN_NAME, kind="vxlan", mtu=mtu, vxlan_id=0,
-                           vxlan_collect_metadata=1, vxlan_learning=0, vxlan_port=port)
+                           vxlan_collect_metadata=1, vxlan_learning=0, vxlan_port=port,
+                           **({"index": ifindex} if ifindex else {}))
             try:
-                return _configure(route, port, mtu)
+                return _configure(route, port, mtu, alias)
             except BaseException:
                 _delete(route)
                 raise
-        return _configure(route, port, mtu)
+        return _configure(route, port, mtu, alias)
 
 
 def delete_vxlan() -> None:
@@ -52,14 +59,28 @@ def delete_vxlan() -> None:
         _delete(route)
 
 
-def _configure(route: Route, port: int, mtu: int) -> int:
+def vxlan_owner() -> tuple[HostId | None, str]:
+    """Whose the device is, and where that host's pins are; None, "": there is none, or not said."""
+    with open_route() as route:
+        found = _find(route)
+        return device_owner(None if found is None else found.get_attr("IFLA_IFALIAS"))
+
+
+def _refuse_others(found: Any, alias: str) -> None:
+    theirs, ours = device_owner(found.get_attr("IFLA_IFALIAS"))[0], device_owner(alias)[0]
+    if theirs is not None and ours is not None and theirs != ours:
+        raise LinkError(f"interface {VXLAN_NAME} belongs to host id {theirs}, this driver's is "
+                        f"{ours}: another driver has made it")
+
+
+def _configure(route: Route, port: int, mtu: int, alias: str) -> int:
     found = _find(route)
     if found is None:
         raise LinkError(f"{VXLAN_NAME} vanished while it was made")
     changes = Changes(route)
     plan_no_own_addresses(changes, VXLAN_NAME)
     with changes.step(f"mtu {mtu} on {VXLAN_NAME}") as planned:
-        planned.link("set", ifname=VXLAN_NAME, mtu=mtu)
+        planned.link("set", ifname=VXLAN_NAME, mtu=mtu, **({"ifalias": alias} if alias else {}))
     # The kernel opens the UDP port when the device comes up.
     with changes.step(f"bring {VXLAN_NAME} up (UDP port {port}; in use? choose another "
                       "--vxlan-port)") as planned:

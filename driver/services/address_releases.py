@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from driver import contended
 from driver.errors import StoreUnavailable
 from driver.ipam.allocation import IpAddress
-from driver.ipam.grants import GLOBAL_HOLDER
-from driver.model import Hold, HoldKind, Reservation, SubnetUse
+from driver.model import GLOBAL_HOLDER, Hold, HoldKind, Reservation, SubnetUse
 from driver.services.pool_ids import PoolName
 from driver.services.pools import uses_of
 from driver.services.ports import AddressBook
-
-ATTEMPTS = 64  # against other requesters of the same subnet
 
 
 @dataclass
@@ -39,7 +37,7 @@ class AddressReleases:
     def release(self, release: AddressRelease, holder: str) -> None:
         """End the holder's hold, which is noted in `release` as soon as it is known."""
         name = release.name
-        for attempt in range(ATTEMPTS):
+        for attempt in contended.attempts(recalled=True):
             # What is held for this host only this host changes, so a hold that is recalled has
             # been its own; a swarm's managers take turns.
             recall = attempt == 0 and holder != GLOBAL_HOLDER
@@ -62,7 +60,7 @@ class AddressReleases:
 
     def withdraw(self, cidr: str, address: IpAddress, holder: str, hold: Hold) -> None:
         """Release exactly this hold; another one of the same holder stays."""
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             subnet = self._book.subnet(cidr)
             before = self._book.reservation(cidr, address)
             if before.value is None or before.value.holds.get(holder) != hold:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
+from driver import contended
 from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, StoreUnavailable
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress, Span
 from driver.ipam.grants import refusal
 from driver.model import Hold, HoldKind, Reservation, SubnetUse
-from driver.services.address_releases import ATTEMPTS, AddressReleases
+from driver.services.address_releases import AddressReleases
 from driver.services.pool_ids import PoolName
 from driver.services.pools import Pools
 from driver.services.ports import AddressBook, Versioned
@@ -63,7 +64,7 @@ class AddressRequests:
     def _request_any(self, wish: Wish) -> IpAddress:
         name, hold = wish.name, wish.hold
         missed: set[int] = set()  # somebody was faster there; not worth reading again
-        for attempt in range(ATTEMPTS):
+        for attempt in contended.attempts(recalled=True):
             subnet, _ = self._pools.read(name, recall=attempt == 0)
             owned: Versioned[IpAddress] | None = None
             if hold.owner:
@@ -136,7 +137,7 @@ class AddressRequests:
 
     def _request_exact(self, wish: Wish) -> IpAddress:
         name = wish.name
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             subnet, use = self._pools.read(name)
             address = wish.address or use.gateway or self._first_free(name)
             before = self._book.reservation(name.cidr, address)

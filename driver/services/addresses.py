@@ -12,19 +12,20 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
 from random import Random, SystemRandom
 
 from driver.doubts import Doubts
-from driver.errors import InvalidArgument, NotFound, SlimError, StoreUnavailable
+from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreUnavailable
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress
-from driver.ipam.grants import GLOBAL_HOLDER
 from driver.ipam.pools import Supernet
-from driver.model import Hold, HoldKind, HostId, NetworkId
+from driver.model import GLOBAL_HOLDER, EndpointId, Hold, HoldKind, HostId, Network, NetworkId
 from driver.services.address_releases import AddressRelease, AddressReleases
 from driver.services.address_requests import AddressRequests, Wish, is_in
+from driver.services.holdings import Holdings
 from driver.services.local_uses import Held, LocalUses, Requested, local_uses
 from driver.services.pool_ids import GLOBAL_SPACE, LOCAL_SPACE, PoolName, parse_pool_id
 from driver.services.pools import PoolRelease, Pools
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet
-from driver.services.swarm_pools import SwarmPools
+from driver.services.swarm_pools import SWARM_USER, SwarmPools
+from driver.services.undo import Undo
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +40,22 @@ class AddressService:
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
                  routed: RoutedNetworks, underlay: IPv4Address | None = None,
-                 random: Random | None = None,
+                 random: Random | None = None, holdings: Holdings | None = None,
+                 bury: Callable[[EndpointId], bool] = lambda _: False,
                  request_id: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
+        """holdings: notes of what this host has; None: it is another host's (forget-host).
+
+        bury: removes an endpoint of this host if it is certainly dead; says whether it was.
+        """
         self._book = book
+        self._holdings = holdings
         self._host = host
+        self._bury = bury
         self._request_id = request_id
         self._doubts = Doubts()
         self._pools = Pools(book, host, supernets=supernets, routed=routed,
                             underlay=underlay, request_id=request_id, doubts=self._doubts)
-        self._swarm_pools = SwarmPools(book, host, request_id)
+        self._swarm_pools = SwarmPools(book, host, request_id, routed)
         self._releases = AddressReleases(book)
         self._requests = AddressRequests(book, self._pools, self._releases, self._doubts,
                                          random or SystemRandom())
@@ -64,7 +72,13 @@ class AddressService:
         StoreUnavailable.
         """
         self._doubts.settle()
-        return self._pools.request(space, pool, sub_pool, v6=v6)
+        given = self._pools.request(space, pool, sub_pool, v6=v6)
+        name = parse_pool_id(given.pool_id)
+        if self._holdings is not None and name is not None:
+            with Undo() as undo:
+                undo.push("release the pool", lambda: self._pools.release(PoolRelease(name)))
+                self._holdings.requested(name)
+        return given
 
     def release_pool(self, pool_id: str) -> None:
         """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do.
@@ -75,6 +89,8 @@ class AddressService:
         if name is None:
             return
         release = PoolRelease(name)
+        if self._holdings is not None:
+            self._holdings.released(name)
         try:
             self._doubts.settle()
             self._pools.release(release)
@@ -91,7 +107,12 @@ class AddressService:
         """
         self._doubts.settle()
         wish = self._wish(pool_id, address, options)
-        given = self._requests.request(wish)
+        try:
+            given = self._request(wish)
+        except Conflict:
+            if wish.address is None or not self._make_way(wish.name.cidr, wish.address):
+                raise
+            given = self._request(wish)
         prefixlen = wish.name.pool.subnet.prefixlen
         if isinstance(given, IPv4Address):
             return IPv4Interface((given, prefixlen))
@@ -109,6 +130,8 @@ class AddressService:
         if released not in name.pool.subnet:
             return
         release, holder = AddressRelease(name, released), self._holder(name)
+        if self._holdings is not None:
+            self._holdings.let_go(name, released)
         try:
             self._doubts.settle()
             self._releases.release(release, holder)
@@ -119,7 +142,7 @@ class AddressService:
     def hold_pools(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
         """A swarm's network has come to be, after its pools were requested.  Idempotent.
 
-        Error: StoreUnavailable.
+        Errors: Conflict (it is new, and a network of this host overlaps), StoreUnavailable.
         """
         self._doubts.settle()
         self._swarm_pools.hold(network_id, cidrs)
@@ -141,6 +164,33 @@ class AddressService:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
         self._doubts.settle()
 
+    def enter(self, networks: Sequence[Network]) -> list[str]:
+        """Put on record again what etcd has lost of this host's; return what is in the way.
+
+        networks: of this host, where etcd has lost some.  Errors: StoreUnavailable,
+        UnsupportedRecord, StateError.
+        """
+        if self._holdings is None:
+            return []
+        self._doubts.settle()
+        self._holdings.fill(self._book)
+        found = self._holdings.enter(self._book, self._request_id)
+        for network in networks:
+            self._holdings.enter_swarm(self._book, network)
+        return found
+
+    def give_up(self) -> None:
+        """Release all that this host has in its own space.  Errors: StoreUnavailable, StateError.
+        """
+        if self._holdings is None:
+            return
+        uses = self.local_uses()
+        self._holdings.clear()
+        for held in uses.held:
+            self._releases.withdraw(held.cidr, held.address, self._host, held.hold)
+        for requested in uses.requested:
+            self._pools.release(PoolRelease(requested.name, (self._host, requested.request)))
+
     def local_uses(self) -> LocalUses:
         """Return what this host has in the local space.  Error: StoreUnavailable."""
         self._doubts.settle()
@@ -148,11 +198,46 @@ class AddressService:
 
     def withdraw_held(self, held: Held) -> None:
         """Release the hold if it is still the same.  Error: StoreUnavailable."""
+        if self._holdings is not None:
+            self._holdings.strike(held.cidr, held.address)
         self._releases.withdraw(held.cidr, held.address, self._host, held.hold)
+
+    def withdraw_swarm_request(self, name: PoolName, network_id: NetworkId) -> None:
+        """Release what a swarm's network holds of a pool.  Error: StoreUnavailable."""
+        self._pools.release(PoolRelease(name, (SWARM_USER, network_id)))
 
     def withdraw_requested(self, requested: Requested) -> None:
         """Release this request of a pool if it is still there.  Error: StoreUnavailable."""
+        if self._holdings is not None:
+            self._holdings.released(requested.name)
         self._pools.release(PoolRelease(requested.name, (self._host, requested.request)))
+
+    def _request(self, wish: Wish) -> IpAddress:
+        holdings = self._holdings
+        if holdings is None:
+            return self._requests.request(wish)
+        try:
+            given = self._requests.request(wish)
+        except NotFound:
+            if not holdings.knows(wish.name):
+                raise
+            # etcd has lost it; dockerd must not be told that its network is none.
+            holdings.enter(self._book, self._request_id)
+            given = self._requests.request(wish)
+        with Undo() as undo:
+            undo.push("release the address", lambda: self._releases.withdraw(
+                wish.name.cidr, given, wish.holder, wish.hold))
+            holdings.held(wish.name, given, wish.hold)
+        return given
+
+    def _make_way(self, cidr: str, address: IpAddress) -> bool:
+        """Release an address of this host's own whose endpoint is dead; whether it was so."""
+        found = self._book.reservation(cidr, address).value
+        if found is None or not found.endpoint or not self._bury(found.endpoint):
+            return False
+        if self._host in found.holds:  # given for that endpoint, and for no other one since
+            self._releases.withdraw(cidr, address, self._host, found.holds[self._host])
+        return True
 
     def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> Wish:
         name = parse_pool_id(pool_id)

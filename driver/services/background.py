@@ -24,14 +24,18 @@ FIRST_S = 2.0
 
 
 class Recovery:
-    """Reconciles as soon as etcd can be read: at start if possible, else in the background.
+    """Takes over what runs at the start, and says when etcd was read for the first time.
 
-    `done` is set once etcd was read; what failed then is tried again, ever less often.
+    `done` is set once etcd was read; what fails, or is in doubt, is tried again, ever less often.
     """
 
-    def __init__(self, reconciler: Reconciler, retry_s: float = RETRY_S) -> None:
+    def __init__(self, reconciler: Reconciler, read_etcd: Callable[[], object] = lambda: None,
+                 retry_s: float = RETRY_S) -> None:
+        """read_etcd: reads anything there.  Error of that: StoreUnavailable."""
         self._reconciler = reconciler
+        self._read_etcd = read_etcd
         self._retry_s = retry_s
+        self._complete = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
         self._tried = threading.Event()
@@ -51,7 +55,8 @@ class Recovery:
     def state(self) -> str:
         """In a word or two."""
         if self.done.is_set():
-            return "done"
+            doubtful = self._reconciler.doubtful()
+            return f"done; IN DOUBT, and kept: {', '.join(doubtful[:5])}" if doubtful else "done"
         return "waits for etcd" if self._tried.is_set() else "under way"
 
     def _run(self) -> None:
@@ -70,7 +75,9 @@ class Recovery:
     def _attempt(self, *, first: bool) -> bool:
         try:
             with deadline.limit(LIMIT_S):
-                complete = self._reconciler.run()
+                self._complete = self._complete or self._reconciler.run()
+                if not self.done.is_set():
+                    self._read_etcd()
         except StoreUnavailable as error:
             if first:
                 log.warning("etcd cannot be read, trying on: %s", error)
@@ -79,7 +86,7 @@ class Recovery:
             log.error("reconciling failed, trying again: %s", error)
             return False
         self.done.set()
-        return complete
+        return self._complete
 
 
 class Repeater:

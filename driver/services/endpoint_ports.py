@@ -47,6 +47,12 @@ class EndpointPorts:
         with self._guard:
             self._take(endpoints)
 
+    def spare(self, ports: Iterable[int]) -> None:
+        """Hand none of these out: somebody in the kernel has it, known here or not."""
+        with self._guard:
+            for port in ports:
+                self._free.pop(port, None)
+
     def _take(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
             if endpoint.port:

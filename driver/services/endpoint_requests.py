@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
 from driver.errors import Conflict, InvalidArgument
-from driver.model import Endpoint, EndpointId, NetworkId
+from driver.model import Endpoint, EndpointId, HostPath, NetworkId
 
 DST_PREFIX = "eth"  # dockerd appends the lowest free number
 IFNAME_MAX = 15  # characters; IFNAMSIZ less the final zero
@@ -27,6 +27,7 @@ class EndpointRequest:
     address6: IPv6Interface | None
     mac: bytes | None
     ifname: str = ""  # the user's wish for the name inside the container
+    host_path: HostPath | None = None  # chosen for this endpoint
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ interface into the sandbox by itself, after Join has answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Interface
 from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
-from driver.model import Endpoint, EndpointId, Host, Network, NetworkId
+from driver.model import Endpoint, EndpointId, Host, HostPath, Network, NetworkId
 from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoint_requests import (
@@ -26,7 +27,9 @@ from driver.services.endpoint_requests import (
     same,
 )
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Endpoints, Networks, SandboxFinisher, Veth
+from driver.services.noted import OwnEndpoints
+from driver.services.ports import Networks, SandboxFinisher, Veth
+from driver.services.standing import choose
 from driver.services.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class EndpointPublisher(Protocol):
 class EndpointService:
     """The use cases of one endpoint; each is the same when asked twice."""
 
-    def __init__(self, *, host: Host, networks: Networks, endpoints: Endpoints,
+    def __init__(self, *, host: Host, networks: Networks, endpoints: OwnEndpoints,
                  links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
                  ports: EndpointPorts, random_bytes: Callable[[int], bytes],
                  underlay_mtu: Callable[[], int]) -> None:
@@ -84,16 +87,18 @@ class EndpointService:
                 return known
             self._unfinished.pop(request.id, None)
             self.restore_ports()
-            port = 0  # without an IPv4 address there is no host path
-            if request.address is not None:
+            port = 0
+            if self._meant_for_host_path(network, request.address):
                 port = self._ports.request(request.id)
                 undo.push("release the endpoint port", lambda: self._ports.release(request.id))
             endpoint = Endpoint(
                 id=request.id, network_id=network.id, vni=network.vni, host=self._host.id,
                 underlay=self._host.underlay,
                 mac=request.mac or choose_mac(request.address, self._random_bytes),
-                address=request.address, address6=request.address6, port=port)
-            self._endpoints.create(endpoint)
+                address=request.address, address6=request.address6, port=port,
+                host_path=request.host_path)
+            endpoint = replace(endpoint, offered=choose(endpoint, network) is not HostPath.OFF)
+            self._create(endpoint, network)
             if request.ifname:
                 self._ifnames[request.id] = request.ifname
             self._prepare_link(endpoint, network)
@@ -159,43 +164,92 @@ class EndpointService:
         can be done without etcd.
         """
         with self._locks.hold(endpoint_id):
-            try:
-                endpoint = self._endpoints.get(endpoint_id) or self._unfinished.get(endpoint_id)
-            except StoreUnavailable:
-                run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
-                raise
-            if endpoint is None:
-                self._ports.release(endpoint_id)
-                run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
-                return
-            if endpoint.network_id != network_id:
-                raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
-                               f"{endpoint.network_id[:12]}, not {network_id[:12]}")
-            self._unfinished[endpoint_id] = endpoint
-            # The record goes whatever became of the rest: links and map entries without a
-            # record are found by reconciling, a record without a container is not.
-            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
-                     ("delete the record", lambda: self._delete_record(endpoint_id))])
-            self._unfinished.pop(endpoint_id, None)
+            self._delete(network_id, endpoint_id)
+
+    def bury(self, endpoint_id: EndpointId, cookie: Callable[[str], int | None]) -> bool:
+        """Remove an endpoint of this host if it is certain that nobody has it; whether it was.
+
+        That is so when its interface and its sandbox are gone, both: dockerd has ended without a
+        word, or could not reach the driver.  cookie: see ports.Sandboxes.
+        Errors: as delete_endpoint's.
+        """
+        with self._locks.hold(endpoint_id):  # no Join is under way
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None or not endpoint.sandbox_key or (
+                    self._links.find(endpoint_id) is not None
+                    or cookie(endpoint.sandbox_key) is not None):
+                return False
+            log.warning("endpoint %.12s (%s): its container is gone, and its address is asked "
+                        "for again: it is removed", endpoint_id, endpoint.address)
+            self._delete(endpoint.network_id, endpoint_id)
+            return True
+
+    def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        try:
+            endpoint = self._endpoints.get(endpoint_id) or self._unfinished.get(endpoint_id)
+        except StoreUnavailable:
+            run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+            raise
+        if endpoint is None:
+            self._ports.release(endpoint_id)
+            run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+            return
+        if endpoint.network_id != network_id:
+            raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
+                           f"{endpoint.network_id[:12]}, not {network_id[:12]}")
+        self._unfinished[endpoint_id] = endpoint
+        # The record goes whatever became of the rest: links and map entries without a
+        # record are found by reconciling, a record without a container is not.
+        run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
+                 ("delete the record", lambda: self._delete_record(endpoint_id))])
+        self._unfinished.pop(endpoint_id, None)
 
     def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         """Publish the endpoint's port, or 0: then its peers use the overlay path.
+
+        Not offered it stays the endpoint's: connections that are open go on with it.
 
         Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
-            if endpoint is None or endpoint.address is None:
+            if endpoint is None:
                 return
-            self.restore_ports()
-            # Asking again for a port that is held returns it.
-            port = self._ports.request(endpoint_id) if offered else 0
-            if port != endpoint.port:
-                self._endpoints.replace(replace(endpoint, port=port))
+            # Not offered it stays the endpoint's: connections that are open go on with it.
+            port = self._port(endpoint) if offered and not endpoint.port else endpoint.port
+            wanted = replace(endpoint, port=port, offered=offered)
+            if wanted != endpoint:
+                self._endpoints.replace(wanted)
 
-    def restore_ports(self) -> None:
-        """Learn which ports the records of this host name, once, before one is handed out."""
+    def request_port(self, endpoint_id: EndpointId) -> int:
+        """Return the endpoint's port, a new one if it has none; 0: it is not meant to have one.
+
+        It is published by offer_host_path.  Errors: Exhausted, StoreUnavailable.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            return self._port(endpoint) if endpoint is not None else 0
+
+    def _port(self, endpoint: Endpoint) -> int:
+        network = self._networks.get(endpoint.network_id)
+        if network is None or not self._meant_for_host_path(network, endpoint.address):
+            return 0
+        self.restore_ports()
+        return self._ports.request(endpoint.id)  # asked again: the one that is held
+
+    @staticmethod
+    def _meant_for_host_path(
+            network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG004
+        """Whether an endpoint is to have a host path; all who ask for a port ask here."""
+        return address is not None  # it is for IPv4
+
+    def restore_ports(self, owned: Iterable[int] = ()) -> None:
+        """Learn which ports this host's endpoints have, once, before one is handed out.
+
+        owned: ports that the kernel gives to somebody, known here or not.
+        """
         self._ports.restore_once(self._endpoints.list)
+        self._ports.spare(owned)
 
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
         """Return the endpoint of this host, None if there is none."""
@@ -230,32 +284,61 @@ class EndpointService:
             if endpoint is not None and endpoint.underlay != self._host.underlay:
                 self._endpoints.replace(replace(endpoint, underlay=self._host.underlay))
 
-    def restore_or_give_up(self, endpoint: Endpoint) -> None:
-        """Enter an endpoint again whose record others have removed; end it if its address is taken.
+    def enter(self, endpoint_id: EndpointId) -> bool:
+        """Put the endpoint on record again where etcd lacks it; whether there was anything to do.
 
-        Idempotent.  Error: StoreUnavailable.
+        Errors: Conflict (its address is another's in etcd), UnsupportedRecord, StoreUnavailable.
+        Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            return endpoint is not None and self._endpoints.enter(endpoint)
+
+    def take_or_delete(self, endpoint: Endpoint) -> None:
+        """Settle a record of this host that it has no note of.
+
+        Where its link is there, the notes were lost: it is noted.  Else this host has deleted
+        it, or never made it: old data has come back, or a driver died half-way.
+        Errors: LinkError, StoreUnavailable, StateError.
         """
         with self._locks.hold(endpoint.id):
-            if self._endpoints.get(endpoint.id) is not None:
+            if self._endpoints.get(endpoint.id) is not None or not any(
+                    each.id == endpoint.id for each in self._endpoints.on_record()):
                 return
-            try:
-                self._endpoints.create(replace(endpoint, underlay=self._host.underlay))
-            except (Conflict, NotFound) as error:
-                log.error("endpoint %.12s loses its network: %s", endpoint.id, error)
+            if self._links.find(endpoint.id) is not None:
+                self._endpoints.note(endpoint)
+                self._ports.restore([endpoint])
+                log.warning("endpoint %.12s is noted again, as etcd has it", endpoint.id)
             else:
-                log.warning("endpoint %.12s is on record again", endpoint.id)
+                self._endpoints.delete(endpoint.id)
+                log.warning("endpoint %.12s was on record in etcd, and this host has none: "
+                            "deleted there", endpoint.id)
+
+    def give_up(self, endpoint_id: EndpointId) -> None:
+        """End an endpoint that a person has had removed.  Unknown: nothing to do."""
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None:
                 return
-            self._unfinished[endpoint.id] = endpoint
-            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint.id)])
-            self._ports.release(endpoint.id)
-            self._ifnames.pop(endpoint.id, None)
-            self._unfinished.pop(endpoint.id, None)
+            log.error("endpoint %.12s loses its network: `slim forget-host` was told so",
+                      endpoint_id)
+            self._unfinished[endpoint_id] = endpoint
+            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
+                     ("delete the record", lambda: self._delete_record(endpoint_id))])
+            self._unfinished.pop(endpoint_id, None)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
         """Ids of all endpoints of the network that have something left on this host."""
         found = [*self._endpoints.list(), *self._unfinished.values()]
         return list(dict.fromkeys(
             endpoint.id for endpoint in found if endpoint.network_id == network_id))
+
+    def _create(self, endpoint: Endpoint, network: Network) -> None:
+        try:
+            self._endpoints.create(endpoint)
+        except NotFound:  # etcd has lost the network, which this host has
+            self._networks.enter(network)
+            self._endpoints.create(endpoint)
 
     def _delete_record(self, endpoint_id: EndpointId) -> None:
         self._endpoints.delete(endpoint_id)

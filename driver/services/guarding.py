@@ -60,11 +60,14 @@ class Guarding:
     def check(self) -> None:
         """Look whether it is still there: others may flush the whole packet filter."""
         with self._lock:
-            try:
-                whole = self._guard.dropped() is not None
-            except LinkError:
-                whole = False  # installing says why
-            if not whole and self._installed is not None:
+            installed = self._installed
+        try:  # without the lock, which Joins wait for
+            whole = self._guard.dropped() is not None
+        except LinkError:
+            whole = False  # installing says why
+        with self._lock:
+            # Changed meanwhile: it was there then, and the next look is not far.
+            if not whole and installed is not None and installed is self._installed:
                 log.warning("the guard (nftables table slim) was removed: it is made anew; does "
                             "something flush the rule set?")
                 self._installed = None

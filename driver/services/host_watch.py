@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, NamedTuple
 
-from driver.errors import Conflict, LinkError, SlimError
-from driver.model import Absence, Host, HostId, KnownHost, Removal
+from driver.errors import Conflict, LinkError, SlimError, UnsupportedRecord
+from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
 from driver.services.ports import Absences, Presence, Prober
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,17 @@ RECORDS_S: Final = 30.0  # between looks at etcd; less than the shortest return_
 CALIBRATE_S: Final = 60.0  # between questions to hosts that have a lease, until one is answered
 
 
+class _Place(NamedTuple):
+    """Where a host is asked: it may move, and another one may come in its place."""
+
+    host: HostId
+    underlay: IPv4Address
+
+
+def _place(host: Host) -> _Place:
+    return _Place(host.id, host.underlay)
+
+
 @dataclass
 class _Watched:
     """What is known of a host without a lease."""
@@ -34,6 +46,15 @@ class _Watched:
     misses: int = 0  # in a row
     said_absent: bool = False  # the network has said that nobody is there, since it answered last
     gone: bool = False
+    answered: bool = False  # when it was asked last
+
+    def seen(self) -> Seen | None:
+        """What it comes to; None: it is too early to say."""
+        if self.answered:
+            return Seen.ALIVE
+        if self.gone:
+            return Seen.GONE
+        return Seen.SILENCE if self.misses >= MISSES else None
 
 
 class HostWatch:
@@ -42,16 +63,20 @@ class HostWatch:
     def __init__(self, *, me: HostId, absences: Absences, prober: Prober,
                  refuse: Callable[[Collection[IPv4Address]], None],
                  remove: Callable[[Absence], None],
+                 apart: Callable[[Callable[[], None]], None] = lambda act: act(),
                  clock: Callable[[], float] = time.monotonic) -> None:
         """refuse: see ports.Datapath.refuse_hosts.
 
-        remove: removes what a host's absence names.  clock: seconds, monotonic.
+        remove: removes what a host's absence names.  apart: calls in another thread, so that the
+        looks go on, which a refused host must have once a minute: removing may take longer.
+        clock: seconds, monotonic.
         """
         self._me = me
         self._absences = absences
         self._prober = prober
         self._refuse = refuse
         self._remove = remove
+        self._apart = apart
         self._clock = clock
         self._lock = threading.Lock()  # of the next two
         self._live: dict[HostId, Host] | None = None  # None: not heard of yet
@@ -59,12 +84,15 @@ class HostWatch:
         self._refused: frozenset[IPv4Address] | None = None
         self._known: dict[HostId, KnownHost] = {}
         self._watched: dict[HostId, _Watched] = {}
-        self._answered: set[IPv4Address] = set()  # at least once: silence means something
+        self._absent: dict[HostId, KnownHost] = {}  # whose records are to be looked at
+        # At least once, at that address: silence means something.
+        self._answered: set[_Place] = set()
         self._records_s = self._calibrate_s = -1e9
+        self._unreadable: set[str] = set()  # whose records; said once
         self._seen: frozenset[HostId] = frozenset()
 
     def hosts_changed(self, live: dict[HostId, Host]) -> None:
-        """Take the hosts that have a lease; see ports.Hosts.follow.  Error: DatapathError."""
+        """Take all hosts that have a lease, now and at each change.  Error: DatapathError."""
         with self._lock:
             self._live = live
             # Who comes back is called again at once.
@@ -87,9 +115,8 @@ class HostWatch:
             self._refuse_only(frozenset(known.host.underlay for host_id, known in absent.items()
                                         if self._watched[host_id].gone))
         if look:
-            for host_id, known in absent.items():
-                self._try(f"host {known.host.name}", lambda h=host_id, k=known:  # type: ignore[misc]
-                          self._keep_record(k, self._watched[h]))
+            self._absent = absent
+            self._apart(self._keep_records)
 
     def describe(self) -> str:
         """How the other hosts are, in a few words."""
@@ -110,35 +137,47 @@ class HostWatch:
         self._known = self._absences.known()
 
     def _ask(self, live: dict[HostId, Host], absent: dict[HostId, KnownHost]) -> None:
-        asked = {known.host.underlay for known in absent.values()}
+        asked = {_place(known.host) for known in absent.values()}
+        alive = {_place(host) for host in live.values()}
         if self._clock() - self._calibrate_s >= CALIBRATE_S:
             self._calibrate_s = self._clock()
-            asked |= {host.underlay for host_id, host in live.items()
-                      if host_id != self._me} - self._answered
-        # What nobody asks for any more is forgotten: an address may become another machine's.
-        self._answered &= asked | {host.underlay for host in live.values()}
+            asked |= {place for place in alive if place.host != self._me} - self._answered
+        # What nobody asks for any more is forgotten.
+        self._answered &= asked | alive
         try:
-            answers = self._prober.probe(asked, WAIT_S)
+            answers = self._prober.probe({place.underlay for place in asked}, WAIT_S)
         except LinkError as error:
             log.error("%s", error)
             return
-        self._answered |= {host for host, found in answers.items() if found is Presence.ANSWERED}
-        in_use = {host.underlay for host in live.values()}
+        in_use = {place.underlay for place in alive}
+        # Else who answers there is another one by now: a machine that was set up anew, say.
+        answered = {place for place in asked if answers[place.underlay] is Presence.ANSWERED
+                    and (place in alive or place.underlay not in in_use)}
+        self._answered |= answered
         for host_id, known in absent.items():
-            underlay = known.host.underlay
-            # Who answers there is another one by now: a machine that was set up anew, say.
-            found = Presence.SILENT if underlay in in_use else answers[underlay]
+            found, place = answers[known.host.underlay], _place(known.host)
+            if found is Presence.ANSWERED and place not in answered:
+                found = Presence.SILENT
             self._judge(known.host, self._watched[host_id], found)
 
     def _judge(self, host: Host, watched: _Watched, found: Presence) -> None:
         if found is Presence.ANSWERED:
             if watched.gone:
                 log.warning("host %s (%s) is back", host.name, host.underlay)
+            if not watched.gone and not watched.answered:
+                log.info("host %s (%s) has no lease, but gives a sign of life: its driver is "
+                         "stopped, or does not reach etcd", host.name, host.underlay)
             watched.misses, watched.said_absent, watched.gone = 0, False, False
+            watched.answered = True
             return
+        watched.answered = False
         watched.misses += 1
         watched.said_absent |= found is Presence.ABSENT
-        certain = watched.said_absent or host.underlay in self._answered
+        certain = watched.said_absent or _place(host) in self._answered
+        if watched.misses == MISSES and not certain:
+            log.warning("host %s (%s) has no lease and has never answered this host: that it is "
+                        "silent proves nothing; is there a firewall?  It is not removed by "
+                        "itself (`slim forget-host` does it)", host.name, host.underlay)
         if watched.misses >= MISSES and certain and not watched.gone:
             watched.gone = True
             log.warning("host %s (%s) has no lease and gives no sign of life: connections to "
@@ -152,27 +191,36 @@ class HostWatch:
             self._refuse(gone)
         self._refused = gone
 
+    def _keep_records(self) -> None:
+        watched = self._watched
+        for host_id, known in self._absent.items():
+            if host_id in watched:
+                self._try(f"host {known.host.name}", partial(
+                    self._keep_record, known, watched[host_id]))
+
     def _keep_record(self, known: KnownHost, watched: _Watched) -> None:
-        """Count the time that a host is away, and take what it had when that is over."""
-        absence = self._absences.get(known.host.id)
+        """Put on record what is seen of it; take what it had when it was gone for too long."""
+        absence, seen = self._absences.get(known.host.id), watched.seen()
+        if seen is None:
+            return
         if absence is None:
-            if watched.misses:
-                self._absences.note(known)
-            return
-        if not watched.misses:
-            self._absences.put_off(absence)
-            return
-        if watched.misses < MISSES or absence.done:
-            return
-        if absence.removal is Removal.NONE:
-            if self._absences.left_s(absence) != 0:
-                return
+            if seen is not Seen.ALIVE:
+                self._absences.note(known, None, seen)
+        elif absence.removal is not Removal.NONE:
+            if seen is not Seen.ALIVE and not absence.done:
+                self._take(known.host, absence)
+        elif seen is Seen.SILENCE and absence.seen is not Seen.GONE:
+            pass  # what others have seen says more
+        elif seen is not Seen.SILENCE and seen is not absence.seen:
+            self._absences.note(known, absence, seen)
+        elif absence.seen is Seen.GONE and self._absences.left_s(absence) == 0:
             begun = self._absences.begin(known.host.id, absence, Removal.ADDRESSES)
-            if begun is None:
-                return  # it is back, or another driver was faster
-            absence = begun
-        log.warning("host %s (%s) was away for too long: its addresses are free for others",
-                    known.host.name, known.host.underlay)
+            if begun is not None:  # else it is back, or another driver was faster
+                self._take(known.host, begun)
+
+    def _take(self, host: Host, absence: Absence) -> None:
+        log.warning("host %s (%s) was gone for too long: its addresses are free for others",
+                    host.name, host.underlay)
         self._remove(absence)
 
     def _try(self, what: str, act: Callable[[], None]) -> None:
@@ -180,5 +228,13 @@ class HostWatch:
             act()
         except Conflict as error:
             log.info("%s: %s", what, error)  # another driver goes on with it
+        except UnsupportedRecord as error:
+            if what not in self._unreadable:
+                log.warning("%s: %s; the host keeps all it has until that is put right, or "
+                            "deleted", what, error)
+            self._unreadable.add(what)
+            return
         except SlimError as error:
             log.debug("%s: %s", what, error)  # without etcd nothing is recorded
+            return
+        self._unreadable.discard(what)

@@ -6,11 +6,12 @@ can use.  So Join and Leave write nothing to etcd, and no other host hears of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from driver.model import Endpoint, EndpointId
-from driver.services.ports import Endpoints, Joins
+from driver.services.noted import OwnEndpoints
+from driver.services.ports import Joins
 from driver.services.undo import run_all
 
 
@@ -21,7 +22,7 @@ class JoinedEndpoints:
     the next change.
     """
 
-    def __init__(self, records: Endpoints, joins: Joins) -> None:
+    def __init__(self, records: OwnEndpoints, joins: Joins) -> None:
         """Error: LinkError (what an earlier driver has noted cannot be read)."""
         self._records = records
         self._joins = joins
@@ -41,10 +42,11 @@ class JoinedEndpoints:
         if known != record:
             self._records.replace(record)
 
-    def delete(self, endpoint_id: EndpointId) -> None:
+    def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
         """See ports.Endpoints.  Error, too: LinkError."""
-        run_all([("forget the sandbox's name", lambda: self._note(endpoint_id, "")),
-                 ("delete the record", lambda: self._records.delete(endpoint_id))])
+        # The note last: with a record and no note it could be one that is to be joined yet.
+        run_all([("delete the record", lambda: self._records.delete(endpoint_id, known)),
+                 ("forget the sandbox's name", lambda: self._note(endpoint_id, ""))])
 
     def get(self, endpoint_id: EndpointId) -> Endpoint | None:
         """See ports.Endpoints."""
@@ -55,19 +57,27 @@ class JoinedEndpoints:
         """See ports.Endpoints."""
         return [self._joined(record) for record in self._records.list()]
 
-    def reread(self) -> Sequence[Endpoint]:
+    def on_record(self) -> Sequence[Endpoint]:
         """See ports.Endpoints."""
-        return [self._joined(record) for record in self._records.reread()]
+        return [self._joined(record) for record in self._records.on_record()]
 
-    def forget_strays(self) -> None:
-        """Forget the sandboxes of endpoints that are on record no more: others removed them.
+    def enter(self, endpoint: Endpoint) -> bool:
+        """See ports.Endpoints."""
+        return self._records.enter(replace(endpoint, sandbox_key=""))
+
+    def note(self, endpoint: Endpoint) -> None:
+        """See noted.NotedEndpoints."""
+        self._records.note(replace(endpoint, sandbox_key=""))
+
+    def forget_strays(self, has_link: Callable[[EndpointId], bool]) -> None:
+        """Forget the sandboxes of endpoints that this host has not, and whose link is gone, too.
 
         Errors: LinkError, StoreUnavailable.
         """
-        noted = list(self._noted)  # before the records, which are written before they are joined
-        recorded = {record.id for record in self._records.list()}
-        for endpoint_id in noted:
-            if endpoint_id not in recorded:
+        joined = list(self._noted)  # before the endpoints, which are noted before they are joined
+        known = {record.id for record in self._records.list()}
+        for endpoint_id in joined:
+            if endpoint_id not in known and not has_link(endpoint_id):
                 self._note(endpoint_id, "")
 
     def _joined(self, record: Endpoint) -> Endpoint:

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from driver.errors import InvalidArgument
+from driver.model import HostPath
 
 PREFIX = "slim."  # ours: an option that starts so and is not known is a mistake
 MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers have for it
 VIP = "slim.vip"  # on or off: do services' addresses answer?
-KNOWN = (MTU, VIP)
+HOST_PATH = "slim.host_path"  # off, on or auto; the same word is an endpoint's option and a label
+KNOWN = (MTU, VIP, HOST_PATH)
 # Other drivers' options that would be missed without a word.
 MISLEADING = {
     "mtu": f"it is called {MTU}",
@@ -32,6 +34,7 @@ class NetworkOptions:
 
     mtu: int = 0  # bytes, of the containers' interfaces; 0: that of the underlay
     vip: bool = True  # off: a load balancer of the user's own answers for services' addresses
+    host_path: HostPath = HostPath.AUTO
 
 
 def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
@@ -50,7 +53,18 @@ def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
     vip = options.get(VIP, "on")
     if vip not in ("on", "off"):
         raise InvalidArgument(f"network option {VIP}={vip!r}: want on or off")
-    return NetworkOptions(mtu=_mtu(options.get(MTU, ""), v6), vip=vip == "on")
+    return NetworkOptions(
+        mtu=_mtu(options.get(MTU, ""), v6), vip=vip == "on",
+        host_path=host_path(options.get(HOST_PATH, HostPath.AUTO), "network option"))
+
+
+def host_path(text: str, what: str) -> HostPath:
+    """Read a value of slim.host_path; `what` has it.  Error: InvalidArgument."""
+    try:
+        return HostPath(text)
+    except ValueError:
+        raise InvalidArgument(f"{what} {HOST_PATH}={text!r}: want "
+                              f"{', '.join(HostPath)}") from None
 
 
 def _mtu(mtu: str, v6: bool) -> int:

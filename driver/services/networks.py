@@ -14,9 +14,10 @@ from ipaddress import IPv4Network, IPv6Network
 from driver.model import EndpointId, Network, NetworkId, NetworkKey
 from driver.services import network_options
 from driver.services.endpoints import EndpointService
+from driver.services.following import Following
 from driver.services.locks import KeyedLocks
-from driver.services.ports import Directory, DirectoryListener, Networks
-from driver.services.service_mirror import ServiceMirror
+from driver.services.overlaps import bridge_to_come, refuse_overlap
+from driver.services.ports import Networks, RoutedNetworks
 from driver.services.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ def network_key(network_id: NetworkId, pools: Sequence[Pool],
 class NetworkService:
     """Create and delete: inverse of each other, and the same when asked twice."""
 
-    def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
-                 endpoints: EndpointService, services: ServiceMirror) -> None:
+    def __init__(self, networks: Networks, following: Following, endpoints: EndpointService, *,
+                 routed: RoutedNetworks = tuple) -> None:
+        """`routed`: networks of the host that no new one may overlap."""
         self._networks = networks
-        self._directory = directory
-        self._listener = listener
+        self._following = following
         self._endpoints = endpoints
-        self._services = services
+        self._routed = routed
         self._locks = KeyedLocks()
         # Networks whose removal failed half-way: a repeated removal goes on with them.
         self._unfinished: dict[NetworkId, Network] = {}
@@ -68,8 +69,9 @@ class NetworkService:
         """Make the network known here and follow its directory.
 
         `pools`: IPv4 first, then IPv6.  `options`: the user's, values as typed.
-        Errors: InvalidArgument (options), Conflict (the id exists with other values),
-        Exhausted, StoreUnavailable; after an error nothing new is left.
+        Errors: InvalidArgument (options), Conflict (the id exists with other values; a subnet
+        overlaps a network of the host, whoever's IPAM chose it), Exhausted, StoreUnavailable;
+        after an error nothing new is left.
         """
         chosen = network_options.parse(options, v6=_has_v6(pools))
         # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
@@ -77,15 +79,15 @@ class NetworkService:
         with self._locks.hold(network_id), Undo() as undo:
             self._unfinished.pop(network_id, None)
             existed = self._networks.get(network_id) is not None
+            if not existed:
+                self._refuse_overlaps(pools)
             network = self._networks.create(
                 network_id, network_key(network_id, pools), subnets=subnets, internal=internal,
-                mtu=chosen.mtu, vip=chosen.vip)
+                mtu=chosen.mtu, vip=chosen.vip, host_path=chosen.host_path)
             if not existed:
                 undo.push("delete the network", lambda: self._networks.delete(network_id))
-                for what, step in self._unfollowing(network):
-                    undo.push(what, step)
-            self._directory.follow(network.vni, self._listener)
-            self._services.follow(network)
+                undo.push("unfollow the network", lambda: self._following.unfollow(network))
+            self._following.follow(network)
             if not existed:
                 self._say_who_shares(network)
             return network
@@ -102,10 +104,20 @@ class NetworkService:
                 for endpoint_id in self._endpoints.list_endpoints(network_id)]
             if network is not None:
                 self._unfinished[network_id] = network
-                steps += self._unfollowing(network)
+                steps.append(("unfollow the network",
+                              lambda: self._following.unfollow(network)))
                 steps.append(("delete the network", lambda: self._networks.delete(network_id)))
             run_all(steps)
             self._unfinished.pop(network_id, None)
+
+    def enter(self, network_id: NetworkId) -> bool:
+        """Put the network on record again where etcd lacks it; whether there was anything to do.
+
+        Errors: see ports.Networks.enter.  Unknown here, or going by now: nothing to do.
+        """
+        with self._locks.hold(network_id):
+            network = self._networks.get(network_id)
+            return network is not None and self._networks.enter(network)
 
     def finish_removals(self) -> None:
         """Try again what could not be removed: dockerd asks only once.  Error: the first one."""
@@ -113,12 +125,16 @@ class NetworkService:
             (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
             for network_id in list(self._unfinished))])
 
+    def _refuse_overlaps(self, pools: Sequence[Pool]) -> None:
+        routed = self._routed()
+        coming = bridge_to_come(routed)
+        for pool in pools:
+            if pool.subnet.prefixlen:
+                ours = pool.address_space in ADDRESS_SPACES
+                refuse_overlap(pool.subnet, [*routed, *(coming if ours else ())])
+
     def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
         return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
-
-    def _unfollowing(self, network: Network) -> list[Step]:
-        return [("unfollow its services", lambda: self._services.unfollow(network)),
-                ("unfollow its directory", lambda: self._unfollow(network))]
 
     def _say_who_shares(self, network: Network) -> None:
         """Docker's command says nothing of this, and not all who typed it meant it."""
@@ -134,10 +150,6 @@ class NetworkService:
         """Two Docker networks of one host can be one virtual network: they share its VNI."""
         return [other for other in self._networks.list()
                 if other.vni == network.vni and other.id != network.id]
-
-    def _unfollow(self, network: Network) -> None:
-        if not self._same_virtual_network(network):
-            self._directory.unfollow(network.vni)
 
 
 def _has_v6(pools: Sequence[Pool]) -> bool:

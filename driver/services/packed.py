@@ -38,6 +38,24 @@ def unpack(packed: bytes, endpoint_id: EndpointId = EndpointId("")) -> Endpoint:
         address6=IPv6Interface(address6) if flags & _ADDRESS6 else None)
 
 
+def underlay_of(packed: bytes) -> IPv4Address:
+    """Where it is."""
+    return IPv4Address(_PACKED.unpack(packed)[2])
+
+
+def name_of(packed: bytes) -> tuple[IPv4Address, int]:
+    """Its host's address U, and its endpoint port P."""
+    _, _, underlay, port, _, _, _ = _PACKED.unpack(packed)
+    return IPv4Address(underlay), port
+
+
+def addresses_of(packed: bytes) -> list[int | bytes]:
+    """Its addresses, to tell them apart: a number for IPv4, bytes for IPv6."""
+    flags, _, _, _, _, address, address6 = _PACKED.unpack(packed)
+    found: list[int | bytes] = [address] if flags & _ADDRESS else []
+    return [*found, address6] if flags & _ADDRESS6 else found
+
+
 def places(endpoint: Endpoint) -> list[bytes]:
     """Pack it once for each address: each is an entry of its own, and may be held alone."""
     packed = pack(endpoint, others=False)

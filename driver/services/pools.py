@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_network
 
+from driver import contended
 from driver.doubts import Doubts
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
-from driver.ipam.grants import GLOBAL_HOLDER
 from driver.ipam.pools import Pool, Supernet, choose_pool, overlapping, parse_pool
-from driver.model import HoldKind, HostId, PoolUse, SubnetUse
+from driver.model import GLOBAL_HOLDER, HoldKind, HostId, PoolUse, SubnetUse
+from driver.services.overlaps import bridge_to_come
 from driver.services.pool_ids import GLOBAL_SPACE, SPACES, PoolName
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
 from driver.services.swarm_pools import SWARM_USER
-
-ATTEMPTS = 64  # against other hosts that change the same subnet, or create one, at once
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Pools:
     def release(self, release: PoolRelease) -> None:
         """See ports.Addresses.release_pool.  The same `release` again does nothing more."""
         name = release.name
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             before = self._book.subnet(name.cidr)
             used = _find(before.value, name)
             if before.value is None or used is None:
@@ -95,7 +94,7 @@ class Pools:
 
     def _use(self, name: PoolName) -> None:
         request = self._request_id()
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             before = self._book.subnet(name.cidr)
             if before.value is not None:
                 if self._write(name, request, before=before, guard=None,
@@ -115,9 +114,11 @@ class Pools:
     def _choose(self, space: str, version: int) -> PoolName:
         supernets = [s for s in self._supernets if s.block.version == version]
         request = self._request_id()
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             cidrs, guard = self._book.subnets()
-            chosen = choose_pool(supernets, [*map(ip_network, cidrs), *self._routed()])
+            routed = self._routed()
+            chosen = choose_pool(supernets, [*map(ip_network, cidrs), *(
+                network.subnet for network in (*routed, *bridge_to_come(routed)))])
             if chosen is None:
                 blocks = ", ".join(f"{s.block} (by /{s.prefixlen})" for s in supernets)
                 raise Exhausted(f"no automatic IPv{version} pool is left in {blocks}; remove "
@@ -138,7 +139,7 @@ class Pools:
             raise
 
     def _withdraw(self, name: PoolName, request: str) -> None:
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             before = self._book.subnet(name.cidr)
             used = _find(before.value, name)
             if before.value is None or used is None or (

@@ -35,6 +35,8 @@ class ServicePublisher:
         self._swarm_id = ""  # of the swarm that this host manages, as it was when last looked at
         self._leads = False
         self._asked = True  # the last look at Docker went well
+        # Called when this host begins to lead, and when etcd has lost services: see what else.
+        self.on_loss: Callable[[], None] = lambda: None
 
     def pause_s(self) -> float:
         """Return the seconds until the next `run`."""
@@ -66,12 +68,18 @@ class ServicePublisher:
             if not led:
                 log.info("this manager publishes the swarm's services from now on")
             try:
-                self._records.publish(view.services)
+                lost = self._records.publish(view.services)
+                if lost or not led:
+                    self.on_loss()
             except Conflict as error:
                 log.warning("another manager publishes the swarm's services: %s", error)
                 self._leads = False
             self._pause_s = CHANGING_S if view.changing else CALM_S
         self._pause_s = max(self._pause_s, PAUSES * (self._clock() - begin_s))
+
+    def leads(self) -> str:
+        """Return the id of the swarm whose services this manager publishes; "": of none."""
+        return self._swarm_id if self._leads else ""
 
     def stop(self) -> None:
         """Let another manager publish."""

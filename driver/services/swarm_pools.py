@@ -9,30 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_network
 
+from driver import contended
 from driver.errors import StoreUnavailable
 from driver.model import HostId, NetworkId, PoolUse, SubnetUse
+from driver.services.overlaps import refuse_overlap
 from driver.services.pool_ids import GLOBAL_SPACE
-from driver.services.ports import AddressBook
+from driver.services.ports import AddressBook, RoutedNetworks
 from driver.services.undo import run_all
 
 SWARM_USER = "swarm"  # all managers together; its requests' ids are those of networks
-ATTEMPTS = 64  # against other hosts that change the same subnet
 
 
 class SwarmPools:
     """Between RequestPool and ReleasePool, which know no network.  Both calls are idempotent."""
 
-    def __init__(self, book: AddressBook, host: HostId, request_id: Callable[[], str]) -> None:
+    def __init__(self, book: AddressBook, host: HostId, request_id: Callable[[], str],
+                 routed: RoutedNetworks) -> None:
         self._book = book
         self._host = host
         self._request_id = request_id
+        self._routed = routed
 
     def hold(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
         """Turn this host's requests of the network's pools into the network's own.
 
-        Errors: StoreUnavailable, UnsupportedRecord.
+        A network that holds them already goes on, whatever routes this host has: it may be a new
+        leader.  Errors: Conflict (a network of this host overlaps), StoreUnavailable,
+        UnsupportedRecord.
         """
+        if any(_is_new(self._book.subnet(cidr).value, network_id) for cidr in cidrs):
+            routed = self._routed()
+            for cidr in cidrs:
+                refuse_overlap(ip_network(cidr), routed)
         for cidr in cidrs:
             self._change(cidr, lambda subnet: _held(subnet, network_id, self._host))
 
@@ -48,7 +58,7 @@ class SwarmPools:
                  for cidr in self._book.subnets()[0]])
 
     def _change(self, cidr: str, change: Callable[[SubnetUse], SubnetUse]) -> None:
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             before = self._book.subnet(cidr)
             if before.value is None:
                 return
@@ -56,6 +66,11 @@ class SwarmPools:
             if after == before.value or self._book.write_subnet(cidr, before, after):
                 return
         raise StoreUnavailable(f"pool {cidr} is changed by too many hosts at once, try again")
+
+
+def _is_new(subnet: SubnetUse | None, network_id: NetworkId) -> bool:
+    pools = [] if subnet is None else [p for p in subnet.pools if p.space == GLOBAL_SPACE]
+    return bool(pools) and not any(network_id in p.requests.get(SWARM_USER, ()) for p in pools)
 
 
 def _held(subnet: SubnetUse, network_id: NetworkId, host: HostId) -> SubnetUse:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import SlimError
-from driver.services.later import RETRY_PAUSES_S, Later
+from driver.later import RETRY_PAUSES_S, Later
 from driver.services.locks import KeyedLocks
 from driver.services.ports import Sandboxes, Teardowns
 

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 
 from driver.errors import UnsupportedRecord
-from driver.model import Absence, HostId, KnownHost, Removal
+from driver.model import Absence, HostId, KnownHost, Removal, Seen
 from driver.store import keys, records
 from driver.store.kv import LeasedKeyValue, Transaction
 
@@ -45,26 +45,22 @@ class EtcdAbsences:
             return None
         return replace(records.decode(entry, records.absence), version=entry.mod_revision)
 
-    def note(self, known: KnownHost) -> bool:
+    def note(self, known: KnownHost, before: Absence | None, seen: Seen) -> bool:
         """See ports.Absences."""
         # Its time is etcd's: hosts' clocks may differ, and a lease lasts longer, never shorter,
-        # when etcd itself is away or changes its leader.
-        lease = self._kv.lease(known.return_after_s) if known.return_after_s else None
+        # when etcd itself is away or changes its leader.  One of before ends by itself.
+        counts = seen is Seen.GONE and known.return_after_s > 0
+        lease = self._kv.lease(known.return_after_s) if counts else None
         host_id = known.host.id
         change = Transaction()
         change.as_read(keys.host(host_id), None)
-        change.as_read(keys.absent(host_id), None)
+        change.unchanged(keys.absent(host_id), before.version if before else 0)
         change.put(keys.absent(host_id), records.encode(records.absence_fields(
-            Absence(host_id, lease.id if lease else 0))))
+            Absence(host_id, lease.id if lease else 0, seen=seen))))
         noted = change.commit(self._kv)
         if not noted and lease is not None:
             lease.revoke()
         return noted
-
-    def put_off(self, absence: Absence) -> None:
-        """See ports.Absences."""
-        if absence.clock:
-            self._kv.keep_alive(absence.clock)
 
     def left_s(self, absence: Absence) -> int | None:
         """See ports.Absences."""
@@ -75,9 +71,8 @@ class EtcdAbsences:
         """See ports.Absences."""
         change = Transaction()
         key = keys.absent(host_id)
-        clock = before.clock if before else 0
         change.put(key, records.encode(records.absence_fields(
-            Absence(host_id, clock, removal))))
+            replace(before or Absence(host_id, 0), removal=removal, done=False))))
         change.unchanged(key, before.version if before else 0)
         if registered:
             change.delete(keys.host(host_id))

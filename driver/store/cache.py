@@ -61,9 +61,9 @@ class LocalCache(Generic[K, V]):
                 self._items.pop(key, None)
 
     def reread(self) -> dict[K, V]:
-        """Read everything again, and return what was held before.
+        """Read everything again, and return it.
 
-        Error: StoreUnavailable, and then that is still held.
+        Error: StoreUnavailable, and then what was known before is still held.
         """
         while True:
             with self._lock:
@@ -71,8 +71,8 @@ class LocalCache(Generic[K, V]):
             items = self._read()
             with self._lock:
                 if self._writes == writes:
-                    before, self._items = self._items or {}, items
-                    return before
+                    self._items = items
+                    return dict(items)
 
     def _read(self) -> dict[K, V]:
         items: dict[K, V] = {}

@@ -24,17 +24,19 @@ from driver.store.connection import (
 )
 from driver.store.kv import (
     Compare,
+    Empty,
     Entry,
     Lease,
     Listing,
+    Moment,
     Op,
     OutcomeUnknown,
     Put,
+    Stream,
     Unchanged,
-    Watch,
     prefix_end,
 )
-from driver.store.watch import StreamWatch
+from driver.store.watch import EtcdStream
 
 CALL_S = 2.2  # for one call, all endpoints together; a commit and its read-back: 4.4 < 5
 PAGE = 1000  # entries in one answer; about 0.4 MB, 30 ms to decode in pure Python
@@ -59,6 +61,7 @@ class EtcdKeyValue:
         self._call_s = call_s
         self._lock = threading.Lock()
         self._preferred = 0  # the endpoint that answered last
+        self.cluster_id = 0  # etcd's own, of the last answer; a restored one has another
 
     def close(self) -> None:
         """Close all connections; calls and watches under way fail."""
@@ -75,6 +78,7 @@ class EtcdKeyValue:
         """See KeyValue."""
         answer = self._read("read", lambda c, s: c.kvstub.Range(
             rpc.RangeRequest(key=key.encode()), s, metadata=c.metadata))
+        self.cluster_id = answer.header.cluster_id
         return _entry(answer.kvs[0]) if answer.kvs else None
 
     def recall(self, key: str) -> Entry | None:  # noqa: ARG002
@@ -91,6 +95,7 @@ class EtcdKeyValue:
             request.limit = min(PAGE, limit - len(entries)) if limit else PAGE
             answer = self._read("list", lambda c, s: c.kvstub.Range(
                 request, s, metadata=c.metadata))
+            self.cluster_id = answer.header.cluster_id
             entries.extend(_entry(kv) for kv in answer.kvs)
             if not request.revision:
                 request.revision = answer.header.revision
@@ -103,6 +108,7 @@ class EtcdKeyValue:
         request = _range_request(prefix, start, stop)
         request.count_only = True
         answer = self._read("count", lambda c, s: c.kvstub.Range(request, s, metadata=c.metadata))
+        self.cluster_id = answer.header.cluster_id
         return int(answer.count)
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
@@ -113,15 +119,37 @@ class EtcdKeyValue:
         key = next(iter((*ops, *compares))).key.encode()
         answer = self._call("write", lambda c, s: c.kvstub.Txn(request, s, metadata=c.metadata),
                             probe=key)
+        self.cluster_id = answer.header.cluster_id
         return int(answer.header.revision) if answer.succeeded else 0
 
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        """See KeyValue."""
-        request = rpc.WatchRequest(create_request=rpc.WatchCreateRequest(
-            key=prefix.encode(), range_end=prefix_end(prefix), start_revision=from_revision))
-        # Asked of a member that lost its leader, etcd ends the watch instead of going silent.
-        return self._read("watch", lambda c, s: StreamWatch(
-            rpc.WatchStub(c.channel), request, (*(c.metadata or ()), ("hasleader", "true")), s))
+    def stream(self, key: str) -> Stream:
+        """See WatchedKeyValue."""
+        # Asked of a member that lost its leader, etcd ends the stream instead of going silent.
+        return self._read("watch", lambda c, s: EtcdStream(
+            rpc.WatchStub(c.channel), (*(c.metadata or ()), ("hasleader", "true")), key, s))
+
+    def now(self, key: str) -> Moment:
+        """See WatchedKeyValue."""
+        header = self._range(rpc.RangeRequest(key=key.encode(), keys_only=True)).header
+        return Moment(header.cluster_id, header.revision)
+
+    def remembers(self, entry: Entry) -> bool:
+        """See WatchedKeyValue."""
+        request = rpc.RangeRequest(key=entry.key.encode())
+        answer = self._range(request)
+        if answer.header.revision < entry.mod_revision:
+            return False
+        if not answer.kvs or answer.kvs[0].mod_revision > entry.mod_revision:
+            request.revision = entry.mod_revision  # it has changed since: as it was
+            answer = self._range(request)
+            if answer is None:
+                return True  # compacted
+        return bool(answer.kvs) and _entry(answer.kvs[0]) == entry
+
+    def keeps(self, key: str, revision: int) -> bool:
+        """See WatchedKeyValue."""
+        return self._range(rpc.RangeRequest(
+            key=key.encode(), revision=revision, keys_only=True)) is not None
 
     def lease(self, ttl_s: int) -> Lease:
         """See KeyValue."""
@@ -159,10 +187,40 @@ class EtcdKeyValue:
 
         self._read("revoke the lease", end)
 
+    def alarms(self) -> list[str]:
+        """Return which alarms are raised, by etcd's names, each once.
+
+        None if this user may not ask.
+        """
+        def ask(client: Any, seconds: float) -> list[str]:
+            try:
+                answer = rpc.MaintenanceStub(client.channel).Alarm(
+                    rpc.AlarmRequest(action=rpc.AlarmRequest.GET), seconds,
+                    metadata=client.metadata)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                    return []
+                raise
+            return sorted({rpc.AlarmType.Name(each.alarm) for each in answer.alarms})
+
+        return self._read("ask for alarms", ask)
+
     def compact(self, revision: int) -> None:
         """Drop the history before `revision` (operations and tests)."""
         self._read("compact", lambda c, s: c.kvstub.Compact(
             rpc.CompactionRequest(revision=revision, physical=True), s, metadata=c.metadata))
+
+    def _range(self, request: Any) -> Any:
+        """Read one key; None: the revision asked for is compacted."""
+        def ask(client: Any, seconds: float) -> Any:
+            try:
+                return client.kvstub.Range(request, seconds, metadata=client.metadata)
+            except grpc.RpcError as error:
+                if "revision has been compacted" in (error.details() or ""):
+                    return None
+                raise
+
+        return self._read("read", ask)
 
     def _read(self, what: str, call: Callable[[Any, float], T]) -> T:
         return self._call(what, call)
@@ -235,6 +293,9 @@ def _compare(compare: Compare) -> Any:
     if isinstance(compare, Unchanged):
         return rpc.Compare(key=compare.key.encode(), target=rpc.Compare.MOD,
                            result=rpc.Compare.EQUAL, mod_revision=compare.mod_revision)
+    if isinstance(compare, Empty):  # etcd compares each key there is, or one that was never made
+        return rpc.Compare(key=compare.key.encode(), range_end=compare.stop.encode(),
+                           target=rpc.Compare.CREATE, result=rpc.Compare.EQUAL, create_revision=0)
     return rpc.Compare(key=compare.key.encode(), target=rpc.Compare.VALUE,
                        result=rpc.Compare.EQUAL, value=compare.value)
 

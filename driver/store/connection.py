@@ -72,7 +72,8 @@ class NotReadyError(Exception):
     """Nobody answered before the call itself was made: it certainly had no effect."""
 
     def __init__(self, error: Any) -> None:
-        super().__init__(error_text(error))
+        """error: gRPC's, or a text."""
+        super().__init__(error if isinstance(error, str) else error_text(error))
 
 
 class Connection:
@@ -104,7 +105,8 @@ class Connection:
         self._files = tuple(path for name in ("ca_cert", "cert_cert", "cert_key")
                             if (path := self._arguments.get(name)))
         self._read_files: object = None  # their state when the client was made
-        self._lock = threading.Lock()
+        self._login = threading.Lock()  # held while a client is made
+        self._lock = threading.Lock()  # of the client, and of what its files were
         self._client: Any = None
 
     def call(self, call: Callable[[Any, float], T], seconds: float, *, probe: bytes) -> T:
@@ -153,22 +155,38 @@ class Connection:
 
     def _get(self, seconds: float) -> Any:
         with self._lock:
-            if self._client is None:
-                self._read_files = self._state_of_files()
-                try:
-                    if "user" in self._arguments:
-                        self._arguments["password"] = (
-                            self._password() if callable(self._password) else self._password)
-                    # The constructor logs in; that is the one call it makes.
-                    self._client = etcd3.Etcd3Client(**self._arguments, timeout=seconds)
-                except OSError as error:
-                    raise StoreUnavailable(f"cannot read etcd's TLS files: {error}; correct "
-                                           "them, no restart is needed") from None
-                except SettingsError as error:
-                    raise StoreUnavailable(
-                        f"cannot log in to etcd: {error}; correct it, no restart is needed"
-                    ) from None
-            return self._client
+            if self._client is not None:
+                return self._client
+        # One logs in, the others wait for it, each for its own time: while an etcd is frozen
+        # they would else fail one after the other.
+        if not self._login.acquire(timeout=deadline.remaining_s(seconds)):
+            raise NotReadyError("no answer to a login in time")
+        try:
+            with self._lock:
+                if self._client is not None:
+                    return self._client
+            files = self._state_of_files()
+            made = self._connect(deadline.remaining_s(seconds))
+            with self._lock:
+                self._client, self._read_files = made, files
+            return made
+        finally:
+            self._login.release()
+
+    def _connect(self, seconds: float) -> Any:
+        try:
+            if "user" in self._arguments:
+                self._arguments["password"] = (
+                    self._password() if callable(self._password) else self._password)
+            # The constructor logs in; that is the one call it makes.
+            return etcd3.Etcd3Client(**self._arguments, timeout=seconds)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot read etcd's TLS files: {error}; correct "
+                                   "them, no restart is needed") from None
+        except SettingsError as error:
+            raise StoreUnavailable(
+                f"cannot log in to etcd: {error}; correct it, no restart is needed"
+            ) from None
 
     def _state_of_files(self) -> object:
         try:

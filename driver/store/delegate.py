@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from driver.store.kv import Compare, Entry, KeyValue, Lease, Listing, Op, Watch
+from driver.store.kv import Compare, Entry, KeyValue, Lease, Listing, Op
 
 
 class DelegatingKeyValue:
@@ -36,10 +36,6 @@ class DelegatingKeyValue:
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         """See KeyValue."""
         return self._kv.commit(compares, ops)
-
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        """See KeyValue."""
-        return self._kv.watch(prefix, from_revision)
 
     def lease(self, ttl_s: int) -> Lease:
         """See KeyValue."""

@@ -5,20 +5,31 @@ It must not know how addresses are chosen; a network that is not a pool of ours 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
+from driver import contended
 from driver.doubts import Doubts
-from driver.errors import Conflict, NotFound, StoreUnavailable
-from driver.model import Endpoint, EndpointId, Hold, HoldKind, HostId, Network, Reservation
+from driver.errors import Conflict, NotFound, StoreUnavailable, UnsupportedRecord
+from driver.model import (
+    GLOBAL_HOLDER,
+    SWARM_ID_LENGTH,
+    Endpoint,
+    EndpointId,
+    Hold,
+    HoldKind,
+    HostId,
+    Network,
+    Reservation,
+)
 from driver.store import keys, records
 from driver.store.cache import LocalCache
 from driver.store.kv import Entry, KeyValue, Read, Transaction, recalling
 from driver.store.networks import EtcdNetworks
-
-ATTEMPTS = 16  # of one transaction against others that touch the same reservation
+from driver.store.tombstones import Tombstones
 
 
 class EtcdEndpoints:
@@ -29,6 +40,7 @@ class EtcdEndpoints:
         self._host = host
         self._networks = networks
         self._doubts = Doubts()
+        self._tombstones = Tombstones(kv)
         self._cache: LocalCache[EndpointId, Endpoint] = LocalCache(
             kv, keys.local_endpoints(host), records.endpoint, lambda endpoint: endpoint.id)
 
@@ -36,16 +48,19 @@ class EtcdEndpoints:
         """See ports.Endpoints.  Error, too: NotFound (this host has no such network)."""
         self._doubts.settle()
         with suppress(Conflict, NotFound):  # perhaps not so any more: asked again below
-            if self._create(endpoint, None, recalling(self._kv)):
+            if self._create(endpoint, None, None, recalling(self._kv)):
                 return
         local_key = keys.local_endpoint(self._host, endpoint.id)
-        for _ in range(ATTEMPTS):
-            if self._create(endpoint, self._kv.get(local_key), self._kv.get):
+        shared_key = keys.endpoint(endpoint.vni, endpoint.id)
+        for _ in contended.attempts():
+            if self._create(endpoint, self._kv.get(local_key), self._kv.get(shared_key),
+                            self._kv.get):
                 return
         raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address is changed by too many "
                                "at once, try again")
 
-    def _create(self, endpoint: Endpoint, existing: Entry | None, read: Read) -> bool:
+    def _create(self, endpoint: Endpoint, existing: Entry | None, shared: Entry | None,
+                read: Read) -> bool:
         if existing is not None:
             known = records.decode(existing, records.endpoint)
             self._cache.put(known)
@@ -57,10 +72,12 @@ class EtcdEndpoints:
             raise Conflict(f"endpoint {endpoint.id[:12]} names VNI {endpoint.vni}, its "
                            f"network has {network.vni}")
         local_key = keys.local_endpoint(self._host, endpoint.id)
+        if shared is not None:
+            self._refuse_others(shared)
         shared_key = keys.endpoint(endpoint.vni, endpoint.id)
         change = Transaction()
         change.as_read(local_key, None)
-        change.as_read(shared_key, None)
+        change.as_read(shared_key, shared)
         change.as_read(network_entry.key, network_entry)
         change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
         change.put(shared_key, records.encode(records.shared_endpoint_fields(endpoint)))
@@ -75,6 +92,14 @@ class EtcdEndpoints:
         if done:
             self._cache.put(endpoint)
         return done
+
+    def _refuse_others(self, shared: Entry) -> None:
+        """What is on record there may be a tombstone, or of this host, which has lost its own."""
+        if records.decode(shared, records.has_left):
+            return
+        host = records.decode(shared, records.endpoint).host
+        if host != self._host:
+            raise Conflict(f"{shared.key} in etcd is of host {host[:12]}")
 
     def replace(self, endpoint: Endpoint) -> None:
         """See ports.Endpoints.  The addresses stay as they are."""
@@ -106,45 +131,94 @@ class EtcdEndpoints:
             self._cache.put(endpoint)
         return done
 
-    def delete(self, endpoint_id: EndpointId) -> None:
+    def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
         """See ports.Endpoints.  A reservation that nobody holds any more goes with it.
 
         Error: StoreUnavailable; it is then done as soon as etcd answers again.
         """
         try:
             self._doubts.settle()
-            self._delete(endpoint_id)
+            self._delete(endpoint_id, known)
         except StoreUnavailable:
-            self._doubts.add(lambda: self._delete(endpoint_id))
+            self._doubts.add(lambda: self._delete(endpoint_id, known))
             raise
 
-    def _delete(self, endpoint_id: EndpointId) -> None:
+    def _delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
         for read in self._reads():
-            if self._delete_as_read(endpoint_id, read):
+            if self._delete_as_read(endpoint_id, known, read):
                 self._cache.remove(endpoint_id)
                 return
         raise StoreUnavailable(f"endpoint {endpoint_id[:12]} is changed by too many at once")
 
-    def _delete_as_read(self, endpoint_id: EndpointId, read: Read) -> bool:
+    def _delete_as_read(self, endpoint_id: EndpointId, known: Endpoint | None, read: Read
+                        ) -> bool:
         local_key = keys.local_endpoint(self._host, endpoint_id)
         existing = read(local_key)
-        if existing is None:
-            return True
-        endpoint = records.decode(existing, records.endpoint)
         change = Transaction()
-        change.as_read(local_key, existing)
-        change.delete(local_key)
-        change.delete(keys.endpoint(endpoint.vni, endpoint_id))
+        if existing is not None:
+            endpoint = records.decode(existing, records.endpoint)
+            change.as_read(local_key, existing)
+            change.delete(local_key)
+        else:
+            # Lost in etcd, or removed by others: whatever is left of it is to go all the same.
+            known = known or self._cache.all().get(endpoint_id)
+            if known is None:
+                return True
+            endpoint = known
+            change.as_read(local_key, None)
+        if existing is not None or self._is_to_go(endpoint, change):
+            change.ops.append(self._tombstones.put(
+                keys.endpoint(endpoint.vni, endpoint_id),
+                records.encode(records.left_fields(endpoint))))
         # The network's record is still there: its deletion comes after its endpoints'.
         network = self._networks.get(endpoint.network_id)
         for address, cidr in _reserved(network, endpoint):
             self._unbind(endpoint_id, address, cidr, change, read)
-        return change.commit(self._kv)
+        if not change.ops:
+            return True
+        try:
+            return change.commit(self._kv)
+        except StoreUnavailable:
+            self._tombstones.forget()
+            raise
+
+    def _is_to_go(self, endpoint: Endpoint, change: Transaction) -> bool:
+        """Whether the shared record must be replaced, this host having none of its own."""
+        key = keys.endpoint(endpoint.vni, endpoint.id)
+        shared = self._kv.get(key)
+        change.as_read(key, shared)
+        if shared is None:
+            return True  # others may be in doubt
+        with suppress(UnsupportedRecord):
+            return (not records.decode(shared, records.has_left)
+                    and records.decode(shared, records.endpoint).host == self._host)
+        return True  # the key says whose it is
+
+    def missing(self, own: Callable[[], Sequence[Endpoint]]) -> tuple[list[Endpoint], int]:
+        """Which endpoints of this host others cannot find on record, and as of which revision.
+
+        own: all of them, as this host knows them.  Records that cannot be read are there.
+        Revision 0: they change just now, ask again.
+        Error: StoreUnavailable.
+        """
+        # First: what is made later was not on record then, and nobody can have missed it.
+        revision = self._kv.range(keys.local_endpoints(self._host), keys_only=True).revision
+        by_network = sorted(own(), key=lambda endpoint: endpoint.vni)
+        lost: list[Endpoint] = []
+        for vni, endpoints in itertools.groupby(by_network, key=lambda endpoint: endpoint.vni):
+            found = {entry.key: entry for entry in self._kv.range(keys.endpoints(vni)).entries}
+            for endpoint in endpoints:
+                entry = found.get(keys.endpoint(vni, endpoint.id))
+                if entry is None or not _is_record(entry):
+                    lost.append(endpoint)
+                elif entry.mod_revision > revision:
+                    revision = 0  # then it may not have been there
+        return lost, revision
 
     def _reads(self) -> Iterator[Read]:
         """At first by what is remembered, which is mostly how it is; then as etcd has it."""
         yield recalling(self._kv)
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             yield self._kv.get
 
     def settle(self) -> None:
@@ -159,26 +233,79 @@ class EtcdEndpoints:
         """See ports.Endpoints."""
         return list(self._cache.all().values())
 
-    def reread(self) -> Sequence[Endpoint]:
-        """See ports.Endpoints."""
+    def on_record(self) -> Sequence[Endpoint]:
+        """See ports.Endpoints.  What etcd did not confirm is settled first."""
+        self._doubts.settle()
         return [*self._cache.reread().values()]
 
+    def enter(self, endpoint: Endpoint) -> bool:
+        """See ports.Endpoints."""
+        self._doubts.settle()
+        for _ in contended.attempts():
+            done = self._enter(endpoint)
+            if done is not None:
+                return done
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
+
+    def _enter(self, endpoint: Endpoint) -> bool | None:
+        """None: something changed meanwhile.  What can be read is entered beside what cannot."""
+        network, network_entry = self._networks.locally(endpoint.network_id, self._kv.get)
+        if network.vni != endpoint.vni:
+            raise Conflict(f"endpoint {endpoint.id[:12]} has VNI {endpoint.vni}, its "
+                           f"network has {network.vni} in etcd")
+        change = Transaction()
+        unreadable: UnsupportedRecord | None = None
+        for key, fields in (
+                (keys.local_endpoint(self._host, endpoint.id),
+                 records.local_endpoint_fields(replace(endpoint, sandbox_key=""))),
+                (keys.endpoint(endpoint.vni, endpoint.id),
+                 records.shared_endpoint_fields(endpoint))):
+            entry = self._kv.get(key)
+            if entry is not None and records.says(entry, fields):
+                continue
+            try:
+                if entry is not None and not records.decode(entry, records.has_left):
+                    records.decode(entry, records.endpoint)
+            except UnsupportedRecord as error:
+                unreadable = error
+                continue
+            change.as_read(key, entry)
+            change.put(key, records.encode(fields))
+        holder = GLOBAL_HOLDER if len(endpoint.network_id) == SWARM_ID_LENGTH else self._host
+        for address, cidr in _reserved(network, endpoint):
+            entry = self._kv.get(keys.address(cidr, address.ip))
+            found = records.decode(entry, records.reservation) if entry else None
+            if found is None or found.endpoint != endpoint.id:
+                self._bind(endpoint, address, cidr, change, self._kv.get, holder=holder)
+        done = False
+        if change.ops:
+            change.as_read(network_entry.key, network_entry)
+            if not change.commit(self._kv):
+                return None
+            self._cache.put(endpoint)
+            done = True
+        if unreadable is not None:
+            raise unreadable
+        return done
+
     def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface, cidr: str,
-              change: Transaction, read: Read) -> None:
+              change: Transaction, read: Read, *, holder: str = "") -> None:
+        """holder: for an address that nobody holds; "": this host."""
         key = keys.address(cidr, address.ip)
         entry = read(key)
         if entry is None:
             # dockerd may bring an address of its own (an answer of CreateEndpoint, say) and
             # will release it through our IPAM all the same.
-            reservation = Reservation(address.ip, {self._host: Hold(HoldKind.EXACT)})
+            reservation = Reservation(address.ip, {holder or self._host: Hold(HoldKind.EXACT)})
         else:
             reservation = records.decode(entry, records.reservation)
         if reservation.endpoint not in ("", endpoint.id):
             raise Conflict(f"address {address.ip} belongs to endpoint "
                            f"{reservation.endpoint[:12]} already; choose another")
+        ours = (self._host, GLOBAL_HOLDER)
         others = [holder for holder, hold in reservation.holds.items()
-                  if hold.kind is HoldKind.DYNAMIC and holder not in (self._host, "global")]
-        if others and self._host not in reservation.holds and "global" not in reservation.holds:
+                  if hold.kind is HoldKind.DYNAMIC and holder not in ours]
+        if others and not any(holder in reservation.holds for holder in ours):
             raise Conflict(f"address {address.ip} was given to host {others[0][:12]}; "
                            "choose another")
         change.as_read(key, entry)
@@ -200,6 +327,12 @@ class EtcdEndpoints:
             change.delete(key)
         else:
             change.put(key, records.encode(records.reservation_fields(left)))
+
+
+def _is_record(entry: Entry) -> bool:
+    with suppress(UnsupportedRecord):
+        return not records.decode(entry, records.has_left)
+    return True
 
 
 def _reserved(network: Network | None, endpoint: Endpoint

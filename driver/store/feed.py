@@ -1,20 +1,17 @@
-"""Owns following a prefix in etcd for good: list, watch from there, and list again after trouble.
+"""Owns what one feed is: its listener, where it stands, and reading what it brings.
 
-It must not know what the keys mean; directory.py and hosts.py do.
+It must not know how it is kept up to date (feeds.py), nor what keys mean (directory.py, hosts.py).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from driver.errors import SlimError, UnsupportedRecord
+from driver.errors import UnsupportedRecord
 from driver.store import records
-from driver.store.kv import Change, Entry, KeyValue, Watch, WatchLost
-
-RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses after consecutive failures; the last one goes on
+from driver.store.kv import Change, Entry
 
 T = TypeVar("T")
 
@@ -22,13 +19,41 @@ log = logging.getLogger(__name__)
 
 
 class FeedListener(Protocol):
-    """Called from the feed's thread only."""
+    """Called from one thread at a time.  After an exception everything is listed again."""
 
-    def listed(self, entries: Sequence[Entry]) -> None:
-        """This is all there is now."""
+    def listed(self, entries: Sequence[Entry], revision: int) -> None:
+        """This is all there is as of `revision` of the store.
+
+        Comes first, and again where changes were missed, or where the store has gone back:
+        then `revision` may be lower than before.
+        """
 
     def changed(self, changes: Sequence[Change]) -> None:
         """These came since, in order."""
+
+
+class Feed:
+    """One prefix that is followed.  All but `close` is the business of feeds.py."""
+
+    def __init__(self, prefix: str, listener: FeedListener, end: Callable[[Feed], None], *,
+                 removals: bool = False) -> None:
+        """removals: only these are told, and `listed` brings nothing: some may have been missed."""
+        self._end = end
+        self.prefix = prefix
+        self.listener = listener
+        self.removals = removals
+        self.position = 0  # the revision up to which all changes have come; 0: to be listed
+        self.begin = 0  # where it went on, until that is known to have been in time; 0: it was
+        self.listed = False  # at least once
+        self.watch = 0  # its number on the stream; 0: none
+        self.waiting: list[Change] = []  # for the listener
+        self.runner = 0  # the thread that is in the listener; 0: none
+        self.failures = 0  # in a row
+        self.closed = False
+
+    def close(self) -> None:
+        """Stop; the listener is not called any more (unless this comes from the listener)."""
+        self._end(self)
 
 
 def read_own(entry: Entry, build: Callable[[records.Fields], T], key_of: Callable[[T], str]
@@ -45,57 +70,3 @@ def read_own(entry: Entry, build: Callable[[records.Fields], T], key_of: Callabl
     return found
 
 
-class Feed:
-    """A thread that keeps `listener` up to date until `close`."""
-
-    def __init__(self, kv: KeyValue, prefix: str, listener: FeedListener, name: str) -> None:
-        self._kv = kv
-        self._prefix = prefix
-        self._listener = listener
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._watch: Watch | None = None
-        self._failures = 0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop; the listener is not called any more (unless this comes from the listener)."""
-        self._stop.set()
-        with self._lock:
-            if self._watch is not None:
-                self._watch.close()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._follow()
-            except (SlimError, WatchLost) as error:
-                # One line at the start of an outage, not one a second.
-                level = logging.WARNING if self._failures == 0 else logging.DEBUG
-                log.log(level, "%s: listing again: %s", self._prefix, error)
-            except Exception:
-                log.exception("%s: the listener failed; listing again", self._prefix)
-            pause_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
-            self._failures += 1
-            self._stop.wait(pause_s)
-
-    def _follow(self) -> None:
-        listing = self._kv.range(self._prefix)
-        if self._stop.is_set():
-            return
-        self._listener.listed(listing.entries)
-        watch = self._kv.watch(self._prefix, listing.revision + 1)
-        with self._lock:
-            self._watch = watch
-        try:
-            self._failures = 0
-            while not self._stop.is_set():
-                changes = watch.next()
-                if changes is None or self._stop.is_set():
-                    return
-                self._listener.changed(changes)
-        finally:
-            watch.close()

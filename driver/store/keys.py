@@ -12,11 +12,13 @@ from driver.model import EndpointId, HostId, NetworkId, NetworkKey, Vni
 
 ROOT = "/slim/v1/"
 
+CLUSTER = ROOT + "cluster"
 VNIS = ROOT + "vnis/"
 NETWORKS = ROOT + "networks/"
 ENDPOINTS = ROOT + "endpoints/"
 LOCAL = ROOT + "local/"  # what belongs to one host and outlives its lease
 HOSTS = ROOT + "hosts/"
+UNDERLAYS = ROOT + "underlays/"
 KNOWN = ROOT + "known/"  # hosts, alive or not
 ABSENT = ROOT + "absent/"
 SUBNETS = ROOT + "subnets/"
@@ -25,6 +27,9 @@ ADDRESSES = ROOT + "addresses/"
 OWNERS = ROOT + "owners/"
 SERVICES = ROOT + "services/"
 PUBLISHERS = ROOT + "publishers/"
+TRIAL = ROOT + "trial"  # what a write is tried with; nobody ever makes it
+SERVICES_QUESTION = ROOT + "services-question"
+ANSWERS = ROOT + "answers/"
 
 
 def _quoted(text: str) -> str:
@@ -35,6 +40,16 @@ def _quoted(text: str) -> str:
 def network(key: NetworkKey) -> str:
     """Return the key of a virtual network."""
     return NETWORKS + _quoted(key)
+
+
+def members(key: NetworkKey) -> str:
+    """Return the prefix of the hosts that have a virtual network."""
+    return f"{network(key)}/members/"
+
+
+def member(key: NetworkKey, host: HostId) -> str:
+    """Return the key of a host's membership in a virtual network."""
+    return members(key) + _quoted(host)
 
 
 def vni(number: int) -> str:
@@ -63,9 +78,14 @@ def endpoint_of(key: str) -> tuple[Vni, EndpointId]:
     return Vni(int(number)), EndpointId(unquote(endpoint_id))
 
 
+def local(host: HostId) -> str:
+    """Return the prefix of all that a host keeps for itself."""
+    return f"{LOCAL}{_quoted(host)}/"
+
+
 def local_networks(host: HostId) -> str:
     """Return the prefix of a host's Docker networks."""
-    return f"{LOCAL}{_quoted(host)}/networks/"
+    return local(host) + "networks/"
 
 
 def local_network(host: HostId, network_id: NetworkId) -> str:
@@ -83,9 +103,29 @@ def local_endpoint(host: HostId, endpoint_id: EndpointId) -> str:
     return local_endpoints(host) + _quoted(endpoint_id)
 
 
+def local_endpoint_of(key: str) -> EndpointId:
+    """Return the id from `local_endpoint`."""
+    return EndpointId(unquote(key.rsplit("/", 1)[1]))
+
+
 def fence(host: HostId) -> str:
     """Return the key on whose state all writes of a host depend."""
     return f"{LOCAL}{_quoted(host)}/fence"
+
+
+def question(host: HostId) -> str:
+    """Return the key that asks a host whether all its endpoints are on record."""
+    return f"{LOCAL}{_quoted(host)}/question"
+
+
+def answer(host: HostId) -> str:
+    """Return the key of that host's answer."""
+    return ANSWERS + _quoted(host)
+
+
+def answer_of(key: str) -> HostId:
+    """Return the id from `answer`."""
+    return HostId(unquote(key.removeprefix(ANSWERS)))
 
 
 def host(host_id: HostId) -> str:
@@ -96,6 +136,11 @@ def host(host_id: HostId) -> str:
 def host_of(key: str) -> HostId:
     """Return the id from `host`."""
     return HostId(unquote(key.removeprefix(HOSTS)))
+
+
+def underlay(ip: IPv4Address) -> str:
+    """Return the key that only one host with a lease can have: that of its underlay address."""
+    return f"{UNDERLAYS}{ip}"
 
 
 def known(host_id: HostId) -> str:
@@ -138,6 +183,11 @@ def address(cidr: str, ip: IPv4Address | IPv6Address) -> str:
     return addresses(cidr) + ip.packed.hex()
 
 
+def subnet_of_address(key: str) -> str:
+    """Return the CIDR from `address`."""
+    return unquote(key.removeprefix(ADDRESSES).split("/")[0])
+
+
 def address_of(key: str) -> IPv4Address | IPv6Address:
     """Return the address from `address`."""
     return ip_address(bytes.fromhex(key.rsplit("/", 1)[1]))
@@ -167,3 +217,8 @@ def service_of(key: str) -> tuple[NetworkId, IPv4Address]:
 def publisher(swarm_id: str) -> str:
     """Return the key that one manager of a swarm holds."""
     return PUBLISHERS + _quoted(swarm_id)
+
+
+def publisher_of(key: str) -> str:
+    """Return the swarm's id from `publisher`."""
+    return unquote(key.removeprefix(PUBLISHERS))

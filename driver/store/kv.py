@@ -13,7 +13,7 @@ from driver.errors import SlimError, StoreUnavailable
 
 
 class WatchLost(SlimError):
-    """The watch ended (connection, compaction, silence): list again, then watch again."""
+    """The stream of watches ended (connection, leader, silence): open another one."""
 
 
 class OutcomeUnknown(StoreUnavailable):
@@ -54,7 +54,15 @@ class Holds:
     value: bytes
 
 
-Compare = Unchanged | Holds
+@dataclass(frozen=True)
+class Empty:
+    """Holds if there is no key from `key` on (included) and before `stop`."""
+
+    key: str
+    stop: str
+
+
+Compare = Unchanged | Holds | Empty
 
 
 @dataclass(frozen=True)
@@ -85,14 +93,50 @@ class Change:
     mod_revision: int
 
 
-class Watch(Protocol):
-    """A running watch.  Used by one thread; `close` may come from any."""
+@dataclass(frozen=True)
+class Moment:
+    """How far a store had come: the id of its cluster, and a revision."""
 
-    def next(self) -> Sequence[Change] | None:
-        """Block for the next changes, in order; None after `close`.  Error: WatchLost."""
+    cluster: int
+    revision: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What a stream tells of one of its watches, by the number that `Stream.watch` gave it.
+
+    `changes` are whole commits, in order.  `revision`: all up to it has been told (never less
+    than before), also where there are no changes.
+    """
+
+    watch: int
+    revision: int = 0
+    changes: Sequence[Change] = ()
+    ended: str = ""  # why the watch is over; it has no `revision` then
+    compacted: bool = False  # it ended because etcd no longer has what it was to begin with
+
+
+class Stream(Protocol):
+    """Many watches on one connection.  `next` is for one thread, the rest for any."""
+
+    @property
+    def opened(self) -> Moment:
+        """Where the member that serves it was when it was opened; it may lag behind others."""
+
+    def watch(self, prefix: str, from_revision: int, *, removals: bool = False) -> int:
+        """Follow the changes under `prefix` from `from_revision` on (included).  Never blocks.
+
+        removals: no others are told.
+        """
+
+    def cancel(self, watch: int) -> None:
+        """End one watch; what was on its way may still come.  Never blocks."""
+
+    def next(self) -> News | None:
+        """Block until there is news; None after `close`.  Error: WatchLost, and it is closed."""
 
     def close(self) -> None:
-        """End it; `next` returns None."""
+        """End the stream with all its watches; `next` returns None."""
 
 
 class Lease(Protocol):
@@ -139,9 +183,6 @@ class KeyValue(Protocol):
         Errors: OutcomeUnknown (sent, not answered), StoreUnavailable (certainly not done).
         """
 
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        """Follow the changes under `prefix` from `from_revision` on (included)."""
-
     def lease(self, ttl_s: int) -> Lease:
         """Grant a lease that lasts `ttl_s` seconds from its last keep_alive."""
 
@@ -154,6 +195,29 @@ class LeasedKeyValue(KeyValue, Protocol):
 
     def lease_left_s(self, lease_id: int) -> int:
         """Return how many seconds of its TTL are left, 0 or less: it is gone."""
+
+
+class WatchedKeyValue(KeyValue, Protocol):
+    """With streams of changes, and what it takes to go on with them after a break."""
+
+    def stream(self, key: str) -> Stream:
+        """Open a stream.  `key`: below it the stream may ask for signs of life."""
+
+    def now(self, key: str) -> Moment:
+        """Return how far the store is (linearizable).  `key`: any that may be read."""
+
+    def remembers(self, entry: Entry) -> bool:
+        """Whether the key held just this value at that revision, as far as can be told.
+
+        False: certainly not.  A store that has been compacted since cannot tell.
+        """
+
+    def keeps(self, key: str, revision: int) -> bool:
+        """Whether changes from `revision` on, not after now, can still be told: not compacted."""
+
+
+class WholeKeyValue(LeasedKeyValue, WatchedKeyValue, Protocol):
+    """All that etcd is asked for."""
 
 
 Read = Callable[[str], Entry | None]  # KeyValue.get, or one that recalls what it can
@@ -185,6 +249,11 @@ class Transaction:
     def unchanged(self, key: str, mod_revision: int) -> None:
         """Only if the key was last changed then (0: is absent)."""
         self.compares.append(Unchanged(key, mod_revision))
+
+    def empty(self, prefix: str, but: str) -> None:
+        """Only if there is no key under `prefix` but this one."""
+        self.compares.append(Empty(prefix, but))
+        self.compares.append(Empty(but + "\0", prefix_end(prefix).decode()))
 
     def put(self, key: str, value: bytes) -> None:
         """Write a value."""

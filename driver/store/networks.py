@@ -5,17 +5,16 @@ It must not know endpoints or addresses.  Reads come from a cache: this host alo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
+from driver import contended
 from driver.doubts import Doubts
-from driver.errors import Conflict, Exhausted, NotFound, StoreUnavailable
-from driver.model import VNI_MAX, HostId, Network, NetworkId, NetworkKey, Vni
+from driver.errors import Conflict, NotFound, StoreUnavailable
+from driver.model import VNI_MAX, HostId, HostPath, Network, NetworkId, NetworkKey
 from driver.store import keys, records
 from driver.store.cache import LocalCache
 from driver.store.kv import Entry, KeyValue, Read, Transaction
-
-ATTEMPTS = 16  # other hosts create and delete the same network at the same moment, rarely
+from driver.store.membership import Membership
 
 
 class EtcdNetworks:
@@ -25,41 +24,32 @@ class EtcdNetworks:
                  vnis: range = range(1, VNI_MAX + 1)) -> None:
         self._kv = kv
         self._host = host
-        self._vnis = vnis
+        self._membership = Membership(kv, host, vnis)
         self._doubts = Doubts()
         self._cache: LocalCache[NetworkId, Network] = LocalCache(
             kv, keys.local_networks(host), records.network, lambda network: network.id)
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int, vip: bool = True) -> Network:
+               internal: bool, mtu: int, vip: bool = True,
+               host_path: HostPath = HostPath.AUTO) -> Network:
         """See ports.Networks."""
         self._doubts.settle()
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             local = self._kv.get(keys.local_network(self._host, network_id))
             if local is not None:
                 known = records.decode(local, records.network)
                 self._cache.put(known)
-                if (known.key, known.subnets, known.internal, known.mtu, known.vip) != (
-                        key, subnets, internal, mtu, vip):
+                if (known.key, known.subnets, known.internal, known.mtu, known.vip,
+                        known.host_path) != (key, subnets, internal, mtu, vip, host_path):
                     raise Conflict(f"network {network_id[:12]} exists with other values "
                                    f"({known.key}, {', '.join(known.subnets)})")
                 return known
-            shared = self._kv.get(keys.network(key))
-            vni = records.decode(shared, records.vni) if shared else self._free_vni(key)
-            members = records.decode(shared, records.members) if shared else {}
-            members[self._host] = (*members.get(self._host, ()), network_id)
-            network = Network(network_id, key, vni, subnets, internal, mtu, vip)
-            local_key = keys.local_network(self._host, network_id)
-            change = Transaction()
-            change.as_read(local_key, None)
-            change.put(local_key, records.encode(records.network_fields(network)))
-            change.as_read(keys.network(key), shared)
-            change.put(keys.network(key), _shared(key, vni, members))
-            if shared is None:
-                change.as_read(keys.vni(vni), None)
-                change.put(keys.vni(vni), records.encode({"key": key}))
+            joining = Transaction()
+            vni = self._membership.join(key, network_id, joining)
+            network = Network(network_id, key, vni, subnets, internal, mtu, vip,
+                              host_path)
             try:
-                done = change.commit(self._kv)
+                done = self._with_record(network, joining).commit(self._kv)
             except StoreUnavailable:
                 # It may have happened.  dockerd gives the network up, and deletes nothing.
                 self._doubts.add(lambda: self._delete(network_id))
@@ -68,6 +58,20 @@ class EtcdNetworks:
                 self._cache.put(network)
                 return network
         raise StoreUnavailable(f"network {key}: too many hosts change it at once, try again")
+
+    def enter(self, network: Network) -> bool:
+        """See ports.Networks."""
+        self._doubts.settle()
+        for _ in contended.attempts():
+            local = self._kv.get(keys.local_network(self._host, network.id))
+            right = local is not None and records.decode(local, records.network) == network
+            joining = Transaction()
+            self._membership.join(network.key, network.id, joining, network.vni)
+            change = joining if right else self._with_record(network, joining, local)
+            if not change.ops or change.commit(self._kv):
+                self._cache.put(network)
+                return bool(change.ops)
+        raise StoreUnavailable(f"network {network.key}: too many hosts change it at once")
 
     def delete(self, network_id: NetworkId) -> None:
         """See ports.Networks.
@@ -82,7 +86,7 @@ class EtcdNetworks:
             raise
 
     def _delete(self, network_id: NetworkId) -> None:
-        for _ in range(ATTEMPTS):
+        for _ in contended.attempts():
             local = self._kv.get(keys.local_network(self._host, network_id))
             if local is None:
                 self._cache.remove(network_id)
@@ -91,10 +95,7 @@ class EtcdNetworks:
             change = Transaction()
             change.as_read(local.key, local)
             change.delete(local.key)
-            shared = self._kv.get(keys.network(network.key))
-            change.as_read(keys.network(network.key), shared)
-            if shared is not None:
-                self._leave(network, shared, change)
+            self._membership.leave(network.key, network_id, change)
             if change.commit(self._kv):
                 self._cache.remove(network_id)
                 return
@@ -112,8 +113,9 @@ class EtcdNetworks:
         """See ports.Networks."""
         return list(self._cache.all().values())
 
-    def reread(self) -> Sequence[Network]:
-        """See ports.Networks."""
+    def on_record(self) -> Sequence[Network]:
+        """See ports.Networks.  What etcd did not confirm is settled first."""
+        self._doubts.settle()
         return [*self._cache.reread().values()]
 
     def locally(self, network_id: NetworkId, read: Read) -> tuple[Network, Entry]:
@@ -123,35 +125,11 @@ class EtcdNetworks:
             raise NotFound(f"network {network_id[:12]} does not exist on this host")
         return records.decode(entry, records.network), entry
 
-    def _leave(self, network: Network, shared: Entry, change: Transaction) -> None:
-        members = records.decode(shared, records.members)
-        left = tuple(i for i in members.pop(self._host, ()) if i != network.id)
-        if left:
-            members[self._host] = left
-        if members:
-            change.put(shared.key, _shared(network.key, network.vni, members))
-        else:
-            change.delete(shared.key)
-            change.delete(keys.vni(network.vni))
-
-    def _free_vni(self, key: NetworkKey) -> Vni:
-        """Choose by the name's hash: two networks made at once rarely want the same number."""
-        digest = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-        start = self._vnis[digest % len(self._vnis)]
-        for first, end in ((start, self._vnis.stop), (self._vnis.start, start)):
-            candidate = first
-            while candidate < end:
-                taken = self._kv.range(keys.VNIS, start=keys.vni(candidate), stop=keys.vni(end),
-                                       limit=256, keys_only=True)
-                for entry in taken.entries:
-                    if keys.vni_of(entry.key) != candidate:
-                        return Vni(candidate)
-                    candidate += 1
-                if not taken.more and candidate < end:
-                    return Vni(candidate)
-        raise Exhausted(f"all {len(self._vnis)} VXLAN network identifiers are in use")
-
-
-def _shared(key: NetworkKey, vni: Vni, members: dict[HostId, tuple[NetworkId, ...]]) -> bytes:
-    return records.encode({"key": key, "vni": vni,
-                           "members": {host: list(ids) for host, ids in members.items()}})
+    def _with_record(self, network: Network, joining: Transaction,
+                     before: Entry | None = None) -> Transaction:
+        """Return what writes this host's record besides; it comes first, and tells the outcome."""
+        change = Transaction()
+        key = keys.local_network(self._host, network.id)
+        change.as_read(key, before)
+        change.put(key, records.encode(records.network_fields(network)))
+        return Transaction([*change.compares, *joining.compares], [*change.ops, *joining.ops])

@@ -1,8 +1,8 @@
 /* The TCP option that a SYN of the host path carries (docs/wire.md).
  *
- * Experimental option 254 with an experiment id (RFC 6994), 8 bytes, and always the last
- * option of the header: the kernel writes options of BPF programs after its own, so nobody
- * has to search for it.
+ * Experimental option 254 with an experiment id (RFC 6994), 8 bytes, and the last option of the
+ * header: the kernel writes options of BPF programs after its own, so that nobody has to search
+ * for it, unless another program of the same hooks has written one after ours.
  */
 #ifndef SLIM_OPTION_H
 #define SLIM_OPTION_H
@@ -26,14 +26,30 @@ static __always_inline int option_valid(const struct syn_option *o)
            o->experiment_be == bpf_htons(OPTION_EXPERIMENT);
 }
 
-/* Read the last 8 bytes of a TCP header that starts `tcp_offset` bytes into the packet. */
+#define OPTION_PLACES 24 /* 40 bytes, less ours, less what every SYN has */
+
+/* Backwards, byte by byte: the pattern is 32 bits long, and one who puts it elsewhere on purpose
+ * has it found there by both hosts. */
+static __always_inline int option_search(struct __sk_buff *skb, __u32 last, struct syn_option *o)
+{
+    for (__u32 i = 1; i <= OPTION_PLACES; i++) {
+        asm volatile("" : "+r"(i)); /* stays a number that the verifier can count */
+        if (bpf_skb_load_bytes(skb, last - i, o, sizeof(*o)) == 0 && option_valid(o))
+            return 1;
+    }
+    return 0;
+}
+
+/* Read our option of a TCP header that starts `tcp_offset` bytes into the packet. */
 static __always_inline int option_read(struct __sk_buff *skb, __u32 tcp_offset, __u32 doff,
                                        struct syn_option *o)
 {
     if (doff * 4 < 20 + sizeof(*o))
         return 0;
-    return bpf_skb_load_bytes(skb, tcp_offset + doff * 4 - sizeof(*o), o, sizeof(*o)) == 0 &&
-           option_valid(o);
+    __u32 last = tcp_offset + doff * 4 - sizeof(*o);
+    if (bpf_skb_load_bytes(skb, last, o, sizeof(*o)))
+        return 0; /* the header says that it is longer than the packet */
+    return option_valid(o) || option_search(skb, last, o);
 }
 
 #endif

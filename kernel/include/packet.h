@@ -12,6 +12,8 @@
 /* RFC 792; linux/icmp.h would pull the C library's headers in. */
 #define ICMP_ECHOREPLY 0
 #define ICMP_DEST_UNREACH 3
+#define ICMP_SOURCE_QUENCH 4
+#define ICMP_REDIRECT 5
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
@@ -23,6 +25,7 @@ struct icmphdr {
 };
 
 #define IP_FRAGMENT_MASK 0x3fff /* "more fragments" and the offset: any of it = a fragment */
+#define IP_OFFSET_MASK 0x1fff   /* any of it = a fragment but the first */
 
 struct headers4 {
     struct ethhdr *eth;

@@ -25,7 +25,7 @@
     R(share_used, fallback, "the container has its share of this host's connections open")   \
     R(storage_full, fallback, "no memory for the socket's storage")                           \
     R(reconnect_refused, drop, "connect() again, elsewhere, on a socket tied to the host path") \
-    R(option_no_room, drop, "SYN had no room for the option (MD5, long Fast Open cookie)")    \
+    R(option_no_room, drop, "SYN had no room for the option (a long Fast Open cookie)")    \
     R(unknown_veth, drop, "packet from an interface that is no endpoint's")                   \
     R(spoofed_source, drop, "source address is not the endpoint's own")                       \
     R(foreign_flow, drop, "source is the host's address, but no connection of this sandbox")  \
@@ -49,7 +49,21 @@
     R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
     R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \
     R(pending_full, error, "no memory to remember a SYN")                                     \
-    R(flow_table_full, error, "an accepted connection found no place in the flow map, or its container none")
+    R(flow_table_full, error, "an accepted connection found no place in the flow map, or its container none") \
+    R(local, path, "connections to an endpoint of the same host, handed over as they are")    \
+    R(bound_port, fallback, "client socket is bound to a port of the endpoint ports' range")  \
+    R(peer_blocked, fallback, "SYNs of the host path do not get through to the destination's host") \
+    R(switched_off, fallback, "the host path is switched off for this container")             \
+    R(own_rules, fallback, "the container has packet filter rules of its own")                \
+    R(keys, fallback, "the container has TCP-MD5 or TCP-AO keys, which are for virtual addresses") \
+    R(user_stack, fallback, "the container's addresses are not its kernel's (gVisor, Kata)")  \
+    R(bound_listener, fallback, "a listener is bound to a device, and the container has several networks") \
+    R(routing_lost, fallback, "the container's rules or routes for the host path were removed, and come back") \
+    R(syn_withheld, drop, "SYN to a container that takes none on the host path: its caller is told") \
+    R(syn_unanswered, drop, "connect() on the host path ended without any answer")            \
+    R(told_unreachable, path, "packets to an address that nobody has: their sender is told")   \
+    R(syn_forgotten, error, "connection whose SYN is not remembered any more: it is reset")   \
+    R(probe_unknown, path, "probe of the wire in the name of an endpoint that is not known here yet")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

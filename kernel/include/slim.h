@@ -13,6 +13,7 @@
 #define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
 #define SLIM_CHOICES 8 /* services that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
+#define SLIM_MOVES 256        /* flows that move_flows changes in a run */
 #define SLIM_SEEK 0x5eec      /* mark of a packet on its way to to_container: a listener is sought */
 
 /* One endpoint's virtual IPv4 address in its network. */
@@ -109,7 +110,7 @@ struct flow {
     __u32 ifindex; /* host's end of the veth that takes its packets */
     __u16 port_be; /* P of the endpoint it belongs to: ends with it */
     __u8 state;
-    __u8 zero;
+    __u8 no_timestamps; /* 1: the kernel keeps its tuple until TIME_WAIT has run out */
     __u64 next_hop_until_ns; /* its host's next_hop, kept here: none is looked up per packet */
     __u32 next_hop_be;
     __u32 zero2;
@@ -125,6 +126,36 @@ struct pending {
     __u16 assigned;     /* 1: its listener is in no SOCKHASH */
     __u32 ifindex;
     __u32 zero2;
+};
+
+/* What a sandbox's programs have done that keeps it off the host path: bits of `what`. */
+#define NOTE_KEYS 1           /* a key of TCP-MD5 or TCP-AO was set */
+#define NOTE_RULES 2          /* iptables-legacy has changed a table: the driver looks at it */
+#define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, beside several networks */
+
+struct note {
+    __u64 since_ns; /* CLOCK_MONOTONIC */
+    __u64 what;     /* 64 bits: bits are set in it while others do the same */
+};
+
+/* A SYN that the driver has sent to see whether such SYNs get through, and what came back. */
+struct probe {
+    __u32 ack_be;    /* of its answer: its own sequence number + 1 */
+    __u16 window_be; /* of its answer: OPTION_EXPERIMENT if slim has seen the option */
+    __u16 answered;
+};
+
+/* Who sends to whom, where nobody is: an interface, as each container has ARP of its own. */
+struct attempt_key {
+    __u32 vni;
+    __u32 ifindex; /* host's end of the sender's veth */
+    __u8 addr[16]; /* IPv4: in the last four bytes */
+};
+
+struct attempt {
+    __u64 first_ns; /* CLOCK_MONOTONIC, as all of them */
+    __u64 last_ns;
+    __u64 told_ns; /* when its sender was told last; 0: never */
 };
 
 struct listener_key {
@@ -145,7 +176,8 @@ struct connection {
     __u16 port_be; /* own P */
     __u16 marked;  /* 1: SO_MARK was set by us */
     struct flow_key flow;
-    __u32 zero;
+    __u16 unanswered; /* SYNs that had no answer in time */
+    __u16 others_callbacks; /* not 0: another program wants to write header options, too */
 };
 
 /* A service's virtual address (VIP), behind which any of its tasks answers. */

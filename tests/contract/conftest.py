@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from driver.store.client import EtcdKeyValue
+from driver.store.feeds import Feeds
 from driver.store.kv import Delete
 from tests.support.etcd import Etcd
 from tests.support.fake_kv import FakeKeyValue
@@ -39,3 +40,10 @@ def kv(request: pytest.FixtureRequest) -> Iterator[FakeKeyValue | EtcdKeyValue]:
         yield client
         for entry in client.range("/", keys_only=True).entries:
             client.commit([], [Delete(entry.key)])
+
+
+@pytest.fixture
+def feeds(kv: FakeKeyValue | EtcdKeyValue) -> Iterator[Feeds]:
+    made = Feeds(kv)
+    yield made
+    made.close()

@@ -15,20 +15,25 @@ from driver.model import (
     Endpoint,
     EndpointId,
     Host,
+    HostId,
     KnownHost,
     NetworkId,
     NetworkKey,
     Removal,
+    Seen,
 )
-from driver.store import keys
+from driver.store import keys, records
 from driver.store.absences import EtcdAbsences
+from driver.store.answers import EtcdAnswers
 from driver.store.client import EtcdKeyValue
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.fence import FencedKeyValue
-from driver.store.hosts import EtcdHosts, Return
-from driver.store.kv import Delete, KeyValue
+from driver.store.hosts import EtcdHosts
+from driver.store.kv import Delete, KeyValue, Put
 from driver.store.networks import EtcdNetworks
+from driver.store.registration import Return
 from tests.support.addressing import GATEWAY, host_id, service
+from tests.support.etcd import live
 from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 from tests.support.wait import wait_until
 
@@ -70,7 +75,8 @@ class Member:
 
 
 def all_keys(kv: Kv) -> set[str]:
-    return {entry.key for entry in kv.range(keys.ROOT).entries}
+    """But tombstones, which go by themselves."""
+    return {entry.key for entry in live(kv.range(keys.ROOT).entries)}
 
 
 def begun(kv: Kv, member: Member, removal: Removal) -> Absence:
@@ -105,6 +111,21 @@ def test_addresses_return_and_networks_stay(kv: Kv, two: tuple[Member, Member]) 
         assert address is not None
         assert stays.request(str(address.ip)) == address
     assert EtcdNetworks(kv, goes.host.id).list() == [goes.network]
+
+
+def test_who_removes_a_host_speaks_for_it(kv: Kv, two: tuple[Member, Member]) -> None:
+    _, goes = two
+    goes.join()
+    gone = goes.run(1)
+    kv.commit([], [Put(keys.known(goes.host.id), records.encode(
+        records.known_fields(KnownHost(goes.host, 60))))])
+    remove_records(kv, begun(kv, goes, Removal.ADDRESSES), speak=True)
+    entry = kv.get(keys.endpoint(gone.vni, gone.id))
+    assert entry is not None
+    assert records.decode(entry, records.left).id == gone.id
+    answer = EtcdAnswers(kv, HostId("x")).all()[goes.host.id]
+    assert answer.underlay == goes.host.underlay
+    assert answer.revision >= entry.mod_revision
 
 
 def test_everything_is_as_if_it_had_never_been(kv: Kv, two: tuple[Member, Member]) -> None:
@@ -153,7 +174,7 @@ def test_begun_again_after_any_fault(two: tuple[Member, Member], kv: Kv) -> None
 def test_several_begin_and_one_does(kv: Kv, two: tuple[Member, Member]) -> None:
     _, goes = two
     absences = EtcdAbsences(kv)
-    assert [absences.note(goes.known) for _ in range(3)] == [True, False, False]
+    assert [absences.note(goes.known, None, Seen.GONE) for _ in range(3)] == [True, False, False]
     noted = absences.get(goes.host.id)
     assert noted is not None
     assert 3500 < (absences.left_s(noted) or 0) <= 3600
@@ -167,31 +188,40 @@ def test_a_live_host_is_not_absent(kv: Kv, two: tuple[Member, Member]) -> None:
     hosts = EtcdHosts(kv, return_after_s=3600)
     hosts.register(goes.host)
     try:
-        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        wait_until(lambda: goes.host.id in absences.registered(), 30, "it is registered")
         assert absences.known() == {goes.host.id: goes.known}
-        assert not absences.note(goes.known)
+        assert not absences.note(goes.known, None, Seen.GONE)
         assert absences.begin(goes.host.id, None, Removal.EVERYTHING) is None
     finally:
         hosts.close()
     assert absences.registered() == set()
     assert absences.known() == {goes.host.id: goes.known}
-    assert absences.note(goes.known)
+    assert absences.note(goes.known, None, Seen.GONE)
 
 
-def test_time_runs_out_unless_it_is_put_off(kv: Kv, two: tuple[Member, Member]) -> None:
+def test_time_runs_for_who_is_certainly_gone(kv: Kv, two: tuple[Member, Member]) -> None:
     _, goes = two
-    absences = EtcdAbsences(kv)
-    assert absences.note(KnownHost(goes.host, 2))
-    absence = absences.get(goes.host.id)
-    assert absence is not None
-    absences.put_off(absence)
+    absences, known = EtcdAbsences(kv), KnownHost(goes.host, 2)
+
+    def note(seen: Seen) -> Absence:
+        assert absences.note(known, absences.get(goes.host.id), seen)
+        noted = absences.get(goes.host.id)
+        assert noted is not None
+        assert noted.seen is seen
+        return noted
+
+    assert absences.left_s(note(Seen.SILENCE)) is None
+    absence = note(Seen.GONE)
     assert absences.left_s(absence)
-    wait_until(lambda: absences.left_s(absence) == 0, 20, "its time to run out")
+    wait_until(lambda: absences.left_s(absence) == 0, 30, "its time to run out")
+    assert not absences.note(known, None, Seen.ALIVE)  # decided on what is out of date
+    assert absences.left_s(note(Seen.ALIVE)) is None
+    assert absences.left_s(note(Seen.GONE))  # it begins anew
     for_ever = Member(kv, 3)
-    assert absences.note(KnownHost(for_ever.host, 0))
-    noted = absences.get(for_ever.host.id)
-    assert noted is not None
-    assert absences.left_s(noted) is None
+    assert absences.note(KnownHost(for_ever.host, 0), None, Seen.GONE)
+    kept = absences.get(for_ever.host.id)
+    assert kept is not None
+    assert absences.left_s(kept) is None
 
 
 class Returner:
@@ -200,10 +230,15 @@ class Returner:
     def __init__(self, kv: Kv, member: Member) -> None:
         self.completed: list[Removal] = []
         self.forgotten = threading.Event()
+        self.told: list[tuple[Removal, bool]] = []  # was its absence said to be settled?
         self._kv = kv
         self.hosts = EtcdHosts(kv, 2, return_after_s=3600,
-                               on_return=Return(self._complete, self.forgotten.set))
+                               on_return=Return(self._complete, self._forget))
         self.hosts.register(member.host)
+
+    def _forget(self, removal: Removal) -> None:
+        self.told.append((removal, self.hosts.settled.is_set()))
+        self.forgotten.set()
 
     def _complete(self, absence: Absence) -> None:
         remove_records(self._kv, absence)
@@ -219,7 +254,10 @@ def test_who_comes_back_finishes_what_was_begun(kv: Kv, two: tuple[Member, Membe
     try:
         assert back.forgotten.wait(10)
         assert back.completed == [Removal.ADDRESSES]
+        assert back.told == [(Removal.ADDRESSES, False)]
+        assert back.hosts.settled.wait(10)
         assert all_keys(kv) - gone == {keys.host(goes.host.id), keys.known(goes.host.id),
+                                       keys.underlay(goes.host.underlay),
                                        keys.fence(goes.host.id)}
         goes.endpoints.create(kept)
         with pytest.raises(Conflict):  # who was slower does no harm any more
@@ -232,10 +270,10 @@ def test_who_comes_back_finishes_what_was_begun(kv: Kv, two: tuple[Member, Membe
 def test_a_short_absence_has_no_consequence(kv: Kv, two: tuple[Member, Member]) -> None:
     _, goes = two
     absences = EtcdAbsences(kv)
-    assert absences.note(goes.known)
+    assert absences.note(goes.known, None, Seen.GONE)
     back = Returner(kv, goes)
     try:
-        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        wait_until(lambda: goes.host.id in absences.registered(), 30, "it is registered")
         assert absences.get(goes.host.id) is None
         assert not back.forgotten.is_set()
     finally:
@@ -248,7 +286,7 @@ def test_a_live_host_learns_that_it_was_forgotten(kv: Kv, two: tuple[Member, Mem
     absences = EtcdAbsences(kv)
     back = Returner(kv, goes)
     try:
-        wait_until(lambda: goes.host.id in absences.registered(), 5, "it is registered")
+        wait_until(lambda: goes.host.id in absences.registered(), 30, "it is registered")
         absence = absences.begin(goes.host.id, None, Removal.EVERYTHING, registered=True)
         assert absence is not None
         try:
@@ -268,11 +306,11 @@ def test_data_that_etcd_lost_is_no_forgetting(
     _, goes = two
     back = Returner(kv, goes)
     try:
-        wait_until(lambda: kv.get(keys.known(goes.host.id)), 5, "it is registered")
+        wait_until(lambda: kv.get(keys.known(goes.host.id)), 30, "it is registered")
         assert kv.commit([], [Delete(key) for key in all_keys(kv)])
-        wait_until(lambda: kv.get(keys.known(goes.host.id)), 5, "it is registered again")
+        wait_until(lambda: kv.get(keys.known(goes.host.id)), 30, "it is registered again")
         assert not back.forgotten.is_set()
-        assert "has it lost its data?" in caplog.text
+        assert "has etcd lost its data?" in caplog.text
     finally:
         back.hosts.close()
 

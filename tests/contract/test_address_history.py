@@ -170,7 +170,7 @@ class Faults:
             act(relay)
         before = self._failed(host)
         self._hosts.wait_progress(60, *(n for n in range(HOSTS) if n != host))
-        wait_until(lambda: self._failed(host) > before, 20, f"host {host} notices")
+        wait_until(lambda: self._failed(host) > before, 30, f"host {host} notices")
         for relay in self._relays[host]:
             relay.mend()
         self._hosts.wait_progress(10, host)
@@ -197,7 +197,7 @@ class Faults:
     def kill_all(self) -> None:
         self._cluster.stop()
         before = [self._failed(n) for n in range(HOSTS)]
-        wait_until(lambda: all(self._failed(n) > b for n, b in enumerate(before)), 20,
+        wait_until(lambda: all(self._failed(n) > b for n, b in enumerate(before)), 30,
                    "all hosts notice")
         self._cluster.start()
         self._hosts.wait_progress(10, *range(HOSTS))
@@ -232,7 +232,7 @@ def test_nor_while_members_die_and_hosts_are_cut_off(tmp_path: Path) -> None:
             wait_until(lambda: hosts.history.done() >= CALLS, 90, f"{CALLS} calls succeed")
         print("\n", {k: v for k, v in hosts.history.counts.items() if k.startswith("re")})
         assert wrong(hosts.history.events) == []
-        wait_until(lambda: hosts.settled(direct) == held(hosts.history.events), 20,
+        wait_until(lambda: hosts.settled(direct) == held(hosts.history.events), 30,
                    "the address book is what was recorded")
         hosts.release_all()
         left = [entry.key for entry in direct.range(keys.ROOT).entries]

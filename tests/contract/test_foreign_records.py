@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from driver.errors import UnsupportedRecord
-from driver.model import Endpoint, EndpointId, Host, HostId, Vni
-from driver.store import keys
+from driver.model import Endpoint, EndpointId, Host, HostId
+from driver.store import keys, records
 from driver.store.absences import EtcdAbsences
 from driver.store.address_book import EtcdAddressBook
 from driver.store.client import EtcdKeyValue
 from driver.store.directory import EtcdDirectory
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.hosts import EtcdHosts
+from driver.store.feeds import Feeds
+from driver.store.hosts import HostFeed
 from driver.store.kv import Put
 from driver.store.networks import EtcdNetworks
-from tests.contract.test_store import HOST_A, NET_A, POOL, create, endpoint
+from tests.contract.test_store import HOST_A, NET_A, POOL, Heard, create, endpoint
 from tests.support.fake_kv import FakeKeyValue
 from tests.support.wait import wait_until
 
@@ -89,8 +90,6 @@ def test_a_newer_one_says_what_to_do(kv: Kv) -> None:
 
 
 def _record(made: Endpoint, **changes: object) -> bytes:
-    from driver.store import records
-
     return records.encode({**records.shared_endpoint_fields(made), **changes})
 
 
@@ -99,18 +98,18 @@ def _record(made: Endpoint, **changes: object) -> bytes:
     {"underlay": 3325256709}, {"underlay": "fd00::1"}, {"underlay": ""}, {"address": 7},
     {"address": "10.32.0.2/33"}, {"address6": "10.32.0.2/16"}, {"address": ["10.32.0.2", 16]},
     {"mac": "02"}, {"mac": None}, {"id": 1}, {"host": None}])
-def test_fields_out_of_bounds(kv: Kv, changes: dict[str, object]) -> None:
+def test_fields_out_of_bounds(kv: Kv, feeds: Feeds, changes: dict[str, object]) -> None:
     """Nothing of them may reach the kernel's maps."""
     networks = EtcdNetworks(kv, HOST_A)
     create(networks)
     made = endpoint(networks)
     key = keys.endpoint(made.vni, EP)
     _put(kv, key, _record(made, **changes))
-    listener, directory = _Listener(), EtcdDirectory(kv)
-    directory.follow(made.vni, listener)  # type: ignore[arg-type]
+    listener, directory = Heard(), EtcdDirectory(feeds, kv)
+    directory.follow(made.vni, listener)
     try:
-        wait_until(lambda: listener.snapshots > 0, 5, "a snapshot")
-        assert listener.known == {}
+        wait_until(lambda: listener.snapshots > 0, 30, "a snapshot")
+        assert (listener.endpoints, listener.bad) == ({}, [EP])
     finally:
         directory.close()
     _put(kv, keys.local_endpoint(HOST_A, EP), _record(made, **changes))
@@ -118,24 +117,8 @@ def test_fields_out_of_bounds(kv: Kv, changes: dict[str, object]) -> None:
         EtcdEndpoints(kv, HOST_A, networks).delete(EP)
 
 
-@dataclass
-class _Listener:
-    known: dict[EndpointId, Endpoint] = field(default_factory=dict)
-    snapshots: int = 0
-
-    def snapshot(self, vni: Vni, endpoints: list[Endpoint]) -> None:
-        self.known = {one.id: one for one in endpoints}
-        self.snapshots += 1
-
-    def put(self, one: Endpoint) -> None:
-        self.known[one.id] = one
-
-    def removed(self, vni: Vni, endpoint_id: EndpointId) -> None:
-        self.known.pop(endpoint_id, None)
-
-
 @pytest.mark.parametrize("before", [True, False], ids=["there at start", "comes later"])
-def test_the_directory_goes_on_without_it(kv: Kv, before: bool) -> None:
+def test_the_directory_goes_on_without_it(kv: Kv, feeds: Feeds, before: bool) -> None:
     """Bad records among the endpoints of a network cost these, not the others."""
     networks = EtcdNetworks(kv, HOST_A)
     vni = create(networks)
@@ -143,38 +126,42 @@ def test_the_directory_goes_on_without_it(kv: Kv, before: bool) -> None:
     bad = {f"{prefix}bad{n}": value for n, value in enumerate(GARBAGE.values())}
     bad |= {f"{prefix}a/b": b"{}", prefix: b"{}", keys.endpoint(vni, EndpointId("f" * 64)): _record(
         endpoint(networks, 2))}
-    listener, directory = _Listener(), EtcdDirectory(kv)
+    listener, directory = Heard(), EtcdDirectory(feeds, kv)
     if before:
         for key, value in bad.items():
             _put(kv, key, value)
-    directory.follow(vni, listener)  # type: ignore[arg-type]
+    directory.follow(vni, listener)
     try:
-        wait_until(lambda: listener.snapshots > 0, 5, "a snapshot")
+        wait_until(lambda: listener.snapshots > 0, 30, "a snapshot")
         if not before:
             for key, value in bad.items():
                 _put(kv, key, value)
         EtcdEndpoints(kv, HOST_A, networks).create(endpoint(networks))
-        wait_until(lambda: set(listener.known) == {EP}, 5, "the good one")
+        wait_until(lambda: set(listener.endpoints) == {EP}, 30, "the good one")
+        assert set(listener.bad) == {keys.endpoint_of(key)[1] for key in bad
+                                     if not key.endswith("/b")}, "as the keys say"
         assert listener.snapshots == 1
         assert {key: _value(kv, key) for key in bad} == bad
     finally:
         directory.close()
 
 
-def test_the_list_of_hosts_goes_on_without_it(kv: Kv) -> None:
-    from driver.store import records
+def test_hosts_of_drivers_that_know_no_probes() -> None:
+    host = Host(HostId("c" * 32), "c", IPv4Address("192.0.2.3"), answers_probes=True)
+    fields = json.loads(records.encode(records.host_fields(host)))
+    assert records.host(fields) == host
+    del fields["answers_probes"]
+    assert records.host(fields) == replace(host, answers_probes=False)
 
+
+def test_the_list_of_hosts_goes_on_without_it(kv: Kv, feeds: Feeds) -> None:
     good = Host(HostId("c" * 32), "c", IPv4Address("192.0.2.3"))
     bad = {keys.host(HostId(f"bad{n}")): value for n, value in enumerate(GARBAGE.values())}
     for key, value in bad.items():
         _put(kv, key, value)
     _put(kv, keys.host(good.id), records.encode(records.host_fields(good)))
     seen: list[dict[HostId, Host]] = []
-    hosts = EtcdHosts(kv)
-    hosts.follow(seen.append)
-    try:
-        wait_until(lambda: bool(seen) and seen[-1] == {good.id: good}, 5, "the good host alone")
-        assert {key: _value(kv, key) for key in bad} == bad
-    finally:
-        hosts.close()
+    feeds.follow(keys.HOSTS, HostFeed(seen.append))
+    wait_until(lambda: bool(seen) and seen[-1] == {good.id: good}, 30, "the good host alone")
+    assert {key: _value(kv, key) for key in bad} == bad
     assert EtcdAbsences(kv).known() == {}

@@ -124,7 +124,8 @@ def test_how_often_etcd_is_asked_in_the_life_of_a_container() -> None:
         asked = [after - before for before, after in zip([begins, *asked], asked, strict=False)]
 
     life("b")
-    assert asked == [2, 1, 1, 1, 1], "which addresses are free has to be asked"
+    assert asked == [2, 1, 1, 2, 1], (
+        "which addresses are free has to be asked, and for a lease of tombstones")
     life("c")
     assert asked == [1, 1, 1, 1, 1], "and is known for the next ones: all that is left are writes"
 

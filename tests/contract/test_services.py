@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -9,11 +10,15 @@ import pytest
 
 from driver.errors import Conflict
 from driver.model import NetworkId, Service
+from driver.services.ports import ServiceLeft, ServiceSaid, ServiceUnreadable
 from driver.store import keys, records
+from driver.store.answers import EtcdPublications
+from driver.store.feeds import Feeds
 from driver.store.fence import FencedKeyValue
-from driver.store.kv import KeyValue, Put
-from driver.store.services import OPS, EtcdServiceFeed, EtcdServiceRecords
+from driver.store.kv import Delete, KeyValue, Put
+from driver.store.services import COMPARE_S, OPS, EtcdServiceFeed, EtcdServiceRecords
 from tests.support.addressing import host_id
+from tests.support.etcd import live
 from tests.support.wait import wait_until
 
 NET = NetworkId("8c1f0" * 5)
@@ -33,18 +38,38 @@ class Heard:
     def __init__(self) -> None:
         self.services: dict[IPv4Address, Service] = {}
         self.snapshots = 0
+        self.gone: list[IPv4Address] = []
+        self.bad: list[IPv4Address] = []
+        self.lost: list[tuple[IPv4Address, int]] = []
 
-    def snapshot(self, network_id: NetworkId, services: list[Service]) -> None:
+    def snapshot(self, network_id: NetworkId, said: Iterable[ServiceSaid], revision: int) -> None:
         assert network_id == NET
-        self.services = {service.address: service for service in services}
+        assert revision > 0
+        said = list(said)
+        self.services = {one.address: one for one in said if isinstance(one, Service)}
+        self.bad = [one.address for one in said if isinstance(one, ServiceUnreadable)]
+        self.gone = [one.address for one in said if isinstance(one, ServiceLeft)]
         self.snapshots += 1
 
     def put(self, service: Service) -> None:
         self.services[service.address] = service
 
-    def removed(self, network_id: NetworkId, address: IPv4Address) -> None:
+    def left(self, network_id: NetworkId, address: IPv4Address) -> None:
         assert network_id == NET
         self.services.pop(address, None)
+        self.gone.append(address)
+
+    def missing(self, network_id: NetworkId, address: IPv4Address, revision: int) -> None:
+        assert network_id == NET
+        self.lost.append((address, revision))
+
+    def unreadable(self, network_id: NetworkId, address: IPv4Address) -> None:
+        assert network_id == NET
+        self.bad.append(address)
+
+
+def count(kv: KeyValue) -> int:
+    return len(live(kv.range(keys.SERVICES).entries))
 
 
 def manager(kv: KeyValue, number: int, clock: Clock | None = None) -> EtcdServiceRecords:
@@ -52,24 +77,24 @@ def manager(kv: KeyValue, number: int, clock: Clock | None = None) -> EtcdServic
                               clock or Clock())
 
 
-def test_every_host_hears_what_one_manager_publishes(kv: KeyValue) -> None:
-    one, feed, heard = manager(kv, 1), EtcdServiceFeed(kv), Heard()
+def test_every_host_hears_what_one_manager_publishes(kv: KeyValue, feeds: Feeds) -> None:
+    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
     assert one.lead("swarm")
     one.publish([WEB])
     feed.follow(NET, heard)  # type: ignore[arg-type]
     feed.follow(NET, heard)  # type: ignore[arg-type]
-    wait_until(lambda: heard.services == {WEB.address: WEB}, 5, "the first listing")
+    wait_until(lambda: heard.services == {WEB.address: WEB}, 30, "the first listing")
     changed = replace(WEB, backends=WEB.backends[:1])
     other = replace(WEB, address=IPv4Address("10.32.0.10"), name="db")
     one.publish([changed, other])
-    wait_until(lambda: heard.services == {WEB.address: changed, other.address: other}, 5,
+    wait_until(lambda: heard.services == {WEB.address: changed, other.address: other}, 30,
                "the changes")
     one.publish([other])
-    wait_until(lambda: heard.services == {other.address: other}, 5, "the removal")
+    wait_until(lambda: heard.services == {other.address: other}, 30, "the removal")
     feed.unfollow(NET)
     one.publish([])
     assert heard.services == {other.address: other}
-    assert kv.count(keys.SERVICES) == 0
+    assert count(kv) == 0
     feed.close()
 
 
@@ -83,13 +108,13 @@ def test_only_one_manager_publishes(kv: KeyValue) -> None:
     assert two.lead("another swarm")
     one.publish([WEB])
     two.publish([])
-    assert kv.count(keys.SERVICES) == 1, "another swarm's services are left alone"
+    assert count(kv) == 1, "another swarm's services are left alone"
     clock.now_s = 100.0
     assert one.lead("swarm")
     one.resign()
     assert two.lead("swarm")
     two.publish([])
-    assert kv.count(keys.SERVICES) == 0
+    assert count(kv) == 0
     two.resign()
     assert kv.count(keys.PUBLISHERS) == 0
 
@@ -117,11 +142,11 @@ def test_a_driver_that_comes_back_goes_on_at_once(kv: KeyValue) -> None:
     again = manager(kv, 1)
     assert again.lead("swarm")
     again.publish([WEB])
-    assert kv.count(keys.SERVICES) == 1
+    assert count(kv) == 1
     third = manager(kv, 1)  # what it has not written itself it reads first
     assert third.lead("swarm")
     third.publish([])
-    assert kv.count(keys.SERVICES) == 0
+    assert count(kv) == 0
     third.resign()
 
 
@@ -130,14 +155,14 @@ def test_more_services_than_one_transaction_takes(kv: KeyValue) -> None:
     one = manager(kv, 1)
     assert one.lead("swarm")
     one.publish(many)
-    assert kv.count(keys.SERVICES) == len(many)
+    assert count(kv) == len(many)
     one.publish([])
-    assert kv.count(keys.SERVICES) == 0
+    assert count(kv) == 0
     one.resign()
 
 
-def test_records_that_nobody_of_ours_wrote(kv: KeyValue) -> None:
-    one, feed, heard = manager(kv, 1), EtcdServiceFeed(kv), Heard()
+def test_records_that_nobody_of_ours_wrote(kv: KeyValue, feeds: Feeds) -> None:
+    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
     kv.commit([], [Put(keys.service(NET, IPv4Address("10.32.0.11")), b"{}"),
                    Put(keys.services(NET) + "what", b"x"),
                    Put(keys.service(NET, IPv4Address("10.32.0.12")), records.encode(
@@ -145,12 +170,79 @@ def test_records_that_nobody_of_ours_wrote(kv: KeyValue) -> None:
     assert one.lead("swarm")
     one.publish([WEB])
     feed.follow(NET, heard)  # type: ignore[arg-type]
-    wait_until(lambda: heard.services == {WEB.address: WEB}, 5, "the one that is ours")
+    wait_until(lambda: heard.services == {WEB.address: WEB}, 30, "the one that is ours")
     kv.commit([], [Put(keys.service(NET, WEB.address), b"spoilt")])
-    wait_until(lambda: heard.services == {}, 5, "what cannot be read to be taken out")
+    wait_until(lambda: WEB.address in heard.bad, 30, "what cannot be read to be told of")
+    assert heard.services == {WEB.address: WEB}
     kv.commit([], [Put(keys.services(NET) + "what", b"y"),
                    Put(keys.service(NET, WEB.address), records.encode(
                        records.service_fields(WEB, "swarm")))])
-    wait_until(lambda: heard.services == {WEB.address: WEB}, 5, "the rest of the feed")
+    other = replace(WEB, address=IPv4Address("10.32.0.10"))
+    one.publish([WEB, other])
+    wait_until(lambda: other.address in heard.services, 30, "the rest of the feed")
+    assert heard.bad == [IPv4Address("10.32.0.11"), IPv4Address("10.32.0.12"), WEB.address]
     feed.close()
+    one.resign()
+
+
+def test_a_removal_is_said(kv: KeyValue, feeds: Feeds) -> None:
+    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
+    assert one.lead("swarm")
+    one.publish([WEB])
+    feed.follow(NET, heard)  # type: ignore[arg-type]
+    wait_until(lambda: heard.services, 30, "the first listing")
+    assert heard.services[WEB.address].swarm == "swarm"
+    one.publish([])
+    wait_until(lambda: heard.gone == [WEB.address], 30, "its end")
+    again, later = EtcdServiceFeed(feeds, kv), Heard()
+    again.follow(NET, later)  # type: ignore[arg-type]
+    wait_until(lambda: later.gone == [WEB.address], 30, "its end, in a list")
+    assert list(feed.read(NET)) == [ServiceLeft(WEB.address)]
+    one.publish([WEB])
+    wait_until(lambda: heard.services == {WEB.address: WEB}, 30, "its return")
+    kv.commit([], [Delete(keys.service(NET, WEB.address))])
+    wait_until(lambda: [address for address, _ in heard.lost] == [WEB.address], 30, "the loss")
+    assert heard.services == {WEB.address: WEB}
+    for each in (feed, again):
+        each.close()
+    one.resign()
+
+
+def test_what_is_lost_is_published_again_and_said_to_be_all(kv: KeyValue) -> None:
+    clock = Clock()
+    one, publications = manager(kv, 1, clock), EtcdPublications(kv)
+    assert one.lead("swarm")
+    one.publish([WEB])
+    kv.commit([], [Delete(keys.service(NET, WEB.address))])
+    lost = kv.range(keys.ROOT).revision
+    publications.ask(lost)
+    assert not one.publish([WEB]), "not looked at yet"
+    clock.now_s += COMPARE_S
+    assert one.publish([WEB])
+    assert count(kv) == 1
+    assert publications.all() == {"swarm": 0}, "not all was there when it was looked at"
+    clock.now_s += COMPARE_S
+    assert not one.publish([WEB])
+    assert publications.all()["swarm"] >= lost
+    one.publish([])  # its key is still its own
+    assert count(kv) == 0
+    before = kv.range(keys.ROOT).revision
+    clock.now_s += COMPARE_S
+    one.publish([])
+    assert kv.range(keys.ROOT).revision == before, "nobody has asked for more"
+    one.resign()
+
+
+def test_all_is_lost_and_published_again(kv: KeyValue) -> None:
+    clock = Clock()
+    one = manager(kv, 1, clock)
+    assert one.lead("swarm")
+    one.publish([WEB])
+    kv.commit([], [Delete(entry.key) for entry in kv.range(keys.ROOT).entries])
+    clock.now_s += COMPARE_S
+    with pytest.raises(Conflict):
+        one.publish([WEB])
+    assert one.lead("swarm")
+    one.publish([WEB])
+    assert count(kv) == 1
     one.resign()

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 import pytest
 
 from driver.errors import Conflict, Exhausted, NotFound, StoreUnavailable, UnsupportedRecord
-from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, NetworkKey, Vni
+from driver.model import Endpoint, EndpointId, Host, HostId, HostPath, NetworkId, NetworkKey, Vni
+from driver.services.ports import Left, Said, Unreadable
 from driver.store import keys
 from driver.store.client import EtcdKeyValue
 from driver.store.directory import EtcdDirectory
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.hosts import EtcdHosts
+from driver.store.feeds import Feeds
+from driver.store.hosts import EtcdHosts, HostFeed
 from driver.store.kv import Delete, Put
 from driver.store.networks import EtcdNetworks
-from tests.support.etcd import Etcd
+from tests.support.etcd import Etcd, live
 from tests.support.fake_kv import FakeKeyValue
 from tests.support.wait import wait_until
 
@@ -47,7 +50,8 @@ def endpoint(networks: EtcdNetworks, number: int = 1, *, network_id: NetworkId =
 
 
 def everything(kv: Kv) -> list[str]:
-    return [entry.key for entry in kv.range(keys.ROOT).entries]
+    """All keys but tombstones, which go by themselves."""
+    return [entry.key for entry in live(kv.range(keys.ROOT).entries)]
 
 
 def test_network_twice_is_the_same(kv: Kv) -> None:
@@ -59,6 +63,44 @@ def test_network_twice_is_the_same(kv: Kv) -> None:
     assert networks.get(NET_A) == first
     assert EtcdNetworks(kv, HOST_A).list() == [first]
     assert EtcdNetworks(kv, HOST_B).list() == []
+
+
+def test_a_network_keeps_what_was_chosen_for_its_host_path(kv: Kv) -> None:
+    networks = EtcdNetworks(kv, HOST_A)
+    made = networks.create(NET_A, POOL, subnets=SUBNETS, internal=False, mtu=0,
+                           host_path=HostPath.OFF)
+    assert EtcdNetworks(kv, HOST_A).list() == [made]
+    with pytest.raises(Conflict, match="other values"):
+        networks.create(NET_A, POOL, subnets=SUBNETS, internal=False, mtu=0)
+
+
+def test_a_port_that_is_not_offered_stays_the_endpoints_own(kv: Kv) -> None:
+    networks = EtcdNetworks(kv, HOST_A)
+    create(networks)
+    made = endpoint(networks, offered=False, host_path=HostPath.OFF)
+    endpoints = EtcdEndpoints(kv, HOST_A, networks)
+    endpoints.create(made)
+    assert EtcdEndpoints(kv, HOST_A, networks).list() == [made]
+    assert [entry.value.count(b'"port":0') for entry in kv.range(keys.ENDPOINTS).entries] == [1]
+    endpoints.replace(replace(made, offered=True))
+    assert [entry.value.count(b'"port":61000')
+            for entry in kv.range(keys.ENDPOINTS).entries] == [1]
+
+
+def test_records_of_before_the_choice_read_well(kv: Kv) -> None:
+    networks = EtcdNetworks(kv, HOST_A)
+    create(networks)
+    made = endpoint(networks)
+    EtcdEndpoints(kv, HOST_A, networks).create(made)
+    for key in (keys.local_network(HOST_A, NET_A), keys.local_endpoint(HOST_A, made.id)):
+        entry = kv.get(key)
+        assert entry is not None
+        fields = {name: value for name, value in json.loads(entry.value).items()
+                  if name not in ("host_path", "offered")}
+        kv.commit([], [Put(key, json.dumps(fields).encode())])
+    fresh = EtcdNetworks(kv, HOST_A)
+    assert fresh.list()[0].host_path is HostPath.AUTO
+    assert EtcdEndpoints(kv, HOST_A, fresh).list() == [made]
 
 
 def test_one_pool_is_one_network_and_the_last_host_frees_it(kv: Kv) -> None:
@@ -198,19 +240,36 @@ class Heard:
     def __init__(self) -> None:
         self.endpoints: dict[EndpointId, Endpoint] = {}
         self.snapshots = 0
+        self.gone: list[EndpointId] = []
+        self.bad: list[EndpointId] = []
+        self.lost: list[tuple[EndpointId, int]] = []
 
-    def snapshot(self, vni: Vni, endpoints: Sequence[Endpoint]) -> None:
-        self.endpoints = {e.id: e for e in endpoints}
+    def snapshot(self, vni: Vni, said: Iterable[Said], revision: int) -> None:
+        assert revision > 0
+        said = list(said)
+        self.endpoints = {one.id: one for one in said if isinstance(one, Endpoint)}
+        self.gone = [one.endpoint.id for one in said if isinstance(one, Left)]
+        self.bad = [one.endpoint_id for one in said if isinstance(one, Unreadable)]
         self.snapshots += 1
 
-    def put(self, endpoint: Endpoint) -> None:
-        self.endpoints[endpoint.id] = endpoint
+    def put(self, one: Endpoint) -> None:
+        self.endpoints[one.id] = one
 
-    def removed(self, vni: Vni, endpoint_id: EndpointId) -> None:
-        self.endpoints.pop(endpoint_id, None)
+    def left(self, vni: Vni, one: Endpoint) -> None:
+        del self.endpoints[one.id]
+        self.gone.append(one.id)
+
+    def missing(self, vni: Vni, endpoint_id: EndpointId, revision: int) -> None:
+        self.lost.append((endpoint_id, revision))
+
+    def unreadable(self, vni: Vni, endpoint_id: EndpointId) -> None:
+        self.bad.append(endpoint_id)
+
+    def unfollowed(self, vni: Vni) -> None:
+        self.endpoints.clear()
 
 
-def test_directory_follows_one_network(kv: Kv) -> None:
+def test_directory_follows_one_network(kv: Kv, feeds: Feeds) -> None:
     networks = EtcdNetworks(kv, HOST_A)
     vni = create(networks)
     create(networks, NET_B, NetworkKey("id:x"))
@@ -218,16 +277,16 @@ def test_directory_follows_one_network(kv: Kv) -> None:
     one, two = endpoint(networks), endpoint(networks, 2, ip="10.32.0.3/16")
     endpoints.create(one)
     heard = Heard()
-    directory = EtcdDirectory(kv)
+    directory = EtcdDirectory(feeds, kv)
     directory.follow(vni, heard)
     directory.follow(vni, heard)
-    wait_until(lambda: set(heard.endpoints) == {one.id}, 5, "the snapshot")
+    wait_until(lambda: set(heard.endpoints) == {one.id}, 30, "the snapshot")
     endpoints.create(two)
     endpoints.create(endpoint(networks, 3, network_id=NET_B))
-    wait_until(lambda: heard.endpoints == {one.id: one, two.id: two}, 5, "the second endpoint")
+    wait_until(lambda: heard.endpoints == {one.id: one, two.id: two}, 30, "the second endpoint")
     kv.commit([], [Put(keys.endpoint(vni, EndpointId("bad")), b'{"schema":9}')])
     endpoints.delete(one.id)
-    wait_until(lambda: set(heard.endpoints) == {two.id}, 5, "the first one's end")
+    wait_until(lambda: set(heard.endpoints) == {two.id}, 30, "the first one's end")
     assert heard.snapshots == 1
     directory.unfollow(vni)
     directory.unfollow(vni)
@@ -236,19 +295,21 @@ def test_directory_follows_one_network(kv: Kv) -> None:
     kv.commit([], [Delete(keys.endpoint(vni, EndpointId("bad")))])
 
 
-def test_directory_lists_again_when_the_watch_is_lost() -> None:
+def test_directory_goes_on_when_the_stream_is_lost() -> None:
     kv = FakeKeyValue()
+    feeds = Feeds(kv)
     networks = EtcdNetworks(kv, HOST_A)
     vni = create(networks)
     endpoints = EtcdEndpoints(kv, HOST_A, networks)
     heard = Heard()
-    directory = EtcdDirectory(kv)
+    directory = EtcdDirectory(feeds, kv)
     directory.follow(vni, heard)
-    wait_until(lambda: heard.snapshots == 1, 5, "the first snapshot")
-    kv.store.break_watches()
+    wait_until(lambda: heard.snapshots == 1, 30, "the first snapshot")
+    kv.store.break_streams()
     endpoints.create(endpoint(networks))
-    wait_until(lambda: heard.snapshots == 2 and len(heard.endpoints) == 1, 5, "another snapshot")
-    directory.close()
+    wait_until(lambda: len(heard.endpoints) == 1, 30, "the change that came meanwhile")
+    assert heard.snapshots == 1
+    feeds.close()
 
 
 def test_directory_survives_an_etcd_outage_and_compaction(own_etcd: Etcd) -> None:
@@ -257,10 +318,11 @@ def test_directory_survives_an_etcd_outage_and_compaction(own_etcd: Etcd) -> Non
         vni = create(networks)
         endpoints = EtcdEndpoints(kv, HOST_A, networks)
         heard = Heard()
-        directory = EtcdDirectory(kv)
+        feeds = Feeds(kv)
+        directory = EtcdDirectory(feeds, kv)
         directory.follow(vni, heard)
         endpoints.create(endpoint(networks))
-        wait_until(lambda: len(heard.endpoints) == 1, 5, "the first endpoint")
+        wait_until(lambda: len(heard.endpoints) == 1, 30, "the first endpoint")
         assert len(endpoints.list()) == 1
         own_etcd.stop()
         assert networks.get(NET_A) is not None, "reads need no etcd"
@@ -268,11 +330,11 @@ def test_directory_survives_an_etcd_outage_and_compaction(own_etcd: Etcd) -> Non
         with pytest.raises(StoreUnavailable):
             endpoints.create(endpoint(networks, 2, ip="10.32.0.3/16"))
         own_etcd.start()
-        wait_until(lambda: answers(kv), 10, "the client is connected again")
+        wait_until(lambda: answers(kv), 30, "the client is connected again")
         endpoints.create(endpoint(networks, 2, ip="10.32.0.3/16"))
         kv.compact(kv.range(keys.ROOT).revision)
-        wait_until(lambda: len(heard.endpoints) == 2, 15, "the second endpoint")
-        directory.close()
+        wait_until(lambda: len(heard.endpoints) == 2, 30, "the second endpoint")
+        feeds.close()
 
 
 def answers(kv: EtcdKeyValue) -> bool:
@@ -283,20 +345,20 @@ def answers(kv: EtcdKeyValue) -> bool:
     return True
 
 
-def test_hosts_come_and_go(kv: Kv) -> None:
+def test_hosts_come_and_go(kv: Kv, feeds: Feeds) -> None:
     hosts = EtcdHosts(kv, ttl_s=2)
     live: list[dict[HostId, Host]] = []
-    hosts.follow(live.append)
+    feeds.follow(keys.HOSTS, HostFeed(live.append))
     one = Host(HOST_A, "one", IPv4Address("192.0.2.1"))
     two = Host(HOST_B, "two", IPv4Address("192.0.2.2"))
     hosts.register(one)
     hosts.register(two)
-    wait_until(lambda: live and live[-1] == {HOST_A: one, HOST_B: two}, 5, "both hosts")
+    wait_until(lambda: live and live[-1] == {HOST_A: one, HOST_B: two}, 30, "both hosts")
     hosts.unregister(HOST_B)
-    wait_until(lambda: live[-1] == {HOST_A: one}, 5, "the second one's end")
+    wait_until(lambda: live[-1] == {HOST_A: one}, 30, "the second one's end")
     hosts.unregister(HOST_B)
     kv.commit([], [Delete(keys.host(HOST_A))])
-    wait_until(lambda: live[-1] == {}, 5, "the record's loss")
-    wait_until(lambda: live[-1] == {HOST_A: one}, 10, "its return")
+    wait_until(lambda: live[-1] == {}, 30, "the record's loss")
+    wait_until(lambda: live[-1] == {HOST_A: one}, 30, "its return")
     hosts.close()
     assert kv.get(keys.host(HOST_A)) is None

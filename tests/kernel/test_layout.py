@@ -18,15 +18,15 @@ from tests.support.machines import mount_bpffs
 
 KNOWN = Path(__file__).with_name("layout.json")
 ADVICE = """the maps are not what layout {layout} says.  If a program of the layout before could
-misread {names}: raise LAYOUT in driver/datapath/layout.py and name what has changed in CHANGED_IN.
+misread {names}, or if sizes are others (such a map is refused): raise LAYOUT in
+driver/datapath/layout.py and name what has changed in CHANGED_IN.
 Then (or if nothing but a comment or a new map is new): python -m tests.kernel.test_layout"""
 
 
 def layouts() -> dict[str, str]:
     """Return map -> digest of its declaration and of all structs in it."""
     header = (KERNEL_FOLDER / "include/slim.h").read_text()
-    text = _plain(header + (KERNEL_FOLDER / "maps.c").read_text())
-    structs = dict(re.findall(r"struct (\w+) \{(.*?)\} ?;", text))
+    structs = dict(re.findall(r"struct (\w+) \{(.*?)\} ?;", _plain(header)))
     constants = dict(re.findall(r"#define (SLIM_\w+) (\S+)", header))
 
     def spelled_out(declaration: str) -> str:
@@ -35,11 +35,15 @@ def layouts() -> dict[str, str]:
         return declaration + "".join(
             spelled_out(structs[name]) for name in re.findall(r"struct (\w+)", declaration))
 
-    found = {}
-    for declaration in re.findall(r"BPF_TABLE_PINNED\((.*?)\) ?;", text):
-        name = declaration.split(",")[3].strip()
-        found[name] = hashlib.sha256(spelled_out(declaration).encode()).hexdigest()[:16]
-    return found
+    return {name: hashlib.sha256(spelled_out(declaration).encode()).hexdigest()[:16]
+            for name, declaration in declared_maps().items()}
+
+
+def declared_maps() -> dict[str, str]:
+    """Return name -> declaration."""
+    found = re.findall(r"BPF_(?:F_)?TABLE\((.*?)\) ?;",
+                       _plain((KERNEL_FOLDER / "maps.c").read_text()))
+    return {declaration.split(",")[3].strip(): declaration for declaration in found}
 
 
 def _plain(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import secrets
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -12,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from driver.datapath.load import Constants, Loaded, load, probe
+from driver.client_ports import ClientPorts
+from driver.datapath.cache import compiled_unit
+from driver.datapath.load import Constants, Loaded, load
+from driver.datapath.probe import probe
 from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
-from tests.support.machines import mount_bpffs
-from tests.support.netns import require_root
+from tests.kernel.conftest import folder_for_pins
+from tests.kernel.test_layout import declared_maps
+
+CONSTANTS = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535, 1,
+                      ClientPorts(32768, 28232))
 
 # Key and value of each map, in bytes, as kernel/include/slim.h declares them.
 SIZES = {
@@ -34,30 +39,29 @@ SIZES = {
     "shares": (8, 8), "takeovers": (8, 8), "next_hops": (4, 8 + 4 + 4),
     "services": (8, 8),
     "backends": (16, 4),
+    "blocked_hosts": (4, 8), "unanswered": (8, 8), "probes": (8, 4 + 2 + 2),
+    "attempts": (4 + 4 + 16, 3 * 8),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
+    "withheld": (8, 4), "notes": (8, 8 + 8),
 }
 
 
-@pytest.fixture
-def pins() -> Iterator[Path]:
-    require_root()
-    folder = mount_bpffs() / f"slimtest-{secrets.token_hex(4)}"
-    yield folder
-    for pin in folder.iterdir() if folder.exists() else ():
-        pin.unlink()
-    if folder.exists():
-        folder.rmdir()
+@pytest.fixture(scope="module")
+def unit() -> Iterator[tuple[Loaded, Path]]:
+    """Programs and maps that no test changes, and where the maps are pinned."""
+    with folder_for_pins() as folder:
+        made = load(compiled_unit(), CONSTANTS, folder)
+        yield made, folder
+        made.close()
 
 
 @pytest.fixture
-def loaded(pins: Path) -> Iterator[Loaded]:
-    made = load(Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535), pins)
-    yield made
-    made.close()
+def loaded(unit: tuple[Loaded, Path]) -> Loaded:
+    return unit[0]
 
 
-def test_every_program_loads_and_nothing_is_left(pins: Path) -> None:
-    found = dict(probe(pins))
+def test_every_program_loads_and_nothing_is_left(pins: Path, tmp_path: Path) -> None:
+    found = dict(probe(pins, folder=tmp_path))
     assert found == dict.fromkeys(["compile", *(p.name for p in ALL_PROGRAMS)])
     assert not pins.exists()
 
@@ -100,9 +104,9 @@ def test_structs_have_the_declared_sizes_and_no_padding(loaded: Loaded) -> None:
         assert _fields(table.Leaf) == value, name
 
 
-def test_every_map_of_the_unit_is_pinned_and_checked_here(loaded: Loaded, pins: Path) -> None:
-    text = (KERNEL_FOLDER / "maps.c").read_text()
-    maps = set(re.findall(r'PIN\("(\w+)"\)', text))
+def test_every_map_of_the_unit_is_pinned_and_checked_here(unit: tuple[Loaded, Path]) -> None:
+    _, pins = unit
+    maps = declared_maps().keys()
     assert {pin.name for pin in pins.iterdir()} == maps
     # Their values are sockets, storage of sockets, and one number a CPU.
     assert maps == set(SIZES) | {"listeners", "connections", "chosen", "counters"}
@@ -118,12 +122,11 @@ def test_the_counters_hold_every_reason(loaded: Loaded) -> None:
 
 
 def test_maps_outlive_the_process_that_loaded_them(pins: Path) -> None:
-    constants = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535)
-    first = load(constants, pins)
+    first = load(compiled_unit(), CONSTANTS, pins)
     table = first.table("directory")
     table[table.Key(1, 2)] = table.Leaf(3, 4)
     first.close()
-    second = load(constants, pins)
+    second = load(compiled_unit(), CONSTANTS, pins)
     try:
         again = second.table("directory")
         assert again[again.Key(1, 2)].underlay_be == 3

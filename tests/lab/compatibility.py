@@ -1,7 +1,8 @@
-"""Writes the table of docs/compatibility.md, as a plugin of pytest: see `make compatibility`.
+"""Writes the table of docs/compatibility.md, as a plugin of pytest: see `make test-all`.
 
 A row is a feature (the tests' mark), a column one of the labs, a cell what became of their tests.
-It knows nothing of the features; text around the table is left as it is.
+It knows nothing of the features; text around the table is left as it is.  What a test's process
+knows of a test comes with its report, for tests may run in several.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from pathlib import Path
 import pytest
 
 from tests.lab.dockers import LABS, MISSING, MIXED
+from tests.support.tiers import lab_of
 
 DOC = Path(__file__).resolve().parent.parent.parent / "docs/compatibility.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end of table -->\n)", re.S)
 
-_OF_ALL_RELEASES = ("plugged", "alone")  # fixtures that make a lab of their own
+_CELL, _VERSION = "cell", "version"  # properties of a report: feature and lab; dockerd's own
 
+_asked: dict[str, str] = {}  # what the dockerd of a lab of this process says it is
 _worst: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (feature, lab): {test: outcome}
 _missing: dict[tuple[str, str], str] = {}  # what the machine of the run has not
-_names: dict[str, str] = {MIXED: "a host of each"}  # lab: what its dockerd says it is
+_names: dict[str, str] = {MIXED: "a host of each"}  # heads of columns
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,25 +33,36 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    mark, used = item.get_closest_marker("feature"), getattr(item, "callspec", None)
-    lab = used.params.get("lab") if used is not None else None
-    if lab is None and set(_OF_ALL_RELEASES) & set(getattr(item, "fixturenames", ())):
-        lab = MIXED
-    if mark is None or lab is None:
-        return report
-    if lab not in _names and (up := getattr(item, "funcargs", {}).get("lab")) is not None:
-        _names[lab] = up.hosts[0].docker("version", "-f", "{{.Server.Version}}").partition("+")[0]
-    for name, value in report.user_properties:
-        if name == MISSING:
-            _missing[mark.args[0], lab] = str(value)
-    tests = _worst[mark.args[0], lab]
-    if tests.get(item.nodeid, "passed") == "passed":  # set-up, the test itself, what it left
-        tests[item.nodeid] = report.outcome
+    mark, lab = item.get_closest_marker("feature"), lab_of(item)
+    if mark is not None and lab is not None:
+        report.user_properties.append((_CELL, [mark.args[0], lab]))
+        up = getattr(item, "funcargs", {}).get("lab")
+        if up is not None and lab not in _asked:
+            said = up.hosts[0].docker("version", "-f", "{{.Server.Version}}")
+            _asked[lab] = said.partition("+")[0]
+        if lab in _asked:
+            report.user_properties.append((_VERSION, _asked[lab]))
     return report
 
 
-def pytest_sessionfinish() -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    properties = dict(report.user_properties)
+    if _CELL not in properties or report.outcome == "rerun":
+        return
+    feature, lab = map(str, properties[_CELL])  # type: ignore[call-overload]
+    if _VERSION in properties:
+        _names.setdefault(lab, str(properties[_VERSION]))
+    if MISSING in properties:
+        _missing[feature, lab] = str(properties[MISSING])
+    tests = _worst[feature, lab]
+    if tests.get(report.nodeid, "passed") == "passed":  # set-up, the test itself, what it left
+        tests[report.nodeid] = report.outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Rows of which no test ran stay: a run of one file writes that file's rows."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that started this one has all reports
     text = DOC.read_text()
     old = [[cell.strip() for cell in line.split("|")[1:-1]]
            for line in TABLE.findall(text)[0].splitlines()]

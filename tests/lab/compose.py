@@ -26,11 +26,16 @@ class Project:
                               timeout_s=timeout_s).rstrip("\n")
 
     def exec(self, service: str, *command: str) -> str:
-        return self("exec", "-T", service, *command)
+        """As `docker-compose exec -T`, in less than the second that Compose 1.29 takes to start."""
+        first, *_ = self.container(service).split()
+        return self.host.docker("exec", first, *command)
 
     def container(self, service: str) -> str:
-        """The id of the service's only container."""
-        return self("ps", "-q", service)
+        """The id of the service's container that runs, or those of all."""
+        labels = (f"project={self.folder.name}", f"service={service}")
+        return self.host.docker("ps", "-q", "--no-trunc", *(
+            word for label in labels
+            for word in ("--filter", f"label=com.docker.compose.{label}")))
 
 
 @contextlib.contextmanager

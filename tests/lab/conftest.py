@@ -9,18 +9,25 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Literal
 
 import pytest
 
-from tests.lab import dockers, images
+from tests.lab import dockers
 from tests.lab.hosts import Host, Lab, lab_of_this_process
+from tests.lab.seeds import BUSYBOX, TOOLS, images_seed
 from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
 from tests.support.wait import wait_until
 
-BUSYBOX, TOOLS = "busybox", "tools"  # image tags, on every host
+__all__ = ["BUSYBOX", "CALL", "SERVE", "TOOLS"]  # two image tags, on every host, among them
 # Commands of the tools image: a server that says what it sees, and its client.
 SERVE = ("python3", "/programs/tcp.py", "serve", "7000")
 CALL = ("python3", "/programs/tcp.py", "call", "--retry-s", "10")
+# Fixtures that are a lab of a release: their scope, and the releases of a test without the mark.
+LABS: dict[str, tuple[Literal["session", "package", "module"], tuple[str, ...]]] = {
+    "lab": ("session", dockers.VERSIONS[:1]),
+    "plugged": ("package", (dockers.VERSIONS[0], dockers.MIXED)),
+    "alone": ("module", (dockers.VERSIONS[0], dockers.MIXED))}
 CLEAN_S = 10  # Docker and the driver finish some removals after they have answered
 
 
@@ -30,20 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "lab" in metafunc.fixturenames:
-        mark = metafunc.definition.get_closest_marker("docker")
-        wanted = mark.args if mark else dockers.VERSIONS[:1]
-        metafunc.parametrize("lab", wanted, ids=[f"docker-{name}" for name in wanted],
-                             indirect=True, scope="session")
+    mark = metafunc.definition.get_closest_marker("docker")
+    for fixture, (scope, usual) in LABS.items():
+        if fixture in metafunc.fixturenames:
+            wanted = mark.args if mark else usual
+            metafunc.parametrize(fixture, wanted, ids=[f"docker-{name}" for name in wanted],
+                                 indirect=True, scope=scope)
 
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Two hosts, h1 and h2, with dockerd, the two images, and an etcd between them."""
-    with lab_of_this_process("slimtest", *dockers.trees(request.param)) as made:
+    """Two hosts, h1 and h2, with dockerd, the tests' images, and an etcd between them."""
+    with lab_of_this_process("slimtest", *dockers.trees(request.param),
+                             seeds=lambda tree: [images_seed(tree)]) as made:
         made.up(2)
-        made.load_image(BUSYBOX, images.busybox())
-        made.load_image(TOOLS, images.tools())
         made.start_etcd()
         yield made
         for host in made.hosts:

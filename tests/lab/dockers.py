@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.skips import CannotBeDownloaded
+from tests.support.tiers import USUAL_LAB
 
-VERSIONS = ("20.10", "26", "28")
+VERSIONS = (USUAL_LAB, "26", "28")
 MIXED = "mixed"  # a host of each
 LABS = (*VERSIONS, MIXED)  # in this order, one at a time
 _GET_DOCKER = Path(__file__).with_name("get-docker.sh")
 
-# Without this mark a test runs on the first version alone.
+# Without this mark a test runs on the first version alone, and one with a swarm of its own on it
+# and on a host of each.  What runs only before a release: tests/support/tiers.py.
 docker = pytest.mark.docker
 every_docker = docker(*VERSIONS)
 # The row of docs/compatibility.md in which a test's results count.
@@ -27,12 +29,14 @@ feature = pytest.mark.feature
 MISSING = "missing"
 
 
-def trees(lab: str) -> list[str]:
-    """Return the folders of the releases that this one of LABS is made of.
+def trees(lab: str, count: int = 1) -> list[str]:
+    """Return folders of the releases that this one of LABS is made of, for hosts in turn.
+
+    count: of a release alone, for so many hosts.
 
     Error: CannotBeDownloaded (skips the test).
     """
-    return [_tree(version) for version in (VERSIONS if lab == MIXED else (lab,))]
+    return [_tree(version) for version in (VERSIONS if lab == MIXED else (lab,) * count)]
 
 
 def _tree(version: str) -> str:

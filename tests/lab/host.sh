@@ -126,6 +126,7 @@ host_up() {
     ! init_pid "$h" >/dev/null || return 0
     host_stop "$h"                          # what is left of an earlier life, but for its disk
     mkdir -p "$d/fs/etc"
+    [[ -e $d/fs/var/lib/docker ]] || docker_seeded "$d/fs/var/lib/docker"
     cable_up "$h"
     echo "$h" > "$d/fs/etc/hostname"
     echo "nameserver $NET.254" > "$d/fs/etc/resolv.conf"
@@ -208,6 +209,13 @@ host_remove() {
 }
 
 # ------------------------------------------------------------------------- dockerd
+# Layers and plugins never change where they lie, and all else dockerd replaces: hard links do.
+docker_seeded() {
+    local seed
+    mkdir -p "$1.part"
+    for seed in $SEEDS; do cp -al "$seed/." "$1.part" 2>/dev/null || cp -a "$seed/." "$1.part"; done
+    mv "$1.part" "$1"
+}
 dockerd_alive() { ( enter "$1" sh -c 'kill -0 "$(cat /run/docker.pid)"' ) >/dev/null 2>&1; }
 dockerd_launch() {
     local h=$1 d; d=$(host_dir "$1")

@@ -15,18 +15,19 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.support.wait import wait_until
 
 LAB_SH = Path(__file__).with_name("lab.sh")
 PROJECT = LAB_SH.parent.parent.parent
 SOCKET = "/run/docker/plugins/slim.sock"
-START_S = 60  # the driver compiles its programs first; on a busy machine that takes a while
+START_S = 150  # the driver compiles its programs first; on a busy machine that takes a while
 
 
 class CommandFailed(AssertionError):
@@ -157,6 +158,24 @@ class Host:
         """Run the docker client on the host; the output without the newline at its end."""
         return self.exec("docker", *argv, data=data, timeout_s=timeout_s).rstrip("\n")
 
+    def inspect(self, container: str) -> dict[str, Any]:
+        """What `docker inspect` says; asked without a program, for it is asked often.
+
+        Error: CommandFailed.
+        """
+        try:
+            with contextlib.closing(_UnixConnection(f"{self.folder}/docker.sock")) as connection:
+                connection.request("GET", f"/containers/{container}/json")
+                answer = connection.getresponse()
+                body = answer.read()
+        except OSError as error:
+            raise CommandFailed(f"inspect {container} on {self.name}: {error}") from error
+        if answer.status != 200:
+            raise CommandFailed(f"inspect {container} on {self.name}: {body.decode()}")
+        found = json.loads(body)
+        assert isinstance(found, dict)
+        return found
+
     @property
     def root(self) -> Path:
         """The host's file system, as seen from here."""
@@ -201,6 +220,14 @@ class Host:
         except OSError:
             return False
 
+    def reboot(self, *args: str) -> None:
+        """Bring it back after lab.sh's `crash`.  The driver answers before dockerd begins, as it
+        does under systemd.  `args`: as start_driver's.
+        """
+        run([str(LAB_SH), "boot", self.name], env=self.lab.env)
+        self.start_driver(*args)
+        run([str(LAB_SH), "start", self.name], env=self.lab.env)
+
     def stop_driver(self) -> None:
         """SIGTERM; it must end by itself, with status 0."""
         if self.driver is not None and self.driver.running:
@@ -240,18 +267,25 @@ class _UnixConnection(HTTPConnection):
             os.close(folder)
 
 
+# Folders that /var/lib/docker begins with on a host whose dockerd is from this folder.
+Seeds = Callable[[str], Sequence[Path]]
+
+
 class Lab:
     """Hosts h1..hN and one etcd in the fabric between them."""
 
-    def __init__(self, name: str, *docker_trees: str) -> None:
-        """docker_trees: folders with usr/sbin/dockerd, for hosts in turn; none: LAB_DOCKER's."""
+    def __init__(self, name: str, *docker_trees: str, seeds: Seeds | None = None) -> None:
+        """docker_trees: folders with usr/sbin/dockerd, for hosts in turn; none: LAB_DOCKER's.
+
+        seeds: says what a host of such a folder finds in its /var/lib/docker (seeds.py).
+        """
         self.name = name
         self.state = Path("/var/lib") / name
         self.env = {**os.environ, "LAB_NAME": name, "LAB_STATE": str(self.state)}
         self.env.pop("DOCKER_HOST", None)
         if docker_trees:
             self.env.pop("LAB_DOCKER", None)
-        self._docker_trees = docker_trees
+        self._docker_trees, self._seeds = docker_trees, seeds
         self.hosts: list[Host] = []
         self.gateway = IPv4Address("198.18.0.254")
         self.etcd_url = ""
@@ -262,8 +296,12 @@ class Lab:
         trees = self._docker_trees
         # Hosts of different releases come up one by one: those before stay as they are.
         for number in range(1, count + 1) if len(trees) > 1 else [count]:
-            tree = {"LAB_DOCKER": trees[(number - 1) % len(trees)]} if trees else {}
-            run([str(LAB_SH), "up", str(number)], env={**self.env, **tree})
+            chosen = {}
+            if trees:
+                tree = trees[(number - 1) % len(trees)]
+                found = self._seeds(tree) if self._seeds and number > len(self.hosts) else ()
+                chosen = {"LAB_DOCKER": tree, "LAB_SEEDS": " ".join(map(str, found))}
+            run([str(LAB_SH), "up", str(number)], env={**self.env, **chosen})
         for number in range(len(self.hosts) + 1, count + 1):
             self.hosts.append(Host(self, f"h{number}"))
         return self.hosts[:count]
@@ -339,14 +377,15 @@ def remove_abandoned_labs(prefix: str) -> None:
 
 
 @contextlib.contextmanager
-def lab_of_this_process(prefix: str, *docker_trees: str) -> Iterator[Lab]:
+def lab_of_this_process(prefix: str, *docker_trees: str,
+                        seeds: Seeds | None = None) -> Iterator[Lab]:
     """A lab that is taken down at the end of the block, however it ends; arguments as Lab's."""
     missing = [p for p in ("dockerd", "docker", "etcd", "etcdctl", "tcpdump", "ip", "unshare")
                if shutil.which(p) is None]
     if missing or os.geteuid() != 0:
         raise RuntimeError(f"the lab needs root and {', '.join(missing) or 'nothing else'}")
     remove_abandoned_labs(prefix)
-    lab = Lab(f"{prefix}{os.getpid()}", *docker_trees)
+    lab = Lab(f"{prefix}{os.getpid()}", *docker_trees, seeds=seeds)
     try:
         yield lab
     finally:

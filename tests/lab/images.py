@@ -15,8 +15,11 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.skips import CannotBeDownloaded
+
 PROGRAMS = Path(__file__).with_name("programs")
 PYTHON = "/usr/bin/python3.11"
+_GET_GO = Path(__file__).with_name("get-go.sh")
 # Of the standard library, what no program in a container of ours asks for.
 _LEFT_OUT = re.compile(r"/(test|idlelib|tkinter|ensurepip|lib2to3|pydoc_data|config-3[^/]*|"
                        r"dist-packages|site-packages|unittest|sqlite3|curses|xmlrpc|turtle[^/]*)(/|$)")
@@ -126,6 +129,21 @@ def tools(extra: Iterable[str] = ()) -> bytes:
     return image.packed()
 
 
+@functools.cache
+def go_names() -> bytes:
+    """programs/go, built by a Go since 1.24, as the command `names`.
+
+    Error: CannotBeDownloaded (skips the test).
+    """
+    built = subprocess.run([_GET_GO], capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        raise CannotBeDownloaded(built.stderr.strip())
+    image = Image()
+    image.busybox()
+    image.file(built.stdout.strip(), "usr/local/bin/names")
+    return image.packed()
+
+
 NGINX_CONF = """\
 worker_processes 2;
 daemon off;
@@ -148,11 +166,12 @@ http {
 
 @functools.cache
 def servers() -> bytes:
-    """Servers and their own clients, from Debian: nginx, Redis, memcached, etcd, PostgreSQL."""
+    """Servers and their own clients, from Debian: nginx, Redis, PostgreSQL, BIRD and others."""
     image = Image()
     image.busybox()
     for name in ("nginx", "wrk", "redis-server", "redis-cli", "redis-benchmark", "memcached",
-                 "memcaslap", "memccapable", "memcstat", "etcd", "etcdctl", "iperf3"):
+                 "memcaslap", "memccapable", "memcstat", "etcd", "etcdctl", "iperf3", "bird",
+                 "birdc"):
         image.command(name)
     image.text("etc/services", "http 80/tcp\n")  # wrk asks for the port by name
     image.text("etc/nginx/nginx.conf", NGINX_CONF)

@@ -13,6 +13,7 @@ NET6=${LAB_NET6-fd5a:18::}              # host hI is ${NET6}I; empty: no IPv6
 MTU=${LAB_MTU:-1500}                    # bytes; of the fabric and every host's eth0
 DOCKER=${LAB_DOCKER:-}                  # a tree with usr/sbin/dockerd, e.g. of get-docker.sh
 DOCKERD_ARGS=${LAB_DOCKERD_ARGS:-}      # more arguments for every dockerd
+SEEDS=${LAB_SEEDS:-}                    # folders whose content every new host's /var/lib/docker begins with
 CGROUP=${LAB_CGROUP:-auto}              # hybrid (v1 and unified), v2, auto: as the machine has it
 STOP_S=40                               # what `stop` gives dockerd before SIGKILL; an absent
                                         # plugin alone costs it 15 s
@@ -30,6 +31,7 @@ source "${SELF%/*}/host.sh"
 usage() {
     cat <<'HELP'
 lab.sh up N                     bring up h1..hN, each with a dockerd; what is up stays, what died comes back
+lab.sh boot HOST                bring back a host that died, without its dockerd
 lab.sh down                     remove everything `up` made
 lab.sh exec HOST [--] CMD...    run CMD on HOST: in all its namespaces and its cgroup
 lab.sh fabric [--] CMD...       run CMD in the fabric's network namespace; `down` ends it
@@ -38,7 +40,7 @@ lab.sh crash HOST               kill HOST and all in it at once; `up` brings it 
 lab.sh link HOST up|down        plug its cable in or out
 lab.sh image TAG HOST... < TAR  docker import
 lab.sh hosts | ip HOST | pid HOST | sock HOST | log HOST
-Settings: LAB_NAME LAB_STATE LAB_NET LAB_NET6 LAB_MTU LAB_DOCKER LAB_DOCKERD_ARGS LAB_CGROUP
+Settings: LAB_NAME LAB_STATE LAB_NET LAB_NET6 LAB_MTU LAB_DOCKER LAB_DOCKERD_ARGS LAB_SEEDS LAB_CGROUP
 HELP
 }
 
@@ -75,7 +77,9 @@ cable_up() {
     [[ -e /run/netns/$n ]] || ip netns add "$n"
     if ! ip -n "$n" link show eth0 >/dev/null 2>&1; then
         in_fabric ip link del "$1" 2>/dev/null || true      # of a host that died
-        ip -n "$(netns fab)" link add "$1" mtu "$MTU" type veth peer name eth0 mtu "$MTU" netns "$n"
+        # A card keeps its address: the driver knows its host by it after a reboot.
+        ip -n "$(netns fab)" link add "$1" mtu "$MTU" type veth peer name eth0 mtu "$MTU" netns "$n" \
+            address "$(printf '02:00:5e:00:53:%02x' "$i")"
         in_fabric ip link set "$1" master br0 up
         ip -n "$n" link set lo up
         ip -n "$n" addr add "$NET.$i/24" dev eth0
@@ -122,18 +126,22 @@ cmd_up() {
     [[ $n =~ ^[0-9]+$ ]] && (( n >= 1 && n <= MAX )) || die "up N, with N from 1 to $MAX"
     (( EUID == 0 )) || die "needs root"
     [[ -z $DOCKER || -x $DOCKER/usr/sbin/dockerd ]] || die "no dockerd under $DOCKER"
-    case $CGROUP in
-        auto) CGROUP=v2; [[ -z $(v1_controllers) ]] || CGROUP=hybrid ;;
-        hybrid) [[ -n $(v1_controllers) ]] || die "no cgroup v1 hierarchies here: LAB_CGROUP=v2" ;;
-        v2) ;;
-        *) die "LAB_CGROUP is auto, hybrid or v2" ;;
-    esac
+    cgroup_choose
     lock
     mountpoints_make
     fabric_up
     for i in $(seq "$n"); do host_up "h$i"; dockerd_launch "h$i"; done
     for i in $(seq "$n"); do dockerd_wait "h$i"; done
 }
+cgroup_choose() {
+    case $CGROUP in
+        auto) CGROUP=v2; [[ -z $(v1_controllers) ]] || CGROUP=hybrid ;;
+        hybrid) [[ -n $(v1_controllers) ]] || die "no cgroup v1 hierarchies here: LAB_CGROUP=v2" ;;
+        v2) ;;
+        *) die "LAB_CGROUP is auto, hybrid or v2" ;;
+    esac
+}
+cmd_boot() { mountpoints_make; host_up "$1"; }
 cmd_down() {
     local left h
     left=$(for h in $(cgroups_of '*'); do if [[ -d $h ]]; then echo "${h##*/}"; fi; done | sort -u)
@@ -170,7 +178,7 @@ main() {
         hosts) hosts ;;
         __init) host_init "$1" ;;
         help|-h|--help) usage ;;
-        exec|stop|start|crash|link|ip|pid|sock|log)
+        exec|stop|start|crash|boot|link|ip|pid|sock|log)
             need_host "${1:-}"
             local h=$1; shift
             case $c in
@@ -178,6 +186,7 @@ main() {
                 stop) lock; dockerd_stop "$h" ;;
                 start) lock; dockerd_launch "$h"; dockerd_wait "$h" ;;
                 crash) lock; host_kill "$h" ;;
+                boot) lock; cgroup_choose; cmd_boot "$h" ;;
                 link) in_fabric ip link set "$h" "$1" ;;
                 ip) echo "$NET.${h#h}" ;;
                 pid) init_pid "$h" && echo ;;

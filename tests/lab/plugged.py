@@ -1,4 +1,4 @@
-"""One swarm of three hosts, a Docker release each, with the managed plugin installed on all.
+"""One swarm of three hosts, of one Docker release or of one each, with the managed plugin on all.
 
 What is tested on it is the test modules' matter.  All three are managers; h1 begins as leader.
 """
@@ -10,7 +10,7 @@ import fcntl
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,15 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import dockers, images
+from tests.lab import dockers
 from tests.lab.hosts import PROJECT, CommandFailed, Host, Lab, lab_of_this_process, run
+from tests.lab.seeds import TOOLS, images_seed, plugin_seed
 from tests.lab.snapshot import HostState, host_state, store_keys
 from tests.support.wait import wait_until
 
 PLUGIN = "slim:latest"
-BUSYBOX, TOOLS = "busybox", "tools"
 SUBNET = "10.40.0.0/16"
 SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
+STAMP = PROJECT / "build/plugin.sources"  # of which build/plugin is made
+ENABLED_S = 120  # of tries of 9 s each
 CLEAN_S = 30  # a swarm takes its time to tell all nodes
 # What Docker forgets when it is killed is collected soon, not after the usual five minutes.
 SETTINGS = {"COLLECT_AFTER": "10"}
@@ -42,27 +44,56 @@ def built_plugin() -> Path:
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(str(path).encode() + path.read_bytes())
-    stamp = PROJECT / "build/plugin.sources"
-    stamp.parent.mkdir(exist_ok=True)
-    with stamp.with_suffix(".lock").open("w") as lock:
+    STAMP.parent.mkdir(exist_ok=True)
+    with STAMP.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two test processes one builds
-        _build_plugin(stamp, digest.hexdigest())
+        _build_plugin(digest.hexdigest())
     return PROJECT / "build/plugin"
 
 
-def _build_plugin(stamp: Path, digest: str) -> None:
-    if not stamp.exists() or stamp.read_text() != digest:
+def _build_plugin(digest: str) -> None:
+    if not STAMP.exists() or STAMP.read_text() != digest:
         run([str(PROJECT / "scripts/plugin.sh")], timeout_s=600)
-        stamp.write_text(digest)
+        STAMP.write_text(digest)
+
+
+def seeds(tree: str) -> list[Path]:
+    return [images_seed(tree), plugin_seed(tree, PLUGIN, built_plugin(), STAMP)]
+
+
+def configure(host: Host, **settings: str) -> None:
+    """What `make plugin-install` does with a plugin when it is there."""
+    given = [f"{name}={value}" for name, value in wanted(host, settings).items()]
+    host.docker("plugin", "set", PLUGIN, *given)
+    enable(host)
+
+
+def enable(host: Host) -> None:
+    wait_until(partial(_enabled, host), ENABLED_S, f"{PLUGIN} starts on {host.name}")
+    find_socket(host)
+
+
+def _enabled(host: Host) -> bool:
+    """dockerd gives a plugin 9 s for its socket: on a busy machine its user asks once more."""
+    try:
+        host.docker("plugin", "enable", PLUGIN)
+    except CommandFailed as error:
+        if "slim.sock: connect: no such file or directory" not in str(error):
+            raise
+        return False
+    return True
+
+
+def wanted(host: Host, settings: Mapping[str, str]) -> dict[str, str]:
+    # /var/lib itself is the machine's, which all hosts of a lab share.
+    return {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
 
 
 def install(host: Host, **settings: str) -> None:
     """As a user does, from outside: `make plugin-install` on the engine that DOCKER_HOST names."""
-    # /var/lib itself is the machine's, which all hosts of a lab share.
-    wanted = {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
     run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
         **host.lab.env, "DOCKER_HOST": host.docker_socket,
-        "SET": " ".join(f"{name}={value}" for name, value in wanted.items())})
+        "SET": " ".join(f"{name}={value}" for name, value in wanted(host, settings).items())})
     find_socket(host)
 
 
@@ -93,20 +124,17 @@ def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
 @contextlib.contextmanager
 def plugged_lab(prefix: str, *docker_trees: str, **settings: str) -> Iterator[Lab]:
     """A host for each of the releases, with the plugin."""
-    assert built_plugin().exists()
-    with lab_of_this_process(prefix, *docker_trees) as lab:
+    with lab_of_this_process(prefix, *docker_trees, seeds=seeds) as lab:
         hosts = lab.up(len(docker_trees))
-        lab.load_image(BUSYBOX, images.busybox())
-        lab.load_image(TOOLS, images.tools())
         lab.start_etcd()
-        all_at_once(lambda host: install(host, **settings), hosts)
+        all_at_once(lambda host: configure(host, **settings), hosts)
         yield lab
 
 
 @pytest.fixture(scope="package")
-def plugged() -> Iterator[Lab]:
+def plugged(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The swarm; errors: CannotBeDownloaded (a release)."""
-    with plugged_lab("slimswarm", *dockers.trees(dockers.MIXED), **SETTINGS) as lab:
+    with plugged_lab("slimswarm", *dockers.trees(request.param, 3), **SETTINGS) as lab:
         # After the plugin: a node tells its managers of one when it joins.
         leader, *others = lab.hosts
         leader.docker("swarm", "init", "--advertise-addr", str(leader.address))
@@ -213,8 +241,9 @@ def create_network(manager: Host, name: str = "app", *options: str,
 def create_service(manager: Host, name: str, *options: str, network: str = "app",
                    image: str = TOOLS, command: Sequence[str] = ()) -> None:
     """Returns at once.  No registry is asked for what the nodes have."""
+    # As its first process a container's program is deaf to SIGTERM, and is waited for 10 s.
     manager.docker("service", "create", "-q", "--detach", "--no-resolve-image", "--name", name,
-                   "--network", network, *options, image, *command)
+                   "--stop-grace-period", "2s", "--network", network, *options, image, *command)
 
 
 def running(manager: Host, service: str) -> int:
@@ -233,7 +262,7 @@ def published(lab: Lab) -> dict[str, set[str]]:
     """Services' names in etcd, and the addresses of their tasks."""
     text = lab.etcdctl("get", "--prefix", "--print-value-only", "/slim/v1/services/")
     found = [json.loads(line) for line in text.splitlines() if line]
-    return {each["name"]: set(each["backends"]) for each in found}
+    return {each["name"]: set(each["backends"]) for each in found if "left" not in each}
 
 
 def task_containers(host: Host, service: str) -> list[str]:

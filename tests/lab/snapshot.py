@@ -15,13 +15,13 @@ from pathlib import Path
 import docker
 
 from tests.lab.hosts import Host, Lab, run
+from tests.support.etcd import live_keys
 from tests.support.maps import count_entries, opened
 
 # dockerd makes it for the first container that needs egress, and keeps it.
 _DOCKERS_OWN = {"docker_gwbridge"}
 # Records that outlive what they were made for, on purpose.
-_LASTING_KEYS = ("/slim/v1/hosts/", "/slim/v1/known/", "/slim/v1/absent/",
-                 "/slim/v1/publishers/", "/slim/v1/subnet-guard")
+_LASTING_KEYS = ("/slim/v1/publishers/", "/slim/v1/subnet-guard", "/slim/v1/services-question")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class HostState:
 # Those that hold what containers made: arrays are always full, LRU maps age by themselves.
 # Numbers of include/uapi/linux/bpf.h: HASH, PERCPU_HASH, LPM_TRIE, SOCKHASH.
 _COUNTED_TYPES = {1, 5, 11, 18}
-_SHARED_MAP = "shares"  # of all sandboxes together: stays once it is there
+# Of all sandboxes together, and of namespaces that may come back to a network: stay for a while.
+_LASTING_MAPS = {"shares", "notes"}
 
 
 def _map_entries(pins: Sequence[Path]) -> Iterator[tuple[str, int]]:
@@ -73,7 +74,7 @@ def host_state(host: Host) -> HostState:
             rules=tuple(run(["ip", "-n", host.netns, "rule", "show"]).splitlines()),
             pins=frozenset(str(pin.relative_to(top)) for pin in pins),
             map_entries=tuple(sorted(_map_entries(
-                [pin for pin in pins if pin.name != _SHARED_MAP]))),
+                [pin for pin in pins if pin.name not in _LASTING_MAPS]))),
             containers=frozenset(found["Id"] for found in client.containers(all=True)),
             networks=frozenset(found["Name"] for found in client.networks()) - _DOCKERS_OWN,
         )
@@ -83,9 +84,8 @@ def host_state(host: Host) -> HostState:
 
 def store_keys(lab: Lab) -> frozenset[str]:
     """slim's keys in the lab's etcd, but for those that stay while a host is registered."""
-    keys = lab.etcdctl("get", "--prefix", "--keys-only", "/slim/").split()
-    return frozenset(key for key in keys
-                     if not key.startswith(_LASTING_KEYS) and not key.endswith("/fence"))
+    return frozenset(key for key in live_keys(lab.etcdctl(
+        "get", "--prefix", "--write-out=json", "/slim/")) if not key.startswith(_LASTING_KEYS))
 
 
 def remove_everything(host: Host) -> None:

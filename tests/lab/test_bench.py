@@ -61,7 +61,7 @@ def test_a_short_run_reports_and_leaves_nothing(h1: Host, h2: Host, contexts: di
         if not row["figure"]:
             assert row["cpu_us_per_unit"] > 0
             assert row["host_path_share"] == (1.0 if row["network"] == "slim" else None)
-    assert "Connections of slim on the host path: 100 % in every run." in done.stdout
+    assert "Connections of slim on the path meant for them: 100 % in every run." in done.stdout
     assert "| Round trips, TCP, 1/s |" in out.with_suffix(".md").read_text()
     assert images(h1) == images(h2) == ""
 

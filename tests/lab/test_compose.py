@@ -17,6 +17,7 @@ from tests.lab.compose import Project, project
 from tests.lab.conftest import CALL, SERVE
 from tests.lab.dockers import every_docker, feature
 from tests.lab.hosts import PROJECT, CommandFailed, Host, Lab
+from tests.lab.snapshot import remove_everything
 from tests.lab.standard_images import load_standard_images
 from tests.lab.test_docker import create_network, start
 
@@ -34,7 +35,7 @@ def called(made: Project, service: str, name: str) -> str:
 
 
 def address(made: Project, service: str, network: str) -> str:
-    inspected = json.loads(made.host.docker("inspect", made.container(service)))[0]
+    inspected = made.host.inspect(made.container(service))
     found = inspected["NetworkSettings"]["Networks"]
     return str(next(at["IPAddress"] for name, at in found.items() if name.endswith(f"_{network}")))
 
@@ -103,9 +104,9 @@ def test_mistakes(h1: Host, h2: Host, tmp_path: Path) -> None:
     with project(h1, tmp_path) as made:
         for config, static, text in MISTAKES:
             (tmp_path / "compose.yaml").write_text(mistake(config, static))
+            remove_everything(h1)  # of the one before: `down` takes Compose 1.29 a second more
             with pytest.raises(CommandFailed, match=re.compile(text, re.I | re.S)):
                 made("up", "-d")
-            made("down")
 
 
 @feature("Compose: two projects with one subnet are one network")

@@ -15,6 +15,7 @@ from tests.lab.test_three_hosts import third  # noqa: F401 - a fixture
 from tests.support.wait import wait_until
 
 AWAY_S = 60  # the shortest time after which addresses return
+AWAY = ("--return-addresses-after", str(AWAY_S))
 NOTICED_S = 60  # lease 15 s, three questions, a busy machine
 
 
@@ -26,7 +27,7 @@ def slim(host: Host, *command: str) -> str:
 @pytest.fixture
 def mortal(hosts: list[Host], third: Host) -> Iterator[Host]:  # noqa: F811
     """A third host, whose addresses return soon."""
-    third.start_driver("--return-addresses-after", str(AWAY_S))
+    third.start_driver(*AWAY)
     try:
         yield third
     finally:
@@ -46,11 +47,7 @@ def die(host: Host) -> None:
 
 def come_back(host: Host) -> None:
     """With its disk."""
-    looked_at = host.lab.hosts
-    host.lab.hosts = list(looked_at)
-    host.lab.up(3)
-    host.lab.hosts = looked_at
-    host.start_driver("--return-addresses-after", str(AWAY_S))
+    host.reboot(*AWAY)
 
 
 def refused(host: Host, container: str, address: str) -> bool:

@@ -24,7 +24,7 @@ from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.snapshot import remove_everything
 from tests.lab.test_docker import address_of, create_network, start
 from tests.lab.test_driver_restarts import Load, lost, not_host_path
-from tests.support.etcd import EtcdCluster
+from tests.support.etcd import EtcdCluster, live
 from tests.support.netns import Netns
 from tests.support.wait import wait_until
 
@@ -55,7 +55,7 @@ def cluster(lab: Lab, hosts: list[Host], tmp_path: Path) -> Iterator[EtcdCluster
 def left(cluster: EtcdCluster) -> list[str]:
     return [entry.key for prefix in (keys.NETWORKS, keys.VNIS, keys.ENDPOINTS, keys.SUBNETS,
                                      keys.ADDRESSES, keys.OWNERS)
-            for entry in cluster.entries(prefix)]
+            for entry in live(cluster.entries(prefix))]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def assert_one_truth(cluster: EtcdCluster, hosts: list[Host]) -> None:
         stored = {str(keys.address_of(entry.key))
                   for entry in cluster.entries(keys.addresses("10.32.0.0/16"))}
         return stored - {gateway} == set(given) and len(
-            cluster.entries(keys.ENDPOINTS)) == len(given)
+            live(cluster.entries(keys.ENDPOINTS))) == len(given)
 
     wait_until(same, BACK_S, "etcd has what Docker has")
     for host in hosts:

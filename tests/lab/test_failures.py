@@ -32,7 +32,7 @@ BEHIND = "/run/slim-behind.sock"
 COLLECT_S = 2  # what Docker does not know of goes after this time; by default it is minutes
 COLLECTED_S = 30  # how long a test waits for that
 # What dockerd shows of a call whose connection broke: its repetition has no body.
-CUT_TEXT = "the request has no body"
+CUT_TEXT = "run the command again"
 
 FAULTS: dict[str, tuple[Fault, str]] = {
     "refused": (refuse(TEXT), TEXT),

@@ -10,7 +10,7 @@ from tests.lab import dockers
 from tests.lab.conftest import SERVE
 from tests.lab.dockers import feature
 from tests.lab.hosts import CommandFailed, Host, Lab
-from tests.lab.plugged import PLUGIN, SUBNET, as_before, find_socket, plugged_lab
+from tests.lab.plugged import PLUGIN, SUBNET, as_before, enable, plugged_lab
 from tests.lab.snapshot import remove_everything
 from tests.lab.test_docker import call, check_views, ping, start
 
@@ -18,10 +18,9 @@ pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
 
 
 @pytest.fixture(scope="module")
-def alone() -> Iterator[Lab]:
-    """A host of the oldest release and one of the newest."""
-    oldest, newest = (dockers.trees(version)[0] for version in (
-        dockers.VERSIONS[0], dockers.VERSIONS[-1]))
+def alone(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Two hosts; mixed: one of the oldest release and one of the newest."""
+    oldest, *_, newest = dockers.trees(request.param, 2)
     with plugged_lab("slimalone", oldest, newest, SCOPE="local") as lab:
         yield lab
 
@@ -64,7 +63,8 @@ def test_two_engines_have_one_network(pair: list[Host]) -> None:
 @feature("managed plugin: a wrong setting is explained")
 @pytest.mark.parametrize(("setting", "text"), [
     ("PORT_RANGE=7000", "PORT_RANGE='7000': want "),
-    ("UNDERLAY=eth9", "there is no interface eth9"), ("ETCD=nowhere", "ETCD='nowhere': ")])
+    ("UNDERLAY=eth9", "there is no interface eth9"), ("ETCD=nowhere", "ETCD='nowhere': ")],
+    ids=["PORT_RANGE", "UNDERLAY", "ETCD"])
 def test_a_wrong_setting(pair: list[Host], setting: str, text: str) -> None:
     """It is said where its user looks, at once, and nothing is left of it."""
     for host in pair:
@@ -85,5 +85,4 @@ def test_a_wrong_setting(pair: list[Host], setting: str, text: str) -> None:
 def configure(host: Host, setting: str) -> None:
     host.docker("plugin", "disable", "-f", PLUGIN)
     host.docker("plugin", "set", PLUGIN, setting)
-    host.docker("plugin", "enable", PLUGIN)
-    find_socket(host)
+    enable(host)

@@ -1,6 +1,7 @@
 """Programs that nobody here wrote, in containers, with clients of their own.
 
-Each works, and all of its TCP takes the host path: a test says how many connections it made.
+Each works, and all of its TCP takes the host path, or on one host goes directly: a test says how
+many connections it made.
 """
 
 from __future__ import annotations
@@ -15,22 +16,18 @@ from tests.lab import images
 from tests.lab.conftest import BUSYBOX
 from tests.lab.dockers import every_docker, feature
 from tests.lab.hosts import Host, Lab
+from tests.lab.seeds import SERVERS
 from tests.lab.test_docker import address_of, create_network, start
-from tests.lab.traffic import only_host_path, wait_for_server
+from tests.lab.traffic import Traffic, only_host_path, wait_for_server
 from tests.support.wait import wait_until
 
-SERVERS = "servers"  # image tag
+GO = "go"  # image tag
 NGINX = ("nginx", "-e", "stderr")
 REDIS = ("redis-server", "--protected-mode", "no", "--save", "", "--maxclients", "5000")
 CLIENT = "client"  # container
 # How a client and a server are placed: across hosts, and on one host.
 PLACES = pytest.mark.parametrize("place", ["across", "same-host"])
 ACROSS = pytest.mark.parametrize("place", ["across"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers_image(lab: Lab) -> None:
-    lab.load_image(SERVERS, images.servers())
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def established(host: Host) -> int:
 
 @PLACES
 def test_the_check_sees_other_traffic(sides: tuple[Host, Host]) -> None:
-    """The other tests are worth what this check is: a ping is no host connection."""
+    """The other tests are worth what this check is: a ping is no connection."""
     client, server = sides
     address = run_server(server, "sleep", "infinity")
     with pytest.raises(AssertionError), only_host_path(client, server):
@@ -225,6 +222,54 @@ def test_a_static_binary(sides: tuple[Host, Host]) -> None:
         "sh", "-c", "docker logs server 2>&1"), 5, "the server logs the virtual address")
 
 
+def bird(own: str, peer: str, *, own_as: int, password: str) -> str:
+    """Shell's words that run Debian's BGP daemon with one peer, in the foreground."""
+    conf = (f"router id {own}; protocol device {{}} protocol bgp peer {{ local {own} as {own_as}; "
+            f"neighbor {peer} as {129025 - own_as}; multihop; ipv4 {{ import all; export none; }}; "
+            "connect delay time 1; connect retry time 1; error wait time 1, 1; "
+            + (f'password "{password}"; ' if password else "") + "}")
+    return f"echo '{conf}' > /tmp/bird.conf && exec bird -f -c /tmp/bird.conf -s /tmp/bird.ctl"
+
+
+@feature("BGP with a password (BIRD)")
+@ACROSS
+def test_bgp_with_a_password(sides: tuple[Host, Host]) -> None:
+    """TCP-MD5 (RFC 2385) has keys for virtual addresses: such containers take the overlay path."""
+    client, server = sides
+    address, own = "10.32.99.7", address_of(client, CLIENT)
+    run_server(server, "sh", "-c", bird(address, own, own_as=64512, password="secret"),
+               options=("--ip", address))
+    ask = ("birdc", "-s", "/tmp/bird.ctl")
+
+    def session(host: Host, name: str) -> bool:
+        return "Established" in host.docker("exec", name, *ask, "show", "protocols", "peer")
+
+    def refused() -> int:
+        lines = server.docker("exec", "server", "grep", "^TcpExt", "/proc/net/netstat").splitlines()
+        counts = dict(zip(*(line.split()[1:] for line in lines), strict=True))
+        return int(counts["TCPMD5Failure"]) + int(counts["TCPMD5NotFound"])
+
+    traffic = Traffic([client, server])
+    for password in ("wrong", "", "secret"):
+        before = refused()
+        client.docker("exec", "-d", CLIENT, "sh", "-c",
+                      bird(own, address, own_as=64513, password=password))
+        wait_until(lambda: "Daemon is up" in client.docker(
+            "exec", CLIENT, "sh", "-c", f"{' '.join(ask)} show status; true"), 10, "BIRD to be up")
+        if password == "secret":
+            wait_until(lambda: session(client, CLIENT) and session(server, "server"), 30,
+                       "the session")
+            break
+        wait_until(lambda before=before: refused() >= before + 3, 30, "attempts to be refused")
+        assert not session(client, CLIENT)
+        assert not session(server, "server")
+        client.docker("exec", CLIENT, *ask, "down")
+        wait_until(lambda: "bird" not in client.docker("exec", CLIENT, "ps"), 10, "BIRD to end")
+    traffic.end()
+    assert traffic.connected(client) == traffic.accepted(server) == 0
+    assert traffic.grown[client]["keys"] >= 1
+
+
 @feature("programs in Go (etcd)")
 @ACROSS
 def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
@@ -246,6 +291,26 @@ def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
             wait_until(lambda: established(client) >= 50, 20, "50 clients")
             client.docker("exec", CLIENT, "killall", "etcdctl")
         assert traffic.connected(client) >= 52
+
+
+@feature("programs in Go since 1.24, whose listeners speak MPTCP")
+@PLACES
+def test_go_and_its_mptcp_listeners(lab: Lab, sides: tuple[Host, Host]) -> None:
+    """Clients speak plain TCP: Go's own, and a C program."""
+    client, server = sides
+    lab.load_image(GO, images.go_names())
+    address = start(server, "server", "names", "serve", ":80", image=GO)
+    own = start(client, "caller", image=GO)
+    to = ("names", "call", f"{address}:80")
+    wait_for_server(client, "caller", *to, "1")
+    with only_host_path(client, server) as traffic:
+        said = client.docker("exec", "caller", *to, "20")
+        assert client_runs(client, "sh", "-c", f"echo hello | nc {address} 80") == "hello"
+    assert re.fullmatch(rf"{re.escape(own)}:\d+ {re.escape(address)}:80", said)
+    assert traffic.connected(client) == traffic.accepted(server) == 21
+    protocol, *seen = server.docker("logs", "server").splitlines()
+    assert protocol == "262"  # IPPROTO_MPTCP: else this test would show nothing
+    assert f"{address}:80 {said.split()[0]}" in seen
 
 
 @every_docker

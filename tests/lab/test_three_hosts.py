@@ -7,8 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.lab import images
-from tests.lab.conftest import BUSYBOX, SERVE, TOOLS
+from tests.lab.conftest import SERVE
 from tests.lab.dockers import MIXED, VERSIONS, docker, feature
 from tests.lab.hosts import Host, Lab
 from tests.lab.snapshot import remove_everything
@@ -22,9 +21,6 @@ pytestmark = docker(VERSIONS[0], MIXED)
 def third(lab: Lab) -> Host:
     """One host more than the other tests look at; without a driver when no test needs it."""
     *others, third = lab.up(3)
-    lab.hosts = [third]
-    lab.load_image(BUSYBOX, images.busybox())
-    lab.load_image(TOOLS, images.tools())
     lab.hosts = others
     return third
 

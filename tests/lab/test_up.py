@@ -10,8 +10,10 @@ from tests.lab import images
 from tests.lab.conftest import BUSYBOX
 from tests.lab.hosts import LAB_SH, PROJECT, CommandFailed, Host, lab_of_this_process, run
 
+RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def bare_host() -> Iterator[Host]:
     """A host on which no dockerd runs yet; its image store has busybox."""
     with lab_of_this_process("slimup") as lab:
@@ -33,6 +35,7 @@ def pids(host: Host) -> str:
 
 def test_up_twice_then_down(bare_host: Host) -> None:
     host = bare_host
+    host.exec("sh", "-c", f"echo 8080 > {RESERVED}")
     said = make(host, "up").splitlines()
     assert len(said) == 3, said
     assert "docker network create" in said[0]
@@ -46,7 +49,9 @@ def test_up_twice_then_down(bare_host: Host) -> None:
     host.docker("network", "rm", "app")
 
     host.exec("/run/slim-command", "doctor")
+    assert host.exec("cat", RESERVED) == "8080,61000-65535\n"
     make(host, "down")
+    assert host.exec("cat", RESERVED) == "8080\n"
     for left in ("/run/slim", "/run/docker/plugins/slim.sock", "/run/slim-command",
                  "/etc/slim/up.env"):
         with pytest.raises(CommandFailed):

@@ -6,7 +6,7 @@ It asks the drivers and the wire, never the programs; what those report is the t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from driver.datapath.reasons import read_reasons
 from tests.lab.hosts import CommandFailed, Host
@@ -36,18 +36,25 @@ class Traffic:
                                 if after[name] != before[name]}
 
     def connected(self, host: Host) -> int:
-        """Connections that programs on `host` made on the host path."""
-        return self.grown[host].get("connected", 0)
+        """Connections that programs on `host` made, on the host path or directly on their host."""
+        return made(self.grown[host])
 
     def accepted(self, host: Host) -> int:
-        """Connections that programs on `host` accepted on the host path."""
-        return self.grown[host].get("accepted", 0)
+        """Connections that programs on `host` accepted, on the host path or from their own host."""
+        return self.grown[host].get("accepted", 0) + self.grown[host].get("local", 0)
+
+
+def made(counters: Mapping[str, int]) -> int:
+    """Connections on the path meant for them: the host path; directly, to the same host."""
+    return counters.get("connected", 0) + counters.get("local", 0)
 
 
 @contextlib.contextmanager
 def only_host_path(client: Host, server: Host,
                    older: Collection[str] = ()) -> Iterator[Traffic]:
-    """Fail if anything but host connections passed between or within the two hosts.
+    """Fail if anything but host connections passed between the two hosts.
+
+    If the two are one, fail if there were no direct connections, or any other than these.
 
     `older`: counters that packets of connections made before the block may raise.
     """
@@ -60,6 +67,10 @@ def only_host_path(client: Host, server: Host,
     for host, grown in traffic.grown.items():
         other = {name: count for name, count in grown.items()
                  if name in NOT_HOST_PATH.difference(older)}
+        if client is server:
+            other.pop("overlay_local", None)  # a packet each
+            assert grown.get("local", 0) > 0, "no connection"
+            assert not grown.keys() & {"connected", "accepted"}, "the host path within one host"
         # The ACK of the peer's FIN may leave after our own FIN, from another CPU, and so after the
         # connection's end: out of date by then, dropped without harm.
         other.pop("late_ack", None)
@@ -67,22 +78,22 @@ def only_host_path(client: Host, server: Host,
 
 
 def wait_for_server(host: Host, container: str, *probe: str) -> str:
-    """Repeat a client's command until it succeeds over the host path; return what it printed.
+    """Repeat a client's command until it succeeds on the path meant for it; return its output.
 
     A server needs a moment until it listens, and a new endpoint until other hosts know it.
     """
     return wait_until(lambda: _probed(host, ("exec", container, *probe)), READY_S,
-                      f"{' '.join(probe)} on the host path")
+                      f"{' '.join(probe)} on the path meant for it")
 
 
 def _probed(host: Host, argv: Sequence[str]) -> str:
-    before = host.counters()["connected"]
+    before = made(host.counters())
     try:
         printed = host.docker(*argv)
     except CommandFailed as failure:
         print(failure)
         return ""
-    return (printed or " ") if host.counters()["connected"] > before else ""
+    return (printed or " ") if made(host.counters()) > before else ""
 
 
 

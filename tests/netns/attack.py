@@ -16,7 +16,7 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
 from driver.model import Endpoint
-from tests.netns.talk import Program, start, started
+from tests.netns.talk import Program, refuser, start, started
 from tests.support.machines import VXLAN_PORT, Container
 from tests.support.netns import Netns
 from tests.support.wait import wait_until
@@ -31,7 +31,10 @@ _SERVE = """
         threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
 """
 _ASK = """
-    c = connected(sys.argv[1], int(sys.argv[2]), timeout_s=20)
+    if len(sys.argv) > 3:
+        c = connected_after_a_refusal(sys.argv[3], sys.argv[1], int(sys.argv[2]), timeout_s=20)
+    else:
+        c = connected(sys.argv[1], int(sys.argv[2]), timeout_s=20)
     assert asked(c) == b"hello"
     print(c.getsockname()[1], flush=True)
     for line in sys.stdin:
@@ -118,8 +121,9 @@ def victim(here: Container, there: Container, port: int = 80) -> Victim:
 
 
 def connected_victim(here: Container, there: Container, port: int = 80) -> Victim:
-    """As victim(), where the server runs already."""
-    program = start(here, _ASK, there.address, port)
+    """As victim(), where the server runs already.  It is on the host path, on one host too."""
+    one_host = [refuser(here)] if here.machine is there.machine else []
+    program = start(here, _ASK, there.address, port, *one_host)
     return Victim(here, there, program, int(program.line()))
 
 
@@ -149,5 +153,5 @@ class Tap:
 
     def wait_for(self, count: int = 1) -> list[Packet]:
         """Wait until so many frames have come."""
-        wait_until(lambda: len(self.frames()) >= count, 5, f"{count} frames")
+        wait_until(lambda: len(self.frames()) >= count, 30, f"{count} frames")
         return self._seen

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.dockerd import make_sandbox
 from tests.support.machines import Container, Machine, cluster, machines
 from tests.support.netns import make_netns
 
@@ -13,4 +14,10 @@ def pair(request: pytest.FixtureRequest, machines: list[Machine]) -> tuple[Conta
     return machines[0].container("10.32.0.2/16"), other.container("10.32.0.3/16")
 
 
-__all__ = ["cluster", "machines", "make_netns", "pair"]
+@pytest.fixture
+def across(machines: list[Machine]) -> tuple[Container, Container]:
+    """A client and a server on two hosts: for what there is on the host path only."""
+    return machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
+
+
+__all__ = ["across", "cluster", "machines", "make_netns", "make_sandbox", "pair"]

@@ -5,30 +5,27 @@ Its etcd has TLS and a login.  It can be cut off from one host, which then hears
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import re
 import secrets
+import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 
-from bcc import lib
-
-from driver.datapath import bpf
 from driver.store import keys, records
 from tests.netns import talk
-from tests.support import netns
+from tests.support import dockerd, netns
 from tests.support.certificates import Authority, install
 from tests.support.client import Reply
-from tests.support.etcd import EtcdCluster
+from tests.support.etcd import EtcdCluster, live
 from tests.support.machines import Container
-from tests.support.netns import Netns, join
+from tests.support.maps import contents, opened
+from tests.support.netns import Netns, join, require_root
 from tests.support.served import NET, POOL, Host, attach, create_network, delete_network, detach
 from tests.support.wait import wait_until
 
@@ -68,6 +65,7 @@ class World:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
         wire, self._store = (stack.enter_context(netns.made(name)) for name in ("wire", "store"))
+        self.wire = wire
         for namespace, address in ((wire, "198.18.7.254"), (self._store, ETCD)):
             namespace.ip("link add br0 type bridge")
             namespace.ip(f"addr add {address}/24 dev br0")
@@ -125,12 +123,20 @@ class World:
 
     # Containers.
 
-    def attach(self, host: Host) -> Box:
-        """Everything for a container, until its host path works."""
+    def attach(self, host: Host, prepare: Callable[[Netns], object] | None = None,
+               **chosen: str) -> Box:
+        """Everything for a container, until its host path works.
+
+        prepare: done inside before it has a network, in place of making Docker's rules.
+        chosen: see served.attach.
+        """
         before = finished(host)
-        sandbox = self._stack.enter_context(netns.made("box"))
+        sandbox = self._stack.enter_context(netns.made("box") if prepare
+                                            else dockerd.sandbox("box"))
+        if prepare:
+            prepare(sandbox)
         endpoint = secrets.token_hex(32)
-        box = Box(host, sandbox, endpoint, attach(host, sandbox, endpoint=endpoint))
+        box = Box(host, sandbox, endpoint, attach(host, sandbox, endpoint=endpoint, **chosen))
         wait_until(lambda: finished(host) > before, LONG_S, "the sandbox is finished")
         return box
 
@@ -138,9 +144,9 @@ class World:
         detach(box.host, box.address, endpoint=box.endpoint)
 
     def program(self, box: Box, code: str, *arguments: object) -> talk.Program:
-        return talk.start(self._container(box), code, *arguments)
+        return talk.start(self.container(box), code, *arguments)
 
-    def _container(self, box: Box) -> Container:
+    def container(self, box: Box) -> Container:
         machine = SimpleNamespace(cgroup=box.host.cgroup, stack=self._stack)
         return Container(box.netns, machine)  # type: ignore[arg-type]
 
@@ -153,14 +159,16 @@ class World:
         self.assert_new_connections()
 
     def assert_new_connections(self) -> None:
-        """New connections are made on the host path, both ways."""
+        """New connections are made on the host path, both ways, as far as a driver counts."""
         for client, server in (self.boxes, self.boxes[::-1]):
-            before = client.host.counters()["connected"], server.host.counters()["accepted"]
-            assert talk.run(self._container(client), """
+            counted = [(host, name) for host, name in (
+                (client.host, "connected"), (server.host, "accepted")) if host.running()]
+            before = [host.counters()[name] for host, name in counted]
+            assert talk.run(self.container(client), """
                 print(asked(connected(sys.argv[1], 80, timeout_s=20)).decode())
                 """, server.ip) == "hello"
-            after = client.host.counters()["connected"], server.host.counters()["accepted"]
-            assert after == (before[0] + 1, before[1] + 1)
+            after = [host.counters()[name] for host, name in counted]
+            assert after == [count + 1 for count in before]
 
     def request(self, host: Host) -> Reply:
         """One call that needs etcd.  What it gave is given back at once."""
@@ -204,13 +212,25 @@ class World:
 
     def converged(self) -> bool:
         wanted = set()
-        for entry in self.cluster.entries(keys.ENDPOINTS):
+        for entry in live(self.cluster.entries(keys.ENDPOINTS)):
             endpoint = records.decode(entry, records.endpoint)
             assert endpoint.address is not None
             wanted.add((endpoint.vni, endpoint.address.ip, endpoint.underlay, endpoint.port,
                         endpoint.mac))
         return len(self.cluster.entries(keys.HOSTS)) == 2 and all(
             directory(host) == wanted for host in self.hosts)
+
+    def restart(self, host: Host) -> None:
+        """Kill a driver and start it again, until it has read etcd."""
+        host.end_driver(signal.SIGKILL)
+        host.start_driver()
+        wait_until(lambda: host.status()["recovery"] == "done", LONG_S, "the driver reads etcd")
+
+    def offered_port(self, box: Box) -> int:
+        """The endpoint port that other hosts see."""
+        return next(found.port for found in (
+            records.decode(entry, records.endpoint)
+            for entry in live(self.cluster.entries(keys.ENDPOINTS))) if found.id == box.endpoint)
 
     # Faults.
 
@@ -247,7 +267,7 @@ class World:
             delete_network(host)
         left = [entry.key for prefix in (keys.NETWORKS, keys.VNIS, keys.ENDPOINTS, keys.SUBNETS,
                                          keys.ADDRESSES, keys.OWNERS)
-                for entry in self.cluster.entries(prefix)]
+                for entry in live(self.cluster.entries(prefix))]
         assert left == [], left
 
 
@@ -258,15 +278,21 @@ def finished(host: Host) -> int:
 def directory(host: Host) -> set[tuple[object, ...]]:
     """The map `directory` of a host: (VNI, address, U, P, MAC)."""
     pin = next(host.pins.rglob("directory"))
-    table = SimpleNamespace(Key=ctypes.c_ubyte * KEY.size, Leaf=ctypes.c_ubyte * VALUE.size,
-                            map_fd=lib.bpf_obj_get(str(pin).encode()), map_id="directory")
     found: set[tuple[object, ...]] = set()
-    try:
-        for key, leaf in bpf.entries(table):
-            vni, address = KEY.unpack(bytes(key))
-            underlay, port_be, mac = VALUE.unpack(bytes(leaf))
+    with opened(pin) as fd:
+        for key, value in contents(fd).items():
+            vni, address = KEY.unpack(key)
+            underlay, port_be, mac = VALUE.unpack(value)
             found.add((vni, IPv4Address(address), IPv4Address(underlay),
                        int.from_bytes(port_be, "big"), mac))
-    finally:
-        os.close(table.map_fd)
     return found
+
+
+@contextmanager
+def running_world(folder: Path) -> Iterator[World]:
+    """One for all tests of a module; at the end nothing may be left."""
+    require_root()
+    with ExitStack() as stack:
+        world = World(stack, folder)
+        yield world
+        world.close()

@@ -30,6 +30,36 @@ def listen(address: str, port: int, *, family: int = socket.AF_INET, protocol: i
     return server
 
 
+MD5SIG, AO_ADD_KEY = 14, 38  # options of TCP
+
+
+def set_key(one: socket.socket, peer: str, key: bytes, *, length: int | None = None) -> None:
+    """A key of TCP-MD5 for what goes to and comes from `peer`; `length` 0 removes it."""
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    address = (struct.pack("=HHI16s", family, 0, 0, socket.inet_pton(family, peer))
+               if family == socket.AF_INET6 else
+               struct.pack("=HH4s", family, 0, socket.inet_aton(peer)))
+    one.setsockopt(socket.IPPROTO_TCP, MD5SIG, address.ljust(128, b"\0") + struct.pack(
+        "=BBHi80s", 0, 0, len(key) if length is None else length, 0, key))
+
+
+def keyed(address: str, port: int, key: bytes, *, wait_ms: int = 1000) -> socket.socket:
+    """Connect with a key (empty: none); give up after `wait_ms`."""
+    client = socket.socket()
+    client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, wait_ms)
+    if key:
+        set_key(client, address, key)
+    client.connect((address, port))
+    return client
+
+
+def tcp_count(name: str) -> int:
+    """One of this namespace's counters in /proc/net/netstat."""
+    with open("/proc/self/net/netstat") as table:
+        heads, values = [line.split() for line in table if line.startswith("TcpExt")]
+    return int(dict(zip(heads, values, strict=True))[name])
+
+
 def ready() -> None:
     print("ready", flush=True)
 
@@ -59,7 +89,7 @@ def serve(server: socket.socket, handle: Callable[[socket.socket], None] = echo,
 
 
 def connected(address: str, port: int, *, bind: tuple[str, int] | None = None,
-              family: int = socket.AF_INET, protocol: int = 0, timeout_s: float = 8
+              family: int = socket.AF_INET, protocol: int = 0, timeout_s: float = 20
               ) -> socket.socket:
     client = socket.socket(family, socket.SOCK_STREAM, protocol)
     client.settimeout(timeout_s)
@@ -67,6 +97,16 @@ def connected(address: str, port: int, *, bind: tuple[str, int] | None = None,
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.bind(bind)
     client.connect((address, port))
+    return client
+
+
+def connected_after_a_refusal(refuser: str, address: str, port: int, *, timeout_s: float = 20
+                              ) -> socket.socket:
+    """Connect a socket that the host path has refused once: it stays bound to the host."""
+    client = socket.socket()  # blocking: else the second connect() tells of the first once more
+    assert error_of(lambda: client.connect((refuser, 1))) == "ECONNREFUSED"
+    client.connect((address, port))
+    client.settimeout(timeout_s)
     return client
 
 

@@ -9,6 +9,7 @@ import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from driver.datapath import bpf
@@ -19,6 +20,7 @@ _HEAD = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
          "from inside import *\n")
 # Packets that containers send by themselves; no connection of a test is one of these.
 _NOISE = {"link_local6"}
+RELEASE_S = 10  # for what ends flows at once: the sweeper, each 30 s, would hide that it does not
 
 
 class Program:
@@ -123,18 +125,65 @@ def host_path(*containers: Container, connections: int = 1, also: set[str] | Non
 
 
 @contextmanager
+def best_path(*containers: Container, connections: int = 1, also: set[str] | None = None
+              ) -> Iterator[dict[str, int]]:
+    """Assert that the block's connections take the way that they take if nothing is in doubt.
+
+    Between hosts that is the host path; on one host they go directly, with virtual addresses on
+    their packets.
+    """
+    if len(_machines(*containers)) > 1:
+        with host_path(*containers, connections=connections, also=also) as total:
+            yield total
+        return
+    before = [flows(container) for container in containers]
+    with counted(*containers) as total:
+        yield total
+        assert [flows(container) for container in containers] <= before
+    assert total.get("local", 0) == connections, total
+    assert total.get("overlay_local", 0) > 0, total
+    assert set(total) <= {"local", "overlay_local"} | (also or set()), total
+
+
+def counts(here: Container, there: Container, *, on_the_host_path: dict[str, int],
+           directly: dict[str, int]) -> dict[str, int]:
+    """Return what is right for the two: they are on two hosts, or on one."""
+    return directly if here.machine is there.machine else on_the_host_path
+
+
+@contextmanager
 def overlay(*containers: Container, because: str | None = None) -> Iterator[dict[str, int]]:
-    """Assert that the block's packets take the overlay path, for that reason."""
+    """Assert that the block's packets take the overlay path, for that reason.
+
+    On one host there is but one reason, whatever else the connection might have: it is one host.
+    """
     with counted(*containers) as total:
         yield total
     if len(_machines(*containers)) == 1:
         assert total.get("overlay_local", 0) > 0, total
+        because = "local" if because else None
     else:
         assert total.get("overlay_sent", 0) > 0, total
         assert total.get("overlay_received", 0) > 0, total
     assert not set(total) & {"connected", "accepted"}, total
     if because:
         assert total.get(because, 0) > 0, total
+
+
+def refuser(container: Container) -> str:
+    """Return the address of a new container on another host, in whose network nobody listens.
+
+    A socket that has called it in vain is bound to the host's address (`tied`, in connect.c): it
+    takes the host path even to a container of its own host, as nothing else does there.
+    """
+    own = container.endpoints[0][0]
+    assert own.address is not None
+    other = next(m for m in container.machine.cluster.machines if m is not container.machine)
+    taken = {endpoint.address for endpoint in container.machine.cluster.endpoints}
+    network = own.address.network
+    free = next(address for address in (f"{network[-n]}/{network.prefixlen}" for n in range(2, 99))
+                if IPv4Interface(address) not in taken)
+    return other.container(free, vni=int(own.vni)).address
 
 
 def flows(container: Container, *, state: int | None = None) -> int:
@@ -147,4 +196,4 @@ def flows(container: Container, *, state: int | None = None) -> int:
 
 def wait_for_no_flows(*containers: Container) -> None:
     """Wait until the containers have no flow but those in TIME_WAIT."""
-    wait_until(lambda: not any(map(flows, containers)), 5, "flows to be released")
+    wait_until(lambda: not any(map(flows, containers)), RELEASE_S, "flows to be released")

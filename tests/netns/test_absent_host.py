@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,19 +14,15 @@ from driver.model import HostId
 from driver.store import keys
 from tests.conftest import PROJECT
 from tests.netns import talk
-from tests.netns.etcd_world import LONG_S, World
-from tests.support.netns import require_root
+from tests.netns.etcd_world import LONG_S, World, running_world
 from tests.support.served import NET, Host, create_network
 from tests.support.wait import wait_until
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    require_root()
-    with ExitStack() as stack:
-        made = World(stack, tmp_path_factory.mktemp("absent"))
+    with running_world(tmp_path_factory.mktemp("absent")) as made:
         yield made
-        made.close()
 
 
 def id_of(host: Host) -> HostId:
@@ -74,7 +70,7 @@ def test_unplugged_and_plugged_in_again(world: World) -> None:
     here = world.hosts[0]
     with unplugged(world):
         before = here.counters()["host_dead"]
-        assert talk.run(world._container(world.boxes[0]), """
+        assert talk.run(world.container(world.boxes[0]), """
             print(error_of(lambda: connected(sys.argv[1], 80, timeout_s=20)))
         """, world.boxes[1].ip) == "EHOSTUNREACH"
         assert here.counters()["host_dead"] == before + 1
@@ -95,13 +91,13 @@ LAPSE = """
 import sys
 from driver import settings
 from driver.__main__ import make_parser
-from driver.forget import _etcd, remove_records
+from driver.forget import open_etcd, remove_records
 from driver.model import HostId, Removal
 from driver.store import keys
 from driver.store.absences import EtcdAbsences
 options = vars(make_parser().parse_args(["hosts", *sys.argv[2:]]))
 options.pop("command")
-with _etcd(settings.load(options, {})) as kv:
+with open_etcd(settings.load(options, {})) as kv:
     absences, gone = EtcdAbsences(kv), HostId(sys.argv[1])
     absence = absences.begin(gone, absences.get(gone), Removal.ADDRESSES)
     remove_records(kv, absence)

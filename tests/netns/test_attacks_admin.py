@@ -13,7 +13,7 @@ from scapy.packet import Raw
 
 from driver.link.names import HOST_PATH_MARK, HOST_PATH_TABLE
 from tests.netns.attack import Tap, Victim, endpoint, segment, send, syn_option, victim
-from tests.netns.talk import client, counted, host_path, run
+from tests.netns.talk import best_path, client, counted, run
 from tests.support.machines import Container, Machine
 
 Pair = tuple[Container, Container]
@@ -70,7 +70,7 @@ def test_it_gains_nothing(thief: Container, live: Victim, change: str) -> None:
     assert after["spoofed_source"] - before["spoofed_source"] >= 2
     assert not any(tap.frames() for tap in taps)
     assert live.lives()
-    with host_path(live.here, live.there):
+    with best_path(live.here, live.there):
         client(live.here, live.there.address)
 
 
@@ -130,9 +130,13 @@ def test_translation_of_its_own_connections(thief: Container, live: Victim) -> N
             c.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 300)
             print(error_of(lambda: c.connect(({live.there.address!r}, 80))))
         """)
-    assert said == "ETIMEDOUT"
-    assert total.pop("connected") == 1
-    assert set(total) == {"foreign_flow"}
+    if live.there.machine is thief.machine:
+        assert said == "ETIMEDOUT"
+        assert total.pop("local") == 1
+        assert set(total) == {"foreign_flow"}
+    else:  # packets of the host path are not tracked, and so not translated
+        assert said == "none"
+        assert total == {"connected": 1, "accepted": 1}
     assert live.lives()
 
 

@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw
 
-from driver.link.guard import Guarded, KernelGuard, remove_guard
+from driver.link.guard import remove_guard
 from tests.netns.attack import (
     Tap,
     Victim,
@@ -26,12 +26,12 @@ from tests.netns.attack import (
     victim,
     vxlan,
 )
+from tests.netns.gateway import bridge, kernel_guard
 from tests.netns.talk import counted, run
-from tests.support import netns
-from tests.support.machines import PORT_FIRST, PORT_LAST, VXLAN_PORT, Container, Machine
+from tests.support.machines import Container, Machine
 from tests.support.wait import wait_until
 
-GATEWAY, INSIDE = "172.28.0.1", "172.28.0.2"
+INSIDE = "172.28.0.2"
 
 
 @pytest.fixture
@@ -39,41 +39,24 @@ def thief(machines: list[Machine]) -> Iterator[Container]:
     """A container of the first host with a second interface, as docker_gwbridge gives it."""
     host = machines[0].netns
     made = machines[0].container("10.32.0.4/16")
-    host.ip("link add gw0 type bridge")
-    host.ip(f"addr add {GATEWAY}/16 dev gw0")
-    host.ip("link set gw0 up")
-    netns.join(host, "gwport", made.netns, "eth1")
-    host.ip("link set gwport master gw0")
-    made.netns.ip(f"addr add {INSIDE}/16 dev eth1")
-    made.netns.ip(f"route add default via {GATEWAY}")
-    host.sysctl("ipv4.ip_forward", 1)
-    host.sysctl("ipv4.conf.all.rp_filter", 2)  # as systemd sets it
-    host.sysctl("ipv4.conf.gw0.rp_filter", 2)
-    nat = ["iptables", "-t", "nat", "POSTROUTING", "-s", "172.28.0.0/16", "!", "-o", "gw0", "-j",
-           "MASQUERADE"]
-    host.run(*nat[:3], "-A", *nat[3:])
-    try:
-        yield made
-    finally:
-        host.run(*nat[:3], "-D", *nat[3:])
-        host.sysctl("ipv4.conf.all.rp_filter", 1)
-        host.sysctl("ipv4.ip_forward", 0)
-        host.call(remove_guard)
-        host.ip("link del gw0")
-
-
-def _kernel_guard(machine: Machine) -> KernelGuard:
-    return KernelGuard(Guarded(machine.netns.ifindex("eth0"), VXLAN_PORT, PORT_FIRST, PORT_LAST))
+    with bridge(host) as gateway, gateway.masqueraded():
+        assert gateway.join(made.netns, 2, "eth1") == INSIDE
+        host.sysctl("ipv4.conf.all.rp_filter", 2)  # as systemd sets it
+        host.sysctl("ipv4.conf.gw0.rp_filter", 2)
+        try:
+            yield made
+        finally:
+            host.call(remove_guard)
 
 
 def _guard(machines: list[Machine]) -> None:
     """On the sender's host, as its driver does it."""
     hosts = [machine.underlay for machine in machines[1:]]
-    machines[0].netns.call(lambda: _kernel_guard(machines[0]).install(hosts))
+    machines[0].netns.call(lambda: kernel_guard(machines[0]).install(hosts))
 
 
 def _dropped(machine: Machine) -> int:
-    return machine.netns.call(_kernel_guard(machine).dropped) or 0
+    return machine.netns.call(kernel_guard(machine).dropped) or 0
 
 
 def _out(thief: Container, packet: Packet) -> None:
@@ -132,7 +115,7 @@ def test_the_guard_drops_it(machines: list[Machine], thief: Container, live: Vic
     tap = Tap(live.there)
     with counted(live.there) as total:
         _out(thief, attack(live))
-        wait_until(lambda: _dropped(machines[0]) == 1, 5, "the guard's counter")
+        wait_until(lambda: _dropped(machines[0]) == 1, 30, "the guard's counter")
         assert not tap.frames()
         assert live.lives()
     assert not total
@@ -153,7 +136,7 @@ def test_overlay_packets_come_from_the_underlay_only(
     tap = Tap(live.here)
     _out(thief, _spoofed_peer(live))
     if guarded:
-        wait_until(lambda: _dropped(machines[0]) == 1, 5, "the guard's counter")
+        wait_until(lambda: _dropped(machines[0]) == 1, 30, "the guard's counter")
         assert not tap.frames()
     else:
         tap.wait_for(1)

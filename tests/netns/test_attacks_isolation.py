@@ -64,7 +64,8 @@ def test_each_gets_its_own_on_both_paths(twins: Twins) -> None:
     for caller, name in ((one, "network 1"), (two, "network 2")):
         with counted(one, there) as total:
             assert run(caller, _WHO, "10.32.0.3", "10.32.0.2").splitlines() == [name] * 3
-        assert (total["connected"], total["accepted"], total["bound_address"]) == (1, 1, 1)
+        ways = [total.get(name, 0) for name in ("connected", "accepted", "bound_address", "local")]
+        assert ways == ([0, 0, 0, 2] if there.machine is one.machine else [1, 1, 1, 0])
     taps = [Tap(container) for container in twins]
     with overlay(one, there):
         one.run("ping", "-c2", "-i0.05", "-W2", "10.32.0.3")

@@ -86,7 +86,7 @@ def _last(cluster: Cluster, live: Victim) -> None:
     inner = IP(src=live.here.address, dst=live.there.address) / ICMP(type=0) / Raw(b"last")
     _wire(cluster, live, [vxlan(1, inner, source=str(endpoint(live.here).underlay),
                                 destination=str(endpoint(live.there).underlay))])
-    wait_until(lambda: live.there.machine.counters()["overlay_received"] > before, 5, "the last")
+    wait_until(lambda: live.there.machine.counters()["overlay_received"] > before, 30, "the last")
 
 
 def test_frames_inside_that_are_no_endpoints(cluster: Cluster, live: Victim) -> None:

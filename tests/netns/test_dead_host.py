@@ -6,7 +6,7 @@ import pytest
 
 from driver.datapath import bpf
 from driver.datapath.dead_hosts import DeadHosts
-from tests.netns.talk import client, counted, host_path, run, server, started
+from tests.netns.talk import best_path, client, counted, host_path, run, server, started
 from tests.support.machines import Machine
 
 ATTEMPTS = {
@@ -44,7 +44,7 @@ def test_connect_fails_at_once(pair: tuple[Machine, Machine], kind: str) -> None
             """)
         assert said == "EHOSTUNREACH"
         assert grown == {"host_dead": 1}
-        with host_path(a, neighbour):
+        with best_path(a, neighbour):
             client(a, neighbour.address)
     finally:
         here.datapath.refuse_hosts([])

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from driver.store import keys
 from driver.store.hosts import TTL_S
-from tests.netns.etcd_world import LONG_S, QUOTA_BYTES, World
+from tests.netns.etcd_world import LONG_S, QUOTA_BYTES, World, running_world
 from tests.support.certificates import install
 from tests.support.etcd import Etcd
-from tests.support.netns import require_root
 from tests.support.served import POOL
 from tests.support.wait import wait_until
 
@@ -27,11 +25,8 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    require_root()
-    with ExitStack() as stack:
-        world = World(stack, tmp_path_factory.mktemp("etcd-faults"))
-        yield world
-        world.close()
+    with running_world(tmp_path_factory.mktemp("etcd-faults")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def _in_time_wait(machine: Machine, age_ns: int) -> Any:
     def closed() -> list[Any]:
         return [(key, leaf) for key, leaf in bpf.entries(table) if leaf.state == TIME_WAIT]
 
-    (key, leaf), = wait_until(closed, 5, "the connection is in TIME_WAIT")
+    (key, leaf), = wait_until(closed, 30, "the connection is in TIME_WAIT")
     leaf.since_ns = time.monotonic_ns() - age_ns
     table[key] = leaf
     return key

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.netns.talk import (
+    best_path,
     client,
     counted,
     host_path,
@@ -25,7 +26,7 @@ Pair = tuple[Container, Container]
 def test_programs_see_virtual_addresses_only(pair: Pair) -> None:
     here, there = pair
     seen = server(there)
-    with host_path(here, there):
+    with best_path(here, there):
         own = client(here, there.address).split()
     assert own[0] == here.address
     assert own[2:] == [there.address, "80"]
@@ -35,7 +36,7 @@ def test_programs_see_virtual_addresses_only(pair: Pair) -> None:
 def test_flows_are_released(pair: Pair) -> None:
     here, there = pair
     server(there)
-    with host_path(here, there, connections=3):
+    with best_path(here, there, connections=3):
         for _ in range(3):
             client(here, there.address)
     wait_for_no_flows(here, there)
@@ -52,7 +53,7 @@ def test_a_connection_reset_by_either_side_releases_its_flow(pair: Pair) -> None
             c.close()
         serve(listen("0.0.0.0", 80), handle)
     """)
-    with host_path(here, there, connections=2):
+    with best_path(here, there, connections=2):
         assert run(here, """
             c = connected(sys.argv[1], 80)
             c.sendall(b"r")
@@ -95,7 +96,7 @@ def test_100_megabytes_both_ways_arrive_unchanged(pair: Pair) -> None:
     serving = started(there, exchange + """
         serve(listen("0.0.0.0", 80), exchange)
     """)
-    with host_path(here, there):
+    with best_path(here, there):
         assert run(here, exchange + """
         exchange(connected(sys.argv[1], 80, timeout_s=60))
         """, there.address) == "same"
@@ -125,7 +126,7 @@ def test_thousands_of_connections_at_once(pair: Pair) -> None:
     """)
     # An ACK that waits in a queue while its socket closes on another CPU comes after its flow
     # has gone, and is dropped; nobody needs it any more.
-    with host_path(here, there, connections=number, also={"late_ack"}):
+    with best_path(here, there, connections=number, also={"late_ack"}):
         assert run(here, """
             import resource
             resource.setrlimit(resource.RLIMIT_NOFILE, (8000, 8000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.netns.talk import (
+    RELEASE_S,
     Program,
     client,
     counted,
@@ -113,7 +114,7 @@ def _two_networks(machines: list[Machine]) -> tuple[Container, Container, Progra
 def test_disconnecting_one_network_ends_its_connections_only(machines: list[Machine]) -> None:
     here, there, first, second = _two_networks(machines)
     machines[0].disconnect(here, here.endpoints[1][0])
-    wait_until(lambda: flows(here) == 1, 5, "flows of the network to go")
+    wait_until(lambda: flows(here) == 1, RELEASE_S, "flows of the network to go")
     assert _works(second) != "none"
     assert _works(first) == "none"
     with host_path(here, there):

@@ -18,7 +18,7 @@ MakeNetns = Callable[[str], Netns]
 UNDERLAY = IPv4Address("192.0.2.1")
 
 
-def test_all_are_made_and_in_order(make_netns: MakeNetns) -> None:
+def test_all_are_made_and_in_order(make_sandbox: MakeNetns) -> None:
     def change() -> None:
         with open_route() as route:
             changes = Changes(route)
@@ -30,12 +30,12 @@ def test_all_are_made_and_in_order(make_netns: MakeNetns) -> None:
             changes.apply()
             changes.apply()  # nothing is left to do
 
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     inside.call(change)
     assert "two" in inside.ip("-o link show")
 
 
-def test_a_refusal_is_named_and_the_rest_is_done(make_netns: MakeNetns) -> None:
+def test_a_refusal_is_named_and_the_rest_is_done(make_sandbox: MakeNetns) -> None:
     def change() -> None:
         with open_route() as route:
             changes = Changes(route)
@@ -47,13 +47,13 @@ def test_a_refusal_is_named_and_the_rest_is_done(make_netns: MakeNetns) -> None:
                 planned.link("add", kind="bridge", ifname="made")
             changes.apply()
 
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     with pytest.raises(LinkError, match="what is wrong: No such device"):
         inside.call(change)
     assert "made" in inside.ip("-o link show")
 
 
-def test_the_local_table_keeps_a_rule_whatever_fails(make_netns: MakeNetns) -> None:
+def test_the_local_table_keeps_a_rule_whatever_fails(make_sandbox: MakeNetns) -> None:
     def change() -> None:
         with open_route() as route:
             changes = Changes(route)
@@ -64,13 +64,13 @@ def test_the_local_table_keeps_a_rule_whatever_fails(make_netns: MakeNetns) -> N
             rules.remove_superseded(changes, superseded)
             changes.apply()
 
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     with pytest.raises(LinkError, match="what is wrong"):
         inside.call(change)
     assert inside.ip("rule").startswith("0:\tfrom all lookup local")
 
 
-def test_no_descriptor_is_left(make_netns: MakeNetns) -> None:
+def test_no_descriptor_is_left(make_sandbox: MakeNetns) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
 
@@ -84,5 +84,5 @@ def test_no_descriptor_is_left(make_netns: MakeNetns) -> None:
                 changes.apply()
             return before, descriptors()
 
-    before, after = make_netns("c").call(change)
+    before, after = make_sandbox("c").call(change)
     assert after == before

@@ -38,12 +38,16 @@ class Published:
 
     def __init__(self) -> None:
         self.entries: dict[int, SandboxEntry] = {}
+        self.noted: list[tuple[int, bool, bool]] = []
         self.rules: dict[int, str] = {}  # what was inside at the moment of publishing
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         inside = Netns(sandbox_key.rsplit("/", 1)[1])
         self.rules[sandbox.cookie] = inside.ip("rule")
         self.entries[sandbox.cookie] = sandbox
+
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
+        self.noted.append((cookie, bound, keyed))
 
     def withdraw_sandbox(self, cookie: int) -> None:
         self.entries.pop(cookie, None)
@@ -74,9 +78,9 @@ def finisher(host: Netns, published: Published, tmp_path: Path) -> Iterator[Fini
     assert threading.active_count() == threads
 
 
-def test_a_container_starts_and_stops(make_netns: MakeNetns, host: Netns, finisher: Finisher,
+def test_a_container_starts_and_stops(make_sandbox: MakeNetns, host: Netns, finisher: Finisher,
                                       published: Published) -> None:
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     before = inside.ip("rule")
     first = endpoint(1, inside)
     veth = dockerd.make_veth(host, first)
@@ -93,9 +97,9 @@ def test_a_container_starts_and_stops(make_netns: MakeNetns, host: Netns, finish
     dockerd.move_out(host, inside, veth)
 
 
-def test_connect_and_disconnect_while_it_runs(make_netns: MakeNetns, host: Netns,
+def test_connect_and_disconnect_while_it_runs(make_sandbox: MakeNetns, host: Netns,
                                               finisher: Finisher, published: Published) -> None:
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     first, second = endpoint(1, inside), endpoint(2, inside)
     veths = [dockerd.make_veth(host, each) for each in (first, second)]
     for each, veth, name in zip((first, second), veths, ("eth0", "eth1"), strict=True):
@@ -116,8 +120,8 @@ def test_connect_and_disconnect_while_it_runs(make_netns: MakeNetns, host: Netns
 
 
 def test_a_driver_that_starts_again_takes_running_containers_over(
-        make_netns: MakeNetns, host: Netns, published: Published, tmp_path: Path) -> None:
-    inside = make_netns("c")
+        make_sandbox: MakeNetns, host: Netns, published: Published, tmp_path: Path) -> None:
+    inside = make_sandbox("c")
     first = endpoint(1, inside)
     veth = dockerd.make_veth(host, first)
     dockerd.move_in(host, inside, first, veth)
@@ -138,10 +142,10 @@ def test_a_driver_that_starts_again_takes_running_containers_over(
         assert inside.ip("rule").count("lookup 20765") == 2
 
 
-def test_a_namespace_that_went_away_is_no_trouble(make_netns: MakeNetns, host: Netns,
+def test_a_namespace_that_went_away_is_no_trouble(make_sandbox: MakeNetns, host: Netns,
                                                   finisher: Finisher,
                                                   published: Published) -> None:
-    inside = make_netns("c")
+    inside = make_sandbox("c")
     first = replace(endpoint(1, inside), sandbox_key="/run/netns/slimtest-absent")
     veth = dockerd.make_veth(host, first)
     finisher.expect(first, veth)

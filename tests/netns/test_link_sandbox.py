@@ -16,7 +16,7 @@ from driver.link import filters, netns
 from driver.link.sandbox import KernelSandboxes
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Veth
-from tests.support import dockerd, smallest_program
+from tests.support import dockerd, packet_filter, smallest_program
 from tests.support.netns import Netns, join
 
 UNDERLAY = IPv4Address("192.0.2.1")
@@ -47,8 +47,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(make_netns: MakeNetns) -> Scene:
-    host, inside = make_netns("host"), make_netns("c")
+def scene(make_netns: MakeNetns, make_sandbox: MakeNetns) -> Scene:
+    host, inside = make_netns("host"), make_sandbox("c")
     for interface in ("all", "default"):
         inside.sysctl(f"ipv4.conf.{interface}.rp_filter", 1)
     first = endpoint(1, inside)
@@ -74,8 +74,9 @@ def set_up(scene: Scene, *, primary: bool = True, fd: int | None = None, mtu: in
 
 
 def state(inside: Netns) -> tuple[str, ...]:
-    return tuple(inside.ip(what) for what in (
-        "rule", "-6 rule", "route show table all", "-6 route show table all"))
+    return (*(inside.ip(what) for what in (
+        "rule", "-6 rule", "route show table all", "-6 route show table all")),
+        repr(packet_filter.rules(inside)))
 
 
 def test_connections_from_u_leave_by_the_host_path(scene: Scene) -> None:
@@ -143,8 +144,9 @@ def test_only_the_overlay_pays_for_its_headers(scene: Scene) -> None:
     assert "mtu 1500" in scene.inside.ip("link show eth0")
 
 
-def test_route_mtu_is_never_above_the_interfaces(make_netns: MakeNetns) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+def test_route_mtu_is_never_above_the_interfaces(make_netns: MakeNetns,
+                                                 make_sandbox: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
     first = endpoint(1, inside)
     veth = dockerd.make_veth(host, first, mtu=1300)
     dockerd.move_in(host, inside, first, veth)
@@ -275,8 +277,8 @@ def test_the_path_of_a_key_may_be_under_another_root(scene: Scene) -> None:
     assert sandboxes.cookie(key) == scene.inside.cookie
 
 
-def test_no_thread_but_the_visitor_moves(make_netns: MakeNetns) -> None:
-    inside = make_netns("c")
+def test_no_thread_but_the_visitor_moves(make_sandbox: MakeNetns) -> None:
+    inside = make_sandbox("c")
     mine = netns.current_cookie()
     before = threading.active_count()
     seen: list[int] = []

@@ -15,7 +15,7 @@ from driver.errors import LinkError
 from driver.link import vxlan
 from driver.link.names import VXLAN_NAME, container_name, host_name, is_host_name
 from driver.link.veth import Veths, probe_kind
-from driver.model import EndpointId
+from driver.model import EndpointId, HostId
 from tests.support.netns import Netns
 
 ENDPOINT = EndpointId("0123456789abcdef" * 4)
@@ -45,8 +45,8 @@ def test_pair_has_what_dockerd_and_the_datapath_need(make_netns: MakeNetns) -> N
     assert outer["ifalias"] == ENDPOINT
 
 
-def test_mac_mtu_and_noarp_outlive_the_move(make_netns: MakeNetns) -> None:
-    host, sandbox = make_netns("host"), make_netns("c")
+def test_mac_mtu_and_noarp_outlive_the_move(make_netns: MakeNetns, make_sandbox: MakeNetns) -> None:
+    host, sandbox = make_netns("host"), make_sandbox("c")
     veth = host.call(partial(Veths().create_veth, ENDPOINT, MAC, 1400))
     host.ip("link set", veth.container_name, "netns", sandbox.name)
     sandbox.ip("link set", veth.container_name, "name eth0")
@@ -57,8 +57,8 @@ def test_mac_mtu_and_noarp_outlive_the_move(make_netns: MakeNetns) -> None:
     assert host.ip("addr show dev", veth.host_name).count("inet") == 0
 
 
-def test_create_twice_is_create_once(make_netns: MakeNetns) -> None:
-    host, sandbox = make_netns("host"), make_netns("c")
+def test_create_twice_is_create_once(make_netns: MakeNetns, make_sandbox: MakeNetns) -> None:
+    host, sandbox = make_netns("host"), make_sandbox("c")
     first = host.call(partial(Veths().create_veth, ENDPOINT, MAC, 1400))
     assert host.call(partial(Veths().create_veth, ENDPOINT, MAC, 1300)) == first
     assert links(host)[first.container_name]["mtu"] == 1300
@@ -68,8 +68,9 @@ def test_create_twice_is_create_once(make_netns: MakeNetns) -> None:
     assert host.call(partial(Veths().get_veth, ENDPOINT)) == first
 
 
-def test_delete_takes_both_ends_wherever_they_are(make_netns: MakeNetns) -> None:
-    host, sandbox = make_netns("host"), make_netns("c")
+def test_delete_takes_both_ends_wherever_they_are(make_netns: MakeNetns,
+                                                  make_sandbox: MakeNetns) -> None:
+    host, sandbox = make_netns("host"), make_sandbox("c")
     veth = host.call(partial(Veths().create_veth, ENDPOINT, MAC, 1400))
     host.ip("link set", veth.container_name, "netns", sandbox.name)
     host.call(partial(Veths().delete_veth, ENDPOINT))
@@ -101,6 +102,22 @@ def test_foreign_interfaces_of_our_name_are_refused(make_netns: MakeNetns) -> No
     with pytest.raises(LinkError, match=ENDPOINT):
         host.call(partial(Veths().create_veth, OTHER, MAC, 1500))
     assert host_name(ENDPOINT) in links(host)
+
+
+def test_another_hosts_pairs_are_left_alone(make_netns: MakeNetns) -> None:
+    """The alias says whose it is; one of a driver of before, without a host, is anybody's."""
+    host = make_netns("host")
+    ours, theirs = Veths(owner=HostId("a" * 32)), Veths(owner=HostId("b" * 32))
+    veth = host.call(partial(theirs.create_veth, ENDPOINT, MAC, 1500))
+    assert links(host)[veth.host_name]["ifalias"] == f"{ENDPOINT} {'b' * 32}"
+    assert host.call(theirs.list_veths) == {veth.host_name: veth}
+    assert host.call(ours.list_veths) == {}
+    with pytest.raises(LinkError, match=f"belongs to host id {'b' * 32}"):
+        host.call(partial(ours.create_veth, ENDPOINT, MAC, 1500))
+    host.ip("link set", veth.host_name, "alias", ENDPOINT)
+    assert host.call(ours.list_veths) == {veth.host_name: veth}
+    assert host.call(partial(ours.create_veth, ENDPOINT, MAC, 1500)) == veth
+    assert host.call(theirs.list_veths) == {}
 
 
 def test_netkit_is_taken_where_the_kernel_has_it(make_netns: MakeNetns) -> None:

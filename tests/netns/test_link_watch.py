@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from driver.errors import LinkError
 from driver.link import carrier, link_news, monitor
 from driver.link.carrier import CarrierMonitor
 from driver.link.netlink import Route, open_route
-from driver.link.underlay import Underlay, UnderlayWatcher, find_underlay, routed_networks
+from driver.link.routed import routed_networks
+from driver.link.underlay import Underlay, UnderlayWatcher, find_underlay
 from driver.link.veth import Veths
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from tests.support import dockerd
@@ -65,8 +67,9 @@ def running(host: Netns, watcher: CarrierMonitor | UnderlayWatcher) -> Iterator[
     assert threading.active_count() == before
 
 
-def test_up_is_reported_once_and_only_inside(make_netns: MakeNetns) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+def test_up_is_reported_once_and_only_inside(make_netns: MakeNetns,
+                                             make_sandbox: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
     log, first = Log(), endpoint(1)
     with running(host, CarrierMonitor(log.up, log.down)):
         veth = dockerd.make_veth(host, first)
@@ -81,8 +84,9 @@ def test_up_is_reported_once_and_only_inside(make_netns: MakeNetns) -> None:
         log.wait_for(("up", veth.host_name), ("down", veth.host_name))
 
 
-def test_a_namespace_that_vanishes_takes_its_pair_with_it(make_netns: MakeNetns) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+def test_a_namespace_that_vanishes_takes_its_pair_with_it(make_netns: MakeNetns,
+                                                          make_sandbox: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
     log, first = Log(), endpoint(1)
     with running(host, CarrierMonitor(log.up, log.down)):
         veth = dockerd.make_veth(host, first)
@@ -92,8 +96,9 @@ def test_a_namespace_that_vanishes_takes_its_pair_with_it(make_netns: MakeNetns)
         log.wait_for(("up", veth.host_name), ("down", veth.host_name))
 
 
-def test_those_that_are_up_already_are_reported_at_the_start(make_netns: MakeNetns) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+def test_those_that_are_up_already_are_reported_at_the_start(make_netns: MakeNetns,
+                                                             make_sandbox: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
     log, first = Log(), endpoint(1)
     veth = dockerd.make_veth(host, first)
     dockerd.make_veth(host, endpoint(2))
@@ -104,9 +109,9 @@ def test_those_that_are_up_already_are_reported_at_the_start(make_netns: MakeNet
 
 
 def test_lost_notifications_are_made_good(
-        make_netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_netns: MakeNetns, make_sandbox: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener is held up until the kernel has dropped notifications for want of room."""
-    host, inside = make_netns("host"), make_netns("c")
+    host, inside = make_netns("host"), make_sandbox("c")
     log, first, second, third = Log(), endpoint(1), endpoint(2), endpoint(3)
     held, go_on = threading.Event(), threading.Event()
     losses: list[bool] = []
@@ -146,8 +151,8 @@ def test_lost_notifications_are_made_good(
 
 
 def test_a_failing_callback_does_not_end_the_watch(
-        make_netns: MakeNetns, caplog: pytest.LogCaptureFixture) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+        make_netns: MakeNetns, make_sandbox: MakeNetns, caplog: pytest.LogCaptureFixture) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
     log, first, second = Log(), endpoint(1), endpoint(2)
 
     def up(name: str, ifindex: int) -> None:
@@ -163,8 +168,9 @@ def test_a_failing_callback_does_not_end_the_watch(
     assert "not handled" in caplog.text
 
 
-def test_read_by_hand_is_what_pyroute2_reads(make_netns: MakeNetns) -> None:
-    host, inside = make_netns("host"), make_netns("c")
+def test_read_by_hand_is_what_pyroute2_reads(make_netns: MakeNetns,
+                                             make_sandbox: MakeNetns) -> None:
+    host, inside = make_netns("host"), make_sandbox("c")
 
     def heard() -> list[tuple[bytes, Any]]:
         found: list[tuple[bytes, Any]] = []
@@ -220,9 +226,10 @@ def test_underlay_by_default_route_device_and_address(wired: Netns) -> None:
     wired.ip("route add default via 198.51.100.254 metric 200")
     wired.ip("route add default via 192.0.2.254 src 192.0.2.9 metric 100")
     up0 = wired.ifindex("up0")
-    assert wired.call(find_underlay) == Underlay("up0", up0, IPv4Address("192.0.2.9"), 1400)
+    mac = json.loads(wired.ip("-json link show up0"))[0]["address"]
+    assert wired.call(find_underlay) == Underlay("up0", up0, IPv4Address("192.0.2.9"), 1400, mac)
     by_device = wired.call(lambda: find_underlay("up0"))
-    assert by_device == Underlay("up0", up0, IPv4Address("192.0.2.1"), 1400)
+    assert by_device == Underlay("up0", up0, IPv4Address("192.0.2.1"), 1400, mac)
     by_address = wired.call(lambda: find_underlay("198.51.100.1"))
     assert by_address.name == "up1"
     with pytest.raises(LinkError, match="no interface nope"):
@@ -238,9 +245,18 @@ def test_routed_networks_are_all_but_default_and_local(wired: Netns) -> None:
     wired.ip("route add default via 192.0.2.254")
     wired.ip("route add 10.8.0.0/13 via 192.0.2.254")
     wired.ip("route add blackhole 10.64.0.0/16 table 99")
-    assert list(wired.call(routed_networks)) == [
-        IPv4Network(network) for network in (
-            "10.8.0.0/13", "10.64.0.0/16", "192.0.2.0/24", "198.51.100.0/24")]
+    wired.ip("route add 10.96.0.0/12 nexthop via 192.0.2.254 nexthop via 198.51.100.254")
+    for half in ("0.0.0.0/1", "128.0.0.0/1"):  # a VPN's default route
+        wired.ip(f"route add {half} via 198.51.100.254")
+    wired.ip("addr add 2001:db8:7::1/64 dev up1 nodad")
+    wired.ip("-6 route add fd00:9::/48 via 2001:db8:7::9")
+    wired.ip("-6 route add 2000::/3 via 2001:db8:7::9")
+    wired.ip("-6 route add default via 2001:db8:7::9")
+    found = [(str(each.subnet), each.device) for each in wired.call(routed_networks)]
+    assert [each for each in found if not each[0].startswith("fe80:")] == [
+        ("10.8.0.0/13", "up0"), ("10.64.0.0/16", ""), ("10.96.0.0/12", "up0"),
+        ("192.0.2.0/24", "up0"), ("198.51.100.0/24", "up1"),
+        ("2001:db8:7::/64", "up1"), ("fd00:9::/48", "up1")]
 
 
 def test_changes_of_the_underlay_are_told_once(wired: Netns) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.talk import Program, client, host_path, run, server, started
+from tests.netns.talk import Program, best_path, client, run, server, started
 from tests.support.machines import Container
 
 Pair = tuple[Container, Container]
@@ -19,7 +19,7 @@ Pair = tuple[Container, Container]
 def test_accept_getsockname_getpeername(pair: Pair, listener: str, prefix: str) -> None:
     here, there = pair
     seen = server(there, address=listener)
-    with host_path(here, there):
+    with best_path(here, there):
         own = client(here, prefix + there.address).split()
     port = own[1]
     assert own == [prefix + here.address, port, prefix + there.address, "80"]
@@ -36,7 +36,7 @@ def test_names_before_bind_and_after_close(pair: Pair) -> None:
             c.close()
         serve(listen("0.0.0.0", 80), handle)
     """)
-    with host_path(here, there):
+    with best_path(here, there):
         lines = run(here, """
             c = socket.socket()
             print(*c.getsockname(), error_of(c.getpeername))
@@ -56,7 +56,7 @@ def test_names_before_bind_and_after_close(pair: Pair) -> None:
 def test_a_socket_passed_to_another_process(pair: Pair) -> None:
     here, there = pair
     server(there)
-    with host_path(here, there):
+    with best_path(here, there):
         assert run(here, """
             c = connected(sys.argv[1], 80)
             left, right = socket.socketpair(socket.AF_UNIX)
@@ -94,7 +94,7 @@ def test_static_binaries(pair: Pair, static_tool: str, static: str) -> None:
     else:
         seen = Program(there.start(static_tool, "serve", "80"))
         assert seen.line() == "ready"
-    with host_path(here, there):
+    with best_path(here, there):
         if static == "server":
             own = client(here, there.address)
         else:
@@ -116,7 +116,7 @@ def test_a_static_web_server_and_client(pair: Pair, tmp_path: Path) -> None:
         while error_of(lambda: connected("127.0.0.1", 80).close()) != "none":
             time.sleep(0.02)
     """)
-    with host_path(here, there, connections=2):
+    with best_path(here, there, connections=2):
         url = f"http://{there.address}/page"
         assert here.run("busybox", "wget", "-q", "-O", "-", url).stdout == "from afar"
         assert run(here, """

@@ -63,11 +63,11 @@ def test_nobody_is_there(peer: tuple[Netns, Netns]) -> None:
         seen.update(probe(here, prober, PEER, NOBODY, BEYOND).items())
         return {(NOBODY, Presence.ABSENT), (BEYOND, Presence.ABSENT)} <= seen
 
-    wait_until(absent, 20, "ARP, and the router, to say that nobody is there")
+    wait_until(absent, 30, "ARP, and the router, to say that nobody is there")
     assert not {(NOBODY, Presence.ANSWERED), (BEYOND, Presence.ANSWERED)} & seen
     assert (PEER, Presence.ANSWERED) in seen
     there.ip(f"addr add {NOBODY}/25 dev eth0")
-    wait_until(lambda: probe(here, prober, NOBODY) == {NOBODY: Presence.ANSWERED}, 20,
+    wait_until(lambda: probe(here, prober, NOBODY) == {NOBODY: Presence.ANSWERED}, 30,
                "it to be seen when it comes")
     prober.close()
 

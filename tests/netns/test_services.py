@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.netns.talk import client, host_path, overlay, run, server, started
+from tests.netns.talk import client, counted, overlay, run, server, started
 from tests.support.machines import Cluster, Machine
 from tests.support.wait import wait_until
 
@@ -59,29 +61,41 @@ def telling(three: Three) -> Three:
     return three
 
 
-def _host_path(three: Three, connections: int, **more: set[str]):  # type: ignore[no-untyped-def]
-    return host_path(three.client, *three.tasks, connections=connections,
-                     also={"service_chosen"} | more.get("also", set()))
+@contextmanager
+def _best_paths(three: Three, connections: int, *also: str) -> Iterator[dict[str, int]]:
+    """On the host path to the task on the other host, directly to those of the client's own."""
+    with counted(three.client, *three.tasks) as total:
+        yield total
+    assert total["service_chosen"] == connections
+    assert total.get("connected", 0) + total.get("local", 0) == connections, total
+    assert total.get("accepted", 0) == total.get("connected", 0), total
+    assert bool(total.get("overlay_local")) == bool(total.get("local")), total
+    assert set(total) <= {"service_chosen", "connected", "accepted", "local", "overlay_local",
+                          *also}, total
 
 
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
-def test_connections_are_spread_evenly_and_take_the_host_path(telling: Three, family: str) -> None:
+def test_connections_are_spread_evenly(telling: Three, family: str) -> None:
     # As in test_host_path.py: of so many, the ACK of one may come after its flow has gone.
     with (telling.cluster.service(VIP, *telling.addresses),
-          _host_path(telling, 300, also={"late_ack"}) as total):
+          _best_paths(telling, 300, "late_ack") as total):
         found = telling.answered(300, family=family)
+    assert total["connected"] == found[telling.addresses[1]], "the one on the other host"
     assert set(found) == set(telling.addresses)
     # 100 each; 60 is five standard deviations away (binomial, n = 300, p = 1/3: 8.2).
     assert min(found.values()) > 60, found
-    assert total["service_chosen"] == 300
 
 
-def test_the_server_sees_the_client_itself(three: Three) -> None:
-    seen = server(three.tasks[1])
-    with three.cluster.service(VIP, three.addresses[1]), _host_path(three, 1):
+@pytest.mark.parametrize("where", ["two hosts", "one host"])
+def test_the_server_sees_the_client_itself(three: Three, where: str) -> None:
+    """And the client the service, as whose task it is called."""
+    number = 1 if where == "two hosts" else 0
+    seen = server(three.tasks[number])
+    with three.cluster.service(VIP, three.addresses[number]), _best_paths(three, 1) as total:
         own, own_port, peer, peer_port = client(three.client, VIP).split()
+    assert total["connected" if where == "two hosts" else "local"] == 1
     assert (own, peer, peer_port) == (three.client.address, VIP, "80")
-    assert seen.line().split() == [three.addresses[1], "80", three.client.address, own_port]
+    assert seen.line().split() == [three.addresses[number], "80", three.client.address, own_port]
 
 
 def test_a_task_that_is_gone_is_not_chosen_from_then_on(telling: Three) -> None:
@@ -90,7 +104,7 @@ def test_a_task_that_is_gone_is_not_chosen_from_then_on(telling: Three) -> None:
         # Before any manager says so: its endpoint has left the directory.
         telling.cluster.withdraw(gone.endpoints[0][0])
         try:
-            with _host_path(telling, 60):
+            with _best_paths(telling, 60):
                 assert set(telling.answered(60)) == set(telling.addresses) - {gone.address}
         finally:
             telling.cluster.announce(gone.endpoints[0][0])
@@ -98,7 +112,7 @@ def test_a_task_that_is_gone_is_not_chosen_from_then_on(telling: Three) -> None:
 
 def test_one_that_is_there_is_found_among_many_that_are_not(telling: Three) -> None:
     ghosts = [f"10.32.1.{number}" for number in range(20)]
-    with telling.cluster.service(VIP, *ghosts, telling.addresses[0]), _host_path(telling, 40):
+    with telling.cluster.service(VIP, *ghosts, telling.addresses[0]), _best_paths(telling, 40):
         assert set(telling.answered(40)) == {telling.addresses[0]}
 
 
@@ -106,7 +120,7 @@ def test_a_task_on_a_dead_host_is_not_chosen(telling: Three) -> None:
     here, there = telling.cluster.machines
     here.datapath.refuse_hosts([there.underlay])
     try:
-        with telling.cluster.service(VIP, *telling.addresses), _host_path(telling, 60):
+        with telling.cluster.service(VIP, *telling.addresses), _best_paths(telling, 60):
             assert telling.addresses[1] not in telling.answered(60)
     finally:
         here.datapath.refuse_hosts([])
@@ -286,7 +300,7 @@ def test_programs_for_datagrams_are_there_only_while_there_is_a_service(three: T
         with three.cluster.service("10.32.0.101"):
             assert pinned() == names
         assert pinned() == names
-    wait_until(lambda: pinned() == set(), 1, "the programs to be detached")
+    wait_until(lambda: pinned() == set(), 30, "the programs to be detached")
 
 
 def test_a_driver_that_comes_back_finds_its_services(telling: Three) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 import pytest
@@ -11,25 +11,22 @@ import pytest
 from driver.control_client import NotRunningError
 from driver.store import keys, records
 from tests.netns import talk
-from tests.netns.etcd_world import LONG_S, Box, World, directory
-from tests.support.netns import require_root
+from tests.netns.etcd_world import LONG_S, Box, World, directory, running_world
+from tests.support.etcd import live
 from tests.support.served import Host
 from tests.support.wait import wait_until
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    require_root()
-    with ExitStack() as stack:
-        made = World(stack, tmp_path_factory.mktemp("underlay"))
+    with running_world(tmp_path_factory.mktemp("underlay")) as made:
         yield made
-        made.close()
 
 
 def on_record(world: World, box: Box) -> str:
     """The underlay address of a container's endpoint, as its peers know it."""
     found = [records.decode(entry, records.endpoint)
-             for entry in world.cluster.entries(keys.ENDPOINTS)]
+             for entry in live(world.cluster.entries(keys.ENDPOINTS))]
     return str(next(endpoint.underlay for endpoint in found if endpoint.id == box.endpoint))
 
 
@@ -172,7 +169,7 @@ def test_the_underlay_takes_less(world: World) -> None:
         flow.say("x")
         assert flow.line() == "1400"
         world.assert_new_connections()
-        container = talk.run(world._container(box), """
+        container = talk.run(world.container(box), """
             c = connected(sys.argv[1], 80, timeout_s=30)
             assert len(asked(c, bytes(200_000))) == 200_000
             print(c.getsockopt(socket.IPPROTO_IP, 14))

@@ -113,14 +113,37 @@ def test_another_route_to_the_peer(
                 ask(flow)
                 return forwarded(through) > before
 
-            wait_until(follows, 10, "the connection to take the new route")
+            wait_until(follows, 30, "the connection to take the new route")
             before = forwarded(through)
             with host_path(here, there):
                 client(here, there.address)
             assert forwarded(through) > before
             with overlay(here, there):
                 here.run("ping", "-c1", "-W5", there.address)
-        wait_until(lambda: not follows(), 10, "the connection to take the old route again")
+        wait_until(lambda: not follows(), 30, "the connection to take the old route again")
+
+
+def link_local(machine: Machine) -> str:
+    return machine.netns.ip("-o -6 addr show dev eth0 scope link").split()[3].split("/")[0]
+
+
+def test_a_route_whose_next_hop_is_an_ipv6_address(
+        machines: list[Machine], pair: tuple[Container, Container]) -> None:
+    """As fabrics have it whose links carry no IPv4 addresses."""
+    here, there = pair
+    first, second = machines
+    server(there)
+    route = f"{second.underlay}/32 via inet6 {link_local(second)} dev eth0"
+    first.netns.ip(f"route add {route}")
+    first.forget_ways()
+    try:
+        with host_path(here, there):
+            client(here, there.address)
+        with overlay(here, there):
+            here.run("ping", "-c1", "-W5", there.address)
+    finally:
+        first.netns.ip(f"route del {route}")
+        first.forget_ways()
 
 
 def test_connections_to_one_host_share_a_look_up(
@@ -138,7 +161,7 @@ def test_connections_to_one_host_share_a_look_up(
             client(here, there.address)
         return before != {} and believed_until() == before
 
-    wait_until(shared, 10, "two connections within the same second")
+    wait_until(shared, 30, "two connections within the same second")
     assert list(believed_until()) == [int.from_bytes(machines[1].underlay.packed, sys.byteorder)]
 
 

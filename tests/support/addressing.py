@@ -9,6 +9,7 @@ from random import Random
 from driver.ipam.pools import parse_supernet
 from driver.model import HostId
 from driver.services.addresses import AddressService
+from driver.services.ports import RoutedNetwork
 from driver.store.address_book import EtcdAddressBook
 from driver.store.kv import KeyValue
 
@@ -27,4 +28,5 @@ def service(kv: KeyValue, number: int = 1, *, supernet: str = "10.128.0.0/24",
     return AddressService(
         EtcdAddressBook(kv), host_id(number),
         supernets=[parse_supernet(supernet, prefixlen), parse_supernet(supernet6, 64)],
-        routed=lambda: routed, underlay=underlay, random=Random(number))
+        routed=lambda: [RoutedNetwork(each, "eth9") for each in routed], underlay=underlay,
+        random=Random(number))

@@ -197,6 +197,20 @@ def offer(net: Net, offered: bool) -> Call:
                 lambda w: w.endpoints.offer_host_path(net.endpoint, offered))
 
 
+def ask(net: Net) -> Call:
+    """The finisher finds an endpoint whose record names no port."""
+    return Call("a port is asked for", lambda w: w.endpoints.request_port(net.endpoint))
+
+
+def rules(net: Net, *, there: bool) -> Call:
+    """Programs of the container make packet filter rules, or remove them."""
+    def act(whole: Whole) -> None:
+        (whole.kernel.filtered.add if there else whole.kernel.filtered.discard)(net.key)
+        whole.withholding.changed(net.key)
+
+    return Call(f"own rules: {there}", act)
+
+
 def collect(forgets: Act, name: str) -> Call:
     """Docker does not know of something any more, and says so."""
     def act(whole: Whole) -> None:

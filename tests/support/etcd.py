@@ -1,4 +1,4 @@
-"""Real etcd for tests: one member, or a cluster of three; each a process ended by its id."""
+"""Real etcd for tests: one member, or a cluster; each a process ended by its id."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from urllib.request import urlopen
 
 import pytest
 
 from driver.errors import StoreUnavailable
+from driver.store import keys
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.kv import Entry
 from tests.support.netns import Netns
@@ -45,7 +47,7 @@ class Etcd:
             pytest.skip(f"{ETCD} is missing (Debian package etcd-server)")
         self._folder = folder
         self._tls = tls
-        self._arguments = arguments
+        self.arguments = arguments
         self._netns = netns
         self.name = name
         self.address = address
@@ -85,7 +87,7 @@ class Etcd:
             "--unsafe-no-fsync", "--listen-client-urls", self.url,
             "--advertise-client-urls", self.url, "--listen-peer-urls", self.peer,
             "--initial-advertise-peer-urls", self.peer, "--initial-cluster", self.cluster,
-            "--log-level", "warn", *tls, *self._arguments]
+            "--log-level", "warn", *tls, *self.arguments]
         with (self._folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._netns.command(*command) if self._netns else command,
@@ -117,27 +119,47 @@ class Etcd:
             self._process.wait(10)
             self._process = None
 
+    def metric(self, name: str) -> float:
+        """Sum of all series of its /metrics that begin with `name` (without TLS only)."""
+        with urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    def restore(self, file: Path) -> None:
+        """Replace the data of one that is stopped by a snapshot: it is another cluster then."""
+        shutil.rmtree(self._folder / "data")
+        subprocess.run(
+            ["env", "ETCDCTL_API=3", ETCDCTL, "snapshot", "restore", str(file), "--name", self.name,
+             "--data-dir", str(self._folder / "data"), "--initial-cluster", self.cluster,
+             "--initial-advertise-peer-urls", self.peer],
+            check=True, capture_output=True, timeout=60)
+
     def freeze(self) -> None:
+        """Return when none of its threads runs any more: it might answer once more."""
         os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        wait_until(lambda: all(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for task in tasks.iterdir()), 10, "etcd is frozen")
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
 
 class EtcdCluster:
-    """Three members on one address; context manager.  Members are killed one by one, or all."""
+    """Members on one address; context manager.  They are killed one by one, or all."""
 
     def __init__(self, folder: Path, *, tls: tuple[str, str, str] | None = None,
                  arguments: tuple[str, ...] = (), address: str = "127.0.0.1",
-                 netns: Netns | None = None) -> None:
-        """See Etcd."""
+                 netns: Netns | None = None, count: int = 3) -> None:
+        """See Etcd; `count` of members."""
         if not shutil.which(ETCDCTL):
             pytest.skip(f"{ETCDCTL} is missing (Debian package etcd-client)")
         self._tls = tls
         self._netns = netns
         self._user = ""
         self.members: list[Etcd] = []
-        for number in (1, 2, 3):
+        for number in range(1, count + 1):
             (folder / f"m{number}").mkdir()
             self.members.append(Etcd(
                 folder / f"m{number}", tls=tls, name=f"m{number}", address=address, netns=netns,
@@ -210,13 +232,24 @@ class EtcdCluster:
             "--cacert", self._tls[0], "--cert", self._tls[1], "--key", self._tls[2])
         command = [
             "env", "ETCDCTL_API=3", ETCDCTL, "--endpoints", ",".join(endpoints or self.urls),
-            "--dial-timeout=2s", "--command-timeout=3s", *files,
+            "--dial-timeout=2s", f"--command-timeout={30 if check else 3}s", *files,
             *(("--user", self._user) if self._user else ()), *arguments]
         done = subprocess.run(self._netns.command(*command) if self._netns else command,
                               check=False, capture_output=True, text=True, timeout=60,
-                              input=text)
+                              input=text, errors="surrogateescape")
         assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done
+
+    def save(self, file: Path) -> None:
+        """Make a snapshot, of a member."""
+        self.etcdctl("snapshot", "save", str(file), endpoints=self.urls[:1])
+
+    def restore(self, file: Path) -> None:
+        """End all members, give each the snapshot as its data, and start them again."""
+        self.stop()
+        for member in self.members:
+            member.restore(file)
+        self.start()
 
     def entries(self, prefix: str) -> list[Entry]:
         """What there is under a prefix, read with etcdctl."""
@@ -234,3 +267,28 @@ class EtcdCluster:
         self.etcdctl("role", "grant-permission", "slim", "--prefix=true", "readwrite", prefix)
         self.etcdctl("auth", "enable")
         self._user = "root:root"
+
+
+def live(entries: Iterable[Entry]) -> list[Entry]:
+    """Without tombstones, which go by themselves after some minutes."""
+    return [entry for entry in entries if not is_tombstone(entry.value)]
+
+
+def is_tombstone(value: bytes) -> bool:
+    """Does this record say that what was there has gone?"""
+    return b'"left":' in value
+
+
+# What is kept about hosts and the cluster: it comes when it is needed, and stays.
+ABOUT_HOSTS = (keys.HOSTS, keys.KNOWN, keys.ABSENT, keys.UNDERLAYS, keys.CLUSTER, keys.ANSWERS)
+
+
+def live_keys(dumped: str) -> list[str]:
+    """Keys in an answer of etcd's JSON (`etcdctl get --write-out=json`), in order.
+
+    Without tombstones, and without what is about hosts and the cluster.
+    """
+    found = [(b64decode(kv["key"]).decode(), b64decode(kv.get("value", "")))
+             for kv in json.loads(dumped).get("kvs", ())]
+    return sorted(key for key, value in found if not is_tombstone(value)
+                  and not key.startswith(ABOUT_HOSTS) and not key.endswith(("/fence", "/question")))

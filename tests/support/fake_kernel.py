@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Any
 
 from driver.errors import LinkError
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
-from driver.services.ports import SandboxEntry, Veth
+from driver.services.ports import Findings, Listeners, SandboxEntry, Veth, Why
 
 Place = tuple[Vni, object]  # network and address
 
@@ -29,12 +30,16 @@ class Kernel:
     rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
     teardowns: set[str] = field(default_factory=set)  # namespaces left: rules still to go
     joins: dict[EndpointId, str] = field(default_factory=dict)  # sandboxes by endpoint
+    notes: dict[str, dict[str, object]] = field(default_factory=dict)  # on the disk, by kind
+    complete: set[str] = field(default_factory=set)  # kinds of notes
     veths: set[int] = field(default_factory=set)  # map: interfaces that may send
     endpoints: dict[Place, int] = field(default_factory=dict)  # map: -> ifindex
     sandboxes: dict[int, SandboxEntry] = field(default_factory=dict)  # map and pinned link
     remotes: dict[Place, tuple[IPv4Address, int, bytes]] = field(default_factory=dict)
     floods: dict[Vni, tuple[tuple[IPv4Address, ...], tuple[int, ...]]] = field(
         default_factory=dict)
+    withheld: dict[int, Why] = field(default_factory=dict)  # map
+    filtered: set[str] = field(default_factory=set)  # namespaces with packet filter rules
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def view(self) -> dict[str, object]:
@@ -47,12 +52,14 @@ class Kernel:
         return {
             "links": sorted(self.links), "rules": sorted(self.rules),
             "teardowns": sorted(self.teardowns), "joins": dict(self.joins),
+            "notes": {kind: sorted(notes) for kind, notes in self.notes.items()},
             "veths": sorted(map(name, self.veths)),
             "endpoints": {str(place): name(index) for place, index in self.endpoints.items()},
             "sandboxes": {cookie: (name(entry.primary_ifindex), [
                 (each.vni, each.address, name(each.host_ifindex)) for each in sorted(
                     entry.attachments, key=lambda each: each.vni)])
                 for cookie, entry in self.sandboxes.items()},
+            "withheld": dict(self.withheld),
             "remotes": {str(place): (where[0], bool(where[1]), where[2])
                         for place, where in self.remotes.items()},
             "floods": {vni: (hosts, sorted(map(name, indexes)))
@@ -106,10 +113,35 @@ class KernelLinks:
         return self._kernel.links.get(self.veth_name(endpoint_id))
 
     def list_veths(self) -> dict[str, Veth]:
-        return dict(self._kernel.links)
+        return {name: replace(veth, carrier=name in self._kernel.inside
+                              and name not in self._kernel.away)
+                for name, veth in self._kernel.links.items()}
 
     def veth_name(self, endpoint_id: EndpointId) -> str:
         return "sl" + endpoint_id[:11]
+
+
+class DiskNotes:
+    """services.ports.Notes: they outlive a driver, too."""
+
+    def __init__(self, kernel: Kernel, kind: str) -> None:
+        self._kernel, self._kind = kernel, kind
+        self._notes = kernel.notes.setdefault(kind, {})
+
+    def put(self, name: str, item: object) -> None:
+        self._notes[name] = item
+
+    def remove(self, name: str) -> None:
+        self._notes.pop(name, None)
+
+    def all(self) -> dict[str, Any]:
+        return dict(self._notes)
+
+    def is_complete(self) -> bool:
+        return self._kind in self._kernel.complete
+
+    def complete(self) -> None:
+        self._kernel.complete.add(self._kind)
 
 
 class KernelSandboxes:
@@ -132,6 +164,9 @@ class KernelSandboxes:
         if self._kernel.inside.get(veth.host_name) != sandbox_key:
             raise LinkError(f"the other end of {veth.host_name} is not inside")
         self._kernel.away.add(veth.host_name)
+
+    def listeners(self, sandbox_key: str) -> Listeners:
+        return Listeners(bound=False, keyed=False)
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
         self._kernel.rules.discard(sandbox_key)
@@ -203,11 +238,21 @@ class KernelMaps:
         assert self._kernel.cookies.get(sandbox_key) == sandbox.cookie
         self._kernel.sandboxes[sandbox.cookie] = sandbox
 
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None: ...
+
     def withdraw_sandbox(self, cookie: int) -> None:
         self._kernel.sandboxes.pop(cookie, None)
+        self._kernel.withheld.pop(cookie, None)
 
     def sandbox_cookies(self) -> set[int]:
         return set(self._kernel.sandboxes)
+
+    def is_gone(self, cookie: int) -> bool:
+        return cookie not in self._kernel.cookies.values()
+
+    def owned_ports(self) -> set[int]:
+        return {each.port for entry in self._kernel.sandboxes.values()
+                for each in entry.attachments if each.port}
 
     def put_remote(self, endpoint: Endpoint) -> None:
         for place in _places(endpoint):
@@ -227,6 +272,13 @@ class KernelMaps:
             address6=IPv6Interface(address) if isinstance(address, IPv6Address) else None)
             for (vni, address), (underlay, port, mac) in self._kernel.remotes.items()]
 
+    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
+        return False
+
+    def local_networks(self) -> set[Vni]:
+        return {vni for (vni, _), ifindex in self._kernel.endpoints.items()
+                if ifindex in self._kernel.veths}
+
     def list_services(self) -> list[tuple[Vni, IPv4Address]]:
         return []
 
@@ -242,6 +294,66 @@ class KernelMaps:
 
     def counters(self) -> dict[str, int]:
         return {}
+
+
+class KernelVerdicts:
+    """ports.Verdicts; programs leave no notes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def withhold(self, cookie: int, why: Why) -> None:
+        self._kernel.withheld[cookie] = why
+
+    def release(self, cookie: int) -> None:
+        self._kernel.withheld.pop(cookie, None)
+
+    def withheld(self) -> list[int]:
+        return list(self._kernel.withheld)
+
+    def notes(self) -> dict[int, frozenset[Why]]:
+        return {}
+
+    def notes_of(self, cookie: int) -> frozenset[Why]:
+        return frozenset()
+
+    def settle_rules(self, cookie: int) -> None:
+        pass
+
+    def forget_notes(self, keep: Collection[int]) -> None:
+        pass
+
+
+class KernelInspector:
+    """ports.Inspector."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
+             underlay: IPv4Address, just_set_up: bool = False) -> Findings:
+        if any(self._kernel.inside.get(veth.host_name) != sandbox_key for _, veth in members):
+            raise LinkError("an interface is not inside")
+        return Findings(own_rules="a rule" if sandbox_key in self._kernel.filtered else "")
+
+
+class KernelWatch:
+    """ports.Watch: of one process."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.watched: set[str] = set()
+
+    def add(self, sandbox_key: str) -> None:
+        if sandbox_key not in self._kernel.cookies:
+            raise LinkError("no such namespace")
+        self.watched.add(sandbox_key)
+
+    def remove(self, sandbox_key: str) -> None:
+        self.watched.discard(sandbox_key)
+
+    def sweep(self) -> None:
+        self.watched &= set(self._kernel.cookies)
 
 
 def _places(endpoint: Endpoint) -> list[Place]:

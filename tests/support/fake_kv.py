@@ -15,19 +15,23 @@ from driver.errors import StoreUnavailable
 from driver.store.kv import (
     Change,
     Compare,
+    Empty,
     Entry,
     KeyValue,
     Lease,
     Listing,
+    Moment,
+    News,
     Op,
     OutcomeUnknown,
     Put,
+    Stream,
     Unchanged,
-    Watch,
     WatchLost,
 )
 
 T = TypeVar("T")
+Saved = tuple[int, dict[str, tuple[Entry, int]], list[tuple[int, Change]]]
 
 
 class FakeStore:
@@ -44,12 +48,32 @@ class FakeStore:
         self.leases: dict[int, tuple[int, float]] = {}  # id -> ttl, end
         self.lease_ids = itertools.count(1)
         self.away = False  # nothing answers
-        self.epoch = 0  # raised by `break_watches`
+        self.cluster = 1
+        self.epoch = 0  # raised by `break_streams`
+        self.progress = 0  # raised by `tell_progress`
+        self.streams = 0  # that were opened
 
-    def break_watches(self) -> None:
+    def break_streams(self) -> None:
         with self.changed:
             self.epoch += 1
             self.changed.notify_all()
+
+    def tell_progress(self) -> None:
+        """Have each stream say how far each of its watches is."""
+        with self.changed:
+            self.progress += 1
+            self.changed.notify_all()
+
+    def snapshot(self) -> Saved:
+        with self.changed:
+            return self.revision, dict(self.entries), list(self.history)
+
+    def restore(self, saved: Saved) -> None:
+        """Be again as at a snapshot; who was connected is not any more."""
+        with self.changed:
+            self.revision, entries, history = saved
+            self.entries, self.history = dict(entries), list(history)
+            self.break_streams()
 
     def expire(self) -> None:
         """Remove the keys of leases that ran out; caller holds the lock."""
@@ -119,17 +143,23 @@ class FakeKeyValue:
             assert len(ops) <= 128, "etcd's --max-txn-ops"
             assert len({op.key for op in ops}) == len(ops), "etcd refuses a key twice"
             for compare in compares:
+                if isinstance(compare, Empty):
+                    if any(compare.key <= key < compare.stop for key in store.entries):
+                        return 0
+                    continue
                 found = store.entries.get(compare.key)
                 if isinstance(compare, Unchanged):
                     if (found[0].mod_revision if found else 0) != compare.mod_revision:
                         return 0
                 elif found is None or found[0].value != compare.value:
                     return 0
+            for op in ops:
+                if isinstance(op, Put) and op.lease_id and op.lease_id not in store.leases:
+                    raise OutcomeUnknown("no such lease (fake)")  # as the client calls any error
             if any(isinstance(op, Put) or op.key in store.entries for op in ops):
                 store.revision += 1
             for op in ops:
                 if isinstance(op, Put):
-                    assert not op.lease_id or op.lease_id in store.leases, "no such lease"
                     store.put(Entry(op.key, op.value, store.revision), op.lease_id)
                     store.history.append(
                         (store.revision, Change(op.key, op.value, store.revision)))
@@ -138,9 +168,31 @@ class FakeKeyValue:
             store.changed.notify_all()
             return store.revision
 
-    def watch(self, prefix: str, from_revision: int) -> Watch:
+    def stream(self, key: str) -> Stream:
         with self.store.changed:
-            return FakeWatch(self._open(), prefix, from_revision)
+            store = self._open()
+            store.streams += 1
+            return FakeStream(store)
+
+    def now(self, key: str) -> Moment:
+        with self.store.changed:
+            store = self._open()
+            return Moment(store.cluster, store.revision)
+
+    def remembers(self, entry: Entry) -> bool:
+        with self.store.changed:
+            store = self._open()
+            found = store.entries.get(entry.key)
+            change = Change(entry.key, entry.value, entry.mod_revision)
+            return (entry.mod_revision < store.compacted
+                    or (found is not None and found[0] == entry)
+                    or (entry.mod_revision, change) in store.history)
+
+    def keeps(self, key: str, revision: int) -> bool:
+        with self.store.changed:
+            store = self._open()
+            assert revision <= store.revision
+            return revision >= store.compacted
 
     def lease(self, ttl_s: int) -> Lease:
         with self.store.changed:
@@ -183,31 +235,63 @@ class FakeLease:
             self._kv._open().end_lease(self.id)
 
 
-class FakeWatch:
-    def __init__(self, store: FakeStore, prefix: str, from_revision: int) -> None:
+class FakeStream:
+    def __init__(self, store: FakeStore) -> None:
         self._store = store
-        self._prefix = prefix
-        self._next = from_revision
         self._epoch = store.epoch
+        self._watches: dict[int, tuple[str, int, bool]] = {}  # prefix, next revision, removals
+        self._numbers = itertools.count(1)
+        self._progress = store.progress
+        self._untold: set[int] = set()  # watches that have to say how far they are
         self._closed = False
+        self.tells_compaction = True
+        self.opened = Moment(store.cluster, store.revision)
 
-    def next(self) -> Sequence[Change] | None:
+    def watch(self, prefix: str, from_revision: int, *, removals: bool = False) -> int:
         with self._store.changed:
+            number = next(self._numbers)
+            self._watches[number] = (prefix, from_revision, removals)
+            self._store.changed.notify_all()
+            return number
+
+    def cancel(self, watch: int) -> None:
+        with self._store.changed:
+            self._watches.pop(watch, None)
+
+    def next(self) -> News | None:
+        store = self._store
+        with store.changed:
             while not self._closed:
-                self._store.expire()
-                if self._epoch != self._store.epoch:
+                store.expire()
+                if self._epoch != store.epoch:
+                    self._closed = True
                     raise WatchLost("broken by the test")
-                if self._next < self._store.compacted:
-                    raise WatchLost("compacted")
-                changes = [change for revision, change in self._store.history
-                           if revision >= self._next and change.key.startswith(self._prefix)]
-                self._next = max(self._next, self._store.revision + 1)
-                if changes:
-                    return changes
-                ends = [end_s for _, end_s in self._store.leases.values()]
-                self._store.changed.wait(
+                if self._progress != store.progress:
+                    self._progress, self._untold = store.progress, set(self._watches)
+                for number in self._watches:
+                    if news := self._news(number):
+                        return news
+                ends = [end_s for _, end_s in store.leases.values()]
+                store.changed.wait(
                     max(0.0, min(ends) - time.monotonic()) + 0.001 if ends else None)
             return None
+
+    def _news(self, number: int) -> News | None:
+        store, (prefix, begin, removals) = self._store, self._watches[number]
+        if begin < store.compacted and self.tells_compaction:
+            del self._watches[number]
+            return News(number, ended="compacted", compacted=True)
+        end = max(begin, store.revision + 1)
+        self._watches[number] = (prefix, end, removals)
+        changes = [change for revision, change in store.history
+                   if revision >= begin and change.key.startswith(prefix)
+                   and not (removals and change.value is not None)] if begin < end else []
+        if changes:
+            return News(number, changes[-1].mod_revision, changes)
+        if number in self._untold:
+            self._untold.remove(number)
+            return News(number, end - 1)
+        return None
 
     def close(self) -> None:
         with self._store.changed:
@@ -250,9 +334,6 @@ class FaultyKeyValue:
         if when == "after":
             raise OutcomeUnknown(f"call {self.calls} failed (injected, after its effect)")
         return done
-
-    def watch(self, prefix: str, from_revision: int) -> Watch:
-        return self._kv.watch(prefix, from_revision)
 
     def lease(self, ttl_s: int) -> Lease:
         return self._read(lambda: self._kv.lease(ttl_s))

@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_interface, ip_network
 
 from driver.errors import Conflict, NotFound, SlimError, StoreUnavailable
-from driver.model import Endpoint, EndpointId, Host, HostId, Network, NetworkId, NetworkKey, Vni
+from driver.model import (
+    Endpoint,
+    EndpointId,
+    Host,
+    HostId,
+    HostPath,
+    Network,
+    NetworkId,
+    NetworkKey,
+    Vni,
+)
 from driver.services.ports import (
     DirectoryListener,
+    RoutedNetwork,
+    Said,
     SandboxEntry,
     ServiceListener,
+    ServiceSaid,
     Subnet,
     Veth,
 )
@@ -64,11 +77,13 @@ class FakeNetworks:
         self._lock = threading.RLock()
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int, vip: bool = True) -> Network:
+               internal: bool, mtu: int, vip: bool = True,
+               host_path: HostPath = HostPath.AUTO) -> Network:
         self.faults.look()
         with self._lock:
             vni = self._keys.get(key) or Vni(len(self._keys) + 1)
-            network = Network(network_id, key, vni, subnets, internal, mtu, vip)
+            network = Network(network_id, key, vni, subnets, internal, mtu, vip,
+                              host_path)
             if self.live.get(network_id, network) != network:
                 raise Conflict(f"network {network_id[:12]} exists with other properties")
 
@@ -87,8 +102,14 @@ class FakeNetworks:
         self.faults.look()
         return self.live.get(network_id)
 
-    def reread(self) -> Sequence[Network]:
+    def on_record(self) -> Sequence[Network]:
         return self.list()
+
+    def enter(self, network: Network) -> bool:
+        self.faults.look()
+        return False
+
+    def note(self, network: Network) -> None: ...
 
     def list(self) -> list[Network]:
         self.faults.look()
@@ -118,7 +139,7 @@ class FakeEndpoints:
         self.faults.effect("endpoints.replace",
                            lambda: self.live.__setitem__(endpoint.id, endpoint))
 
-    def delete(self, endpoint_id: EndpointId) -> None:
+    def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
         self.faults.look()
         self.faults.effect("endpoints.delete", lambda: self.live.pop(endpoint_id, None))
 
@@ -126,11 +147,17 @@ class FakeEndpoints:
         self.faults.look()
         return self.live.get(endpoint_id)
 
-    def forget_strays(self) -> None:
+    def forget_strays(self, has_link: Callable[[EndpointId], bool]) -> None:
         """They carry their sandboxes themselves."""
 
-    def reread(self) -> Sequence[Endpoint]:
+    def on_record(self) -> Sequence[Endpoint]:
         return self.list()
+
+    def enter(self, endpoint: Endpoint) -> bool:
+        self.faults.look()
+        return False
+
+    def note(self, endpoint: Endpoint) -> None: ...
 
     def list(self) -> list[Endpoint]:
         self.faults.look()
@@ -148,13 +175,22 @@ class FakeDirectory:
     def unfollow(self, vni: Vni) -> None:
         self.faults.effect("directory.unfollow", lambda: self.live.discard(vni))
 
+    def read(self, vni: Vni) -> Iterable[Said]:
+        return ()
+
 
 class FakeListener:
-    def snapshot(self, vni: Vni, endpoints: Sequence[Endpoint]) -> None: ...
+    def snapshot(self, vni: Vni, said: Iterable[Said], revision: int) -> None: ...
 
     def put(self, endpoint: Endpoint) -> None: ...
 
-    def removed(self, vni: Vni, endpoint_id: EndpointId) -> None: ...
+    def left(self, vni: Vni, endpoint: Endpoint) -> None: ...
+
+    def missing(self, vni: Vni, endpoint_id: EndpointId, revision: int) -> None: ...
+
+    def unreadable(self, vni: Vni, endpoint_id: EndpointId) -> None: ...
+
+    def unfollowed(self, vni: Vni) -> None: ...
 
     def followed(self, vnis: Collection[Vni]) -> None: ...
 
@@ -210,6 +246,7 @@ class FakeDatapath:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.live: dict[EndpointId, int] = {}  # published endpoint -> ifindex
+        self.attached: set[Vni] = set()  # networks that interfaces are in
         self.withdrawn_ifindexes: list[int] = []
         self.services: dict[tuple[Vni, IPv4Address], tuple[IPv4Address, ...]] = {}
 
@@ -225,12 +262,20 @@ class FakeDatapath:
 
     def withdraw_sandbox(self, cookie: int) -> None: ...
 
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None: ...
+
     def put_remote(self, endpoint: Endpoint) -> None: ...
 
     def list_remotes(self) -> list[Endpoint]:
         return []
 
     def delete_remote(self, endpoint: Endpoint) -> None: ...
+
+    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
+        return False
+
+    def local_networks(self) -> set[Vni]:
+        return set(self.attached)
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address],
                   ifindexes: Sequence[int]) -> None: ...
@@ -260,6 +305,7 @@ class FakeServiceFeed:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.live: dict[NetworkId, ServiceListener] = {}
+        self.on_record: list[ServiceSaid] = []
 
     def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
         self.faults.effect("services.follow",
@@ -267,6 +313,9 @@ class FakeServiceFeed:
 
     def unfollow(self, network_id: NetworkId) -> None:
         self.faults.effect("services.unfollow", lambda: self.live.pop(network_id, None))
+
+    def read(self, network_id: NetworkId) -> Iterable[ServiceSaid]:
+        return list(self.on_record)
 
 
 class FakeFinisher:
@@ -319,10 +368,12 @@ class World:
         from driver.services.endpoint_links import EndpointLinks
         from driver.services.endpoint_ports import EndpointPorts
         from driver.services.endpoints import EndpointService
+        from driver.services.following import Following
         from driver.services.networks import NetworkService
         from driver.services.service_mirror import ServiceMirror
 
         self.faults = Faults()
+        self.routed: list[RoutedNetwork] = []
         self.networks = FakeNetworks(self.faults)
         self.endpoints = FakeEndpoints(self.faults)
         self.directory = FakeDirectory(self.faults)
@@ -338,8 +389,10 @@ class World:
             underlay_mtu=lambda: 1500)
         self.feed = FakeServiceFeed(self.faults)
         self.services = ServiceMirror(self.feed, self.datapath)
+        self.following = Following(
+            self.networks, self.directory, FakeListener(), self.services)
         self.network_service = NetworkService(
-            self.networks, self.directory, FakeListener(), self.endpoint_service, self.services)
+            self.networks, self.following, self.endpoint_service, routed=lambda: self.routed)
 
     def live(self) -> dict[str, object]:
         """Everything that a failed use case could leak, comparable."""

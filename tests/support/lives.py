@@ -7,7 +7,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from driver.errors import SlimError
-from tests.support.calls import Call, Net, collect, end_of_namespace, neighbours, offer, restart
+from tests.support.calls import (
+    Call,
+    Net,
+    ask,
+    collect,
+    end_of_namespace,
+    neighbours,
+    offer,
+    restart,
+    rules,
+)
 from tests.support.steps import How, Killed, Spoil
 from tests.support.whole import Whole
 
@@ -21,8 +31,13 @@ RESTART = restart().name
 # What happens, and whether a call of it is to be spoilt (it may have been in another life).
 LIVES: dict[str, tuple[list[Call], Callable[[int, Call], bool]]] = {
     "one network": (
-        [*ONE.makes(), offer(ONE, False), offer(ONE, True), *ONE.removes(), end_of_namespace(ONE)],
+        [*ONE.makes(), offer(ONE, False), ask(ONE), offer(ONE, True), *ONE.removes(),
+         end_of_namespace(ONE)],
         lambda index, call: True),
+    "rules of the container's own": (
+        [*ONE.makes(), rules(ONE, there=True), restart(), rules(ONE, there=False), restart(),
+         *ONE.removes(), end_of_namespace(ONE)],
+        lambda index, call: 6 < index < 11),
     "two networks in one sandbox": (
         [*ONE.makes(), *TWO.makes(), *ONE.removes(), *TWO.removes(), end_of_namespace(ONE)],
         lambda index, call: index > 10),
@@ -33,6 +48,10 @@ LIVES: dict[str, tuple[list[Call], Callable[[int, Call], bool]]] = {
     "container dies with its host's dockerd": (
         [*ONE.makes(), end_of_namespace(ONE), restart(), *ONE.removes()],
         lambda index, call: index > 6),
+    "a dead container's address is asked for again": (
+        [*ONE.makes(), end_of_namespace(ONE), ONE.request_address(), *ONE.makes()[4:],
+         *ONE.removes(), end_of_namespace(ONE)],
+        lambda index, call: index == 8),
     "network is deleted with a container on it": (
         [*ONE.makes(), end_of_namespace(ONE), ONE.release_address(), *ONE.removes_network()],
         lambda index, call: index > 7),

@@ -2,7 +2,8 @@
 
 A machine is a network namespace with an underlay address, a cgroup of its own, maps pinned
 in a folder of its own and the programs loaded for it.  Containers are namespaces, wired as
-dockerd would do it.  No dockerd, no etcd: endpoints are entered into the maps directly.
+dockerd would do it and with its rules.  No dockerd, no etcd: endpoints are entered into the maps
+directly.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -22,19 +24,27 @@ from pathlib import Path
 
 import pytest
 
+from driver.client_ports import Ports, client_ports
 from driver.datapath import bpf
 from driver.datapath.attachments import Attachments, attach_to_netkit
+from driver.datapath.cache import compiled_unit
 from driver.datapath.datapath import EbpfDatapath
 from driver.datapath.load import Constants, Loaded, load
+from driver.datapath.programs import KERNEL_FOLDER
 from driver.link import filters
+from driver.link.lost_sockets import lost_sockets
 from driver.link.names import HOST_PATH_MARK
+from driver.link.port_settings import ephemeral_ports
 from driver.link.sandbox import KernelSandboxes
 from driver.link.veth import Veths
 from driver.link.vxlan import create_vxlan, overlay_mtu
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
-from tests.support import netns
+from driver.services.publishing import publish
+from tests.support import dockerd, netns
 from tests.support.netns import Netns
+from tests.support.settings import put_back
+from tests.support.wait import wait_until
 
 PORT_FIRST, PORT_LAST = 61000, 65535
 VXLAN_PORT = 14789
@@ -146,7 +156,7 @@ class Machine:
 
     def container(self, *addresses: str, vni: int = 1, host_path: bool = True) -> Container:
         """Make a container with one endpoint per address, in network `vni`, vni + 1, …"""
-        made = Container(self.stack.enter_context(netns.made("c")), self)
+        made = Container(self.stack.enter_context(dockerd.sandbox()), self)
         self.containers.append(made)
         for index, address in enumerate(addresses):
             self.connect(made, address, vni=vni + index, host_path=host_path)
@@ -164,7 +174,8 @@ class Machine:
         self.next_port += 1
         veth = self.netns.call(lambda: self.links.create_veth(endpoint.id, endpoint.mac, MTU))
         self.datapath.publish_endpoint(endpoint, veth)
-        name = f"eth{len(container.endpoints)}"
+        taken = {name for _, name in container.netns.call(socket.if_nameindex)}
+        name = next(name for name in map("eth{}".format, range(99)) if name not in taken)
         self.netns.ip(f"link set {veth.container_name} netns {container.netns.name}")
         container.netns.ip(f"link set {veth.container_name} name {name}")
         container.netns.ip(f"addr add {address} dev {name}")
@@ -185,9 +196,9 @@ class Machine:
                                   overlay_mtu=overlay_mtu(MTU), primary=index == 0)
         attachments = tuple(Attachment(e.vni, e.address, e.port, v.host_ifindex)
                             for e, v in container.endpoints if e.address is not None)
-        self.datapath.publish_sandbox(
-            SandboxEntry(container.netns.cookie, container.endpoints[0][1].host_ifindex,
-                         attachments), key)
+        entry = SandboxEntry(container.netns.cookie, container.endpoints[0][1].host_ifindex,
+                             attachments)
+        publish(self.sandboxes, self.datapath, entry, key)
 
     def disconnect(self, container: Container, endpoint: Endpoint) -> None:
         """Take an endpoint away again."""
@@ -215,8 +226,16 @@ class Machine:
     def left_over(self) -> dict[str, int]:
         """Entries and links that a removed endpoint must not leave; empty if all is well."""
         self.datapath.sweep_flows()
+        backends = self.loaded.table("backends")
+
+        def swept() -> bool:
+            self.datapath.sweep_services()
+            return not len(backends)
+
+        with suppress(AssertionError):  # whoever asks says what is left
+            wait_until(swept, 5, "lists that nothing names any more are removed")
         names = ("sandboxes", "veths", "endpoints", "endpoints6", "directory", "directory6",
-                 "reverse", "floods", "flows", "services", "backends")
+                 "reverse", "floods", "flows", "services", "backends", "withheld")
         left = {name: len(self.loaded.table(name)) for name in names}
         left["ports"] = sum(1 for _, leaf in bpf.entries(self.loaded.table("ports"))
                             if leaf.sandbox)
@@ -243,8 +262,10 @@ class Machine:
 class Cluster:
     """Machines on one wire, and the directory that etcd would keep."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, ports: Ports = (PORT_FIRST, PORT_LAST)) -> None:
+        """`ports`: endpoint ports of every machine."""
         self.stack = stack
+        self.ports = ports
         self.wire = stack.enter_context(netns.made("wire"))
         self.machines: list[Machine] = []
         self.endpoints: list[Endpoint] = []
@@ -259,7 +280,8 @@ class Cluster:
             self.wire.ip(f"link set {name} up")
         return name
 
-    def add_machine(self, subnet: int = FIRST_SUBNET) -> Machine:
+    def add_machine(self, subnet: int = FIRST_SUBNET, *,
+                    kernel_folder: Path = KERNEL_FOLDER) -> Machine:
         """Make one; between machines of different subnets the wire is a gateway."""
         number = len(self.machines) + 1
         namespace = self.stack.enter_context(netns.made(f"h{number}"))
@@ -268,6 +290,7 @@ class Cluster:
         self.wire.ip(f"link set p{number} master {self._bridge(subnet)}")
         namespace.ip(f"addr add {address}/24 dev eth0")
         namespace.ip(f"route add default via 198.18.{subnet}.254")
+        namespace.sysctl("ipv4.ip_forward", 1)  # as dockerd does; bpf_fib_lookup asks for it
         namespace.sysctl("ipv4.conf.all.rp_filter", 1)
         namespace.sysctl("ipv4.conf.eth0.rp_filter", 1)
         vxlan = namespace.call(lambda: create_vxlan(VXLAN_PORT, overlay_mtu(MTU)))
@@ -278,19 +301,22 @@ class Cluster:
         self.stack.callback(_remove_cgroup, cgroup)
         pins = mount_bpffs() / namespace.name
         self.stack.callback(shutil.rmtree, pins)
-        loaded = load(Constants(address, uplink, vxlan, HOST_PATH_MARK, PORT_FIRST, PORT_LAST),
-                      pins / "v1")
+        clients = client_ports(self.ports, namespace.call(ephemeral_ports), ())
+        loaded = load(compiled_unit(kernel_folder), Constants(
+            address, uplink, vxlan, HOST_PATH_MARK, *self.ports, namespace.cookie, clients),
+            pins / "v1")
         self.stack.callback(loaded.close)
         attachments = Attachments(
             loaded, pins / "links", cgroup, _FiltersIn(namespace), str,
             attach_direct=lambda fd, ifindex: namespace.call(
                 partial(attach_to_netkit, fd, ifindex)))
         self.stack.callback(attachments.detach_host, uplink, vxlan)
-        datapath = EbpfDatapath(loaded, attachments)
+        datapath = EbpfDatapath(loaded, attachments, lost_sockets=lambda key, cookie, names: (
+            lost_sockets(key, cookie, address.packed, names)))
         sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs["to_container"])
         machine_stack = self.stack.enter_context(ExitStack())
         machine = Machine(namespace, address, cgroup, pins, loaded, datapath, sandboxes,
-                          machine_stack, self)
+                          machine_stack, self, next_port=self.ports[0])
         datapath.start(uplink, vxlan)
         self.stack.callback(datapath.stop)
         self.machines.append(machine)
@@ -337,8 +363,6 @@ class Cluster:
 
 
 def _remove_cgroup(cgroup: Path) -> None:
-    from tests.support.wait import wait_until
-
     def gone() -> bool:
         with suppress(OSError):
             cgroup.rmdir()
@@ -361,7 +385,16 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def machines(cluster: Cluster) -> Iterator[list[Machine]]:
     """Two hosts on one wire; containers, processes and map entries of the test go with it."""
+    with lent(cluster) as found:
+        yield found
+
+
+@contextmanager
+def lent(cluster: Cluster) -> Iterator[list[Machine]]:
+    """All hosts of a cluster that other tests use, too; nothing is left on them afterwards."""
     with ExitStack() as stack:
+        for namespace in (cluster.wire, *(machine.netns for machine in cluster.machines)):
+            stack.enter_context(put_back(namespace))
         for machine in cluster.machines:
             machine.stack = stack.enter_context(ExitStack())
         try:

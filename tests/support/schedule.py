@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from typing import Any
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from tests.support.tiers import lab_of
+
 _RELEASE = re.compile(r"\[(docker-[\w.]+)")
 _TOGETHER = "tests/lab/swarm"  # one swarm for all its files
+# Units of minutes that mostly wait, the longest first: others compute meanwhile.
+_WAITING = (_TOGETHER, "tests/lab/test_dockerd_restarts.py", "tests/lab/test_dead_host.py")
+# Of the units of a folder, those of a minute and more.
+_LONG = {"tests/lab/test_driver_restarts.py", "tests/lab/test_failures.py",
+         "tests/unit/test_every_step.py", "tests/contract/test_address_history.py",
+         "tests/netns/test_spoilt_driver.py", "tests/netns/test_spoilt_network.py",
+         "tests/netns/test_etcd_faults.py", "tests/netns/test_absent_host.py",
+         "tests/netns/test_blocked_peers.py", "tests/netns/test_own_rules.py"}
 
 
 def unit(nodeid: str) -> str:
     """Name what a test is part of."""
     path, _, _ = nodeid.partition("::")
     folder = str(PurePath(path).parent)
-    if folder == _TOGETHER:
-        return folder
+    what = folder if folder == _TOGETHER else path
     release = _RELEASE.search(nodeid)
-    return f"{path} {release[1]}" if release else path
+    return f"{what} {release[1]}" if release else what
 
 
 class UnitScheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -34,13 +42,17 @@ class UnitScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return unit(nodeid)
 
 
-def place(item: pytest.Item, labs: tuple[str, ...]) -> tuple[int, int]:
+def place(item: pytest.Item, labs: tuple[str, ...]) -> tuple[int, int, int]:
     """Sort key: long units first, for no worker to be alone with one at the end.
 
     labs: the releases, in the order in which their labs come up.
     """
-    folder = PurePath(item.nodeid).parts[1]
-    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    lab = parameters.get("lab")
-    return (0 if folder == "netns" else 1 if folder == "lab" else 2,
-            labs.index(lab) + 1 if lab in labs else 0)
+    path, _, _ = item.nodeid.partition("::")
+    folder = PurePath(path).parts[1]
+    lab = lab_of(item)
+    release = labs.index(lab) + 1 if lab in labs else 0
+    for number, waiting in enumerate(_WAITING):
+        if path.startswith(waiting) and release <= 1:  # of later releases not before their turn
+            return 0, release, number
+    return (1 if folder == "netns" else 2 if folder == "lab" else 3, release,
+            0 if path in _LONG else 1)

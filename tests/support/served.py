@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import pytest
 
-from driver.control_client import NotRunningError, ask
+from driver.control_client import ask
+from driver.errors import SlimError
 from tests.conftest import PROJECT
 from tests.support.client import Dockerd
+from tests.support.etcd import live_keys
 from tests.support.machines import cgroup2_mount, mount_bpffs
 from tests.support.netns import Netns, join
 from tests.support.wait import wait_until
@@ -23,6 +25,7 @@ from tests.support.wait import wait_until
 NET, EP = "8c1f" * 16, "0123456789abcdef" * 4
 POOL = "10.50.0.0/16"
 UNDERLAY = "198.18.7.1"  # of a host that is alone
+START_S = 120  # it compiles its programs first; on a busy machine that takes a while
 
 
 class Host:
@@ -34,6 +37,7 @@ class Host:
         self.netns = netns
         self.folder = folder
         self._options = ("--etcd", etcd, *options)
+        self.options: tuple[str, ...] = ()  # more of them, from the next start on
         self.socket = str(folder / "slim.sock")
         self.dockerd = Dockerd(self.socket)
         self.cgroup = cgroup2_mount() / netns.name
@@ -45,14 +49,15 @@ class Host:
     def start_driver(self) -> None:
         """Start it and wait until it answers."""
         self.launch_driver()
-        wait_until(self.answers, 30, "the driver answers")
+        wait_until(self.answers, START_S, "the driver answers")
 
     def launch_driver(self) -> None:
         """Start it."""
         with (self.folder / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
                 self.netns.command(
-                    *self.prefix, sys.executable, "-m", "driver", "serve", *self._options,
+                    *self.prefix, sys.executable, "-m", "driver", "serve",
+                    *self._options, *self.options,
                     "--underlay", "eth0", "--cgroup", str(self.cgroup), "--bpffs", str(self.pins),
                     "--socket", self.socket, "--state", str(self.folder / "state"),
                     "--config", os.devnull, "--log-level", "debug"),
@@ -63,9 +68,12 @@ class Host:
         assert self.driver.poll() is None, self.log()
         try:
             ask(self.socket, "Slim.Status")
-        except NotRunningError:
+        except SlimError:  # none is there, or it says why it does not start
             return False
         return True
+
+    def running(self) -> bool:
+        return self.driver is not None and self.driver.poll() is None
 
     def end_driver(self, number: int) -> int:
         assert self.driver is not None
@@ -80,9 +88,8 @@ class Host:
         wait_until(lambda: self.status()["recovery"] == "done", 30, "the driver reads etcd")
 
     def stored_keys(self) -> list[str]:
-        output = self.netns.run("env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix",
-                                "/slim/", "--keys-only").stdout
-        return sorted(line for line in output.splitlines() if line and "/hosts/" not in line)
+        return live_keys(self.netns.run("env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix",
+                                        "/slim/", "--write-out=json").stdout)
 
     def links(self) -> list[str]:
         return [line for line in self.netns.ip("-br link show").splitlines()
@@ -94,8 +101,13 @@ class Host:
     def counters(self) -> dict[str, int]:
         return ask(self.socket, "Slim.Counters")["Counters"]  # type: ignore[return-value]
 
+    def mapped_files(self) -> str:
+        """What the driver's process has loaded, among others libraries."""
+        assert self.driver is not None
+        return Path(f"/proc/{self.driver.pid}/maps").read_text()
+
     def log(self) -> str:
-        return (self.folder / "driver.log").read_text()[-6000:]
+        return (self.folder / "driver.log").read_text()
 
     def close(self) -> None:
         for process in (self.driver, self.etcd):
@@ -107,8 +119,8 @@ class Host:
         self.cgroup.rmdir()
 
 
-def create_network(host: Host, network: str = NET, pool: str = POOL) -> None:
-    """Everything dockerd does for `network create`."""
+def create_network(host: Host, network: str = NET, pool: str = POOL, **chosen: str) -> None:
+    """Everything dockerd does for `network create`; chosen: `-o slim.<name>=...`."""
     call = host.dockerd.ok
     spaces = host.dockerd.raw("IpamDriver.GetDefaultAddressSpaces", b"").json
     pool_id = call("IpamDriver.RequestPool", AddressSpace=spaces["LocalDefaultAddressSpace"],
@@ -116,7 +128,8 @@ def create_network(host: Host, network: str = NET, pool: str = POOL) -> None:
     gateway = call("IpamDriver.RequestAddress", PoolID=pool_id, Address="",
                    Options={"RequestAddressType": "com.docker.network.gateway"})["Address"]
     call("NetworkDriver.CreateNetwork", NetworkID=network, Options={
-        "com.docker.network.enable_ipv6": False, "com.docker.network.generic": {}},
+        "com.docker.network.enable_ipv6": False, "com.docker.network.generic": {
+            f"slim.{name}": text for name, text in chosen.items()}},
         IPv4Data=[{"AddressSpace": spaces["LocalDefaultAddressSpace"], "Pool": pool,
                    "Gateway": gateway, "AuxAddresses": {}}], IPv6Data=[])
 
@@ -131,12 +144,18 @@ def delete_network(host: Host, network: str = NET, pool: str = POOL, gateway: st
 
 
 def attach(host: Host, sandbox: Netns, *, network: str = NET, endpoint: str = EP,
-           pool: str = POOL) -> str:
-    """Everything dockerd does for `run`; returns the address with its prefix length."""
+           pool: str = POOL, container: str = "", **chosen: str) -> str:
+    """Everything dockerd does for `run`; returns the address with its prefix length.
+
+    container: its name, as newer releases of Docker tell it with the request of an address.
+    chosen: `--driver-opt slim.<name>=...` of the endpoint.
+    """
     call = host.dockerd.ok
-    address: str = call("IpamDriver.RequestAddress", PoolID=f"slim-local/{pool}", Address="",
-                        Options=None)["Address"]
-    mac = call("NetworkDriver.CreateEndpoint", NetworkID=network, EndpointID=endpoint, Options={},
+    address: str = call(
+        "IpamDriver.RequestAddress", PoolID=f"slim-local/{pool}", Address="",
+        Options={"com.docker.network.endpoint.name": container} if container else None)["Address"]
+    mac = call("NetworkDriver.CreateEndpoint", NetworkID=network, EndpointID=endpoint,
+               Options={f"slim.{name}": text for name, text in chosen.items()},
                Interface={"Address": address, "AddressIPv6": "", "MacAddress": ""}
                )["Interface"]["MacAddress"]
     name = call("NetworkDriver.Join", NetworkID=network, EndpointID=endpoint,

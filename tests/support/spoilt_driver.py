@@ -2,9 +2,9 @@
 
     python -m tests.support.spoilt_driver FOLDER serve …
 
-While FOLDER/spoil holds "SERIAL K HOW" (How's name), calls are counted from 1 for each serial;
-the K-th fails, before or after its effect, or kills the process.  FOLDER/reached is then there, and
-FOLDER/name names it.
+While FOLDER/spoil holds "SERIAL K HOW" (How's name), calls are counted from 1 for each serial, and
+their names are added to FOLDER/calls; the K-th fails, before or after its effect, or kills the
+process.  FOLDER/reached is then there.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from driver.datapath.datapath import EbpfDatapath
 from driver.errors import DatapathError, LinkError, StoreUnavailable
+from driver.link import untracked
 from driver.link.joins import FiledJoins
 from driver.link.sandbox import KernelSandboxes
 from driver.link.teardowns import FiledTeardowns
@@ -28,16 +30,19 @@ from driver.store.client import EtcdKeyValue
 from driver.store.kv import OutcomeUnknown
 from tests.support.steps import How
 
+AGAIN_S = 0.3  # in place of the driver's seconds, for which a test would wait at each step
 STORE = ("get", "range", "count")
 LINKS = ("create_veth", "delete_veth", "delete_veth_named", "get_veth", "list_veths")
 TEARDOWNS = ("begin", "end", "unfinished")
 JOINS = ("put", "remove", "all")
-SANDBOXES = ("cookie", "set_up", "tear_down")
+SANDBOXES = ("cookie", "set_up", "listeners", "tear_down")
+UNTRACKED = ("install", "remove")
 MAPS = ("publish_endpoint", "withdraw_endpoint", "withdraw_interface", "publish_sandbox",
         "withdraw_sandbox", "put_remote", "delete_remote", "set_flood")
-WATCHED: list[tuple[type, tuple[str, ...], type[Exception]]] = [
+WATCHED: list[tuple[type | ModuleType, tuple[str, ...], type[Exception]]] = [
     (EtcdKeyValue, STORE, StoreUnavailable), (EtcdKeyValue, ("commit",), OutcomeUnknown),
     (Veths, LINKS, LinkError), (KernelSandboxes, SANDBOXES, LinkError),
+    (untracked, UNTRACKED, LinkError),
     (FiledTeardowns, TEARDOWNS, LinkError), (FiledJoins, JOINS, LinkError),
     (EbpfDatapath, MAPS, DatapathError)]
 
@@ -55,7 +60,8 @@ class Hook:
             for name in names:
                 setattr(owner, name, self._spoilt(owner, getattr(owner, name), error))
 
-    def _spoilt(self, owner: type, method: Callable[..., Any], error: type[Exception]) -> Any:
+    def _spoilt(self, owner: type | ModuleType, method: Callable[..., Any],
+                error: type[Exception]) -> Any:
         name = f"{owner.__name__}.{method.__name__}"
 
         @wraps(method)
@@ -84,9 +90,10 @@ class Hook:
             if serial != self._serial:
                 self._serial, self._count = serial, 0
             self._count += 1
+            with (self._folder / "calls").open("a") as calls:
+                calls.write(f"{name}\n")
             if self._count != int(at):
                 return None
-            (self._folder / "name").write_text(name)
             try:  # at once: either it is spoilt and said, or the test was faster and it is neither
                 (self._folder / "spoil").rename(self._folder / "reached")
             except FileNotFoundError:
@@ -97,5 +104,7 @@ class Hook:
 if __name__ == "__main__":
     Hook(Path(sys.argv.pop(1))).install()
     from driver.__main__ import main
+    from driver.compose import build
 
+    build.REMOVALS_S = AGAIN_S
     sys.exit(main())

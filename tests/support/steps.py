@@ -22,6 +22,26 @@ class How(Enum):
     DONE_KILLED = "killed after it"
 
 
+STEPS_MAX = 60  # of one call; more: it never ends
+
+
+def each_step(live: Callable[[int], str], counted: Callable[[], int], stride: int) -> None:
+    """Spoil the first step, each `stride`-th after it, and the last.
+
+    live: everything once, with step k spoilt; returns the step's name, "" if there are fewer.
+    counted: how many steps there were in the life in which none was spoilt.
+    Error: AssertionError if there is no step, or no end of them.
+    """
+    at = 1
+    while live(at):
+        at += stride
+        assert at < STEPS_MAX, "the call never ends"
+    assert at > 1, "no step was made"
+    last = counted()
+    if last > at - stride:
+        live(last)
+
+
 class Killed(BaseException):
     """The driver's process has ended.  No `except Exception` may take it for a failure."""
 

@@ -22,5 +22,6 @@ def wait_until(predicate: Callable[[], T], timeout_s: float, what: str, every_s:
             return value
         if time.monotonic() >= deadline_s:
             raise AssertionError(f"not within {timeout_s} s: {what} (last: {value!r})")
-        # What is dear to ask is asked less often: it may be what keeps the answer from coming.
-        time.sleep(max(every_s, time.monotonic() - asked_s))
+        # What is dear to ask is asked less often: it may be what keeps the answer from coming, and
+        # what other tests wait for.  A quarter of the time at most goes into asking.
+        time.sleep(max(every_s, 3 * (time.monotonic() - asked_s)))

@@ -7,12 +7,20 @@ makes a new driver over what the killed one left.  Every call on a port is a ste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
-from driver.errors import DatapathError, EngineUnavailable, LinkError, SlimError, StoreUnavailable
+from driver.errors import (
+    DatapathError,
+    EngineUnavailable,
+    LinkError,
+    SlimError,
+    StateError,
+    StoreUnavailable,
+    UnsupportedRecord,
+)
 from driver.ipam.pools import parse_supernet
 from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vni
 from driver.services.addresses import AddressService
@@ -21,26 +29,37 @@ from driver.services.collect import Collector, Removals
 from driver.services.endpoint_links import EndpointLinks
 from driver.services.endpoint_ports import EndpointPorts
 from driver.services.endpoints import EndpointService
+from driver.services.entering import Entering
+from driver.services.following import Following
+from driver.services.holdings import Holdings
 from driver.services.joined import JoinedEndpoints
 from driver.services.networks import NetworkService
-from driver.services.ports import DirectoryListener, EngineView
+from driver.services.noted import NotedEndpoints, NotedNetworks
+from driver.services.ports import DirectoryListener, EngineView, Left, Said, Unreadable
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
 from driver.services.sandboxes import Finisher
 from driver.services.service_mirror import ServiceMirror
+from driver.services.standing import choose
+from driver.services.withholding import Withholding
 from driver.store import keys, records
 from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.kv import Delete, KeyValue, OutcomeUnknown, Put
+from driver.store.kv import Entry, KeyValue, OutcomeUnknown, Put
 from driver.store.networks import EtcdNetworks
 from driver.store.recall import RecallingKeyValue
+from tests.support.etcd import is_tombstone
 from tests.support.fake_kernel import (
+    DiskNotes,
     Kernel,
+    KernelInspector,
     KernelJoins,
     KernelLinks,
     KernelMaps,
     KernelSandboxes,
     KernelTeardowns,
+    KernelVerdicts,
+    KernelWatch,
 )
 from tests.support.fake_kv import FakeKeyValue, FakeStore
 from tests.support.fakes import FakeServiceFeed, Faults
@@ -56,7 +75,7 @@ PASSES = 12  # of all background work: more than any retry needs
 
 
 class InlineLater(Generic[K]):
-    """services.later.Later whose jobs run when the test says so, delays not counted."""
+    """driver.later.Later whose jobs run when the test says so, delays not counted."""
 
     def __init__(self, run: Callable[[K], None]) -> None:
         self._run = run
@@ -90,12 +109,23 @@ class InlineDirectory:
     def unfollow(self, vni: Vni) -> None:
         listener = self._listeners.pop(vni, None)
         if listener is not None:
-            listener.snapshot(vni, ())
+            listener.unfollowed(vni)
+
+    def read(self, vni: Vni) -> Iterable[Said]:
+        return [_said(entry) for entry in self._kv.range(keys.endpoints(vni)).entries]
 
     def pump(self) -> None:
         for vni, listener in list(self._listeners.items()):
-            listener.snapshot(vni, [records.decode(entry, records.endpoint)
-                                    for entry in self._kv.range(keys.endpoints(vni)).entries])
+            listener.snapshot(vni, self.read(vni), self._kv.range(keys.endpoints(vni)).revision)
+
+
+def _said(entry: Entry) -> Said:
+    try:
+        if records.decode(entry, records.has_left):
+            return Left(records.decode(entry, records.left))
+        return records.decode(entry, records.endpoint)
+    except UnsupportedRecord:
+        return Unreadable(keys.endpoint_of(entry.key)[1])
 
 
 class Docker:
@@ -136,7 +166,7 @@ class Whole:
     def reboot(self) -> None:
         """A new driver's parts; it has not looked at anything yet (see `recover`)."""
         self.steps.dead = False
-        self.recovered = False
+        self.recovered = self.entered = False
         try:
             self._make()
         except SlimError:
@@ -154,23 +184,44 @@ class Whole:
         unfinished = watch(KernelTeardowns(self.kernel), "teardowns", lambda _: LinkError)
         maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
         engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
-        networks = EtcdNetworks(kv, ME.id)
-        endpoint_records = EtcdEndpoints(kv, ME.id, networks)
-        endpoints = JoinedEndpoints(endpoint_records, watch(
-            KernelJoins(self.kernel), "joins", lambda _: LinkError))
+        network_records = EtcdNetworks(kv, ME.id)
+        endpoint_records = EtcdEndpoints(kv, ME.id, network_records)
+
+        def notes(kind: str) -> Any:
+            return watch(DiskNotes(self.kernel, kind), f"{kind} notes", lambda _: StateError)
+
+        networks = NotedNetworks(network_records, notes("networks"))
+        endpoints = JoinedEndpoints(
+            NotedEndpoints(endpoint_records, notes("endpoints")), watch(
+                KernelJoins(self.kernel), "joins", lambda _: LinkError))
         self.directory = InlineDirectory(plain_kv)
         self.ports = EndpointPorts(61000, 61099)
+        self.watch = KernelWatch(self.kernel)
+        self.withholding = Withholding(
+            verdicts=watch(KernelVerdicts(self.kernel), "verdicts", lambda _: DatapathError,
+                           free=("notes", "notes_of", "settle_rules", "forget_notes")),
+            inspector=watch(KernelInspector(self.kernel), "inspector", lambda _: LinkError),
+            watch=watch(self.watch, "watch", lambda _: LinkError,
+                        free=("remove", "sweep")),
+            underlay=ME.underlay, clock=lambda: self.now_s,
+            choice_of=lambda each: choose(each, networks.get(each.network_id)))
+        self.looks: InlineLater[str] = InlineLater(self.withholding._look)
+        self.withholding._looks = self.looks  # type: ignore[assignment]
         self.finisher = Finisher(
             sandboxes=sandboxes, datapath=maps, unfinished=unfinished, underlay=ME.underlay,
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
-            offer_host_path=self._offer_host_path)
+            offer_host_path=self._offer_host_path, request_port=self._request_port,
+            withholding=self.withholding)
+        self.withholding.offer = self.finisher.offer
+        self.offers: InlineLater[EndpointId] = InlineLater(self.finisher._offer)
+        self.finisher._offers = self.offers  # type: ignore[assignment]
         self.finishing: InlineLater[EndpointId] = InlineLater(self.finisher._finish)
         teardowns = self.finisher._teardowns
         self.teardowns: InlineLater[str] = InlineLater(teardowns._tear_down)
         self.finisher._later = self.finishing  # type: ignore[assignment]
         teardowns._later = self.teardowns  # type: ignore[assignment]
         # What the programs' maps held before is read before anything can be asked.
-        self.publisher = Publisher(maps, ME.id)
+        self.publisher = Publisher(maps, ME.id, underlay=ME.underlay)
         self.linking: InlineLater[EndpointId] = InlineLater(self._change_link)
         self.endpoint_links = EndpointLinks(links, sandboxes, self.linking.submit)
         self.endpoints = EndpointService(
@@ -178,22 +229,31 @@ class Whole:
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
             random_bytes=bytes, underlay_mtu=lambda: 1500)
         self.services = ServiceMirror(FakeServiceFeed(Faults()), maps)
-        self.networks = NetworkService(networks, self.directory, self.publisher, self.endpoints,
-                                       self.services)
+        self.following = Following(networks, self.directory, self.publisher, self.services)
+        self.networks = NetworkService(networks, self.following, self.endpoints)
         self.addresses = AddressService(
             EtcdAddressBook(kv), ME.id, routed=tuple,
-            supernets=[parse_supernet("10.128.0.0/24", 26)])
-        self._doubtful = (networks, endpoint_records, self.addresses)
-        self.recovery = Recovery(Reconciler(
+            bury=lambda each: self.endpoints.bury(each, sandboxes.cookie),
+            supernets=[parse_supernet("10.128.0.0/24", 26)],
+            holdings=Holdings(ME.id, notes("pools"), notes("addresses")))
+        self._doubtful = (network_records, endpoint_records, self.addresses)
+        self.reconciler = Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-            finisher=self.finisher, pinned=maps, directory=self.directory, listener=self.publisher,
-            service=self.endpoints, services=self.services))
+            finisher=self.finisher, pinned=maps, following=self.following, listener=self.publisher,
+            service=self.endpoints, services=self.services)
+        self.recovery = Recovery(self.reconciler, network_records.on_record)
+        self.entering = Entering(networks=networks, endpoints=endpoints, addresses=self.addresses,
+                                 service=self.endpoints, network_service=self.networks)
+        self.own_networks, self.own_endpoints = networks, endpoints
         self.collector = Collector(
             engine=engine, networks=networks, endpoints=endpoints, links=links,
             sandboxes=sandboxes, after_s=COLLECT_S, clock=lambda: self.now_s,
             removals=Removals(self.endpoints, self.networks, self.addresses))
 
     # As in compose: these call back into what needs them to be made.
+    def _request_port(self, endpoint_id: EndpointId) -> int:
+        return self.endpoints.request_port(endpoint_id)
+
     def _offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         self.endpoints.offer_host_path(endpoint_id, offered)
 
@@ -206,19 +266,28 @@ class Whole:
         for host_name in self.kernel.inside:  # the carrier monitor's first report
             self.finisher.carrier_up(host_name, self.kernel.links[host_name].host_ifindex)
 
+    def _enter(self) -> bool:
+        try:
+            return self.entering.run()
+        except SlimError:
+            return False
+
     def settle(self) -> None:
         """Do what the driver's threads would do, as long as there is something."""
         for _ in range(PASSES):
             self.recovered = self.recovered or self.recovery._attempt(first=False)
+            self.entered = self.entered or self._enter()
             self.directory.pump()
-            busy = [self.finishing.pump(), self.teardowns.pump(), self.linking.pump()]
+            busy = [self.finishing.pump(), self.teardowns.pump(), self.linking.pump(),
+                    self.looks.pump(), self.offers.pump()]
             self.repeat()
             if not any(busy):
                 return
 
     def repeat(self) -> None:
         """What is repeated at intervals."""
-        for act in (self.networks.finish_removals, *(part.settle for part in self._doubtful)):
+        for act in (self.networks.finish_removals, self.withholding.tick,
+                    *(part.settle for part in self._doubtful)):
             with suppress(SlimError):
                 act()
         self.publisher.retry()
@@ -239,6 +308,7 @@ class Whole:
         return {**kernel, "etcd": self.records(), "ports": self.ports.in_use(),
                 "expected": sorted(self.finisher._expected),
                 "sandboxes in memory": sorted(self.finisher._by_sandbox),
+                "judged": sorted(self.withholding._by_key), "watched": sorted(self.watch.watched),
                 "directory in memory": self.publisher.directory_size()}
 
     def difference(self, wanted: dict[str, object]) -> str:
@@ -250,16 +320,16 @@ class Whole:
     def _links_between(self) -> set[str]:
         """Links before Join and after Leave: a killed driver may have made, or deleted, them."""
         own = keys.local_endpoints(ME.id)
-        endpoints = [records.decode(entry, records.endpoint).id for entry in
-                     FakeKeyValue(self.store).range(own).entries]
+        endpoints = [keys.local_endpoint_of(key) for key in self.store.entries
+                     if key.startswith(own)]
         return {"sl" + endpoint_id[:11] for endpoint_id in endpoints
                 if endpoint_id not in self.kernel.joins}
 
     def records(self) -> dict[str, object]:
-        """Keys and values of the store, without what is random or stays for good."""
-        return {key: _without_random(json.loads(entry.value))
+        """Keys and values of the store, without what is random or stays, for minutes or good."""
+        return {key: _without_random(_read(entry.value))
                 for key, (entry, _) in sorted(self.store.entries.items())
-                if not key.endswith("/fence")}
+                if not key.endswith("/fence") and not is_tombstone(entry.value)}
 
     # -------------------------------------------------------- other hosts
     def neighbour(self, endpoint: Endpoint) -> None:
@@ -269,8 +339,17 @@ class Whole:
             records.encode(records.shared_endpoint_fields(endpoint)))])
 
     def neighbour_gone(self, endpoint: Endpoint) -> None:
-        FakeKeyValue(self.store).commit(
-            [], [Delete(keys.endpoint(endpoint.vni, endpoint.id))])
+        kv, key = FakeKeyValue(self.store), keys.endpoint(endpoint.vni, endpoint.id)
+        entry = kv.get(key)
+        if entry is not None and isinstance(known := _said(entry), Endpoint):  # as it was last
+            kv.commit([], [Put(key, records.encode(records.left_fields(known)))])
+
+
+def _read(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value  # spoilt by a test
 
 
 _RANDOM = {"write", "request"}

@@ -153,6 +153,19 @@ def test_automatic_pools_avoid_what_there_is(kv: FakeKeyValue) -> None:
     assert request(on, "", v6=True) == "slim-local/fd73:0:0:1::/64"
 
 
+def test_automatic_pools_avoid_the_bridge_that_docker_will_make(kv: FakeKeyValue) -> None:
+    """docker_gwbridge comes with the first container, and gets what no route has then."""
+    on = service(kv, supernet="172.16.0.0/14", prefixlen=16, routed=[ip_network("172.17.0.0/16")])
+    given = [request(on, "") for _ in range(2)]
+    assert given == ["slim-local/172.16.0.0/16", "slim-local/172.19.0.0/16"]
+
+
+def test_a_pool_is_given_whatever_routes_there_are(kv: FakeKeyValue) -> None:
+    """A bridge's or macvlan's network with slim's addresses has a route, and must have it."""
+    on = service(kv, routed=[ip_network("10.32.0.0/24")])
+    assert request(on) == "slim-local/10.32.0.0/24"
+
+
 def test_simultaneous_automatic_pools_differ(kv: FakeKeyValue) -> None:
     given: list[str] = []
     hosts = [service(kv, n, prefixlen=30) for n in range(8)]

@@ -17,6 +17,7 @@ from driver.store import keys
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.networks import EtcdNetworks
 from tests.support.addressing import GATEWAY, host_id, service
+from tests.support.etcd import live
 from tests.support.fake_kv import FakeKeyValue, FaultyKeyValue
 
 POOL = "10.32.0.0/24"
@@ -70,7 +71,7 @@ class Scene:
         return str(self.addresses.request_address(POOL_ID, address, options=options).ip)
 
     def state(self) -> list[str]:
-        return sorted(entry.key for entry in self.kv.range(keys.ROOT).entries)
+        return sorted(entry.key for entry in live(self.kv.range(keys.ROOT).entries))
 
 
 Step = Callable[[Scene], object]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
@@ -16,9 +17,10 @@ import pytest
 
 from driver import host
 from driver.api.server import ApiServer, Listener, SocketInUseError, bind
-from driver.compose.refusing import refuse_all
+from driver.compose.parts import Driver, Part, nothing
+from driver.compose.refusing import refuse_all, refuse_who_waits
 from driver.control_client import NotRunningError, ask
-from driver.errors import SettingsError, SlimError
+from driver.errors import LinkError, SettingsError, SlimError
 from tests.support.client import Dockerd
 
 
@@ -40,6 +42,25 @@ def test_mode_and_unlink(path: str) -> None:
     server.stop()
     server.stop()
     assert not os.path.exists(path)
+    assert not any(thread.name == "api" for thread in threading.enumerate())
+
+
+class SeenAtOnce(threading.Event):
+    """Whoever else sets it goes on only when the server's thread has seen it, and has ended."""
+
+    def set(self) -> None:
+        super().set()
+        for thread in threading.enumerate():
+            if thread.name == "api" and thread is not threading.current_thread():
+                thread.join()
+
+
+def test_a_server_that_ends_at_once_is_stopped_all_the_same(
+        path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ApiServer(respond, path, threads=1)
+    monkeypatch.setattr(server, "_stopping", SeenAtOnce())
+    server.start()
+    server.stop()
     assert not any(thread.name == "api" for thread in threading.enumerate())
 
 
@@ -226,3 +247,39 @@ def test_a_plugin_that_refuses_tries_again(tmp_path: Path, monkeypatch: pytest.M
     assert not os.path.exists(path)
     with Listener(path).socket, pytest.raises(SocketInUseError):
         refuse_all(path, "no such device", for_s=0.01)
+
+
+def test_who_waits_for_a_driver_that_does_not_start_is_told(path: str) -> None:
+    listener = Listener(path)
+    with ThreadPoolExecutor() as callers:
+        call = callers.submit(Dockerd(path).raw, "NetworkDriver.CreateNetwork", b"{}")
+        assert select.select([listener.socket], [], [], 30)[0]
+        refuse_who_waits(listener, LinkError("no such device"))
+        answer = call.result(30)
+    assert answer.status == 400
+    assert b"slim does not start: no such device" in answer.body
+    listener.close()
+    assert not os.path.exists(path)
+
+
+def test_nobody_waits_for_a_driver_that_does_not_start(
+        path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener(path)
+    monkeypatch.setattr("driver.compose.refusing.ApiServer", None)  # it would fail
+    refuse_who_waits(listener, LinkError("no such device"))
+    listener.close()
+
+
+def test_a_part_that_does_not_start() -> None:
+    """Those who wait are told while what has started is still there."""
+    happened = []
+
+    def fail() -> None:
+        raise LinkError("no such device")
+
+    driver = Driver([Part("socket", nothing, lambda: happened.append("stopped")),
+                     Part("links", fail, nothing)],
+                    failed=lambda error: happened.append(str(error)))
+    with pytest.raises(LinkError):
+        driver.start()
+    assert happened == ["no such device", "stopped"]

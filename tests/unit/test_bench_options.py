@@ -109,5 +109,7 @@ def test_each_network_says_how_it_is_made() -> None:
     assert [p.name for p in plans.values() if p.bound] == ["slim-overlay"]
     assert "com.docker.network.driver.mtu=8950" in plans["overlay"].create[networks.CLIENT]
     assert plans["bridge"].scopes == ("local",)
+    # On one host slim has one path only.
+    assert (plans["slim"].scopes, plans["slim-overlay"].scopes) == (("cross", "local"), ("cross",))
     ranges = [plans["macvlan"].create[side][-1] for side in (0, 1)]
     assert len(set(ranges)) == 2  # no address twice

@@ -40,7 +40,7 @@ def test_the_tables() -> None:
             "700 (0.70: 0.70 to 0.70) |") in lines
     assert ("| Round trips, TCP, each round trip | 10: 2.5 + 5 + 2.5 | "
             "10.3 (1.03): 2.58 + 5.15 + 2.58 | 14 (1.40): 3.5 + 7 + 3.5 |") in lines
-    assert "Connections of slim on the host path: 100 % in every run." in lines
+    assert "Connections of slim on the path meant for them: 100 % in every run." in lines
     assert "### Read with care" not in lines
 
 

@@ -26,15 +26,15 @@ class FakeAgent:
     """Answers as the real one; every second of a run costs what `cpu_us` says."""
 
     def __init__(self, name: str, log: list[str], cpu_us: float = 5000, opened: int = 1,
-                 fails: str = "") -> None:
-        self.name, self.log, self.fails = name, log, fails
+                 fails: str = "", *, counter: str = "connected") -> None:
+        self.name, self.log, self.fails, self.counter = name, log, fails, counter
         self._cpu_us, self._opens, self._time, self.connected = cpu_us, opened, 0, 0
 
     def ask(self, action: str, takes_s: float = 0, **arguments: Any) -> dict[str, Any]:
         if action == self.fails:
             raise BenchError(f"{self.name}: {action} failed")
         if action == "counters":
-            return {"Counters": {"connected": self.connected}}
+            return {"Counters": {"connected": 0, "local": 0, self.counter: self.connected}}
         if action == "read":
             return self._read()
         if action == "log":
@@ -124,6 +124,17 @@ def test_connections_that_took_another_way_are_seen() -> None:
     udp = measure(BY_NAME["udp round trips"], path("slim", client, client, driver=client), 1.0,
                   21000, 1)
     assert udp.host_path_share is None
+
+
+@pytest.mark.parametrize(("scope", "meant", "other"), [
+    ("cross", "connected", "local"), ("local", "local", "connected")])
+def test_on_one_host_connections_are_meant_to_go_directly(scope: str, meant: str, other: str
+                                                          ) -> None:
+    for counter, share in ((meant, 1), (other, 0)):
+        client = FakeAgent("client", [], counter=counter)
+        found = measure(RR, path("slim", client, FakeAgent("server", []), scope, driver=client),
+                        1.0, 21000, 1)
+        assert found.host_path_share == share
 
 
 def test_the_time_left_follows_the_pace() -> None:

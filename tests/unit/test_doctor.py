@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from driver import doctor
+from driver.client_ports import client_ports, parse_ports
+from driver.control_client import NotRunningError
 from driver.doctor import checks, procfs
 from driver.doctor.procfs import Bound, Mount
+from driver.errors import SettingsError, SlimError
+from driver.link import port_settings
+from driver.link.port_settings import ReservedPorts
 from driver.settings import PortRange, Settings
 
 MOUNTINFO = """\
@@ -63,30 +68,48 @@ def test_a_listener_of_this_process_is_found() -> None:
         assert Bound(ip_address("127.0.0.1"), port) in procfs.bound("tcp", listening=True)
 
 
-def test_ranges() -> None:
-    assert procfs.parse_ranges("8080,61000-65535\n") == [(8080, 8080), (61000, 65535)]
-    assert procfs.parse_ranges("\n") == []
-
-
 @pytest.fixture
 def quiet_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A host on which nobody listens and clients get the usual ports."""
-    monkeypatch.setattr(procfs, "ephemeral_ports", lambda: (32768, 60999))
-    monkeypatch.setattr(procfs, "reserved_ports", list)
+    """A host on which nobody listens, clients get the usual ports, and nothing is reserved."""
+    monkeypatch.setattr(port_settings, "ephemeral_ports", lambda: (32768, 60999))
+    monkeypatch.setattr(ReservedPorts, "all", lambda self: set())
     monkeypatch.setattr(procfs, "bound", lambda protocol, listening=False: [])
     return monkeypatch
 
 
 def test_port_range_beside_the_clients_ports(quiet_host: pytest.MonkeyPatch) -> None:
-    assert "4536" in checks.check_ports(Settings())
+    assert checks.check_ports(Settings()) == (
+        "61000-65535, 4536 endpoints; source ports 32768-60999")
 
 
-def test_port_range_among_the_clients_ports(quiet_host: pytest.MonkeyPatch) -> None:
-    settings = Settings(port_range=PortRange(60000, 62000))
-    with pytest.raises(checks.CheckError, match="ip_local_reserved_ports=60000-62000"):
+def test_port_range_among_the_clients_ports(quiet_host: pytest.MonkeyPatch, tmp_path: Path
+                                            ) -> None:
+    """The driver will reserve them; it is a fault where it runs and has not, or cannot."""
+    settings = Settings(port_range=PortRange(60000, 62000), socket=str(tmp_path / "slim.sock"),
+                        state=str(tmp_path))
+    advice = r"sysctl -w net\.ipv4\.ip_local_reserved_ports=60000-60999,"
+    quiet_host.setattr(ReservedPorts, "writable", lambda self: True)
+    assert "reserves them at its start" in checks.check_ports(settings)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(settings.socket)
+        server.listen()
+        with pytest.raises(checks.CheckError, match=advice):
+            checks.check_ports(settings)
+    quiet_host.setattr(ReservedPorts, "writable", lambda self: False)
+    with pytest.raises(checks.CheckError, match=advice):
         checks.check_ports(settings)
-    quiet_host.setattr(procfs, "reserved_ports", lambda: [(60000, 62000)])
-    assert checks.check_ports(settings)
+    # The advice, followed.
+    quiet_host.setattr(ReservedPorts, "all", lambda self: parse_ports("60000-60999"))
+    assert checks.check_ports(settings).endswith("source ports 32768-59999")
+
+
+def test_port_range_that_leaves_clients_none(quiet_host: pytest.MonkeyPatch) -> None:
+    """The driver's own words: it would refuse to start."""
+    with pytest.raises(SettingsError) as said:
+        client_ports((1024, 65535), (32768, 60999), ())
+    with pytest.raises(SettingsError) as doctors:
+        checks.check_ports(Settings(port_range=PortRange(1024, 65535)))
+    assert str(doctors.value) == str(said.value)
 
 
 @pytest.mark.parametrize(("address", "taken"), [
@@ -136,6 +159,8 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
         raise RuntimeError("first\nsecond")
 
     monkeypatch.setattr(checks, "_hooks", lambda settings: iter(()))
+    monkeypatch.setattr(checks, "told_by_driver", lambda settings: iter(()))
+    monkeypatch.setattr(checks, "doubts", lambda settings: iter(()))
     monkeypatch.setattr(checks, "CHECKS", (("good", lambda settings: "fine"),))
     assert doctor.run_doctor(Settings()) == 0
     monkeypatch.setattr(checks, "CHECKS", (("bad", broken), ("good", lambda settings: "fine")))
@@ -145,3 +170,53 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
     assert lines[1].startswith("FAIL  bad")
     assert lines[1].endswith("RuntimeError: first; second")
     assert lines[2].split() == ["ok", "good", "fine"]
+
+
+BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, but no SYN"
+
+
+@pytest.mark.parametrize(("answer", "lines"), [
+    ({"Status": {"peers": BLOCKED}},
+     [f"FAIL  peers        {BLOCKED}: let TCP 61000-65535, and TCP option 254, pass between the "
+      "hosts"]),
+    ({"Status": {"peers": "2 on the host path"}}, ["ok    peers        2 on the host path"]),
+    ({"Status": {"registration": "registered", "conflicts": "none", "peers": "0"}},
+     ["ok    registration registered", "ok    conflicts    none", "ok    peers        0"]),
+    ({"Status": {"registration": "refused: copy", "conflicts": "endpoint 1"}},
+     ["FAIL  registration refused: copy", "FAIL  conflicts    endpoint 1"]),
+    ({"Status": {"registration": "registered; etcd did not know this host"}},
+     ["FAIL  registration registered; etcd did not know this host"]),
+    ({"Status": {}}, []),  # a driver of before
+    (NotRunningError("nobody"), []),
+    (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
+], ids=["blocked", "open", "well", "refused", "lost", "an older driver", "no driver", "no access"])
+def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: object,
+                                            lines: list[str]) -> None:
+    def ask(path: str, call: str) -> object:
+        assert call == "Slim.Status"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("driver.control_client.ask", ask)
+    assert [str(finding) for finding in checks.told_by_driver(Settings())] == lines
+
+
+@pytest.mark.parametrize(("status", "names"), [
+    ({"directory": "5 endpoints", "services": "2 addresses, published elsewhere"}, []),
+    ({"directory": "5 endpoints; 2 in doubt, kept though etcd lacks them (b (192.0.2.2): 2)",
+      "services": "2 addresses, published elsewhere; 1 in doubt, kept though etcd lacks them"},
+     ["directory", "services"]),
+    ({"directory": "5 endpoints; 1 records cannot be read"}, ["directory"]),
+    ({}, []), (SlimError("no access"), [])])
+def test_what_is_in_doubt_fails_the_doctor(monkeypatch: pytest.MonkeyPatch, status: object,
+                                           names: list[str]) -> None:
+    def ask(path: str, call: str) -> object:
+        if isinstance(status, Exception):
+            raise status
+        return {"Status": status}
+
+    monkeypatch.setattr("driver.control_client.ask", ask)
+    found = list(checks.doubts(Settings()))
+    assert [finding.name for finding in found] == names
+    assert all("keep" in str(finding) or "kept" in str(finding) for finding in found)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from driver.engine.swarm import DockerSwarm
+from driver.engine.swarm import DockerSwarm, DockerSwarmUsers
 from driver.errors import EngineUnavailable
 from driver.model import NetworkId, Service
+from driver.services.ports import SwarmPool
 from tests.support.docker_api import serving
 
 NO_MANAGER = "This node is not a swarm manager. Worker nodes can't be used to view or modify ..."
@@ -135,3 +136,50 @@ def test_a_manager_that_cannot_tell(swarm: DockerSwarm, dockerd: Dockerd) -> Non
     dockerd.status, dockerd.answers["services"] = 200, "what?"
     with pytest.raises(EngineUnavailable):
         swarm.look()
+
+
+def network(network_id: str, driver: str, *configs: dict[str, str], scope: str = "swarm"
+            ) -> dict[str, Any]:
+    return {"Id": network_id, "Name": f"name-{network_id}", "Scope": scope, "Driver": "overlay",
+            "IPAM": {"Driver": driver, "Config": list(configs)}, "Containers": None}
+
+
+@pytest.fixture
+def users(dockerd: Dockerd, tmp_path: Path) -> Iterator[DockerSwarmUsers]:
+    dockerd.answers["networks"] = [
+        network("ours", "me/slim:1", {
+            "Subnet": "10.32.0.7/16", "IPRange": "10.32.128.0/17", "Gateway": "10.32.0.1"},
+            {"Subnet": "fd00:32::/64", "Gateway": "fd00:32::1/64"}),
+        network("theirs", "default", {"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}),
+        network("local", "me/slim:1", {"Subnet": "10.34.0.0/16"}, scope="local"),
+        {**network("gone", "me/slim:1", {"Subnet": "10.35.0.0/16"}), "Containers": {}},
+        network("early", "me/slim:1"), {"Id": "none", "Name": "none", "Scope": "swarm"}]
+    path = str(tmp_path / "docker.sock")
+    with serving(path, dockerd.answer):
+        yield DockerSwarmUsers(path)
+
+
+def test_what_the_managers_have_requested_of_us(users: DockerSwarmUsers, dockerd: Dockerd) -> None:
+    """By the IPAM's driver, whatever the network's is."""
+    dockerd.answers["services"].append(service(
+        "odd", ("ours", "192.0.2.1/24"), ("theirs", "10.32.0.77/16"), ("ours", "")))
+    for asked in (["networks", "services", "plugins"], ["networks", "services"]):
+        dockerd.asked.clear()
+        found = users.look()
+        assert found.pools == (
+            SwarmPool(NetworkId("ours"), "name-ours", "10.32.0.0/16", "10.32.128.0/17",
+                      IPv4Address("10.32.0.1")),
+            SwarmPool(NetworkId("ours"), "name-ours", "fd00:32::/64", "",
+                      IPv6Address("fd00:32::1")))
+        assert found.vips == {
+            ("10.32.0.0/16", IPv4Address("10.32.0.9")): "web",
+            ("10.32.0.0/16", IPv4Address("10.32.0.10")): "db"}
+        assert dockerd.asked == ["version", *asked]
+
+
+def test_while_nobody_leads_the_swarm_nothing_is_said_of_networks(
+        users: DockerSwarmUsers, dockerd: Dockerd) -> None:
+    dockerd.status, dockerd.answers["services"] = 503, {
+        "message": "rpc error: The swarm does not have a leader."}
+    with pytest.raises(EngineUnavailable):
+        users.look()

@@ -22,6 +22,7 @@ from driver.services.networks import NetworkService
 from driver.services.publisher import Publisher
 from driver.services.reconcile import Reconciler
 from driver.services.sandboxes import Finisher
+from driver.services.withholding import Withholding
 from tests.support.calls import Call, restart
 from tests.support.lives import LIVES, perform, spoilt, until
 from tests.support.steps import How
@@ -44,7 +45,7 @@ def test_every_use_case_is_spoilt_somewhere() -> None:
     """A new public method of a service is a call here, or is named here with the reason."""
     spoilt_names = {name for calls, _ in LIVES.values() for name in called(calls)}
     services = (EndpointService, EndpointLinks, NetworkService, AddressService, Finisher,
-                Publisher, Collector, Reconciler)
+                Withholding, Publisher, Collector, Reconciler)
     for service in services:
         public = {name for name, member in vars(service).items()
                   if callable(member) and not name.startswith("_")}
@@ -71,11 +72,17 @@ def called(calls: Sequence[Call]) -> set[str]:
 # They change nothing, or belong to a process and not to what is kept.
 READS = {
     "EndpointService.get_endpoint", "NetworkService.check", "AddressService.default_spaces",
-    "Finisher.start", "Finisher.stop", "Finisher.counts", "Publisher.directory_size",
+    "Finisher.start", "Finisher.stop", "Finisher.counts", "Finisher.waiting",
+    "Publisher.directory_size", "Publisher.uncertain",
     # The feed's single changes; a snapshot, which is tried, does the same with each.
-    "Publisher.put", "Publisher.removed",
-    # Others have removed its record: tests/unit/test_returning.py.
-    "EndpointService.restore_or_give_up",
+    "Publisher.put", "Publisher.left", "Publisher.missing", "Publisher.unreadable",
+    # Nothing but removals, as `left`: tests/unit/test_publisher.py.
+    "Publisher.settle",
+    # A person has had this host forgotten, or old data came back: tests/unit/test_entering.py.
+    "EndpointService.give_up", "EndpointService.take_or_delete", "AddressService.give_up",
+    "Reconciler.doubtful",
+    # A swarm's, each step spoilt: tests/unit/test_swarm_holdings.py.
+    "AddressService.withdraw_swarm_request",
     # A swarm manager's calls, each step spoilt: tests/unit/test_swarm_pools.py.
     "AddressService.hold_pools", "AddressService.let_pools_go",
     # What Join takes back, each step of which is spoilt.
@@ -83,7 +90,9 @@ READS = {
     # What was spoilt before: every call begins with it.
     "AddressService.settle",
     # As a first attempt: tests/netns/test_underlay_events.py.
-    "Finisher.refresh",
+    "Finisher.refresh", "Finisher.repair",
+    # They only answer; labels: tests/unit/test_withholding.py.
+    "Withholding.start", "Withholding.stop", "Withholding.describe", "Withholding.take_labels",
 }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from ipaddress import IPv4Address
+from threading import Thread
+
+import pytest
 
 from driver.errors import LinkError
 from driver.model import Vni
@@ -80,3 +83,35 @@ def test_without_a_packet_filter_everything_else_works() -> None:
     guard.broken = False
     guarding.check()
     assert guard.hosts == {A}
+
+
+def test_news_of_hosts_do_not_wait_for_a_look_at_the_rules() -> None:
+    """It may take long, and a container's Join brings such news."""
+    class Slow(FakeGuard):
+        def dropped(self) -> int | None:
+            found = super().dropped()
+            news = Thread(target=guarding.hosts_changed, args=(Vni(1), [A]), daemon=True)
+            news.start()
+            news.join(10)
+            assert not news.is_alive()
+            return found
+
+    guard = Slow()
+    guarding = Guarding(guard, ())
+    guarding.start()
+    guarding.check()
+    assert guard.hosts == {A}
+
+
+def test_a_look_that_a_change_overtook_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Late(FakeGuard):
+        def dropped(self) -> int | None:
+            guarding.hosts_changed(Vni(1), [A])
+            return None
+
+    guard = Late()
+    guarding = Guarding(guard, ())
+    guarding.start()
+    guarding.check()
+    assert guard.hosts == {A}
+    assert caplog.text == ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
-from driver.errors import LinkError, StoreUnavailable
-from driver.model import Absence, Host, HostId, KnownHost, Removal
+from driver.errors import LinkError, StoreUnavailable, UnsupportedRecord
+from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
 from driver.services.host_watch import INTERVAL_S, MISSES, RECORDS_S, HostWatch
 from driver.services.ports import Presence
 
@@ -31,8 +31,8 @@ class World:
         self.removed: list[Absence] = []
         self.hosts = {h.id: KnownHost(h, 100) for h in (ME, PEER, OTHER)}
         self.absence: dict[HostId, Absence] = {}
-        self.put_offs = 0
-        self.over = False
+        self.notes: list[Seen] = []
+        self.over = self.unreadable = False
         self.watch = HostWatch(me=ME.id, absences=self, prober=self, refuse=self.refuse,
                                remove=self.removed.append, clock=lambda: self.now_s)
 
@@ -68,16 +68,17 @@ class World:
         raise NotImplementedError
 
     def get(self, host_id: HostId) -> Absence | None:
+        if self.unreadable:
+            raise UnsupportedRecord("absent/... in etcd left alone")
         if self.away:
             raise StoreUnavailable("etcd is away")
         return self.absence.get(host_id)
 
-    def note(self, known: KnownHost) -> bool:
-        self.absence[known.host.id] = Absence(known.host.id, 1)
+    def note(self, known: KnownHost, before: Absence | None, seen: Seen) -> bool:
+        assert before == self.absence.get(known.host.id)
+        self.absence[known.host.id] = Absence(known.host.id, int(seen is Seen.GONE), seen=seen)
+        self.notes.append(seen)
         return True
-
-    def put_off(self, absence: Absence) -> None:
-        self.put_offs += 1
 
     def left_s(self, absence: Absence) -> int | None:
         return 0 if self.over else 50
@@ -202,12 +203,64 @@ def test_time_is_counted_and_then_the_addresses_are_taken(world: World) -> None:
 
 
 def test_who_answers_puts_the_end_off(world: World) -> None:
-    """Another driver, which cannot reach the host, has begun to count."""
+    """Another driver, which cannot reach the host, is certain that it is gone."""
     world.live(ME, OTHER)
-    world.absence[PEER.id] = Absence(PEER.id, 1)
+    world.absence[PEER.id] = Absence(PEER.id, 1, seen=Seen.GONE)
     world.over = True
     world.run_for(2 * RECORDS_S)
-    assert world.put_offs >= 2
+    assert world.absence[PEER.id].seen is Seen.ALIVE
+    assert world.notes == [Seen.ALIVE]  # once
+    world.absence[PEER.id] = Absence(PEER.id, 1, seen=Seen.GONE)  # and it says so again
+    world.run_for(RECORDS_S)
+    assert world.absence[PEER.id].seen is Seen.ALIVE
+    assert world.removed == []
+
+
+def silent_from_the_start() -> World:
+    world = World()
+    world.live(ME, OTHER)
+    world.over = True
+    world.run_for(3 * RECORDS_S)
+    return world
+
+
+def test_who_never_answered_is_never_removed(caplog: pytest.LogCaptureFixture) -> None:
+    """A firewall, perhaps: its containers may be well."""
+    world = silent_from_the_start()
+    assert world.notes == [Seen.SILENCE]
+    assert world.removed == []
+    assert caplog.text.count("proves nothing") == 1
+    world.presence[PEER.underlay] = Presence.ABSENT  # the network says so: that is certain
+    world.over = False
+    world.run_for(RECORDS_S)
+    assert world.notes == [Seen.SILENCE, Seen.GONE]
+    world.over = True
+    world.run_for(RECORDS_S)
+    assert [absence.host for absence in world.removed] == [PEER.id]
+
+
+@pytest.mark.parametrize(("seen", "removed"), [(Seen.GONE, True), (Seen.ALIVE, False)])
+def test_what_others_have_seen_counts_for_who_had_no_answer(
+        seen: Seen, removed: bool) -> None:
+    """Drivers start anew, and do not know any more who had answered them."""
+    world = World()
+    world.live(ME, OTHER)
+    world.absence[PEER.id] = Absence(PEER.id, 1, seen=seen)
+    world.over = True
+    world.run_for(3 * RECORDS_S)
+    assert bool(world.removed) is removed
+    assert world.notes == []
+
+
+def test_an_answer_of_the_next_one_there_proves_nothing() -> None:
+    """A host has its address from a dead one, which this driver has never asked."""
+    world = World()
+    heir = Host(HostId("d" * 32), "heir", PEER.underlay)
+    world.presence[heir.underlay] = Presence.ANSWERED
+    world.live(ME, OTHER, heir)
+    world.over = True
+    world.run_for(3 * RECORDS_S)
+    assert world.absence[PEER.id].seen is Seen.SILENCE
     assert world.removed == []
 
 
@@ -235,3 +288,34 @@ def test_before_the_first_news_nothing_is_done() -> None:
     assert world.refused == {PEER.underlay}
     world.live(ME, PEER, OTHER)
     assert not world.refused
+
+
+def test_a_removal_that_takes_minutes_does_not_keep_the_looks(world: World) -> None:
+    """A refused host is refused for a minute only: it has to be said again meanwhile."""
+    apart: list[Callable[[], None]] = []
+    world.watch = HostWatch(me=ME.id, absences=world, prober=world, refuse=world.refuse,
+                            remove=world.removed.append, apart=apart.append,
+                            clock=lambda: world.now_s)
+    world.live(ME, OTHER)
+    world.presence[PEER.underlay] = Presence.ABSENT
+    world.run_for(RECORDS_S)
+    assert world.refused == {PEER.underlay}
+    assert apart, "etcd is asked by somebody else"
+    assert not world.absence
+    world.refused = ()
+    world.run()
+    assert world.refused == {PEER.underlay}
+    apart[-1]()
+    assert set(world.absence) == {PEER.id}
+
+
+def test_a_mark_that_cannot_be_read_is_said_once(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """And takes nothing from its host."""
+    world.live(ME, OTHER)
+    world.presence[PEER.underlay] = Presence.ABSENT
+    for spoilt in (True, False, True):
+        world.unreadable = spoilt
+        world.run_for(3 * RECORDS_S)
+    assert caplog.text.count("absent/... in etcd left alone; the host keeps all it has") == 2
+    assert world.removed == []

@@ -47,7 +47,7 @@ def test_join_and_leave_write_no_record(here: Here) -> None:
         here.again()
         assert here.endpoints.get(ONE.id) == endpoint
         assert here.endpoints.list() == [endpoint]
-        assert here.endpoints.reread() == [endpoint]
+        assert here.endpoints.on_record() == [endpoint]
         assert here.records.live == {ONE.id: ONE}
     assert here.faults.done == []
     assert here.kernel.joins == {}
@@ -104,8 +104,10 @@ def test_who_is_entered_again_is_still_joined(here: Here) -> None:
 
 def test_strays_are_forgotten(here: Here) -> None:
     here.endpoints.replace(JOINED)
-    here.endpoints.forget_strays()
+    here.endpoints.forget_strays(lambda _: False)
     assert here.endpoints.get(ONE.id) == JOINED
     here.records.live.clear()
-    here.endpoints.forget_strays()
+    here.endpoints.forget_strays(lambda endpoint_id: endpoint_id == ONE.id)
+    assert here.kernel.joins  # nobody knows it, and it is alive
+    here.endpoints.forget_strays(lambda _: False)
     assert here.kernel.joins == {}

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from driver.services.later import Later
+from driver.later import Later
 from tests.support.wait import wait_until
 
 WAIT_S = 10.0

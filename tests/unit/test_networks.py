@@ -7,14 +7,15 @@ from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 import pytest
 
-from driver.errors import DatapathError, InvalidArgument, StoreUnavailable
-from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.errors import Conflict, DatapathError, InvalidArgument, StoreUnavailable
+from driver.model import Endpoint, EndpointId, HostId, HostPath, NetworkId, Vni
 from driver.services.endpoint_requests import EndpointRequest
-from driver.services.network_options import MTU, parse
+from driver.services.network_options import HOST_PATH, MTU, parse
 from driver.services.networks import Pool, network_key
-from driver.services.publisher import Publisher
+from driver.services.overlaps import describe, overlap
+from driver.services.ports import RoutedNetwork
 from driver.services.reconcile import Reconciler, plan
-from tests.support.fakes import HOST, FakeDatapath, FakeListener, Faults, World
+from tests.support.fakes import HOST, FakeListener, World
 
 NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
 OTHER = HostId("b" * 32)
@@ -51,7 +52,15 @@ def test_options_of_other_drivers_that_would_be_missed(option: str, advice: str)
         parse({option: ""})
 
 
+@pytest.mark.parametrize("text", ["no", "", "OFF", "0"])
+def test_a_host_path_that_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"slim.host_path='{text}': want off, on, auto"):
+        parse({HOST_PATH: text})
+
+
 def test_options_that_are_accepted() -> None:
+    assert parse({}).host_path is HostPath.AUTO
+    assert [parse({HOST_PATH: each}).host_path for each in HostPath] == list(HostPath)
     assert parse({}).mtu == 0
     assert parse({MTU: "", "parent": "eth0", "com.docker.network.bridge.name": "x"}).mtu == 0
     assert parse({MTU: "1400"}).mtu == 1400
@@ -69,6 +78,54 @@ def test_two_docker_networks_of_one_pool_are_followed_until_both_are_gone() -> N
     assert world.directory.live == {one.vni}
     world.network_service.delete_network(NET2)
     assert world.directory.live == set()
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (pools("172.18.4.0/24", space="LocalDefault"), "docker_gwbridge"),
+    (pools("172.18.0.0/16"), "docker_gwbridge"),
+    (pools("10.50.0.0/16", "fd00:50::/64"), r"br-0123456789ab \(Docker network 0123456789ab\)")])
+def test_a_subnet_that_the_host_has_a_route_to(given: list[Pool], says: str) -> None:
+    world = World()
+    world.routed += [RoutedNetwork(ip_network(text), device) for text, device in (
+        ("172.18.0.0/16", "docker_gwbridge"), ("fd00:50::/60", "br-0123456789ab"))]
+    before = world.live()
+    with pytest.raises(Conflict, match=says):
+        world.network_service.create_network(NET, given, {}, internal=False)
+    assert world.live() == before
+    nothing = pools("0.0.0.0/0", space="null")
+    world.network_service.create_network(NET, nothing, {}, internal=False)
+
+
+def test_a_network_on_record_is_created_again_whatever_routes_have_come() -> None:
+    world = World()
+    for _ in range(2):
+        world.network_service.create_network(NET, pools("10.50.0.0/16"), {}, internal=False)
+        world.routed.append(RoutedNetwork(ip_network("10.0.0.0/8"), "eth1"))
+    with pytest.raises(Conflict, match=r"10\.0\.0\.0/8, .* over eth1;"):
+        world.network_service.create_network(NET2, pools("10.50.0.0/16"), {}, internal=False)
+    assert world.directory.live
+
+
+def test_the_bridge_that_docker_will_make() -> None:
+    """docker_gwbridge comes with the first container: clear of Docker's pools, not of ours."""
+    world = World()
+    world.routed.append(RoutedNetwork(ip_network("172.17.0.0/16"), "docker0"))
+    with pytest.raises(Conflict, match=r"overlaps 172\.18\.0\.0/16, which Docker gives to its "
+                                       "network docker_gwbridge when"):
+        world.network_service.create_network(NET, pools("172.18.7.0/24"), {}, internal=False)
+    dockers = pools("172.18.0.0/16", space="LocalDefault")
+    world.network_service.create_network(NET, dockers, {}, internal=False)
+    world.network_service.create_network(NET2, pools("172.19.0.0/16"), {}, internal=False)
+
+
+def test_the_network_named_is_the_smallest() -> None:
+    routed = [RoutedNetwork(ip_network(text), device) for text, device in (
+        ("10.0.0.0/8", "eth0"), ("10.50.0.0/16", "docker0"), ("10.48.0.0/12", ""))]
+    found = overlap(ip_network("10.50.0.0/16"), routed)
+    assert found is not None
+    assert describe(found) == (
+        "10.50.0.0/16, to which this host has a route over docker0 (Docker network bridge)")
+    assert describe(routed[2]).endswith("a route over no device")
 
 
 def test_log_says_what_dockers_command_does_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,172 +155,28 @@ def endpoint(name: str, address: str = "10.50.0.2/16", host: HostId = HOST.id,
                     IPv4Interface(address), None, 61000, sandbox_key)
 
 
-def place(endpoint: Endpoint) -> tuple[object, ...]:
-    assert endpoint.address is not None
-    return endpoint.vni, endpoint.address.ip, endpoint.underlay, endpoint.port, endpoint.mac
-
-
-class RecordingDatapath(FakeDatapath):
-    """Remembers the directory and the floods as the maps would hold them."""
-
-    def __init__(self, faults: Faults) -> None:
-        super().__init__(faults)
-        self.places: dict[object, Endpoint] = {}  # the map's key is VNI and address
-        self.empty = False  # some time after the first entry
-        self.floods: dict[Vni, tuple[list[str], list[int]]] = {}
-
-    def put_remote(self, endpoint: Endpoint) -> None:
-        self.faults.effect("datapath.put_remote", lambda: self.enter(endpoint))
-
-    def enter(self, endpoint: Endpoint) -> None:
-        self.places[place(endpoint)[:2]] = endpoint
-
-    @property
-    def directory(self) -> dict[EndpointId, Endpoint]:
-        assert len({known.id for known in self.places.values()}) == len(self.places)
-        return {known.id: known for known in self.places.values()}
-
-    def list_remotes(self) -> list[Endpoint]:
-        return list(self.places.values())
-
-    def delete_remote(self, endpoint: Endpoint) -> None:
-        # By what an entry says: the names are not in the maps, and what is overwritten stays.
-        if endpoint.address is not None:
-            known = self.places.get(place(endpoint)[:2])
-            if known is not None and place(known) == place(endpoint):
-                del self.places[place(endpoint)[:2]]
-                self.empty |= not self.places
-
-    def set_flood(self, vni, hosts, ifindexes) -> None:  # type: ignore[no-untyped-def]
-        self.faults.effect("datapath.set_flood", lambda: self.floods.__setitem__(
-            vni, ([str(host) for host in hosts], list(ifindexes))))
-
-
-@pytest.fixture
-def datapath() -> RecordingDatapath:
-    return RecordingDatapath(Faults(error=DatapathError))
-
-
-def test_snapshot_takes_out_what_is_not_in_it(datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
-    a, b = endpoint("a"), endpoint("b", "10.50.0.3/16", OTHER, "198.18.0.2")
-    publisher.snapshot(Vni(7), [a, b])
-    assert set(datapath.directory) == {a.id, b.id}
-    assert datapath.floods[Vni(7)] == (["198.18.0.2"], [])
-    publisher.snapshot(Vni(7), [b])
-    assert set(datapath.directory) == {b.id}
-    publisher.removed(Vni(7), b.id)
-    publisher.removed(Vni(7), b.id)
-    assert datapath.directory == {}
-    assert datapath.floods[Vni(7)] == ([], [])
-
-
-def test_what_a_driver_before_entered_goes_with_the_first_snapshot_that_lacks_it(
-        datapath: RecordingDatapath) -> None:
-    kept, gone = endpoint("a"), endpoint("b", "10.50.0.3/16", OTHER, "198.18.0.2")
-    elsewhere = replace(endpoint("c"), vni=Vni(8))
-    Publisher(datapath, HOST.id).snapshot(Vni(7), [kept, gone])
-    datapath.enter(elsewhere)
-    restarted = Publisher(datapath, HOST.id)
-    assert set(datapath.directory) == {kept.id, gone.id, elsewhere.id}
-    restarted.snapshot(Vni(7), [kept])
-    assert set(datapath.directory) == {kept.id, elsewhere.id}
-    restarted.followed([Vni(7)])
-    assert set(datapath.directory) == {kept.id}
-
-
-def test_one_that_takes_the_place_of_another_keeps_its_entry(
-        datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
-    publisher.snapshot(Vni(7), [endpoint("a")])
-    publisher.snapshot(Vni(7), [endpoint("b")])  # same address, host, port and MAC
-    assert set(datapath.directory) == {endpoint("b").id}
-    publisher.snapshot(Vni(7), [])
-    assert datapath.directory == {}
-
-
-def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
-    publisher.put(endpoint("a"))
-    moved = endpoint("a", host=OTHER, underlay="198.18.0.2")
-    publisher.put(moved)
-    assert datapath.directory == {moved.id: moved}
-    writes = len(datapath.faults.done)
-    publisher.put(endpoint("a", host=OTHER, underlay="198.18.0.2", sandbox_key="/x"))
-    assert len(datapath.faults.done) == writes  # joining is nothing to its peers
-
-
-def test_a_changed_endpoint_is_known_all_the_time(datapath: RecordingDatapath) -> None:
-    """No connect() finds it missing: what is new is entered before what is old goes."""
-    publisher = Publisher(datapath, HOST.id)
-    for changed in (endpoint("a"), replace(endpoint("a"), port=61001),
-                    replace(endpoint("a", "10.50.0.3/16"), port=61001),
-                    replace(endpoint("a", "10.50.0.3/16"), port=61001, mac=b"\2" * 6),
-                    endpoint("a", "10.50.0.4/16", OTHER, "198.18.0.2")):
-        publisher.put(changed)
-        assert [place(known) for known in datapath.directory.values()] == [place(changed)]
-    assert not datapath.empty
-
-
-def test_a_refused_change_leaves_nothing_outdated(datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
-    publisher.put(endpoint("a"))
-    datapath.faults.reset()
-    datapath.faults.fail_at = 1
-    publisher.put(endpoint("a", "10.50.0.3/16"))
-    assert datapath.directory == {}
-    datapath.faults.reset()
-    publisher.retry()
-    assert [place(known)[1] for known in datapath.directory.values()] == [
-        IPv4Address("10.50.0.3")]
-
-
-def test_a_refused_entry_is_tried_again_with_the_next_snapshot(
-        datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
-    datapath.faults.fail_at = 1
-    publisher.put(endpoint("a"))
-    assert datapath.directory == {}
-    datapath.faults.reset()
-    publisher.snapshot(Vni(7), [endpoint("a")])
-    assert set(datapath.directory) == {endpoint("a").id}
-
-
-def test_local_links_get_broadcasts_while_they_are_published(
-        datapath: RecordingDatapath) -> None:
-    world = World()
-    veth = world.links.create_veth(endpoint("a").id, bytes(6), 1500)
-    publisher = Publisher(datapath, HOST.id)
-    publisher.publish_endpoint(endpoint("a"), veth)
-    assert datapath.floods[Vni(7)] == ([], [veth.host_ifindex])
-    publisher.withdraw_endpoint(endpoint("a"), 0)
-    assert datapath.floods[Vni(7)] == ([], [])
-    assert datapath.withdrawn_ifindexes == [veth.host_ifindex]  # known though the link is gone
-    datapath.faults.reset()
-    datapath.faults.fail_at = 2
-    with pytest.raises(DatapathError):
-        publisher.publish_endpoint(endpoint("a"), veth)
-    publisher.withdraw_endpoint(endpoint("a"), veth.host_ifindex)  # as Join's undoing does
-    assert datapath.live == {}
-    assert datapath.floods[Vni(7)] == ([], [])
-
-
 def test_plan_of_a_start() -> None:
     world = World()
     joined, created = endpoint("a", sandbox_key="/run/a"), endpoint("b", "10.50.0.3/16")
     gone, stray = endpoint("c", "10.50.0.4/16", sandbox_key="/run/c"), endpoint("d")
-    for one in (joined, created, stray):
+    used = endpoint("e")
+    for one in (joined, created, stray, used):
         world.links.create_veth(one.id, bytes(6), 1500)
-    steps = plan([joined, created, gone], world.links.list_veths(), world.links.veth_name,
-                 known_cookies={1, 2}, wanted_cookies={2, 3}, known_ifindexes={
-                     7, *(veth.host_ifindex for veth in world.links.live.values())})
+    veths = world.links.list_veths()
+    in_use = world.links.veth_name(used.id)
+    veths[in_use] = replace(veths[in_use], carrier=True)
+    steps = plan([joined, created, gone], veths, world.links.veth_name,
+                 known_cookies={1, 2, 4}, wanted_cookies={2, 3}, known_ifindexes={
+                     7, *(veth.host_ifindex for veth in world.links.live.values())},
+                 is_gone=lambda cookie: cookie == 1)
     assert steps.adopt == (joined.id,)
     assert steps.strays == (world.links.veth_name(stray.id),)
     assert steps.dead_sandboxes == (1,)
     assert steps.dead_interfaces == (7, world.links.live[steps.strays[0]].host_ifindex)
+    assert steps.doubtful == (f"link {in_use}", "sandbox 4")
     nothing = plan([], {}, world.links.veth_name, known_cookies=(), wanted_cookies=(),
-                   known_ifindexes=())
-    assert nothing == type(nothing)((), (), (), ())
+                   known_ifindexes=(), is_gone=lambda _: True)
+    assert nothing == type(nothing)((), (), (), (), ())
 
 
 class Cookies:
@@ -289,6 +202,12 @@ class Leftovers:
     def endpoint_ifindexes(self) -> set[int]:
         return {7}
 
+    def is_gone(self, cookie: int) -> bool:
+        return True
+
+    def owned_ports(self) -> set[int]:
+        return set()
+
     def withdraw_sandbox(self, cookie: int) -> None:
         self.withdrawn.append(("sandbox", cookie))
 
@@ -299,7 +218,7 @@ class Leftovers:
 def reconciler(world: World, leftovers: Leftovers) -> Reconciler:
     return Reconciler(
         networks=world.networks, endpoints=world.endpoints, links=world.links,
-        sandboxes=Cookies(), finisher=world.finisher, pinned=leftovers, directory=world.directory,
+        sandboxes=Cookies(), finisher=world.finisher, pinned=leftovers, following=world.following,
         listener=FakeListener(), service=world.endpoint_service, services=world.services)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from driver.errors import Conflict, DatapathError, EngineUnavailable, StoreUnavailable
 from driver.model import Network, NetworkId, NetworkKey, Service, Vni
-from driver.services.ports import SwarmView
+from driver.services.network_view import Doubt
+from driver.services.ports import ServiceLeft, ServiceSaid, ServiceUnreadable, SwarmView
 from driver.services.service_mirror import ServiceMirror
 from driver.services.service_publisher import (
     CALM_S,
@@ -38,10 +39,10 @@ class Host:
 
     def restart(self) -> None:
         self.feed = FakeServiceFeed(self.faults)
-        self.mirror = ServiceMirror(self.feed, self.datapath)
+        self.mirror = ServiceMirror(self.feed, self.datapath, clock=lambda: 3.0)
 
-    def heard(self, *services: Service) -> None:
-        self.feed.live[NET].snapshot(NET, services)
+    def heard(self, *said: ServiceSaid, revision: int = 5) -> None:
+        self.feed.live[NET].snapshot(NET, said, revision)
 
     @property
     def served(self) -> dict[IPv4Address, tuple[IPv4Address, ...]]:
@@ -64,9 +65,9 @@ def test_services_come_change_and_go(host: Host) -> None:
     listener.put(replace(WEB, address=OTHER, name="db"))
     assert host.served == {VIP: TASKS[:1], OTHER: TASKS}
     assert host.mirror.count() == 2
-    listener.removed(NET, VIP)
+    listener.left(NET, VIP)
     assert host.served == {OTHER: TASKS}
-    host.heard(WEB)  # after a time without a watch
+    host.heard(WEB, ServiceLeft(OTHER))  # after a time without a watch
     assert host.served == {VIP: TASKS}
 
 
@@ -76,8 +77,10 @@ def test_nothing_is_left_of_a_network_that_goes(host: Host) -> None:
     host.mirror.unfollow(NETWORK)
     assert (host.served, host.feed.live, host.mirror.count()) == ({}, {}, 0)
     listener.put(WEB)  # a call that was under way
-    listener.snapshot(NET, [WEB])
-    listener.removed(NET, VIP)
+    listener.snapshot(NET, [WEB], 9)
+    listener.left(NET, VIP)
+    listener.missing(NET, VIP, 9)
+    listener.unreadable(NET, VIP)
     host.mirror.unfollow(NETWORK)
     assert host.served == {}
 
@@ -97,7 +100,7 @@ def test_a_restart_keeps_what_holds_and_drops_the_rest(host: Host) -> None:
     host.mirror.follow(NETWORK)
     host.mirror.followed([NETWORK])
     assert host.datapath.services == {(7, VIP): TASKS, (7, OTHER): TASKS}
-    host.heard(replace(WEB, backends=()))
+    host.heard(replace(WEB, backends=()), ServiceLeft(OTHER))
     assert host.served == {VIP: ()}
 
 
@@ -108,6 +111,52 @@ def test_a_network_whose_option_was_switched_off_is_dropped_at_the_next_start(ho
     host.mirror.follow(off)
     host.mirror.followed([off])
     assert host.datapath.services == {}
+
+
+SECOND = replace(NETWORK, id=NetworkId("9d2f1" * 5))  # another Docker network of the same subnet
+DB = replace(WEB, network_id=SECOND.id, address=OTHER, name="db")
+
+
+@pytest.fixture
+def both(host: Host) -> Host:
+    host.mirror.follow(SECOND)
+    host.heard(WEB)
+    host.feed.live[SECOND.id].snapshot(SECOND.id, [DB], 5)
+    return host
+
+
+def test_two_networks_with_one_subnet_keep_each_their_services(both: Host) -> None:
+    assert both.served == {VIP: TASKS, OTHER: TASKS}
+    assert both.mirror.count() == 2
+    both.heard(replace(WEB, backends=TASKS[:1]))
+    assert both.served == {VIP: TASKS[:1], OTHER: TASKS}
+    both.mirror.unfollow(NETWORK)
+    assert both.served == {OTHER: TASKS}
+    both.mirror.unfollow(SECOND)
+    assert (both.served, both.mirror.count()) == ({}, 0)
+
+
+def test_an_address_that_moves_from_one_of_them_to_the_other(both: Host) -> None:
+    """In whichever order it is heard: the old one's end is not the new one's."""
+    first, second = both.feed.live[NET], both.feed.live[SECOND.id]
+    second.put(replace(DB, address=VIP, backends=TASKS[1:]))
+    assert set(both.served[VIP]) == set(TASKS)
+    first.left(NET, VIP)
+    assert both.served == {VIP: TASKS[1:], OTHER: TASKS}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_after_a_restart_the_one_that_is_heard_later_is_not_dropped(both: Host, first: int
+                                                                    ) -> None:
+    both.restart()
+    for network in (NETWORK, SECOND):
+        both.mirror.follow(network)
+    both.mirror.followed([NETWORK, SECOND])
+    heard = [(NETWORK, WEB), (SECOND, DB)]
+    for network, service in (heard[first], heard[1 - first]):
+        assert {VIP, OTHER} <= both.served.keys()
+        both.feed.live[network.id].snapshot(network.id, [service], 5)
+    assert both.served == {VIP: TASKS, OTHER: TASKS}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -122,12 +171,84 @@ def test_what_the_maps_refuse_is_tried_again(host: Host, after: bool) -> None:
     host.mirror.retry()
     assert host.served == {VIP: TASKS}
     fail()
-    host.feed.live[NET].removed(NET, VIP)
+    host.feed.live[NET].left(NET, VIP)
     host.faults.reset()
     host.mirror.retry()
     assert host.served == {}
     host.mirror.retry()
     assert host.faults.done == ["datapath.delete_service"]  # once, and not for ever
+
+
+MINE = replace(WEB, swarm="swarm")
+DB_TOO = replace(MINE, address=OTHER, name="db")
+
+
+def test_what_is_missing_or_unreadable_stays_as_it_was_known(host: Host) -> None:
+    host.heard(MINE, DB_TOO)
+    listener = host.feed.live[NET]
+    listener.missing(NET, VIP, 7)
+    listener.missing(NET, IPv4Address("10.32.0.99"), 7)
+    listener.unreadable(NET, OTHER)
+    assert host.served == {VIP: TASKS, OTHER: TASKS}
+    assert host.mirror.doubts() == {"swarm": Doubt(7, 3.0)}
+    assert host.mirror.count_in_doubt() == 2
+    host.heard(revision=9)
+    assert host.served == {VIP: TASKS, OTHER: TASKS}
+    assert host.mirror.doubts() == {"swarm": Doubt(9, 3.0)}
+    host.heard(MINE, DB_TOO, revision=10)
+    assert (host.mirror.doubts(), host.mirror.count_in_doubt()) == ({}, 0)
+
+
+def test_a_managers_word_settles(host: Host) -> None:
+    host.heard(MINE, DB_TOO)
+    host.heard(MINE, revision=9)
+    assert host.mirror.settle("swarm", 8) == 0
+    assert host.mirror.settle("another", 99) == 0
+    host.feed.on_record = [DB_TOO]  # it has come back, and the feed is late
+    assert host.mirror.settle("swarm", 9) == 0
+    host.feed.on_record = [ServiceUnreadable(OTHER)]
+    assert host.mirror.settle("swarm", 9) == 0
+    host.feed.on_record = [MINE]
+    assert host.mirror.settle("swarm", 9) == 1
+    assert host.served == {VIP: TASKS}
+
+
+def test_an_endpoint_that_has_the_address_ends_a_doubt(host: Host) -> None:
+    host.heard(MINE, DB_TOO)
+    host.mirror.address_taken(NETWORK.vni, VIP)
+    assert host.served == {VIP: TASKS, OTHER: TASKS}, "on record, both: a person's matter"
+    host.heard(DB_TOO, revision=9)
+    host.mirror.address_taken(NETWORK.vni, VIP)
+    assert host.served == {OTHER: TASKS}
+    host.restart()
+    host.mirror.follow(NETWORK)
+    host.mirror.address_taken(NETWORK.vni, OTHER)
+    assert host.served == {}
+
+
+def test_what_a_driver_before_served_stays_until_somebody_says_something(host: Host) -> None:
+    host.heard(MINE, DB_TOO)
+    host.restart()
+    host.mirror.follow(NETWORK)
+    host.mirror.followed([NETWORK])
+    assert host.mirror.doubts() == {}
+    host.heard(revision=9)
+    assert host.served == {VIP: TASKS, OTHER: TASKS}
+    assert host.mirror.doubts() == {"": Doubt(9, 3.0)}, "nobody knows whose network it is"
+    assert host.mirror.settle("", 99) == 0
+    host.heard(MINE, revision=10)
+    assert host.mirror.doubts() == {"swarm": Doubt(10, 3.0)}
+    assert host.mirror.settle("swarm", 10) == 1
+    assert host.served == {VIP: TASKS}
+
+
+def test_a_network_that_is_not_on_record_keeps_its_services_for_who_is_in_it(host: Host) -> None:
+    host.heard(MINE)
+    for attached, served in (({NETWORK.vni}, {VIP: TASKS}), (set(), {})):
+        host.restart()
+        host.datapath.attached = attached
+        host.mirror.followed([])
+        assert host.served == served
 
 
 class FakeSwarm:
@@ -149,6 +270,7 @@ class FakeRecords:
     def __init__(self) -> None:
         self.holder = ""
         self.published: tuple[Service, ...] | None = None
+        self.lost = False
         self.error: Exception | None = None
 
     def lead(self, swarm_id: str) -> bool:
@@ -160,10 +282,11 @@ class FakeRecords:
     def resign(self) -> None:
         self.holder = ""
 
-    def publish(self, services: Iterable[Service]) -> None:
+    def publish(self, services: Iterable[Service]) -> bool:
         if self.holder != "swarm":
             raise Conflict("lost")
         self.published = tuple(services)
+        return self.lost
 
 
 class Manager:
@@ -239,3 +362,23 @@ def test_etcd_away() -> None:
     manager.run()
     manager.publisher.stop()
     assert manager.records.holder == ""
+
+
+def test_who_begins_to_lead_or_finds_something_lost_looks_for_more() -> None:
+    manager = Manager()
+    asked: list[str] = []
+    manager.publisher.on_loss = lambda: asked.append(manager.publisher.leads())
+    manager.records.holder = "another"
+    manager.run()
+    assert (asked, manager.publisher.leads()) == ([], "")
+    manager.records.holder = ""
+    for _ in range(2):
+        manager.run()
+    assert asked == ["swarm"]
+    manager.records.lost = True
+    manager.run()
+    assert asked == ["swarm", "swarm"]
+    manager.records.lost = False
+    manager.swarm.view = None
+    manager.run()
+    assert (len(asked), manager.publisher.leads()) == (2, "")

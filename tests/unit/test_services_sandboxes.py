@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from driver.errors import LinkError, StoreUnavailable
+from driver.errors import Exhausted, LinkError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services import sandboxes as module
 from driver.services import teardowns
-from driver.services.ports import SandboxEntry, Veth
+from driver.services.ports import Listeners, SandboxEntry, Veth
 from driver.services.sandboxes import Finisher
 from tests.support.wait import wait_until
 
@@ -41,9 +41,20 @@ class World:
         self.entries: dict[int, SandboxEntry] = {}
         self.cookies: dict[str, int] = {KEY: 7}
         self.offered: list[tuple[object, ...]] = []
+        self.free_port = 0  # for who has none; 0: it is not meant to have one
         self.left: set[str] = set()  # noted to be torn down
         self.failures: list[str] = []  # names of the next effects that fail
         self.lock = threading.Lock()
+        self.listening = Listeners(bound=False, keyed=False)
+
+    def listeners(self, sandbox_key: str) -> Listeners:
+        if "listeners" in self.failures:
+            self.failures.remove("listeners")
+            raise LinkError("this kernel has no sock_diag")
+        return self.listening
+
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
+        self._note("note", f"note {cookie}:{' bound' * bound}{' keyed' * keyed}")
 
     def _note(self, name: str, text: str) -> None:
         with self.lock:
@@ -84,6 +95,11 @@ class World:
         self._note("publish", f"publish {sandbox.cookie}: {vnis} over {sandbox.primary_ifindex}")
         self.entries[sandbox.cookie] = sandbox
 
+    def request_port(self, _endpoint_id: EndpointId) -> int:
+        if "request_port" in self.failures:
+            raise Exhausted("no endpoint port is free")
+        return self.free_port
+
     def offer(self, endpoint_id: EndpointId, offered: bool) -> None:
         if "offer" in self.failures:
             self.failures.remove("offer")
@@ -105,9 +121,10 @@ def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher
     for each in (module, teardowns):
         monkeypatch.setattr(each, "RETRY_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
     made = Finisher(sandboxes=world, datapath=world, unfinished=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,
-                    offer_host_path=world.offer)
+                    offer_host_path=world.offer, request_port=world.request_port)
     made.start()
     yield made
     made.stop()
@@ -146,6 +163,40 @@ def test_carrier_of_yesterday_does_not_count(finisher: Finisher, world: World) -
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
     effects(world, "set up 2 primary", "publish 7: 2 over 102")
+
+
+def test_listeners_of_one_network_may_be_bound_to_its_device(
+        finisher: Finisher, world: World) -> None:
+    world.listening = Listeners(bound=True, keyed=False)
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "it to be finished")
+    world.effects.clear()
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 2", "note 7: bound", "publish 7: 1,2 over 101", "note 7: bound")
+
+
+def test_a_listener_that_has_keys_is_noted(finisher: Finisher, world: World) -> None:
+    world.listening = Listeners(bound=True, keyed=True)
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101", "note 7: keyed")
+
+
+def test_listeners_that_cannot_be_looked_at(finisher: Finisher, world: World) -> None:
+    """What is in doubt takes the overlay; one network is in no doubt."""
+    world.failures = ["listeners"]
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "it to be finished")
+    world.effects.clear()
+    world.failures = ["listeners"]
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 2", "note 7: bound", "publish 7: 1,2 over 101")
 
 
 def test_leaving_withdraws_first(finisher: Finisher, world: World) -> None:
@@ -235,20 +286,21 @@ def test_a_failure_is_tried_again(finisher: Finisher, world: World,
     assert "attempt 1 failed: set_up: refused" in caplog.text
 
 
-def test_it_gives_up_and_begins_again_at_the_next_carrier(
+def test_it_gives_up_and_goes_on_once_a_minute(
         finisher: Finisher, world: World) -> None:
     del world.cookies[KEY]  # the namespace is not visible
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    wait_until(lambda: finisher.counts().given_up == 1, WAIT_S, "giving up")
     wait_until(lambda: world.offered == [(endpoint(1).id, False)], WAIT_S, "peers to learn of it")
-    assert finisher.counts().failed_attempts == 3
+    wait_until(lambda: finisher.counts().failed_attempts > 5, WAIT_S, "it to be tried on")
+    assert finisher.counts().given_up == 1
+    assert finisher.waiting() == f"{'1' * 12}: there is no network namespace at {KEY}"
     assert world.effects == []
-    world.cookies[KEY] = 7
-    up(finisher, 1)
+    world.cookies[KEY] = 7  # and nobody says so
     effects(world, "set up 1 primary", "publish 7: 1 over 101")
     wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
                "peers to learn of it again")
+    assert finisher.waiting() == ""
 
 
 def test_peers_are_told_again_when_etcd_was_away(
@@ -264,10 +316,46 @@ def test_peers_are_told_again_when_etcd_was_away(
 def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1")
+    effects(world, "set up 1", "publish 7: 1 over 101")  # services' addresses work all the same
+    assert world.entries[7].attachments[0].port == 0
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "set up 1", "set up 2 primary", "publish 7: 2 over 102")
+    effects(world, "set up 1", "publish 7: 1 over 101", "set up 2 primary",
+            "publish 7: 1,2 over 102")
+    world.effects.clear()
+    finisher.forget(endpoint(2).id)
+    effects(world, "set up 1", "publish 7: 1 over 101")
+    assert world.offered == []
+    assert finisher.waiting() == ""
+
+
+def test_one_whose_record_has_no_port_gets_one(finisher: Finisher, world: World) -> None:
+    """A driver of before has given it up.  Peers learn of the port when it works."""
+    world.free_port = 61001
+    finisher.expect(endpoint(1, port=0), veth(1))
+    up(finisher, 1)
+    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    assert world.entries[7].attachments[0].port == 61001
+    wait_until(lambda: world.offered == [(endpoint(1).id, True)], WAIT_S, "peers to learn of it")
+
+
+def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: World) -> None:
+    finisher.expect(endpoint(2), veth(2))
+    up(finisher, 2)
+    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+    world.failures.append("request_port")
+    finisher.expect(endpoint(1, port=0), veth(1))
+    up(finisher, 1)
+    wait_until(lambda: finisher.waiting() == f"{'1' * 12}: no endpoint port is free", WAIT_S,
+               "it to wait")
+    assert [each.port for each in world.entries[7].attachments] == [61002, 0]
+    world.free_port = 61001
+    world.failures.clear()
+    wait_until(lambda: [each.port for each in world.entries[7].attachments] == [61002, 61001],
+               WAIT_S, "its port")
+    assert world.entries[7].primary_ifindex == 102, "who carries the host path goes on doing so"
+    wait_until(lambda: world.offered == [(endpoint(1).id, True)], WAIT_S, "peers to learn of it")
+    assert finisher.waiting() == ""
 
 
 def test_what_a_driver_of_before_left_goes_too(finisher: Finisher, world: World) -> None:

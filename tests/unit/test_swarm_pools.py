@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 import pytest
 
-from driver.errors import StoreUnavailable
+from driver.errors import Conflict, StoreUnavailable
 from driver.model import NetworkId
 from driver.services.addresses import AddressService
 from driver.store import keys
@@ -160,3 +161,21 @@ def test_a_record_that_cannot_be_read_keeps_no_other_network(
     SwarmNetwork(WEB).allocate(leaders[0])
     SwarmNetwork(WEB).free(leaders[0])
     assert set(everything(kv)) == {foreign, keys.SUBNET_GUARD}
+
+
+def test_a_new_network_that_a_route_of_the_manager_overlaps(kv: FakeKeyValue) -> None:
+    """Refused as it comes; one that runs goes on, under a leader that has the route, too."""
+    one, two = service(kv, 1), service(kv, 2, routed=[ip_network("10.32.0.128/25")])
+    web, data = SwarmNetwork(WEB), SwarmNetwork(DATA, ("fd00:99::/64", SUBNET))
+    web.allocate(one)
+    web.allocate(two)
+    before = everything(kv)
+    data.request(two)
+    with pytest.raises(Conflict, match=r"10\.32\.0\.0/24 overlaps 10\.32\.0\.128/25, .* over eth9"):
+        two.hold_pools(DATA, data.subnets)
+    # What the manager does then.
+    for subnet in data.subnets:
+        two.release_pool(f"slim-global/{subnet}")
+    assert everything(kv) == before
+    web.allocate(two)
+    assert everything(kv) == before

@@ -53,6 +53,11 @@ class Datapath(Protocol):
 
     def withdraw_sandbox(self, cookie: int) -> None: ...
 
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
+        """Keep the sandbox off the host path for good: a listener is bound to a device beside
+        several networks, or has keys of TCP-MD5.  May come before publish_sandbox.
+        """
+
     def put_remote(self, endpoint: Endpoint) -> None:
         """Enter an endpoint of any host into the directory (and the reverse map)."""
 
@@ -60,6 +65,12 @@ class Datapath(Protocol):
 
     def list_remotes(self) -> Iterable[Endpoint]:
         """All directory entries, each as an endpoint of one address and without names."""
+
+    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
+        """Whether its host's endpoint port was entered for another address since."""
+
+    def local_networks(self) -> set[Vni]:
+        """Networks that an interface of this host is in."""
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Who gets the network's broadcasts: other hosts' underlay addresses, local veths."""

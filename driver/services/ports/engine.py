@@ -46,3 +46,30 @@ class Swarm(Protocol):
 
     def look(self) -> SwarmView | None:
         """Ask what there is; None: this host manages no swarm.  Error: EngineUnavailable."""
+
+
+@dataclass(frozen=True)
+class SwarmPool:
+    """A subnet of a swarm's network whose addresses are ours, whatever driver it has."""
+
+    network_id: NetworkId
+    network: str  # its name, for people only
+    subnet: str  # CIDR, network form
+    sub_pool: str  # the same, or ""
+    gateway: IPv4Address | IPv6Address | None
+
+
+@dataclass(frozen=True)
+class SwarmUses:
+    """What a swarm's managers have requested of our IPAM for networks and services."""
+
+    pools: tuple[SwarmPool, ...]
+    # (subnet, address) of services in those pools -> the service's name
+    vips: Mapping[tuple[str, IPv4Address | IPv6Address], str]
+
+
+class SwarmUsers(Protocol):
+    """Docker's API, on a manager.  Never asked while a call of dockerd's is served."""
+
+    def look(self) -> SwarmUses:
+        """Ask what there is.  Error: EngineUnavailable."""

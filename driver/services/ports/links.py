@@ -6,7 +6,7 @@ How the kernel is told is the matter of driver/link.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Protocol
@@ -37,6 +37,8 @@ class Veth:
     host_name: str
     host_ifindex: int
     container_name: str  # its name on the host: Join's SrcName
+    # Of list_veths only.  Without carrier nobody can be using it: the inner end is down.
+    carrier: bool = field(default=False, compare=False)
 
 
 class Links(Protocol):
@@ -71,6 +73,14 @@ class Interface:
     name: str
 
 
+@dataclass(frozen=True)
+class Listeners:
+    """What any of a sandbox's listening TCP sockets is tied to."""
+
+    bound: bool  # to a device
+    keyed: bool  # to keys of TCP-MD5
+
+
 class Sandboxes(Protocol):
     """The inside of containers' network namespaces.  Never enters one in the caller's thread."""
 
@@ -83,6 +93,9 @@ class Sandboxes(Protocol):
 
         `primary`: this interface carries the host path (its routing table names it).  Idempotent.
         """
+
+    def listeners(self, sandbox_key: str) -> Listeners:
+        """Look at the sandbox's listening sockets, as they are now.  Error: LinkError."""
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
         """Take the interface down and its address away, and give it the name it was made with.
@@ -140,5 +153,13 @@ class SandboxFinisher(Protocol):
         """
 
 
-# The host's own routes: automatic pools keep clear of them.
-RoutedNetworks = Callable[[], Sequence[IPv4Network | IPv6Network]]
+@dataclass(frozen=True)
+class RoutedNetwork:
+    """A network that the host has a route to."""
+
+    subnet: IPv4Network | IPv6Network
+    device: str  # over which; "" where there is none, as with a blackhole
+
+
+# The host's own routes, but those that stand for everything: slim's subnets keep clear of them.
+RoutedNetworks = Callable[[], Sequence[RoutedNetwork]]

@@ -13,11 +13,13 @@ from driver.model import (
     Endpoint,
     EndpointId,
     HostId,
+    HostPath,
     KnownHost,
     Network,
     NetworkId,
     NetworkKey,
     Removal,
+    Seen,
     Service,
 )
 
@@ -26,7 +28,8 @@ class Networks(Protocol):
     """The networks of this host, durable in etcd (CreateNetwork is never replayed)."""
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
-               internal: bool, mtu: int, vip: bool = True) -> Network:
+               internal: bool, mtu: int, vip: bool = True,
+               host_path: HostPath = HostPath.AUTO) -> Network:
         """Store the network and this host's part in it; allot a VNI if the key is new.
 
         Asking again with the same values returns the same Network.
@@ -41,8 +44,15 @@ class Networks(Protocol):
     def list(self) -> list[Network]:
         """All networks of this host."""
 
-    def reread(self) -> Sequence[Network]:
-        """Others have removed records of this host: read again, and return what was known."""
+    def on_record(self) -> Sequence[Network]:
+        """What etcd has of this host's now, as far as it can be read.  Error: StoreUnavailable."""
+
+    def enter(self, network: Network) -> bool:
+        """Put it on record again, with its VNI, where etcd lacks it or says something else.
+
+        Returns whether there was anything to do.  Errors: Conflict (names what is in the way),
+        UnsupportedRecord (what is there cannot be read, and was left alone), StoreUnavailable.
+        """
 
 
 class Endpoints(Protocol):
@@ -58,8 +68,12 @@ class Endpoints(Protocol):
     def replace(self, endpoint: Endpoint) -> None:
         """Overwrite the record of an endpoint of this host.  Error: NotFound."""
 
-    def delete(self, endpoint_id: EndpointId) -> None:
-        """Remove the record; its reservation stays, unbound, until ReleaseAddress."""
+    def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
+        """Remove the record, and say so to others; its reservation stays, unbound, until
+        ReleaseAddress.
+
+        known: as this host knows it, in case that etcd has lost its record.
+        """
 
     def get(self, endpoint_id: EndpointId) -> Endpoint | None:
         """Return an endpoint of this host."""
@@ -67,8 +81,12 @@ class Endpoints(Protocol):
     def list(self) -> list[Endpoint]:
         """All endpoints of this host."""
 
-    def reread(self) -> Sequence[Endpoint]:
-        """See Networks.reread."""
+    def on_record(self) -> Sequence[Endpoint]:
+        """See Networks.on_record."""
+
+    def enter(self, endpoint: Endpoint) -> bool:
+        """See Networks.enter; its addresses are bound to it again.  Error, too: NotFound (network).
+        """
 
 
 class Absences(Protocol):
@@ -85,14 +103,14 @@ class Absences(Protocol):
 
     def get(self, host_id: HostId) -> Absence | None: ...
 
-    def note(self, known: KnownHost) -> bool:
-        """Begin to count its time away, if it has no lease."""
+    def note(self, known: KnownHost, before: Absence | None, seen: Seen) -> bool:
+        """Put on record what was seen of it, if it has no lease.  Its time begins with GONE.
 
-    def put_off(self, absence: Absence) -> None:
-        """Begin to count anew: it was seen alive."""
+        `before`: as read; nothing is being removed yet.
+        """
 
     def left_s(self, absence: Absence) -> int | None:
-        """Seconds for which it may still be away, 0: none any more, None: for ever."""
+        """Seconds for which it may still be gone, 0: none any more, None: for ever."""
 
     def begin(self, host_id: HostId, before: Absence | None, removal: Removal, *,
               registered: bool = False) -> Absence | None:
@@ -114,8 +132,8 @@ class ServiceRecords(Protocol):
     def resign(self) -> None:
         """Let another one publish, at once."""
 
-    def publish(self, services: Collection[Service]) -> None:
-        """Make these all of the swarm's services.
+    def publish(self, services: Collection[Service]) -> bool:
+        """Make these all of the swarm's services; True: some had been lost since the last time.
 
         Error: Conflict (somebody else publishes by now), and then nothing was written.
         """

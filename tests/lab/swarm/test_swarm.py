@@ -15,14 +15,14 @@ from subprocess import PIPE, Popen
 import pytest
 
 from bench.services import HOST, compare
-from tests.lab.conftest import CALL, SERVE
+from tests.lab.conftest import SERVE
 from tests.lab.dockers import MISSING, feature
 from tests.lab.hosts import CommandFailed, Host, Lab
 from tests.lab.plugged import (
-    BUSYBOX,
     PLUGIN,
     create_network,
     create_service,
+    enable,
     install,
     join,
     plugin_pid,
@@ -31,14 +31,17 @@ from tests.lab.plugged import (
     task_containers,
     wait_running,
 )
+from tests.lab.seeds import BUSYBOX
 from tests.lab.standard_images import load_standard_images
 from tests.lab.test_docker import address_of, call, ping, start
 from tests.lab.test_examples import folder, use_stack  # noqa: F401 - a fixture
+from tests.lab.traffic import made
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
 
-HEALTH = "python3 /programs/tcp.py call --rounds 1 127.0.0.1 7000"
+# Of each task, all the time: not a Python each, and not more often than is waited for.
+HEALTH = ("--health-cmd", "nc 127.0.0.1 7000 < /dev/null", "--health-interval", "1s")
 # Connects again and again, prints {answering task: count} and the failures.
 MANY = """
 import json, socket, sys, collections
@@ -73,25 +76,24 @@ def web(nodes: list[Host], plugged: Lab) -> list[Host]:
     manager, second, _ = nodes
     create_network(manager)
     # A task counts when its server answers: Docker calls it running only then.
-    create_service(manager, "web", "--replicas", "3", "--health-cmd", HEALTH,
-                   "--health-interval", "500ms", "--stop-grace-period", "2s", command=SERVE)
+    create_service(manager, "web", "--replicas", "3", *HEALTH, command=SERVE)
     wait_running(manager, "web", 3)
     start(second, "client")
     wait_until(lambda: len(published(plugged).get("web", ())) == 3, 20, "web is published", 0.1)
     return nodes
 
 
-def counted(hosts: list[Host], name: str) -> int:
-    return sum(host.counters()[name] for host in hosts)
+def connections(hosts: list[Host]) -> int:
+    return sum(made(host.counters()) for host in hosts)
 
 
 @feature("Swarm: a network on all nodes, names, `--attachable`")
 def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
-    """Options and subnet reach each node; names by DNS round robin; TCP as host connections."""
+    """Options and subnet reach each node; names by DNS round robin; TCP as meant."""
     manager = nodes[0]
     create_network(manager, "app", "-o", "com.docker.network.driver.mtu=1400")
     create_service(manager, "everywhere", "--mode", "global", "--endpoint-mode", "dnsrr",
-                   command=SERVE)
+                   *HEALTH, command=SERVE)
     wait_running(manager, "everywhere", len(nodes))
     addresses = {}
     for host in nodes:
@@ -99,31 +101,42 @@ def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
         assert addresses[host.name].startswith("10.40.")
         link = host.docker("exec", f"on-{host.name}", "ip", "link", "show", "eth0")
         assert "mtu 1400" in link
-    before = counted(nodes, "connected")
+    tasks = [address_of(host, task) for host in nodes
+             for task in task_containers(host, "everywhere")]
+    assert len(tasks) == len(nodes)
     for host in nodes:
-        for other in nodes:
-            assert " 0% packet loss" in ping(host, f"on-{host.name}", addresses[other.name])
+        for address in (*addresses.values(), *tasks):
+            assert " 0% packet loss" in ping(host, f"on-{host.name}", address)
+        for name in ("everywhere", "tasks.everywhere"):
+            wait_until(partial(_resolves, host, f"on-{host.name}", name), 20, f"{name} has a name")
+    # Each host knows each task now, and each task serves: a connection is one, and a host's.
+    before = connections(nodes)
+    for host in nodes:
         for name in ("everywhere", "tasks.everywhere"):
             seen = call(host, f"on-{host.name}", name, "--retry-s", "10")
             assert seen.client_local[0] == addresses[host.name]
             assert seen.client_peer == seen.server_local
-    assert counted(nodes, "connected") - before == 2 * len(nodes)
+    assert connections(nodes) - before == 2 * len(nodes)
     # Names of containers on other nodes come by gossip, at once as a rule.
     wait_until(lambda: f"({addresses['h3']})" in nodes[1].docker(
         "exec", "on-h2", "ping", "-c", "1", "on-h3"), 20, "the name of a container elsewhere")
 
 
+def _resolves(host: Host, container: str, name: str) -> bool:
+    return _try(host, "exec", container, "ping", "-c", "1", "-W", "1", name) != ""
+
+
 @feature("Swarm: services' addresses (`vip`), evenly spread, without IPVS")
 def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
-    """The default, `--endpoint-mode vip`: evenly spread host connections, without IPVS."""
+    """The default, `--endpoint-mode vip`: evenly spread connections, without IPVS."""
     manager, second, _ = web
-    before = counted(web, "connected")
+    before = connections(web)
     answered, failed = many(second, "client", "web", 300)
     assert failed == {}
     assert set(answered) == published(plugged)["web"]
     # 100 each; 60 is five standard deviations away (binomial, n = 300, p = 1/3: 8.2).
     assert min(answered.values()) > 60, answered
-    assert counted(web, "connected") - before == 300
+    assert connections(web) - before == 300
     assert " 0% packet loss" in ping(second, "client", "web")
     manager.docker("service", "scale", "-d", "web=1")
     wait_until(lambda: len(published(plugged)["web"]) == 1, 30, "one task to be published", 0.1)
@@ -155,8 +168,9 @@ def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
     victim, = task_containers(victim_host, "web")[:1]
     address = address_of(victim_host, victim)
     victim_host.docker("kill", victim)
-    wait_until(lambda: address not in plugged.etcdctl(
-        "get", "--prefix", "--print-value-only", "/slim/v1/endpoints/"), 20, "its end", 0.01)
+    wait_until(lambda: not any(address in line for line in plugged.etcdctl(
+        "get", "--prefix", "--print-value-only", "/slim/v1/endpoints/").splitlines()
+        if '"left":' not in line), 20, "its end", 0.01)
     answered, failed = many(second, "client", "web", 60)
     assert failed == {}
     assert len(answered) == 2
@@ -260,7 +274,7 @@ def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
         third.docker("swarm", "leave", "--force")
         wait_until(lambda: _try(manager, "node", "rm", "--force", "h3") == "h3", 30, "h3 leaves",
                    0.2)
-        third.docker("plugin", "enable", PLUGIN)
+        enable(third)
         join(third, manager, "manager")
 
 
@@ -268,10 +282,12 @@ def test_a_node_without_the_plugin_gets_no_tasks(nodes: list[Host]) -> None:
 def test_with_dockers_own_addresses(nodes: list[Host]) -> None:
     manager, second, _ = nodes
     create_network(manager, "plain", ipam=("--subnet", "10.41.0.0/24"))
-    create_service(manager, "web", "--mode", "global", network="plain", command=SERVE)
+    create_service(manager, "web", "--mode", "global", *HEALTH, network="plain",
+                   command=SERVE)
     wait_running(manager, "web", len(nodes))
     start(second, "client", network="plain")
-    wait_until(lambda: _try(second, "exec", "client", *CALL, "web", "7000") != "", 20, "web", 0.2)
+    wait_until(lambda: len(many(second, "client", "web", 20)[0]) == len(nodes), 20,
+               "all tasks of web", 0.2)
     answered, failed = many(second, "client", "web", 60)
     assert (len(answered), failed) == (len(nodes), {})
 
@@ -284,7 +300,7 @@ def test_ipv6_tasks_have_addresses_of_their_own(nodes: list[Host]) -> None:
     found = set()
     for host in nodes:
         start(host, f"on-{host.name}", network="six")
-        settings = json.loads(host.docker("inspect", f"on-{host.name}"))[0]["NetworkSettings"]
+        settings = host.inspect(f"on-{host.name}")["NetworkSettings"]
         found.add(settings["Networks"]["six"]["GlobalIPv6Address"])
     assert len(found) == len(nodes)
     assert all(address.startswith("fd42::") for address in found)
@@ -298,9 +314,10 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
     create_network(manager)
     create_service(manager, "web", "--mode", "global", "--publish",
                    "mode=host,published=8080,target=7000", command=SERVE)
-    wait_running(manager, "web", len(nodes))
+    wait_running(manager, "web", len(nodes))  # without a health command: it may not listen yet
     for host in nodes:
-        assert _serves(second if host is manager else manager, host, 8080)
+        caller = second if host is manager else manager
+        wait_until(partial(_serves, caller, host, 8080), 20, f"the port on {host.name}")
 
 
 @feature("Swarm: `--publish` (ingress)")

@@ -5,7 +5,6 @@ Rows 59-61 of the plugin contract's checklist.  `nodes` checks after each test t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from tests.lab.plugged import (
     PLUGIN,
     create_network,
     create_service,
+    enable,
     find_socket,
     install,
     published,
@@ -144,8 +144,7 @@ def test_the_plugin_is_disabled_and_enabled_under_load(load: Load, nodes: list[H
         host.docker("plugin", "disable", "-f", PLUGIN)
     load.goes_on()
     for host in nodes[:2]:
-        host.docker("plugin", "enable", PLUGIN)
-        find_socket(host)
+        enable(host)
     load.goes_on()
 
 
@@ -166,6 +165,6 @@ def test_dockerd_starts_again(nodes: list[Host]) -> None:
         stop_dockerd(second, how)
         start_dockerd(second)
         find_socket(second)
-        wait_until(lambda: json.loads(second.docker("inspect", "stays"))[0]["State"]["Running"],
+        wait_until(lambda: second.inspect("stays")["State"]["Running"],
                    60, "the container runs again", 0.2)
         assert call(second, "stays", there, "--retry-s", "10").client_peer == [there, 7000]

@@ -1,0 +1,37 @@
+"""Owns what a driver claims before it is made: the host, its state folder, and the socket.
+
+It loads next to nothing: dockerd gives a managed plugin 9 s for its socket, and on a busy host to
+load all parts alone takes longer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from driver import host
+from driver.api.server import Listener
+from driver.ownership import lock_host
+from driver.settings import Settings
+
+
+@dataclass(frozen=True)
+class Claims:
+    """`close` gives all of it up: other drivers are kept away until then."""
+
+    listener: Listener
+    close: Callable[[], None]
+
+
+def claim(settings: Settings) -> Claims:
+    """Errors: SettingsError (another driver runs here), SocketInUseError."""
+    # Before anything in the kernel is touched that another driver may be using.
+    with ExitStack() as held:
+        held.enter_context(lock_host())
+        held.callback(os.close, host.lock_state(Path(settings.state)))
+        listener = Listener(settings.socket)
+        held.callback(listener.close)
+        return Claims(listener, held.pop_all().close)

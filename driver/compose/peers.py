@@ -1,0 +1,50 @@
+"""Owns building what finds out to which hosts SYNs of the host path get through.
+
+Together with build.py and kernel.py the only place that knows the concrete adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from driver.client_ports import ClientPorts
+from driver.compose.parts import Part, nothing
+from driver.datapath.host_paths import BlockedHosts, Probes
+from driver.datapath.load import Loaded
+from driver.link.probe import UnderlayProber
+from driver.link.syn_probe import RawSynProber
+from driver.link.underlay import Underlay
+from driver.services.background import Recovery, Repeater
+from driver.services.peers.index import PeerIndex
+from driver.services.peers.signs import SignsOfLife
+from driver.services.peers.watch import INTERVAL_S, PeerWatch
+from driver.settings import Settings
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The watch, what runs it, and what asks hosts without a lease."""
+
+    watch: PeerWatch
+    signs: SignsOfLife
+    parts: tuple[Part, ...]
+
+
+def build_peers(settings: Settings, underlay: Underlay, loaded: Loaded, *, clients: ClientPorts,
+                index: PeerIndex, recovery: Recovery) -> Peers:
+    """Make all parts; recovery: says when the index is complete."""
+    syns = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex,
+                         clients.all())
+    presence = UnderlayProber()
+    watch = PeerWatch(index=index, syns=syns, presence=presence, paths=BlockedHosts(loaded),
+                      ports=str(settings.port_range), settled=recovery.done.is_set)
+    watching = Repeater("watching peers", watch.run, INTERVAL_S)
+    # Sockets of its own: it runs in another thread.
+    pings = UnderlayProber()
+    raw = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex, clients.all())
+    signs = SignsOfLife(pings, raw, index, settings.port_range.last)
+    return Peers(watch, signs, (Part("probes", nothing, syns.close),
+                                Part("pings of peers", nothing, presence.close),
+                                Part("signs of life", nothing, pings.close),
+                                Part("SYNs for a sign of life", nothing, raw.close),
+                                Part("watching peers", watching.start, watching.stop)))

@@ -1,0 +1,48 @@
+"""Owns building what settles doubts: this host's about others, and theirs about this host.
+
+Together with build.py and kernel.py the only place that knows the concrete adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from driver.compose.parts import Part
+from driver.model import HostId
+from driver.services.answering import RETRY_S, Answering
+from driver.services.background import Repeater
+from driver.services.ports import Directory, Endpoints, Links
+from driver.services.publisher import Publisher
+from driver.services.service_mirror import ServiceMirror
+from driver.services.uncertainty import Uncertainty
+from driver.store.answers import EtcdAnswers, EtcdPublications
+from driver.store.endpoints import EtcdEndpoints
+from driver.store.feeds import Feeds
+from driver.store.kv import KeyValue
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """What settles this host's doubts, and what runs it and answers others."""
+
+    settling: Uncertainty
+    answering: Answering
+    parts: tuple[Part, ...]
+
+
+def build_uncertainty(kv: KeyValue, me: HostId, feeds: Feeds, *, publisher: Publisher,
+                      services: ServiceMirror, directory: Directory, records: EtcdEndpoints,
+                      endpoints: Endpoints, links: Links, ready: Callable[[], bool]) -> Uncertain:
+    """Make all parts; ready: whether all that this host has is known, and on record."""
+    answers = EtcdAnswers(kv, me, feeds)
+    settling = Uncertainty(publisher=publisher, services=services, directory=directory,
+                           answers=answers, publications=EtcdPublications(kv))
+    answering = Answering(answers=answers, records=records, endpoints=endpoints, links=links,
+                          ready=ready)
+    settler = Repeater("what is in doubt", settling.run, settling.pause_s)
+    answerer = Repeater("answers to other hosts", answering.run, RETRY_S)
+    return Uncertain(settling, answering, (
+        Part("questions of other hosts", lambda: answers.follow(answering.asked), answers.close),
+        Part("what is in doubt", settler.start, settler.stop),
+        Part("answers to other hosts", answerer.start, answerer.stop)))

@@ -1,0 +1,174 @@
+"""Owns the files of compiled programs: one for each digest of what they are compiled of.
+
+A file that is not exactly what this wrote is as good as none.  It must not know the compiler's
+flags, nor how anything is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from driver.datapath.compiled import Compiled, MapSpec
+from driver.datapath.compiling import compile_unit
+from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.unit_key import UnknownCompilerError, check_compiler, unit_key
+from driver.errors import DatapathError
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path("/var/cache/slim")
+KEPT = 8  # files; those that were used last
+_SCHEMA = 1
+_SUFFIX = ".json"
+_LIMIT = 1 << 24  # bytes of a file; 200,000 are usual
+
+
+def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = None,
+                  folder: Path = FOLDER) -> Compiled:
+    """Return the programs, compiled only if they have not been before.
+
+    headers: see compile_unit.  Error: DatapathError, if they do not compile.
+    """
+    key = _key(kernel_folder)
+    found = None if key is None else read(folder, key)
+    if found is not None:
+        return found
+    log.info("compiling the programs")
+    made = compile_unit(kernel_folder, headers)
+    if key is not None and _key(kernel_folder) == key:  # nothing was changed meanwhile
+        try:
+            check_compiler()
+            write(folder, key, made)
+        except (OSError, UnknownCompilerError) as error:
+            log.info("the next start has to compile, too: %s", error)
+    return made
+
+
+def kept_unit(kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER) -> Compiled | None:
+    """Return what a start would not have to compile, None if it would."""
+    key = _key(kernel_folder)
+    return None if key is None else read(folder, key)
+
+
+def _key(kernel_folder: Path) -> str | None:
+    try:
+        return unit_key(kernel_folder)
+    except (OSError, DatapathError, UnknownCompilerError) as error:
+        log.info("it cannot be told whether the programs have been compiled before: %s", error)
+        return None
+
+
+def read(folder: Path, key: str) -> Compiled | None:
+    """Return what was compiled for this digest; None: nothing, or nothing that can be trusted."""
+    try:
+        with _opened(folder) as folder_fd:
+            name = key + _SUFFIX
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd)
+            with os.fdopen(fd, "rb") as file:
+                _check_owner(folder / name, os.fstat(fd))
+                data = file.read(_LIMIT)
+            found = decode(data, key)
+            with suppress(OSError):  # used: see KEPT
+                os.utime(name, dir_fd=folder_fd, follow_symlinks=False)
+            return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("%s is not used: %s", folder / (key + _SUFFIX), error)
+        return None
+
+
+def write(folder: Path, key: str, compiled: Compiled) -> None:
+    """Keep it, in one step, and remove what has not been used for longest.  Error: OSError."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    with _opened(folder) as folder_fd:
+        fd, temporary = tempfile.mkstemp(dir=folder)  # 0600
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(encode(key, compiled))
+                file.flush()
+                os.fsync(fd)
+            os.rename(temporary, key + _SUFFIX, dst_dir_fd=folder_fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    _remove_old(folder)
+
+
+def encode(key: str, compiled: Compiled) -> bytes:
+    """Return a file's content: JSON, with a digest of what is in `compiled`."""
+    body = {"programs": {name: _text(code) for name, code in compiled.programs.items()},
+            "maps": [asdict(spec) for spec in compiled.maps], "btf": _text(compiled.btf)}
+    return json.dumps({"schema": _SCHEMA, "key": key, "digest": _digest(key, body),
+                       "compiled": body}).encode()
+
+
+def decode(data: bytes, key: str) -> Compiled:
+    """Return what encode() was given.  Error: ValueError, if it was another content, or key."""
+    try:
+        found = json.loads(data)
+        if found["schema"] != _SCHEMA:
+            raise ValueError(f"its schema is {found['schema']}, {_SCHEMA} is understood")
+        body = found["compiled"]
+        if found["digest"] != _digest(key, body):
+            raise ValueError("its digest is another one")
+        return Compiled({name: _bytes(text) for name, text in body["programs"].items()},
+                        tuple(MapSpec(**spec) for spec in body["maps"]), _bytes(body["btf"]))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is none of slim's: {error!r}") from error
+
+
+def _digest(key: str, body: Any) -> str:
+    return hashlib.sha256(f"{key} {json.dumps(body, sort_keys=True)}".encode()).hexdigest()
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of the folder.  Error: OSError, also if others could write there."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _check_owner(folder, os.fstat(fd))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check_owner(path: Path, state: os.stat_result) -> None:
+    """What others may write could make them root: what is in it is run in the kernel."""
+    if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} may be written by others")
+
+
+def _remove_old(folder: Path) -> None:
+    """Also what a writer that was killed has left.  Others may do the same at this moment."""
+    def used(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            return 0
+
+    for path in sorted(folder.iterdir(), key=used, reverse=True)[KEPT:]:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,129 @@
+"""Owns what the compiler made of the C text: a value that is the same on every host of a kind.
+
+Maps are named by their place in `maps`, and what differs from host to host by a number, until
+relocate() puts descriptors and values there.  It must not know the compiler nor the kernel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from driver.errors import DatapathError
+
+# Of kernel/include/constants.h; the place is the number by which the C text knows it.
+CONSTANTS = ("UNDERLAY_BE", "UNDERLAY_IFINDEX", "VXLAN_IFINDEX", "MARK", "HOST_NETNS",
+             "PORT_FIRST", "PORT_LAST", "MPTCP", "CLIENT_FIRST", "CLIENT_COUNT",
+             "CLIENT_GAP_FIRST", "CLIENT_GAP")
+_TAG = 0x511dc057  # upper half of a number that stands for a constant; nothing else has it
+
+# struct bpf_insn: opcode, registers (source in the upper four bits), offset, immediate value.
+_INSTRUCTION = struct.Struct("=BBhi")
+_WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: takes two places, the second has the upper half
+_MAP_FD = 1  # BPF_PSEUDO_MAP_FD, as source register: the value is a map's descriptor
+_CALL, _HELPER = 0x85, 0  # BPF_JMP | BPF_CALL, and what a helper's has as source register
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """A map as the C text declares it; sizes in bytes."""
+
+    name: str
+    type: int  # enum bpf_map_type
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    btf_key: int  # types in Compiled.btf; 0: none
+    btf_value: int
+    key: Any  # C types, as struct_types.py reads them
+    value: Any
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Programs, by name, as instructions of 8 bytes; the maps that they use; types of these."""
+
+    programs: Mapping[str, bytes]
+    maps: tuple[MapSpec, ...]
+    btf: bytes
+
+
+def constant_flags() -> list[str]:
+    """Return what the compiler has to be told of the constants' numbers, as arguments."""
+    return [f"-DCONSTANT_TAG={_TAG:#x}ULL",
+            *(f"-DCONSTANT_{name}={number}" for number, name in enumerate(CONSTANTS))]
+
+
+def unrelocated(code: bytes, places: Mapping[int, int]) -> bytes:
+    """Return a program with maps' places for their descriptors.  places: descriptor -> place.
+
+    Error: DatapathError, if it has something that relocate() would not know.
+    """
+    parts = list(_instructions(code))
+    for index, (opcode, registers, _, value) in enumerate(parts):
+        source = registers >> 4
+        if opcode == _CALL and source != _HELPER:
+            raise DatapathError("a call of another function: all have to be __always_inline")
+        if opcode != _WIDE:
+            continue
+        if source == _MAP_FD and value in places:
+            parts[index] = opcode, registers, 0, places[value]
+        elif source:
+            raise DatapathError(f"a reference of kind {source} to {value} is not understood")
+    return b"".join(_INSTRUCTION.pack(*part) for part in parts)
+
+
+def relocate(compiled: Compiled, descriptors: Sequence[int], values: Mapping[str, int]
+             ) -> dict[str, bytes]:
+    """Return the programs as the kernel takes them.
+
+    descriptors: of the maps, in their order; values: of all constants, 64 bit, unsigned.
+    Error: DatapathError, if the two and the programs do not fit together.
+    """
+    numbered = [values[name] for name in CONSTANTS]
+    used: set[int] = set()
+    programs = {}
+    for name, code in compiled.programs.items():
+        try:
+            programs[name] = _relocated(code, descriptors, numbered, used)
+        except (DatapathError, struct.error) as error:
+            raise DatapathError(f"program {name} is unusable: {error}") from error
+    unused = [name for number, name in enumerate(CONSTANTS) if number not in used]
+    if unused:
+        raise DatapathError(f"no program has a place for the constant {', '.join(unused)}")
+    return programs
+
+
+def _relocated(code: bytes, descriptors: Sequence[int], values: Sequence[int], used: set[int]
+               ) -> bytes:
+    before = list(_instructions(code))
+    parts = list(before)
+    for index, (opcode, registers, _, low) in enumerate(before):
+        if opcode == _WIDE and registers >> 4 == _MAP_FD:
+            parts[index] = opcode, registers, 0, _at(descriptors, low, "map")
+        elif opcode == _WIDE and before[index + 1:index + 2] == [(0, 0, 0, _TAG)]:
+            value = _at(values, low, "constant")
+            used.add(low)
+            parts[index] = opcode, registers, 0, _signed(value)
+            parts[index + 1] = 0, 0, 0, _signed(value >> 32)
+        elif opcode and low == _TAG:
+            raise DatapathError("the compiler has taken a constant's number apart")
+    return b"".join(_INSTRUCTION.pack(*part) for part in parts)
+
+
+def _instructions(code: bytes) -> Iterator[tuple[int, int, int, int]]:
+    return _INSTRUCTION.iter_unpack(code)
+
+
+def _at(numbered: Sequence[int], number: int, what: str) -> int:
+    if not 0 <= number < len(numbered):
+        raise DatapathError(f"there is no {what} {number}")
+    return numbered[number]
+
+
+def _signed(value: int) -> int:
+    """Return the lower 32 bits as the instruction's signed number."""
+    return ((value & 0xffffffff) ^ 0x80000000) - 0x80000000

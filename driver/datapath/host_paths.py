@@ -1,0 +1,96 @@
+"""Owns the maps of hosts that SYNs do not get through to, of SYNs without answer, and of probes.
+
+It must not know when a host is probed, nor what makes it blocked.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import Any
+
+from driver.datapath import bpf
+from driver.datapath.load import Loaded, u16_be, u32_be
+from driver.errors import DatapathError
+from driver.services.ports import ProbeFlow
+
+CHUNK = 64  # of a map that is read four times a second, and nearly always empty
+
+
+class BlockedHosts:
+    """services.ports.HostPaths: the maps `blocked_hosts` and `unanswered`."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._blocked = loaded.table("blocked_hosts")
+        self._unanswered = loaded.table("unanswered")
+
+    def block(self, hosts: Collection[IPv4Address]) -> None:
+        """See ports.HostPaths.  What stays is not touched."""
+        wanted = {u32_be(host) for host in hosts}
+        there = {int(key) for key, _ in bpf.entries(self._blocked, CHUNK)}
+        for host in there - wanted:
+            with suppress(KeyError):
+                del self._blocked[self._blocked.Key(host)]
+        for host in wanted - there:
+            _write(self._blocked, self._blocked.Key(host), self._blocked.Leaf(time.monotonic_ns()))
+
+    def blocked(self) -> set[IPv4Address]:
+        """See ports.HostPaths."""
+        return {_address(int(key)) for key, _ in bpf.entries(self._blocked, CHUNK)}
+
+    def take_unanswered(self) -> set[tuple[IPv4Address, int]]:
+        """See ports.HostPaths."""
+        found = [key for key, _ in bpf.entries(self._unanswered, CHUNK)]
+        for key in found:
+            with suppress(KeyError):
+                del self._unanswered[key]
+        return {(_address(int(key.underlay_be)), socket.ntohs(key.port_be)) for key in found}
+
+
+class Probes:
+    """services.ports.ProbeTable: the map `probes`."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._probes = loaded.table("probes")
+        self._flows = loaded.table("flows")
+
+    def expect(self, flow: ProbeFlow, sequence: int) -> bool:
+        """See ports.ProbeTable."""
+        key = self._key(flow)
+        if self._flows.get(self._flows.Key.from_buffer_copy(key)) is not None:
+            return False
+        leaf = self._probes.Leaf()
+        leaf.ack_be = socket.htonl((sequence + 1) & 0xffffffff)
+        _write(self._probes, key, leaf)
+        return True
+
+    def window(self, flow: ProbeFlow) -> int | None:
+        """See ports.ProbeTable."""
+        leaf = self._probes.get(self._key(flow))
+        return socket.ntohs(leaf.window_be) if leaf is not None and leaf.answered else None
+
+    def forget(self, flow: ProbeFlow) -> None:
+        """See ports.ProbeTable."""
+        with suppress(KeyError):
+            del self._probes[self._key(flow)]
+
+    def _key(self, flow: ProbeFlow) -> Any:
+        key = self._probes.Key()
+        key.peer_be = u32_be(flow.host)
+        key.peer_port_be, key.local_port_be = u16_be(flow.port), u16_be(flow.source_port)
+        return key
+
+
+def _address(in_memory: int) -> IPv4Address:
+    return IPv4Address(in_memory.to_bytes(4, sys.byteorder))
+
+
+def _write(table: Any, key: Any, leaf: Any) -> None:
+    try:
+        table[key] = leaf
+    except DatapathError as error:
+        raise DatapathError(f"cannot enter a peer into a kernel map: {error}") from error

@@ -1,0 +1,58 @@
+"""Owns giving a sandbox's flows another interface, when the one that carried them leaves.
+
+It must not write an entry of the flow map: what the programs have written in it since it was read
+would be lost.  The kernel's program move_flows changes the one field in place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import logging
+from typing import Any
+
+from driver.datapath import bpf
+from driver.datapath.load import Loaded
+from driver.datapath.programs import MOVE_FLOWS
+
+log = logging.getLogger(__name__)
+
+MOVES = 256  # SLIM_MOVES: flows of one run
+WALKS = 4
+
+
+class _Order(ctypes.Structure):
+    """struct move_order in kernel/moves.c."""
+
+    _fields_ = (("sandbox", ctypes.c_uint64), ("ifindex", ctypes.c_uint32),
+                ("count", ctypes.c_uint32))
+
+
+class FlowMover:
+    """The flow map's interfaces."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._flows = loaded.table("flows")
+        self._program_fd = loaded.programs[MOVE_FLOWS.name]
+
+    def move(self, cookie: int, ifindex: int) -> None:
+        """Let all flows of the sandbox be carried by this interface (host's end).
+
+        The programs must have been told of it before.  Error: DatapathError.
+        """
+        # Until none is found: a program that has begun before it was told may enter another.
+        # (One that escapes is put right by its next packet out of the container.)
+        for _ in range(WALKS):
+            keys = [bytes(key) for key, leaf in bpf.entries(self._flows)
+                    if leaf.sandbox == cookie and leaf.ifindex != ifindex]
+            if not keys:
+                return
+            for some in _batches(keys):
+                order = _Order(sandbox=cookie, ifindex=ifindex, count=len(some))
+                bpf.run(self._program_fd, bytes(order) + b"".join(some))
+        log.warning("connections of a container still come over an interface that leaves it")
+
+
+def _batches(keys: list[bytes]) -> Any:
+    following = iter(keys)
+    return iter(lambda: list(itertools.islice(following, MOVES)), [])

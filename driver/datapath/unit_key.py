@@ -1,0 +1,96 @@
+"""Owns telling whether what was compiled before would come out the same: a digest of what matters.
+
+That is the C text, how the compiler is called, the compiler's own files and the kernel API's
+headers.  The kernel that runs is not among it: nothing of it is used, and its version changes
+nothing (a test compiles under another one's name).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from driver.datapath.compiling import FLAGS
+from driver.datapath.headers import api_folders
+from driver.datapath.programs import ALL_PROGRAMS, FILES
+
+LOADER_CACHE = Path("/etc/ld.so.cache")  # where the loader finds libraries: …, 0, path, 0
+LOADED = Path("/proc/self/maps")
+_LIBRARY = r"/[^\0\n]*/lib(?:bcc|LLVM|clang)[^/\0\n]*"
+
+
+class UnknownCompilerError(Exception):
+    """It cannot be told which compiler would be used, or it is not the one that was."""
+
+
+def unit_key(kernel_folder: Path) -> str:
+    """Return the digest, hexadecimal; takes 10 ms.
+
+    Files that are not the project's count by name, size and time of change: to read them takes
+    longer.  Errors: UnknownCompilerError; DatapathError, see api_folders; OSError, if a file cannot
+    be read.
+    """
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        for part in parts:
+            data = str(part).encode()
+            digest.update(b"%d:" % len(data) + data)
+
+    add(platform.machine(), *FLAGS, *FILES, *(program.name for program in ALL_PROGRAMS))
+    for path in sorted(kernel_folder.rglob("*.[ch]")):
+        add(path.relative_to(kernel_folder), path.read_text())
+    for name in compiler_files():
+        add(name, *_state(os.stat(name)))
+    for folder in api_folders():
+        for name, state in _files(str(folder)):
+            add(name, *_state(state))
+    return digest.hexdigest()
+
+
+def compiler_files() -> list[str]:
+    """Return the files that BCC may consist of: its Python's, and libraries of any version.
+
+    Errors: UnknownCompilerError, OSError.
+    """
+    python = importlib.util.find_spec("bcc")
+    libraries = {os.fsdecode(path) for path in re.findall(
+        rf"\0({_LIBRARY})(?=\0)".encode(), LOADER_CACHE.read_bytes())}
+    if python is None or not python.origin or not any("/libbcc.so" in path for path in libraries):
+        raise UnknownCompilerError("BCC is not where libraries are looked for")
+    return [python.origin, *sorted(libraries)]
+
+
+def check_compiler() -> None:
+    """To be called after compiling: was it done by these files?
+
+    Errors: UnknownCompilerError, OSError.
+    """
+    known = {_identity(path) for path in compiler_files()}
+    for path in set(re.findall(rf"(?m) ({_LIBRARY})$", LOADED.read_text())):
+        if _identity(path) not in known:
+            raise UnknownCompilerError(f"{path} is not where libraries are looked for")
+
+
+def _identity(path: str) -> tuple[int, int]:
+    state = os.stat(path)
+    return state.st_dev, state.st_ino
+
+
+def _files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir():
+            yield from _files(entry.path)
+        else:
+            yield entry.path, entry.stat()
+
+
+def _state(state: os.stat_result) -> tuple[int, int]:
+    return state.st_size, state.st_mtime_ns

@@ -1,0 +1,107 @@
+"""Owns the maps of sandboxes that are kept off the host path, and of notes about them.
+
+It must not know why one is withheld, nor when; what the programs do with both is kernel/withheld.c.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+from driver.datapath import bpf
+from driver.datapath.load import Loaded
+from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.reasons import read_reasons
+from driver.errors import DatapathError
+from driver.services.ports import Why
+
+NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER = 1, 2, 4  # kernel/include/slim.h
+_NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER}
+KEPT_NOTES = 4096  # of namespaces that are no sandbox now: a container may come back to a network
+
+
+class WithheldMaps:
+    """ports.Verdicts.  Notes are kept here alone: a driver that comes back finds them."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._withheld = loaded.table("withheld")
+        self._notes = loaded.table("notes")
+        self._numbers = {reason.name: number
+                         for number, reason in enumerate(read_reasons(KERNEL_FOLDER))}
+
+    def withhold(self, cookie: int, why: Why) -> None:
+        """See ports.Verdicts."""
+        try:
+            self._withheld[self._withheld.Key(cookie)] = self._withheld.Leaf(self._numbers[why])
+        except DatapathError as error:
+            raise DatapathError(f"cannot keep a sandbox off the host path: {error}") from error
+
+    def release(self, cookie: int) -> None:
+        """See ports.Verdicts."""
+        with suppress(KeyError):
+            del self._withheld[self._withheld.Key(cookie)]
+
+    def withheld(self) -> Collection[int]:
+        """See ports.Verdicts."""
+        return {int(key) for key, _ in bpf.entries(self._withheld)}
+
+    def notes(self) -> Mapping[int, frozenset[Why]]:
+        """See ports.Verdicts."""
+        return {int(key): _read(leaf) for key, leaf in bpf.entries(self._notes)}
+
+    def notes_of(self, cookie: int) -> frozenset[Why]:
+        """See ports.Verdicts."""
+        leaf = self._notes.get(self._notes.Key(cookie))
+        return frozenset() if leaf is None else _read(leaf)
+
+    def settle_rules(self, cookie: int) -> None:
+        """See ports.Verdicts."""
+        self._rewrite(cookie, without=NOTE_RULES)
+
+    def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
+        """See ports.Datapath: what kernel/withheld.c does for those that it sees."""
+        for wanted, bit in ((bound, NOTE_BOUND_LISTENER), (keyed, NOTE_KEYS)):
+            if wanted:
+                self._rewrite(cookie, what=bit)
+                key = self._withheld.Key(cookie)
+                # Whoever was first has decided the same.
+                if (not bpf.insert(self._withheld, key, self._withheld.Leaf(
+                        self._numbers[_NOTED[bit]])) and self._withheld.get(key) is None):
+                    raise _full("the sandboxes that are kept off the host path")
+
+    def _rewrite(self, cookie: int, what: int = 0, without: int = 0) -> None:
+        """Enter a note with these bits, and those that it has, but for `without`.
+
+        The programs set bits at any moment.  So an entry is taken out as a whole, and what it is to
+        say is entered again, where no program has begun another one.
+        """
+        key, since_ns = self._notes.Key(cookie), time.monotonic_ns()
+        while True:
+            taken = bpf.take(self._notes, key)
+            if taken is not None:
+                what |= taken.what & ~without
+                since_ns = taken.since_ns
+            if not what:
+                return
+            if bpf.insert(self._notes, key, self._notes.Leaf(since_ns, what)):
+                return
+            if taken is None and self._notes.get(key) is None:
+                raise _full("the notes of sandboxes")
+
+    def forget_notes(self, keep: Collection[int]) -> None:
+        """See ports.Verdicts."""
+        strangers = sorted((leaf.since_ns, int(key))
+                           for key, leaf in bpf.entries(self._notes) if int(key) not in keep)
+        for _, cookie in strangers[:max(0, len(strangers) - KEPT_NOTES)]:
+            with suppress(KeyError):
+                del self._notes[self._notes.Key(cookie)]
+
+
+def _full(what: str) -> DatapathError:
+    return DatapathError(f"the kernel's map of {what} is full")
+
+
+def _read(leaf: Any) -> frozenset[Why]:
+    return frozenset(why for bit, why in _NOTED.items() if leaf.what & bit)

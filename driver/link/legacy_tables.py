@@ -1,0 +1,100 @@
+"""Owns reading the tables of iptables-legacy (x_tables) of the calling thread's namespace.
+
+It must not know nftables.  The kernel shows them by getsockopt() on any socket of IPv4; a table
+that nobody has used is not there, one that somebody has listed has chains without rules.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from driver.errors import LinkError
+
+_NAMES: Final = "/proc/thread-self/net/ip_tables_names"
+_GET_INFO, _GET_ENTRIES = 64, 65  # IPT_SO_GET_...
+_HOOKS: Final = 5  # NF_INET_NUMHOOKS
+_INFO: Final = struct.Struct(f"=32sI{_HOOKS}I{_HOOKS}III")  # struct ipt_getinfo
+_HEAD: Final = struct.Struct("=32sI4x")  # struct ipt_get_entries, in front of the entries
+_ADDRESSES: Final = struct.Struct("=4s4s4s4s")  # source, destination, their masks
+_FLAGS_AT, _OFFSETS_AT, _ENTRY = 83, 88, 112  # in struct ipt_entry: of invflags; its size
+_INVERTED: Final = 0x08 | 0x10  # IPT_INV_SRCIP, IPT_INV_DSTIP
+_ACCEPT: Final = -2  # verdict of a standard target: -NF_ACCEPT - 1
+_TRIES: Final = 5  # a table that changes in between has another size
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def own_legacy_rules() -> str:
+    """Name a table with a rule about more than loopback addresses, or a policy.  "": none.
+
+    Error: LinkError.
+    """
+    try:
+        with open(_NAMES, encoding="ascii") as names:
+            tables = names.read().split()
+    except OSError:
+        return ""  # this kernel lacks them
+    if not tables:
+        return ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_:
+        for table in tables:
+            hooks, entries = _read(any_, table)
+            for first, policy in hooks:
+                if any(not _is_about_loopback(entry) for entry in _walk(entries, first, policy)):
+                    return f"iptables-legacy: table {table} has rules"
+                if _verdict(entries, policy) != _ACCEPT:
+                    return f"iptables-legacy: table {table} drops by a policy"
+    return ""
+
+
+def _read(raw: socket.socket, table: str) -> tuple[list[tuple[int, int]], bytes]:
+    """The table's built-in chains, each from its first entry to its policy, and its entries."""
+    for _ in range(_TRIES):
+        info = _INFO.unpack(_get(raw, _GET_INFO, _INFO.pack(table.encode(), *[0] * 13)))
+        valid, starts, policies = info[1], info[2:2 + _HOOKS], info[2 + _HOOKS:2 + 2 * _HOOKS]
+        size = info[-1]
+        try:
+            found = _get(raw, _GET_ENTRIES, _HEAD.pack(table.encode(), size) + bytes(size))
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                continue
+            raise LinkError(f"read the container's table {table} of iptables-legacy: {error}"
+                            ) from error
+        return ([(starts[hook], policies[hook]) for hook in range(_HOOKS) if valid >> hook & 1],
+                found[_HEAD.size:])
+    raise LinkError(f"the container's table {table} of iptables-legacy changes all the time")
+
+
+def _get(raw: socket.socket, option: int, asked: bytes) -> bytes:
+    """getsockopt() that is told something, which Python's is not."""
+    buffer = ctypes.create_string_buffer(asked, len(asked))
+    length = ctypes.c_uint32(len(asked))
+    if _libc.getsockopt(raw.fileno(), socket.IPPROTO_IP, option, buffer, ctypes.byref(length)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return buffer.raw
+
+
+def _walk(entries: bytes, first: int, policy: int) -> Iterator[bytes]:
+    while first < policy:
+        _, following = struct.unpack_from("=HH", entries, first + _OFFSETS_AT)
+        yield entries[first:first + _ENTRY]
+        first += following
+
+
+def _is_about_loopback(entry: bytes) -> bool:
+    source, destination, source_mask, destination_mask = _ADDRESSES.unpack_from(entry)
+    return not entry[_FLAGS_AT] & _INVERTED and any(
+        mask[0] == 255 and address[0] == 127
+        for address, mask in ((source, source_mask), (destination, destination_mask)))
+
+
+def _verdict(entries: bytes, at: int) -> int:
+    target, _ = struct.unpack_from("=HH", entries, at + _OFFSETS_AT)
+    return int(struct.unpack_from("=i", entries, at + target + 32)[0])

@@ -1,0 +1,98 @@
+"""Owns the list of endpoint ports by host and network, from which probes are chosen.
+
+It must not know whether anybody is probed, nor where the endpoints come from.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from driver.model import Endpoint, Vni
+
+CALLERS = 3  # of ours, for one target: a peer may not know the newest of them yet
+
+
+@dataclass(frozen=True)
+class Target:
+    """An endpoint of another host, and who of ours may call it."""
+
+    host: IPv4Address
+    port: int
+    callers: tuple[int, ...]
+
+
+class PeerIndex:
+    """Thread-safe.  Two bytes for each endpoint: there may be a hundred thousand."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Oldest first.
+        self._mine: dict[Vni, array[int]] = {}
+        self._theirs: dict[IPv4Address, dict[Vni, array[int]]] = {}
+        self._hosts: frozenset[IPv4Address] | None = frozenset()  # None: to be found anew
+
+    def put(self, endpoint: Endpoint, *, others: bool) -> None:
+        """Enter an endpoint that can use the host path; `others`: of another host."""
+        if endpoint.port and endpoint.address is not None:
+            with self._lock:
+                networks = (self._theirs.setdefault(endpoint.underlay, {}) if others
+                            else self._mine)
+                if endpoint.vni not in networks:
+                    networks[endpoint.vni] = array("H")
+                    self._hosts = None
+                networks[endpoint.vni].append(endpoint.port)
+
+    def remove(self, endpoint: Endpoint, *, others: bool) -> None:
+        """Undo `put`.  Not there: fine."""
+        if endpoint.port and endpoint.address is not None:
+            with self._lock:
+                networks = self._theirs.get(endpoint.underlay, {}) if others else self._mine
+                ports = networks.get(endpoint.vni, array("H"))
+                with suppress(ValueError):
+                    ports.remove(endpoint.port)
+                if not ports:
+                    networks.pop(endpoint.vni, None)
+                    self._hosts = None
+                if others and not networks:
+                    self._theirs.pop(endpoint.underlay, None)
+
+    def hosts(self) -> frozenset[IPv4Address]:
+        """Other hosts that have a network in common with this one."""
+        with self._lock:
+            if self._hosts is None:
+                self._hosts = frozenset(host for host, networks in self._theirs.items()
+                                        if not self._mine.keys().isdisjoint(networks))
+            return self._hosts
+
+    def targets(self, host: IPv4Address, suspects: Collection[int],
+                choose: Callable[[int], int]) -> list[Target]:
+        """Whom to probe on a host: these ports as far as they are known, the oldest, another one.
+
+        choose: a number below the given one.
+        """
+        with self._lock:
+            common = {vni: ports for vni, ports in self._theirs.get(host, {}).items()
+                      if vni in self._mine}
+            if not common:
+                return []
+            networks = list(common)
+            chosen = {common[networks[0]][0]: networks[0]}
+            start = choose(len(networks))
+            for vni in networks[start:] + networks[:start]:
+                at = choose(len(common[vni]))
+                others = [port for port in common[vni][at:at + 2] + common[vni][:1]
+                          if port not in chosen]
+                if others:
+                    chosen[others[0]] = vni
+                    break
+            for port in suspects:
+                for vni, ports in common.items():
+                    if port in ports:
+                        chosen.setdefault(port, vni)
+            return [Target(host, port, tuple(self._mine[vni][:CALLERS]))
+                    for port, vni in chosen.items()]

@@ -1,0 +1,66 @@
+"""Owns what other hosts are asked for a sign of life: pings, then SYNs to endpoint ports.
+
+It must not know what follows from an answer.  A firewall between the hosts may drop pings, but not
+those SYNs: the host path needs them.  They are answered by the kernel there, driver or not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from ipaddress import IPv4Address
+
+from driver.errors import DatapathError, LinkError
+from driver.services.peers.index import PeerIndex
+from driver.services.ports import Presence, Probe, Prober, Reply, SynProber
+
+log = logging.getLogger(__name__)
+
+NOBODY = 0  # a caller's port that is no endpoint's
+
+
+class SignsOfLife:
+    """services.ports.Prober; for one thread."""
+
+    def __init__(self, pings: Prober, syns: SynProber, index: PeerIndex, last_port: int) -> None:
+        """last_port: of the endpoints' range, asked where no endpoint is known.
+
+        Nobody has it as a rule, so the host itself refuses.
+        """
+        self._pings = pings
+        self._syns = syns
+        self._index = index
+        self._last_port = last_port
+        self._cannot = ""  # why no SYN can be sent
+
+    def probe(self, hosts: Collection[IPv4Address], wait_s: float
+              ) -> dict[IPv4Address, Presence]:
+        """See ports.Prober.  Waits `wait_s` at most, for each of the two."""
+        found = self._pings.probe(hosts, wait_s)
+        rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED]
+        for host in self._answering(rest, wait_s) if rest else ():
+            found[host] = Presence.ANSWERED
+        return found
+
+    def _answering(self, hosts: Collection[IPv4Address], wait_s: float) -> set[IPv4Address]:
+        probes = [probe for host in hosts for probe in self._probes(host)]
+        try:
+            replies = self._syns.ask(probes, wait_s)
+        except (LinkError, DatapathError) as error:  # CAP_NET_RAW is missing, say
+            if str(error) != self._cannot:
+                log.warning("hosts are asked for a sign of life by pings only: %s", error)
+            self._cannot = str(error)
+            return set()
+        self._cannot = ""
+        # Whoever refuses: a firewall in its name is a doubt, and who is in doubt is kept.
+        return {probe.host for probe, reply in replies.items()
+                if reply in (Reply.PROVEN, Reply.PLAIN)}
+
+    def _probes(self, host: IPv4Address) -> list[Probe]:
+        # The oldest endpoints, here and there: a host whose driver is away knows no others.
+        return [Probe(host, target.port, caller) for target in self._index.targets(host, (), _first)
+                for caller in target.callers] or [Probe(host, self._last_port, NOBODY)]
+
+
+def _first(_count: int) -> int:
+    return 0

@@ -1,0 +1,55 @@
+"""Owns the words for a peer that the host path does not reach: what is the matter, what to do.
+
+It must not know how that was found out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from ipaddress import IPv4Address
+
+
+class Kind(Enum):
+    """What the probes have shown."""
+
+    UNKNOWN = auto()  # a driver of before has found out
+    DROPPED = auto()  # the host answers, the SYNs do not arrive, or not with their option
+    REFUSED = auto()  # they are refused, and not by slim
+    PARTLY = auto()  # at some endpoint ports they are answered
+    SILENT = auto()  # the host answers nothing at all
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One peer's."""
+
+    kind: Kind
+    ports: tuple[int, ...] = ()  # of PARTLY: those that are not answered
+
+    def __str__(self) -> str:
+        if self.kind is Kind.PARTLY:
+            some = ", ".join(map(str, self.ports[:5])) + (", ..." if len(self.ports) > 5 else "")
+            return f"its endpoint ports {some} are not reached, others are"
+        return _SEEN[self.kind]
+
+
+_SEEN = {
+    Kind.UNKNOWN: "found by the driver before this one, not probed yet",
+    Kind.DROPPED: "it answers pings, but no SYN of the host path",
+    Kind.REFUSED: "SYNs of the host path are refused in its name",
+    Kind.SILENT: "it answers nothing, neither pings nor SYNs",
+}
+
+
+def named(name: str, host: IPv4Address) -> str:
+    """Return how a peer is called in status and log; its name may not be known."""
+    return f"{name} ({host})" if name else str(host)
+
+
+def advice(trouble: Trouble, ports: str) -> str:
+    """Return the likely cause, and what to do about it; `ports`: the range of endpoint ports."""
+    if trouble.kind is Kind.SILENT:
+        return "is it down, or the way to it cut?"
+    return (f"is there a firewall between the hosts that lacks TCP {ports}, or a middlebox that "
+            "drops or strips TCP option 254? (docs/operations.md, Firewalls)")

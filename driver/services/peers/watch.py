@@ -1,0 +1,253 @@
+"""Owns judging, for each other host, whether SYNs of the host path get there; else it is blocked.
+
+It must not know how a SYN is sent, nor what connect() does with the verdict.  No etcd takes part.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import LinkError
+from driver.model import Host, HostId
+from driver.services.peers.index import PeerIndex, Target
+from driver.services.peers.trouble import Kind, Trouble, advice, named
+from driver.services.ports import HostPaths, Presence, Probe, Prober, Reply, SynProber
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 0.25  # between two runs: the second time-out of a SYN shall know the verdict
+ATTEMPTS: Final = 3  # at each target: three lost packets are no accident any more
+WAIT_S: Final = 0.4  # for the answers to one attempt
+OPEN_S: Final = 60.0  # between probes of a peer that answers, a quarter more or less
+BLOCKED_S: Final = 5.0  # between probes of one that does not
+DOUBT_S: Final = 2.0  # after a probe, before real connections without an answer ask for another
+# A peer, or this host's first endpoint in its network, may not be known everywhere yet.  Silence
+# then says something only if real connections had no answer either.
+FRESH_S: Final = 5.0
+FRESH_AGAIN_S: Final = 1.0
+PRESENCE_S: Final = 1.0  # to wait for a ping
+SUSPECTS: Final = 8  # ports of one host that are asked because of real connections, at a time
+
+
+@dataclass
+class _Peer:
+    """What is known of one host."""
+
+    since_s: float
+    due_s: float
+    asked_s: float = -1e9
+    suspects: set[int] = field(default_factory=set)  # ports that real SYNs had no answer from
+    trouble: Trouble | None = None  # None: SYNs get through, as far as is known
+    answered: bool = False  # when it was judged last
+
+
+class PeerWatch:
+    """`run` is called at intervals, from one thread."""
+
+    def __init__(self, *, index: PeerIndex, syns: SynProber, presence: Prober, paths: HostPaths,
+                 ports: str, settled: Callable[[], bool],
+                 clock: Callable[[], float] = time.monotonic,
+                 chance: random.Random | None = None) -> None:
+        """ports: the range of endpoint ports, for people.  settled: whether etcd was read.
+
+        clock: seconds, monotonic.
+        """
+        self._index = index
+        self._syns = syns
+        self._presence = presence
+        self._paths = paths
+        self._ports = ports
+        self._settled = settled
+        self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - it is no secret
+        self._lock = threading.Lock()  # of the next four
+        self._peers: dict[IPv4Address, _Peer] = {}
+        self._live: dict[IPv4Address, Host] = {}
+        self._known: dict[IPv4Address, Host] = {}  # these, and peers whose lease has ended
+        self._returned: set[IPv4Address] = set()  # have a lease since the last run
+        self._cannot = ""  # why nothing can be asked
+        self._proves: set[IPv4Address] = set()  # have proved once that they can: without a record
+        self._written = frozenset(paths.blocked())
+        self._inherited = set(self._written)
+        self._settled_s: float | None = None
+
+    def hosts_changed(self, live: Mapping[HostId, Host]) -> None:
+        """Take all hosts that have a lease, now and at each change."""
+        with self._lock:
+            before, self._live = self._live, {host.underlay: host for host in live.values()}
+            self._returned |= self._live.keys() - before.keys()
+            self._known = {host: known for host, known in self._known.items()
+                           if host in self._peers} | self._live
+
+    def run(self) -> None:
+        """Probe whom it is time to probe, and act.  Error: DatapathError."""
+        self._follow_index()
+        now_s = self._clock()
+        for host, port in self._paths.take_unanswered():
+            if host in self._peers and len(self._peers[host].suspects) < SUSPECTS:
+                self._peers[host].suspects.add(port)
+        due = [host for host, peer in self._peers.items() if now_s >= peer.due_s or (
+            peer.suspects and peer.trouble is None and now_s >= peer.asked_s + DOUBT_S)]
+        if due:
+            self._judge_all(due)
+        self._write()
+
+    def describe(self) -> str:
+        """How many peers there are, and which are blocked, in one line."""
+        with self._lock:
+            peers = dict(self._peers)
+        open_ = sum(peer.trouble is None and peer.answered for peer in peers.values())
+        unknown = sum(peer.trouble is None for peer in peers.values()) - open_
+        blocked = self.blocked()
+        return f"{open_} on the host path" + (
+            f", {unknown} not probed yet" if unknown else "") + (
+            f", {len(blocked)} blocked: {'; '.join(blocked)}" if blocked else "") + (
+            f"; {self._cannot}" if self._cannot else "")
+
+    def blocked(self) -> list[str]:
+        """Return a text for each blocked peer, but those that are dead as far as is known."""
+        with self._lock:
+            troubled = {host: peer.trouble for host, peer in self._peers.items()
+                        if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
+            return [f"{self._name(host)}: {trouble}" for host, trouble in sorted(troubled.items())]
+
+    def _follow_index(self) -> None:
+        hosts, now_s = self._index.hosts(), self._clock()
+        with self._lock:
+            for host in self._peers.keys() - hosts:
+                del self._peers[host]
+                self._proves.discard(host)
+            for host in hosts - self._peers.keys():
+                self._peers[host] = _Peer(now_s, now_s)
+                if host in self._inherited:
+                    self._peers[host].trouble = Trouble(Kind.UNKNOWN)
+            for host in self._returned & hosts:
+                self._peers[host].due_s = now_s
+            self._returned.clear()
+            self._inherited -= hosts
+            if self._settled_s is None and self._settled():
+                self._settled_s = now_s
+            if self._settled_s is not None and now_s >= self._settled_s + OPEN_S:
+                self._inherited.clear()  # no peers any more
+
+    def _judge_all(self, hosts: Collection[IPv4Address]) -> None:
+        targets = {host: self._index.targets(host, self._peers[host].suspects,
+                                             self._chance.randrange) for host in hosts}
+        replies = self._ask([target for found in targets.values() for target in found])
+        found = {host: self._judge(host, targets[host], replies) for host in hosts}
+        log.debug("probed %s", ", ".join(
+            f"{at.host}:{at.port} {reply.name.lower()}" for at, reply in replies.items()))
+        for host in [host for host, trouble in found.items() if self._is_early(host, trouble)]:
+            self._peers[host].due_s = self._clock() + FRESH_AGAIN_S
+            del found[host]
+        lost = [host for host, trouble in found.items()
+                if trouble is not None and trouble.kind is Kind.DROPPED]
+        silent: set[IPv4Address] = set()
+        if lost:
+            self._write(also=lost)  # what exactly the matter is takes another second to find out
+            silent = self._silent(lost)
+        for host, trouble in found.items():
+            self._enter(host, Trouble(Kind.SILENT) if host in silent else trouble)
+
+    def _ask(self, targets: Collection[Target]) -> dict[Target, Reply]:
+        """Ask each until it answers: in another endpoint's name each time, if there are more."""
+        best: dict[Target, Reply] = {}
+        for attempt in range(ATTEMPTS):
+            asked = {Probe(target.host, target.port, target.callers[attempt % len(target.callers)]):
+                     target for target in targets
+                     if best.get(target) not in (Reply.PROVEN, Reply.PLAIN)}
+            if not asked:
+                break
+            for probe, reply in self._send(asked).items():
+                target = asked[probe]
+                if reply is not Reply.UNSENT or target not in best:
+                    best[target] = reply
+                if reply is Reply.PROVEN:
+                    self._proves.add(target.host)
+        return best
+
+    def _send(self, probes: Collection[Probe]) -> Mapping[Probe, Reply]:
+        cannot = ""
+        try:
+            replies = self._syns.ask(probes, WAIT_S)
+            if set(replies.values()) == {Reply.UNSENT}:
+                cannot = "cannot send probes: does this host's own packet filter drop them?"
+        except LinkError as error:  # CAP_NET_RAW is missing
+            replies, cannot = dict.fromkeys(probes, Reply.UNSENT), str(error)
+        if cannot and cannot != self._cannot:
+            log.warning("peers: %s", cannot)
+        self._cannot = cannot
+        return replies
+
+    def _judge(self, host: IPv4Address, targets: Iterable[Target],
+               replies: Mapping[Target, Reply]) -> Trouble | None:
+        """None: SYNs get through, or it is not known that they do not."""
+        peer = self._peers[host]
+        found = {target.port: replies[target] for target in targets
+                 if replies[target] is not Reply.UNSENT}
+        if not found:
+            return peer.trouble
+        known = self._known.get(host)
+        proves = known.answers_probes if known is not None else host in self._proves
+        good = (Reply.PROVEN,) if proves else (Reply.PROVEN, Reply.PLAIN)
+        peer.answered = False
+        missed = {port for port, reply in found.items() if reply not in good}
+        if len(missed) == len(found):
+            return Trouble(Kind.REFUSED if Reply.PLAIN in found.values() else Kind.DROPPED)
+        # Whose answer is no proof may have an endpoint that answers nobody.
+        decisive = peer.suspects & missed if proves else set[int]()
+        peer.answered = not decisive
+        return Trouble(Kind.PARTLY, tuple(sorted(decisive))) if decisive else None
+
+    def _is_early(self, host: IPv4Address, trouble: Trouble | None) -> bool:
+        peer = self._peers[host]
+        return (trouble is not None and peer.trouble is None and not peer.suspects
+                and self._clock() < peer.since_s + FRESH_S)
+
+    def _silent(self, hosts: Collection[IPv4Address]) -> set[IPv4Address]:
+        try:
+            answers = self._presence.probe(hosts, PRESENCE_S)
+        except LinkError as error:
+            log.error("%s", error)
+            return set()
+        return {host for host in hosts if answers[host] is not Presence.ANSWERED}
+
+    def _enter(self, host: IPv4Address, trouble: Trouble | None) -> None:
+        peer, now_s = self._peers[host], self._clock()
+        peer.asked_s = now_s
+        peer.suspects = set(trouble.ports) if trouble is not None else set()
+        pause_s = OPEN_S * self._chance.uniform(0.75, 1.25) if trouble is None else BLOCKED_S
+        peer.due_s = now_s + pause_s
+        with self._lock:
+            before, peer.trouble = peer.trouble, trouble
+            if trouble != before:
+                self._tell(host, trouble)
+
+    def _tell(self, host: IPv4Address, trouble: Trouble | None) -> None:
+        if trouble is None:
+            log.warning("host %s gets SYNs of the host path again: new connections to its "
+                        "containers take it", self._name(host))
+        elif not self._is_dead(host, trouble):
+            log.warning("host %s: %s; new connections to its containers take the overlay path; %s",
+                        self._name(host), trouble, advice(trouble, self._ports))
+
+    def _is_dead(self, host: IPv4Address, trouble: Trouble) -> bool:
+        """Whether that is HostWatch's matter: it has no lease and gives no sign of life."""
+        return trouble.kind is Kind.SILENT and host in self._known and host not in self._live
+
+    def _name(self, host: IPv4Address) -> str:
+        return named(self._known[host].name if host in self._known else "", host)
+
+    def _write(self, also: Iterable[IPv4Address] = ()) -> None:
+        wanted = frozenset(self._inherited).union(also, (
+            host for host, peer in self._peers.items() if peer.trouble is not None))
+        if wanted != self._written:
+            self._paths.block(wanted)
+            self._written = wanted

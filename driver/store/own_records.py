@@ -1,0 +1,86 @@
+"""Watches etcd for the loss of what this host has: it hears of removals only, anybody's.
+
+It says that something is missing, or that removals may have been missed: whoever hears it
+compares.  What this host removes itself it has struck off its notes before, so it is not heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from driver.errors import SlimError
+from driver.model import EndpointId, HostId, Network
+from driver.store import keys
+from driver.store.feed import Feed
+from driver.store.feeds import Feeds
+from driver.store.kv import Change, Entry
+
+# After a removal: those of a wipe come together.
+SETTLED_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Own:
+    """What this host has, by its notes."""
+
+    has_endpoint: Callable[[EndpointId], bool]
+    networks: Callable[[], Iterable[Network]]
+    has_pool: Callable[[str], bool]  # by its subnet (CIDR)
+    has_address: Callable[[str, IPv4Address | IPv6Address], bool]  # subnet, address
+
+
+class OwnRecords:
+    """The feed's listener."""
+
+    def __init__(self, feeds: Feeds, host: HostId, own: Own, ask: Callable[[float], None]) -> None:
+        """ask: is called with the seconds to wait before a look."""
+        self._feeds = feeds
+        self._host = host
+        self._own = own
+        self._ask = ask
+        self._feed: Feed | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._feed = self._feeds.follow(keys.ROOT, self, removals=True)
+
+    def close(self) -> None:
+        """End."""
+        if self._feed is not None:
+            self._feed.close()
+
+    def listed(self, entries: Sequence[Entry], revision: int) -> None:  # noqa: ARG002 - see `ask`
+        """See FeedListener."""
+        self._ask(0.0)
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """See FeedListener."""
+        if any(self._is_missed(change.key) for change in changes):
+            self._ask(SETTLED_S)
+
+    def _is_missed(self, key: str) -> bool:
+        try:
+            return self._is_own(key)
+        except ValueError:  # no key of a driver's
+            return False
+        except SlimError:  # the notes are not complete yet
+            return True
+
+    def _is_own(self, key: str) -> bool:
+        own = self._own
+        if key.startswith(keys.local_endpoints(self._host)):
+            return own.has_endpoint(keys.local_endpoint_of(key))
+        if key.startswith(keys.ENDPOINTS):
+            return own.has_endpoint(keys.endpoint_of(key)[1])
+        if key.startswith(keys.ADDRESSES):
+            return own.has_address(keys.subnet_of_address(key), keys.address_of(key))
+        if key.startswith(keys.SUBNETS):
+            return own.has_pool(keys.subnet_of(key))
+        if key.startswith((keys.NETWORKS, keys.VNIS, keys.local_networks(self._host))):
+            return any(key in (keys.network(each.key), keys.member(each.key, self._host),
+                               keys.vni(each.vni), keys.local_network(self._host, each.id))
+                       for each in own.networks())
+        return False

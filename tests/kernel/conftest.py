@@ -1,0 +1,30 @@
+"""What tests of the programs share: a folder for pins, which goes with them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.machines import mount_bpffs
+from tests.support.netns import require_root
+
+
+@contextmanager
+def folder_for_pins() -> Iterator[Path]:
+    require_root()
+    folder = mount_bpffs() / f"slimtest-{secrets.token_hex(4)}"
+    yield folder
+    for pin in folder.iterdir() if folder.exists() else ():
+        pin.unlink()
+    if folder.exists():
+        folder.rmdir()
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    with folder_for_pins() as folder:
+        yield folder

@@ -1,0 +1,65 @@
+"""What a dockerd of a test knows, as its API tells it: networks, containers, a swarm's services.
+
+The test keeps it right; see docker_api.py for who serves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+NO_MANAGER = "This node is not a swarm manager."
+SWARM = "swarm0123456789abcdefghij"
+
+
+@dataclass
+class DockerNetwork:
+    """A network of slim's with slim's addresses."""
+
+    id: str
+    pool: str  # CIDR
+    gateway: str
+    containers: dict[str, str] = field(default_factory=dict)  # endpoint id -> address/length
+
+    def shown(self) -> dict[str, object]:
+        return {"Id": self.id, "Driver": "slim", "IPAM": {
+            "Driver": "slim", "Config": [{"Subnet": self.pool, "Gateway": self.gateway}]},
+            "Containers": {f"c{endpoint}": {"EndpointID": endpoint, "IPv4Address": address}
+                           for endpoint, address in self.containers.items()}}
+
+
+@dataclass
+class DockerState:
+    """`answer` is docker_api.serving's."""
+
+    networks: dict[str, DockerNetwork] = field(default_factory=dict)
+    manager: bool = False
+    # Name -> (network id, its address with prefix length, addresses of its tasks).
+    services: dict[str, tuple[str, str, list[str]]] = field(default_factory=dict)
+
+    def answer(self, url: str) -> tuple[int, object]:
+        path = url.partition("?")[0]
+        what = path if path == "/version" else path.split("/", 2)[2]
+        if what == "/version":
+            return 200, {"ApiVersion": "1.41"}
+        if what.startswith("networks/"):
+            network = self.networks.get(what.removeprefix("networks/"))
+            return (200, network.shown()) if network else (404, {"message": "no such network"})
+        if what == "networks":
+            return 200, [network.shown() for network in self.networks.values()]
+        if what == "containers/json":
+            return 200, []
+        if not self.manager:
+            return 503, {"message": NO_MANAGER}
+        return 200, {"swarm": {"ID": SWARM}, "plugins": [
+            {"Name": "slim", "Config": {"Interface": {"Socket": "slim.sock"}}}],
+            "services": self._services(), "tasks": self._tasks()}[what]
+
+    def _services(self) -> list[object]:
+        return [{"ID": name, "Spec": {"Name": name}, "Endpoint": {"VirtualIPs": [
+            {"NetworkID": network, "Addr": address}]}}
+            for name, (network, address, _) in self.services.items()]
+
+    def _tasks(self) -> list[object]:
+        return [{"ServiceID": name, "Status": {"State": "running"}, "NetworksAttachments": [
+            {"Network": {"ID": network}, "Addresses": [task]}]}
+            for name, (network, _, tasks) in self.services.items() for task in tasks]
