@@ -249,7 +249,8 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     publisher.on_own_missing = entering.ask
     own_records = OwnRecords(feeds, me, Own(
         has_endpoint=lambda each: noted_endpoints.get(each) is not None, networks=networks.list,
-        has_pool=holdings.has_pool, has_address=holdings.has), entering.ask)
+        has_pool=holdings.has_pool, has_address=holdings.has, has_owner=holdings.has_owner),
+        entering.ask)
 
     def remove(absence: Absence) -> None:
         remove_records(kv, absence, speak=True)

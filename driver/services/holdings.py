@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import ip_address
 
 from driver import contended
-from driver.errors import Conflict, StoreUnavailable
+from driver.errors import Conflict, StoreUnavailable, UnsupportedRecord
 from driver.ipam.allocation import IpAddress
 from driver.model import (
     SWARM_ID_LENGTH,
@@ -112,6 +112,12 @@ class Holdings:
         with self._lock:
             return _key(cidr, address) in self._holds
 
+    def has_owner(self, cidr: str, owner: str) -> bool:
+        """Tell whether this host holds an address that `owner` asked for, whichever it got."""
+        with self._lock:
+            return any(note.hold.owner == owner and note.hold.kind is HoldKind.DYNAMIC
+                       for key, note in self._holds.items() if key.startswith(_key(cidr, "")))
+
     def fill(self, book: AddressBook) -> None:
         """Note what this host has had since before it kept notes.
 
@@ -133,22 +139,26 @@ class Holdings:
         """Put on record again what etcd lacks; return what is in the way, in words.
 
         What is released at this very moment may come back: it is collected, as Docker does not
-        know it.  Errors: StoreUnavailable, UnsupportedRecord.
+        know it.  Error: StoreUnavailable.
         """
         with self._lock:
             pools, holds = list(self._pools.values()), list(self._holds.values())
         conflicts = []
         for pool in pools:
             name = parse_pool_id(pool.pool_id)
-            if name is not None:
+            if name is None:
+                continue
+            try:
                 _change(book, name.cidr, partial(self._with_requests, name, request_id))
+            except UnsupportedRecord as error:
+                conflicts.append(str(error))
         for note in holds:
             name = parse_pool_id(note.pool_id)
             if name is None:
                 continue
             try:
                 self._enter_hold(book, name, note)
-            except Conflict as error:
+            except (Conflict, UnsupportedRecord) as error:
                 conflicts.append(str(error))
         return conflicts
 
@@ -170,14 +180,20 @@ class Holdings:
             if subnet.value is None or not noted:
                 return
             gateway = note.hold.kind is HoldKind.GATEWAY and subnet.value.gateway is None
+            # One that was asked for by its number is found by it.
+            owned = (book.owned(name.cidr, self._host, note.hold.owner)
+                     if note.hold.owner and note.hold.kind is HoldKind.DYNAMIC else None)
             if self._host in found.holds and not gateway:
-                return
+                if owned is None or owned.value is not None or found.holds[self._host] != note.hold:
+                    return
+                if book.write_owner(name.cidr, before, self._host, owned):
+                    log.warning("who asked for address %s of this host is on record again", address)
+                    return
+                continue
             if found.holds.keys() - {self._host} and note.hold.kind is HoldKind.DYNAMIC:
                 others = ", ".join(sorted(holder[:12] for holder in found.holds))
                 raise Conflict(f"address {address}, which this host holds, is held by {others} "
                                "in etcd")
-            owned = (book.owned(name.cidr, self._host, note.hold.owner) if note.hold.owner
-                     else None)
             if book.write_reservation(
                     subnet, name.cidr, before, found.held(self._host, note.hold), owned=owned,
                     subnet_after=replace(subnet.value, gateway=address) if gateway else None):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from driver.model import Reservation, SubnetUse
+from driver.model import HostId, Reservation, SubnetUse
 from driver.services.ports import Versioned
 from driver.store import keys, records
 from driver.store.kv import Entry, KeyValue, Read, Transaction, Unchanged, recalling
@@ -96,6 +96,16 @@ class EtcdAddressBook:
         self._change_owners(cidr, before.value, after, owned, change)
         return change.commit(self._kv)
 
+    def write_owner(self, cidr: str, reservation: Versioned[Reservation], holder: str,
+                    owned: Versioned[IpAddress]) -> bool:
+        """See ports.AddressBook."""
+        assert reservation.value is not None
+        address, owner = reservation.value.address, reservation.value.holds[HostId(holder)].owner
+        change = Transaction()
+        change.compares.append(Unchanged(keys.address(cidr, address), reservation.version))
+        _put_owner(change, keys.owner(cidr, holder, owner), owned, address)
+        return change.commit(self._kv)
+
     def _read(self, recall: bool) -> Read:
         return recalling(self._kv) if recall else self._kv.get
 
@@ -113,9 +123,7 @@ class EtcdAddressBook:
         old = before.holds if before else {}
         for holder, hold in after.holds.items():
             if hold.owner and old.get(holder) != hold and owned is not None:
-                key = keys.owner(cidr, holder, hold.owner)
-                change.compares.append(Unchanged(key, owned.version))
-                change.put(key, records.encode({"address": str(after.address)}))
+                _put_owner(change, keys.owner(cidr, holder, hold.owner), owned, after.address)
         for holder, hold in old.items():
             if hold.owner and holder not in after.holds:
                 current = self.owned(cidr, holder, hold.owner)
@@ -128,6 +136,12 @@ class EtcdAddressBook:
 
 def _reservation(entry: Entry) -> Versioned[Reservation]:
     return Versioned(records.decode(entry, records.reservation), entry.mod_revision)
+
+
+def _put_owner(change: Transaction, key: str, owned: Versioned[IpAddress], address: IpAddress
+               ) -> None:
+    change.compares.append(Unchanged(key, owned.version))
+    change.put(key, records.encode({"address": str(address)}))
 
 
 def _after(key: str) -> str:

@@ -198,6 +198,12 @@ def owner(cidr: str, holder: str, name: str) -> str:
     return f"{OWNERS}{_quoted(cidr)}/{_quoted(holder)}/{_quoted(name)}"
 
 
+def owner_of(key: str) -> tuple[str, str, str]:
+    """Return CIDR, holder and name from `owner`."""
+    cidr, holder, name = key.removeprefix(OWNERS).split("/")
+    return unquote(cidr), unquote(holder), unquote(name)
+
+
 def services(network_id: NetworkId) -> str:
     """Return the prefix of a network's services."""
     return f"{SERVICES}{_quoted(network_id)}/"

@@ -30,6 +30,7 @@ class Own:
     networks: Callable[[], Iterable[Network]]
     has_pool: Callable[[str], bool]  # by its subnet (CIDR)
     has_address: Callable[[str, IPv4Address | IPv6Address], bool]  # subnet, address
+    has_owner: Callable[[str, str], bool]  # subnet, the name of who asked for an address of it
 
 
 class OwnRecords:
@@ -77,6 +78,9 @@ class OwnRecords:
             return own.has_endpoint(keys.endpoint_of(key)[1])
         if key.startswith(keys.ADDRESSES):
             return own.has_address(keys.subnet_of_address(key), keys.address_of(key))
+        if key.startswith(keys.OWNERS):
+            cidr, holder, name = keys.owner_of(key)
+            return holder == self._host and own.has_owner(cidr, name)
         if key.startswith(keys.SUBNETS):
             return own.has_pool(keys.subnet_of(key))
         if key.startswith((keys.NETWORKS, keys.VNIS, keys.local_networks(self._host))):

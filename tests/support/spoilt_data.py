@@ -207,8 +207,14 @@ def _said(value: bytes | None) -> object:
         fields = json.loads(value or b"null")
     except ValueError:
         return value
-    return {name: each for name, each in fields.items() if name != "write"} if isinstance(
-        fields, dict) else fields
+    if not isinstance(fields, dict):
+        return fields
+    # Requests of a pool are counted; each has a name that the driver makes up.
+    for pool in fields.get("pools", ()):
+        pool["requests"] = {who: len(ids) if "swarm" not in who else ids
+                            for who, ids in pool["requests"].items()}
+    return {name: sorted(each, key=repr) if name == "pools" else each
+            for name, each in fields.items() if name != "write"}
 
 
 # Parts of keys that name no record.

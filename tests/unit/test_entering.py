@@ -10,6 +10,7 @@ import pytest
 from driver.errors import Conflict, StoreUnavailable
 from driver.forget import remove_records
 from driver.model import Endpoint, EndpointId, NetworkId, Removal
+from driver.services.addresses import NAME
 from driver.services.returning import give_up_everything
 from driver.store import keys, records
 from driver.store.absences import EtcdAbsences
@@ -19,7 +20,7 @@ from driver.store.networks import EtcdNetworks
 from tests.support.addressing import host_id, service
 from tests.support.calls import Net
 from tests.support.fake_kv import FakeKeyValue
-from tests.support.whole import ME, Whole
+from tests.support.whole import ME, SPACE, Whole
 
 NET = Net()
 SECOND = Net(2)
@@ -101,6 +102,28 @@ def test_a_deleted_key_is_entered_again(whole: Whole, part: str,
     whole.entering.run()
     whole.settle()
     assert whole.difference(before) == ""
+
+
+def test_who_asked_for_an_address_is_entered_again(whole: Whole) -> None:
+    address = whole.addresses.request_address(f"{SPACE}/{NET.pool}", "", options={NAME: "web"})
+    owner = keys.owner(NET.pool, ME.id, "web")
+    before = whole.view()
+    for gone in ([owner], [keys.address(NET.pool, address.ip), owner], []):
+        wipe(whole, *gone)
+        whole.entering.run()
+        assert owner in whole.store.entries
+        whole.settle()
+        assert whole.difference(before) == ""
+    again = whole.addresses.request_address(f"{SPACE}/{NET.pool}", "", options={NAME: "web"})
+    assert again == address
+
+
+def test_what_cannot_be_read_is_in_the_way_of_nothing_else(whole: Whole) -> None:
+    broken, lost = keys.address(NET.pool, NET.address), keys.address(SECOND.pool, SECOND.address)
+    put(whole, broken, b"garbage")
+    wipe(whole, lost)
+    assert not whole.entering.run()
+    assert lost in whole.store.entries
 
 
 @pytest.mark.parametrize("value", [b"garbage", b'{"schema":2,"write":"x"}', b""],

@@ -24,7 +24,7 @@ MINE = {
     "endpoint": keys.endpoint(Vni(7), ENDPOINT), "own endpoint": keys.local_endpoint(ME, ENDPOINT),
     "network": keys.network(NETWORK.key), "own network": keys.local_network(ME, NETWORK.id),
     "member": keys.member(NETWORK.key, ME), "vni": keys.vni(7), "subnet": keys.subnet(CIDR),
-    "address": keys.address(CIDR, ADDRESS),
+    "address": keys.address(CIDR, ADDRESS), "owner": keys.owner(CIDR, ME, "web/1"),
 }
 OTHERS = {
     "endpoint": keys.endpoint(Vni(7), EndpointId("e2")),
@@ -34,6 +34,7 @@ OTHERS = {
     "member": keys.member(NETWORK.key, OTHER), "vni": keys.vni(8),
     "subnet": keys.subnet("10.33.0.0/16"), "address": keys.address(CIDR, ip_address("10.32.0.3")),
     "address of another subnet": keys.address("10.33.0.0/16", ADDRESS), "host": keys.host(ME),
+    "owner": keys.owner(CIDR, OTHER, "web/1"), "deleted owner": keys.owner(CIDR, ME, "web"),
     "question": keys.question(ME), "nobody's": keys.ENDPOINTS + "x", "odd": keys.ADDRESSES + "x/y",
 }
 
@@ -50,7 +51,8 @@ class World:
         self.records = OwnRecords(self.feeds, ME, Own(
             has_endpoint=self.has_endpoint, networks=lambda: [NETWORK],
             has_pool=lambda cidr: cidr == CIDR,
-            has_address=lambda cidr, address: (cidr, address) == (CIDR, ADDRESS)),
+            has_address=lambda cidr, address: (cidr, address) == (CIDR, ADDRESS),
+            has_owner=lambda cidr, owner: (cidr, owner) == (CIDR, "web/1")),
             self.asked.append)
 
     def has_endpoint(self, endpoint_id: EndpointId) -> bool:

@@ -92,3 +92,7 @@ class AddressBook(Protocol):
         `subnet_after`: write this as well.  `owned`: as read; entered for holds that are new,
         provided it is unchanged, and removed with holds that go.
         """
+
+    def write_owner(self, cidr: str, reservation: Versioned[Reservation], holder: str,
+                    owned: Versioned[IPv4Address | IPv6Address]) -> bool:
+        """Enter what `owned` says of a hold's owner, provided both are as read."""
