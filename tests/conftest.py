@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
     items.sort(key=lambda item: place(item, LABS))
 
+FAILED = pytest.StashKey[bool]()  # on an item: it, or its set-up, has failed, at this try or before
+
 
 def _in_ci() -> bool:
     return os.environ.get("CI") == "true"
@@ -72,6 +74,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if report.failed:
+        item.stash[FAILED] = True
     allowed = call.excinfo is not None and isinstance(call.excinfo.value, CannotBeDownloaded)
     if report.skipped and _in_ci() and not allowed and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -223,8 +223,7 @@ def _build(  # noqa: PLR0915 - one list, each part after those that it needs
     def complete(absence: Absence) -> None:
         if not absence.done:
             remove_records(kv, absence)
-        if absence.removal is Removal.EVERYTHING:
-            told_to_forget.begin()
+        told_to_forget.begin()
 
     def may_enter() -> bool:
         """Whether this host is registered, and others are not just removing its records."""

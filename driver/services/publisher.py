@@ -51,7 +51,7 @@ class Uncertain:
     """All entries that no readable record stands for."""
 
     hosts: dict[IPv4Address, HostDoubts]
-    unreadable: int  # records, of entries that stay as they were known
+    unreadable: tuple[EndpointId, ...]  # whose records are; entries stay as they were known
     contested: int  # records whose address is another endpoint's on record
     unlisted: int  # entries of networks that are not on record on this host
 
@@ -238,7 +238,8 @@ class Publisher:
     def uncertain(self) -> Uncertain:
         """All entries that no readable record stands for."""
         hosts: dict[IPv4Address, list[Doubt]] = defaultdict(list)
-        unlisted = unreadable = contested = 0
+        unreadable: list[EndpointId] = []
+        unlisted = contested = 0
         with self._lock:
             for vni, view in self._networks.items():
                 lacks_list = self._followed is not None and vni not in self._followed
@@ -247,12 +248,12 @@ class Publisher:
                         hosts[underlay_of(view.entries[endpoint_id])].append(doubt)
                     elif lacks_list:
                         unlisted += 1
-                unreadable += len(view.unreadable)
+                unreadable += view.unreadable
                 contested += len(view.rivals)
         return Uncertain({underlay: HostDoubts(
             len(found), max(doubt.revision for doubt in found),
             min(doubt.since_s for doubt in found)) for underlay, found in hosts.items()},
-            unreadable, contested, unlisted)
+            tuple(sorted(unreadable)), contested, unlisted)
 
     def settle(self, answers: Mapping[IPv4Address, int],
                read: Callable[[Vni], Iterable[Said]]) -> Counter[IPv4Address]:

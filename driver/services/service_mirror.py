@@ -162,17 +162,18 @@ class ServiceMirror:
         """Swarm's id (empty: not known) -> the newest revision, and the oldest moment."""
         found: dict[str, Doubt] = {}
         with self._lock:
-            for swarm, doubt in self._all_doubts():
+            for swarm, _, doubt in self._all_doubts():
                 known = found.get(swarm, doubt)
                 found[swarm] = Doubt(max(known.revision, doubt.revision),
                                      min(known.since_s, doubt.since_s))
         return found
 
-    def count_in_doubt(self) -> int:
-        """Count of services whose records are missing or cannot be read."""
+    def in_doubt(self) -> list[IPv4Address]:
+        """Addresses of services whose records are missing or cannot be read."""
         with self._lock:
-            return len(list(self._all_doubts())) + sum(
-                len(served.unreadable) for served in self._served.values())
+            return sorted([*(address for _, address, _ in self._all_doubts()),
+                           *(address for served in self._served.values()
+                             for address in served.unreadable)])
 
     def settle(self, swarm: str, revision: int) -> int:
         """All services of this swarm were on record as of `revision`: return how many went.
@@ -256,19 +257,19 @@ class ServiceMirror:
         served.services.pop(address, None)
         served.doubts.pop(address, None)
 
-    def _all_doubts(self) -> Iterable[tuple[str, Doubt]]:
+    def _all_doubts(self) -> Iterable[tuple[str, IPv4Address, Doubt]]:
         swarms: dict[Vni, tuple[str, int]] = {}  # of networks whose feed has told
         for network_id, served in self._served.items():
             swarm = served.swarm()
             if served.revision:
                 swarms[self._vnis[network_id]] = swarm, served.revision
-            for doubt in served.doubts.values():
-                yield swarm, doubt
+            for address, doubt in served.doubts.items():
+                yield swarm, address, doubt
         for vni, addresses in self._inherited.items():
             if vni in swarms:
                 swarm, revision = swarms[vni]
-                for since_s in addresses.values():
-                    yield swarm, Doubt(revision, since_s)
+                for address, since_s in addresses.items():
+                    yield swarm, address, Doubt(revision, since_s)
 
     def _networks(self, vni: Vni) -> list[NetworkId]:
         return [network_id for network_id, its_vni in self._vnis.items() if its_vni == vni]

@@ -11,7 +11,7 @@ from typing import Final
 NAMED: Final = 5
 
 
-def some_of(texts: Sequence[str]) -> str:
+def some_of(texts: Sequence[str], between: str = "; ") -> str:
     """Return the first ones and how many more there are; empty: none."""
     more = [f"{len(texts) - NAMED} more"] if len(texts) > NAMED else []
-    return "; ".join([*texts[:NAMED], *more])
+    return between.join([*texts[:NAMED], *more])

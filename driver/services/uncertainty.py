@@ -19,6 +19,7 @@ from driver.model import Host, HostId
 from driver.services.ports import Answers, Directory, Publications
 from driver.services.publisher import HostDoubts, Publisher
 from driver.services.service_mirror import ServiceMirror
+from driver.services.shown import some_of
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +86,17 @@ class Uncertainty:
         if found.unlisted:
             parts.append(f"{found.unlisted} kept of networks that etcd does not have for this host")
         if found.unreadable:
-            parts.append(f"{found.unreadable} records cannot be read")
+            named = some_of([f"endpoint {each[:12]}" for each in found.unreadable], ", ")
+            parts.append(f"{len(found.unreadable)} records cannot be read ({named})")
         if found.contested:
             parts.append(f"{found.contested} with an address that another one has, too")
         return "; ".join(parts)
 
     def describe_services(self) -> str:
         """For the status; empty: none is in doubt."""
-        count = self._services.count_in_doubt()
-        return f"{count} in doubt, kept though etcd lacks them" if count else ""
+        found = self._services.in_doubt()
+        return (f"{len(found)} in doubt, kept though etcd lacks them ({_named(found)})" if found
+                else "")
 
     def _settle_hosts(self, hosts: dict[IPv4Address, HostDoubts]) -> None:
         answers = self._answers.all()
@@ -139,13 +142,18 @@ class Uncertainty:
         for underlay in self._reported - hosts.keys():
             log.info("nothing of host %s is in doubt any more", self._name(underlay))
         self._reported = set(hosts)
-        services = self._services.count_in_doubt()
+        services = self._services.in_doubt()
         if services and not self._services_reported:
-            log.warning("etcd lacks %d services, or they cannot be read, without a word of their "
-                        "managers: they stay as they were known", services)
+            log.warning("etcd lacks %d services (%s), or they cannot be read, without a word of "
+                        "their managers: they stay as they were known", len(services),
+                        _named(services))
         self._services_reported = bool(services)
 
     def _name(self, underlay: IPv4Address) -> str:
         with self._lock:
             host = self._live.get(underlay)
         return f"{host.name} ({underlay})" if host else f"{underlay}, not registered"
+
+
+def _named(addresses: list[IPv4Address]) -> str:
+    return some_of([str(each) for each in addresses], ", ")

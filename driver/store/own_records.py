@@ -76,15 +76,17 @@ class OwnRecords:
             return own.has_endpoint(keys.local_endpoint_of(key))
         if key.startswith(keys.ENDPOINTS):
             return own.has_endpoint(keys.endpoint_of(key)[1])
+        if key.startswith((keys.NETWORKS, keys.VNIS, keys.local_networks(self._host))):
+            return any(key in (keys.network(each.key), keys.member(each.key, self._host),
+                               keys.vni(each.vni), keys.local_network(self._host, each.id))
+                       for each in own.networks())
+        return self._is_allocation(key)
+
+    def _is_allocation(self, key: str) -> bool:
+        own = self._own
         if key.startswith(keys.ADDRESSES):
             return own.has_address(keys.subnet_of_address(key), keys.address_of(key))
         if key.startswith(keys.OWNERS):
             cidr, holder, name = keys.owner_of(key)
             return holder == self._host and own.has_owner(cidr, name)
-        if key.startswith(keys.SUBNETS):
-            return own.has_pool(keys.subnet_of(key))
-        if key.startswith((keys.NETWORKS, keys.VNIS, keys.local_networks(self._host))):
-            return any(key in (keys.network(each.key), keys.member(each.key, self._host),
-                               keys.vni(each.vni), keys.local_network(self._host, each.id))
-                       for each in own.networks())
-        return False
+        return key.startswith(keys.SUBNETS) and own.has_pool(keys.subnet_of(key))

@@ -33,7 +33,9 @@ class Return:
     registration off.
     """
 
-    # Before: completes the removal that this absence names.  Nobody goes on with it afterwards.
+    # Before: completes what a person has ordered by this absence (Removal.EVERYTHING).  A removal
+    # of addresses just ends there: with the absence gone nobody goes on with it, what is left
+    # stays on record, and what is not is entered again.
     complete: Callable[[Absence], None] = lambda _absence: None
     # After: has whatever is in memory and in the kernel brought in line.  Returns at once.
     forgotten: Callable[[Removal], None] = lambda _removal: None
@@ -149,7 +151,7 @@ class Registration:
         if absent is not None:
             absence = replace(records.decode(absent, records.absence),
                               version=absent.mod_revision)
-            if absence.removal is not Removal.NONE:
+            if absence.removal is Removal.EVERYTHING:
                 self._on_return.complete(absence)
         lease = self._kv.lease(self._ttl_s)
         change = Transaction()

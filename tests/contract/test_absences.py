@@ -245,21 +245,39 @@ class Returner:
         self.completed.append(absence.removal)
 
 
-def test_who_comes_back_finishes_what_was_begun(kv: Kv, two: tuple[Member, Member]) -> None:
+def test_who_comes_back_finishes_what_a_person_has_begun(kv: Kv, two: tuple[Member, Member]
+                                                         ) -> None:
     _, goes = two
     goes.join()
-    gone, kept = all_keys(kv), goes.run(1)
-    absence = begun(kv, goes, Removal.ADDRESSES)
+    goes.run(1)
+    begun(kv, goes, Removal.EVERYTHING)
     back = Returner(kv, goes)
     try:
         assert back.forgotten.wait(10)
-        assert back.completed == [Removal.ADDRESSES]
-        assert back.told == [(Removal.ADDRESSES, False)]
+        assert back.completed == [Removal.EVERYTHING]
+        assert back.told == [(Removal.EVERYTHING, False)]
+        assert EtcdEndpoints(kv, goes.host.id, goes.networks).list() == []
+        assert EtcdNetworks(kv, goes.host.id).list() == []
+    finally:
+        back.hosts.close()
+
+
+def test_who_comes_back_ends_a_removal_of_its_addresses(kv: Kv, two: tuple[Member, Member]) -> None:
+    """What is left stays: its peers reach it without a break, and nobody goes on removing."""
+    _, goes = two
+    goes.join()
+    taken, kept = goes.run(1), goes.run(2)
+    absence = begun(kv, goes, Removal.ADDRESSES)
+    goes.endpoints.delete(taken.id)  # as far as the others came
+    before = all_keys(kv)
+    back = Returner(kv, goes)
+    try:
+        assert back.forgotten.wait(10)
+        assert (back.completed, back.told) == ([], [(Removal.ADDRESSES, False)])
         assert back.hosts.settled.wait(10)
-        assert all_keys(kv) - gone == {keys.host(goes.host.id), keys.known(goes.host.id),
-                                       keys.underlay(goes.host.underlay),
-                                       keys.fence(goes.host.id)}
-        goes.endpoints.create(kept)
+        assert all_keys(kv) - before == {keys.host(goes.host.id), keys.known(goes.host.id),
+                                         keys.underlay(goes.host.underlay)}
+        assert before - all_keys(kv) == {keys.absent(goes.host.id)}
         with pytest.raises(Conflict):  # who was slower does no harm any more
             remove_records(kv, absence)
         assert EtcdEndpoints(kv, goes.host.id, goes.networks).list() == [kept]

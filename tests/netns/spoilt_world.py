@@ -99,7 +99,8 @@ STREAM = """
 MAPS = ("sandboxes", "veths", "endpoints", "directory", "services")
 # Lines of the status that tell of moments, or of the time since the driver's start.
 PASSING = {"version", "underlay", "etcd", "sandboxes", "guard", "peers"}
-SINCE_START = re.compile(r"; \d+ entered again since the start")
+SINCE_START = re.compile(r"; \d+ entered again since the start|; etcd did not know this host any "
+                         r"more: it had \d+ endpoints")
 # Keys that come with the mending, and stay or end by themselves.
 MENDING = re.compile(r"/slim/v1/(answers/.*|local/[^/]+/(fence|question)|absent/.*)")
 PROBLEM = re.compile(r" (WARNING|ERROR|CRITICAL) (?!driver\.api)")  # beside answers to dockerd
@@ -214,6 +215,7 @@ class SpoiltWorld:
                         Absence(away.id, 0))),
                     keys.publisher("another"): records.encode({"host": SWITCHED_OFF})})
         self.start(*self.hosts)
+        self._allocate(self.hosts[0])
         for host in self.hosts:
             self.write({keys.fence(host.id): records.encode({})})
             self._create(host, NET, POOL, "10.50.0.1")
@@ -248,6 +250,21 @@ class SpoiltWorld:
         self._stack.callback(host.close)
         host.pins.mkdir()
         return host
+
+    @staticmethod
+    def _allocate(manager: SpoiltHost) -> None:
+        """What a manager does for a swarm's network, before any node has it."""
+        call = manager.dockerd.ok
+        call("IpamDriver.RequestPool", AddressSpace="slim-global", Pool=POOL, SubPool="",
+             Options=None, V6=False)
+        call("NetworkDriver.AllocateNetwork", NetworkID=NET, Options={}, IPv6Data=None,
+             IPv4Data=[{"AddressSpace": "", "Pool": POOL}])
+
+    @staticmethod
+    def _free(manager: SpoiltHost) -> None:
+        """See `_allocate`; a manager does not wait for its nodes."""
+        manager.dockerd.ok("NetworkDriver.FreeNetwork", NetworkID=NET)
+        manager.dockerd.ok("IpamDriver.ReleasePool", PoolID=f"slim-global/{POOL}")
 
     def _create(self, host: SpoiltHost, network: str, pool: str, gateway: str) -> None:
         create_network(host, network, pool)
@@ -512,6 +529,7 @@ class SpoiltWorld:
         self.hosts[0].docker.services.clear()
         for box in self.boxes.values():
             detach(box.host, box.address, network=NET, endpoint=box.endpoint)
+        self._free(self.hosts[0])
         for host in self.hosts:
             delete_network(host, NET)
         delete_network(self.hosts[1], OTHER_NET, OTHER_POOL, OTHER_GATEWAY)

@@ -15,6 +15,7 @@ import pytest
 
 from driver.model import Absence, Removal
 from driver.store import keys, records
+from tests.conftest import FAILED
 from tests.netns.spoilt_world import LONG_S, Given, SpoiltWorld, State
 from tests.support.history import wrong
 from tests.support.netns import require_root
@@ -83,9 +84,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
 @pytest.fixture
 def world(worlds: Worlds, request: pytest.FixtureRequest) -> Iterator[SpoiltWorld]:
     made = worlds.get()
-    failed = request.session.testsfailed
     yield made
-    if request.session.testsfailed > failed:
+    if request.node.stash.get(FAILED, False):
         worlds.drop()
 
 

@@ -191,12 +191,12 @@ def test_what_is_missing_or_unreadable_stays_as_it_was_known(host: Host) -> None
     listener.unreadable(NET, OTHER)
     assert host.served == {VIP: TASKS, OTHER: TASKS}
     assert host.mirror.doubts() == {"swarm": Doubt(7, 3.0)}
-    assert host.mirror.count_in_doubt() == 2
+    assert host.mirror.in_doubt() == sorted((VIP, OTHER))
     host.heard(revision=9)
     assert host.served == {VIP: TASKS, OTHER: TASKS}
     assert host.mirror.doubts() == {"swarm": Doubt(9, 3.0)}
     host.heard(MINE, DB_TOO, revision=10)
-    assert (host.mirror.doubts(), host.mirror.count_in_doubt()) == ({}, 0)
+    assert (host.mirror.doubts(), host.mirror.in_doubt()) == ({}, [])
 
 
 def test_a_managers_word_settles(host: Host) -> None:
