@@ -24,6 +24,12 @@ def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
 
     Entries that change meanwhile may be seen or not.  Error: DatapathError.
     """
+    for keys, leaves, count in chunks(table, chunk):
+        yield from zip(keys[:count], leaves[:count], strict=True)
+
+
+def chunks(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any, int]]:
+    """Yield ctypes arrays of keys and leaves, and how many are filled; see `entries`."""
     position = ctypes.c_uint32()
     first = True
     while True:
@@ -35,7 +41,7 @@ def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
         at_end = result == -errno.ENOENT
         if not at_end:
             checked(result, f"reading map {table.name}")
-        yield from zip(keys[:count.value], leaves[:count.value], strict=True)
+        yield keys, leaves, count.value
         if at_end or not count.value:
             return
         first = False

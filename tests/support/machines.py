@@ -42,6 +42,7 @@ from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
 from driver.services.publishing import publish
 from tests.support import dockerd, netns
+from tests.support.maps import count_used
 from tests.support.netns import Netns
 from tests.support.settings import put_back
 from tests.support.wait import wait_until
@@ -237,8 +238,7 @@ class Machine:
         names = ("sandboxes", "veths", "endpoints", "endpoints6", "directory", "directory6",
                  "reverse", "floods", "flows", "services", "backends", "withheld")
         left = {name: len(self.loaded.table(name)) for name in names}
-        left["ports"] = sum(1 for _, leaf in bpf.entries(self.loaded.table("ports"))
-                            if leaf.sandbox)
+        left["ports"] = count_used(self.loaded.table("ports"))
         left["links"] = len(list((self.pins / "links").glob("netns-*")))
         left["veth pairs"] = len(self.netns.call(lambda: Veths().list_veths()))
         return {name: count for name, count in left.items() if count}

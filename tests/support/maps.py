@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from driver.datapath import bpf
 from driver.datapath.libbpf import checked, lib
 from driver.datapath.table import Table
 
@@ -43,6 +44,16 @@ def contents(fd: int) -> dict[bytes, bytes]:
         if lib.bpf_map_lookup_elem(fd, key, value) == 0:  # else it went in this moment
             found[key.raw] = value.raw
     return found
+
+
+def count_used(table: Table) -> int:
+    """Count an array's entries that are not all zero."""
+    used = 0
+    for _, leaves, count in bpf.chunks(table):
+        raw, size = bytes(leaves), ctypes.sizeof(table.Leaf)
+        if raw.strip(b"\0"):  # most arrays are empty
+            used += sum(any(raw[at * size:(at + 1) * size]) for at in range(count))
+    return used
 
 
 def enter_all(table: Table, keys: Any, leaves: Any) -> None:
