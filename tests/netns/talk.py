@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -47,8 +47,21 @@ class Program:
 
     def rest(self) -> str:
         """Wait for its end (exit code 0), return the rest of its output."""
-        output = self.process.communicate(timeout=60)[0].strip()
+        output = self.all_else()
         assert self.process.returncode == 0, output
+        return output
+
+    def all_else(self) -> str:
+        """Wait for its end, return the rest of its output.
+
+        Popen.communicate reads past what `line` has left in the buffer, and so would lose it.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        output = self.process.stdout.read().strip()
+        self.process.wait(60)
         return output
 
 
@@ -66,7 +79,7 @@ def started(container: Container, code: str, *arguments: object) -> Program:
     """Start a server; return when it has printed "ready"."""
     program = start(container, code, *arguments)
     line = program.line()
-    assert line == "ready", line + program.process.communicate(timeout=5)[0]
+    assert line == "ready", line + program.all_else()
     return program
 
 
