@@ -60,6 +60,7 @@ class Program:
         assert self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
+        self.process.stdin = None  # nor for others to flush
         output = self.process.stdout.read().strip()
         self.process.wait(60)
         return output
