@@ -116,12 +116,14 @@ class Registration:
                 log.warning("host %s goes when its lease ends: %s", self._host.name, error)
 
     def _renewed(self, lease: Lease | None) -> Lease:
-        # The record is checked too: somebody may have removed it (`forget-host`).
+        # The records are checked too: somebody may have removed them (`forget-host`), or etcd has
+        # lost one.
         if lease is not None and lease.keep_alive():
             entry = self._kv.get(keys.host(self._host.id))
             if entry is not None:
                 self._notice(entry)
-                return lease
+                if self._kv.get(keys.underlay(self._host.underlay)) is not None:
+                    return lease
         for _ in range(ATTEMPTS):
             entered = self._enter()
             if entered is not None:

@@ -333,6 +333,21 @@ def test_data_that_etcd_lost_is_no_forgetting(
         back.hosts.close()
 
 
+@pytest.mark.parametrize("which", ["host", "underlay"])
+def test_a_record_of_a_live_host_that_is_lost_comes_back(
+        kv: Kv, two: tuple[Member, Member], which: str) -> None:
+    _, goes = two
+    lost = {"host": keys.host(goes.host.id), "underlay": keys.underlay(goes.host.underlay)}[which]
+    back = Returner(kv, goes)
+    try:
+        wait_until(lambda: kv.get(lost), 30, "it is registered")
+        assert kv.commit([], [Delete(lost)])
+        wait_until(lambda: kv.get(lost), 30, "it is registered again")
+        assert not back.forgotten.is_set()
+    finally:
+        back.hosts.close()
+
+
 def test_an_address_is_given_once_whoever_wins(kv: Kv, two: tuple[Member, Member]) -> None:
     """Two drivers take the addresses, a third gives them out, and the host comes back meanwhile."""
     stays, goes = two
