@@ -1,7 +1,12 @@
 """Fixtures for tests in real network namespaces."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 import pytest
 
+from tests.netns.etcd_world import World, running_world
 from tests.support.dockerd import make_sandbox
 from tests.support.machines import Container, Machine, cluster, machines
 from tests.support.netns import make_netns
@@ -18,6 +23,19 @@ def pair(request: pytest.FixtureRequest, machines: list[Machine]) -> tuple[Conta
 def across(machines: list[Machine]) -> tuple[Container, Container]:
     """A client and a server on two hosts: for what there is on the host path only."""
     return machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Two hosts with drivers and containers, and an etcd, for all tests of a file."""
+    with running_world(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture
+def world(running: World) -> World:
+    """The same, as the test before has left it; files that need it at rest say so in their own."""
+    return running
 
 
 __all__ = ["across", "cluster", "machines", "make_netns", "make_sandbox", "pair"]

@@ -40,6 +40,11 @@ class Program:
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
 
+    def ask(self, text: str = "ask") -> str:
+        """Write a line, return the one that it answers."""
+        self.say(text)
+        return self.line()
+
     def end(self) -> None:
         """Kill it and wait."""
         self.process.kill()

@@ -8,21 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from driver.model import HostId
 from driver.store import keys
 from tests.conftest import PROJECT
 from tests.netns import talk
-from tests.netns.etcd_world import LONG_S, World, running_world
+from tests.netns.etcd_world import LONG_S, World
 from tests.support.served import NET, Host, create_network
 from tests.support.wait import wait_until
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("absent")) as made:
-        yield made
 
 
 def id_of(host: Host) -> HostId:

@@ -14,7 +14,7 @@ import pytest
 
 from driver.doctor.checks import Finding, told_by_driver
 from driver.settings import Settings
-from tests.netns.etcd_world import LONG_S, Box, World, directory, running_world
+from tests.netns.etcd_world import LONG_S, Box, World, directory
 from tests.netns.talk import Program
 from tests.support.netns import Netns
 from tests.support.served import Host
@@ -35,12 +35,6 @@ ATTEMPT = """
     print(error_of(lambda: connected(sys.argv[1], 80, timeout_s=90)), flush=True)
 """
 ASK = "print(asked(connected(sys.argv[1], 80, timeout_s=20)).decode())"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("blocked-peers")) as made:
-        yield made
 
 
 @pytest.fixture

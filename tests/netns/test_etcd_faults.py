@@ -7,26 +7,19 @@ what to do, and afterwards everything converges by itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from driver.store import keys
 from driver.store.hosts import TTL_S
-from tests.netns.etcd_world import LONG_S, QUOTA_BYTES, World, running_world
+from tests.netns.etcd_world import LONG_S, QUOTA_BYTES, World
 from tests.support.certificates import install
 from tests.support.etcd import Etcd
 from tests.support.served import POOL
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("etcd-faults")) as made:
-        yield made
 
 
 @pytest.fixture

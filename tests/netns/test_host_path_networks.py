@@ -26,11 +26,6 @@ _TALKING = """
 """
 
 
-def _works(program: Program) -> str:
-    program.say("ask")
-    return program.line()
-
-
 def test_each_connection_has_the_names_of_its_network(machines: list[Machine]) -> None:
     here = machines[0].container("10.32.0.2/16", "10.33.0.2/16")
     there = machines[1].container("10.32.0.3/16", "10.33.0.3/16")
@@ -92,14 +87,14 @@ def test_a_network_connected_later_is_used_at_once(machines: list[Machine]) -> N
     there = machines[1].container("10.32.0.3/16")
     first = server(there)
     kept = start(here, _TALKING, "10.32.0.3")
-    assert _works(kept) == "none"
+    assert kept.ask() == "none"
     first.line()
     machines[0].connect(here, "10.33.0.2/16", vni=2)
     machines[1].connect(there, "10.33.0.3/16", vni=2)
     with host_path(here, there):
         assert client(here, "10.33.0.3").split()[2] == "10.33.0.3"
     assert first.line().split()[2] == "10.33.0.2"
-    assert _works(kept) == "none"
+    assert kept.ask() == "none"
 
 
 def _two_networks(machines: list[Machine]) -> tuple[Container, Container, Program, Program]:
@@ -107,7 +102,7 @@ def _two_networks(machines: list[Machine]) -> tuple[Container, Container, Progra
     there = machines[1].container("10.32.0.3/16", "10.33.0.3/16")
     server(there)
     first, second = (start(here, _TALKING, f"{net}.0.3") for net in ("10.32", "10.33"))
-    assert _works(first) == _works(second) == "none"
+    assert first.ask() == second.ask() == "none"
     return here, there, first, second
 
 
@@ -115,8 +110,8 @@ def test_disconnecting_one_network_ends_its_connections_only(machines: list[Mach
     here, there, first, second = _two_networks(machines)
     machines[0].disconnect(here, here.endpoints[1][0])
     wait_until(lambda: flows(here) == 1, RELEASE_S, "flows of the network to go")
-    assert _works(second) != "none"
-    assert _works(first) == "none"
+    assert second.ask() != "none"
+    assert first.ask() == "none"
     with host_path(here, there):
         client(here, "10.32.0.3")
 
@@ -126,8 +121,8 @@ def test_the_first_network_goes_and_another_interface_takes_over(
     """The host path's packets went through the interface that goes."""
     here, there, first, second = _two_networks(machines)
     machines[0].disconnect(here, here.endpoints[0][0])
-    assert _works(second) == "none"
-    assert _works(first) != "none"
+    assert second.ask() == "none"
+    assert first.ask() != "none"
     with host_path(here, there):
         assert client(here, "10.33.0.3").split()[0] == "10.33.0.2"
     server(here, 81)
@@ -140,7 +135,7 @@ def test_the_first_network_goes_and_another_interface_takes_over(
 def test_the_servers_first_network_goes(machines: list[Machine]) -> None:
     here, there, first, second = _two_networks(machines)
     machines[1].disconnect(there, there.endpoints[0][0])
-    assert _works(second) == "none"
-    assert _works(first) != "none"
+    assert second.ask() == "none"
+    assert first.ask() != "none"
     with host_path(here, there):
         client(here, "10.33.0.3")

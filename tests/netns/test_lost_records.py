@@ -15,18 +15,12 @@ import pytest
 
 from driver.store import keys, records
 from driver.store.kv import Entry
-from tests.netns.etcd_world import LONG_S, Box, World, directory, running_world
+from tests.netns.etcd_world import LONG_S, Box, World, directory
 from tests.support.etcd import live
 from tests.support.served import Host
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("lost-records")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -15,17 +15,11 @@ import pytest
 from driver.model import Cluster
 from driver.store import keys, records
 from tests.conftest import PROJECT
-from tests.netns.etcd_world import LONG_S, World, running_world
+from tests.netns.etcd_world import LONG_S, World
 from tests.support.served import Host
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("one")) as made:
-        yield made
 
 
 def cli(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
 
@@ -11,16 +10,10 @@ import pytest
 from driver.control_client import NotRunningError
 from driver.store import keys, records
 from tests.netns import talk
-from tests.netns.etcd_world import LONG_S, Box, World, directory, running_world
+from tests.netns.etcd_world import LONG_S, Box, World, directory
 from tests.support.etcd import live
 from tests.support.served import Host
 from tests.support.wait import wait_until
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("underlay")) as made:
-        yield made
 
 
 def on_record(world: World, box: Box) -> str:

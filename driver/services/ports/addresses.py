@@ -95,4 +95,7 @@ class AddressBook(Protocol):
 
     def write_owner(self, cidr: str, reservation: Versioned[Reservation], holder: str,
                     owned: Versioned[IPv4Address | IPv6Address]) -> bool:
-        """Enter what `owned` says of a hold's owner, provided both are as read."""
+        """Enter for the owner of `holder`'s hold that it was given this address.
+
+        reservation, owned: as read; False: one of them has changed since, nothing was written.
+        """
