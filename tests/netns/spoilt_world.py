@@ -349,6 +349,11 @@ class SpoiltWorld:
                 text=value.decode(errors="surrogateescape"))
             assert not done.returncode or "lease not found" in done.stderr, done.stderr
 
+    def ended(self, lease: int) -> bool:
+        """Say whether nobody renewed it in time."""
+        answer = self.etcd.etcdctl("lease", "timetolive", f"{lease:x}", "--write-out=json")
+        return bool(json.loads(answer.stdout)["ttl"] < 0)
+
     def restore(self, before: State, changes: Changes) -> None:
         """Make the data right again, whatever has become of it meanwhile.
 
