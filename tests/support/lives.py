@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 from driver.errors import SlimError
 from tests.support.calls import (
@@ -112,11 +113,20 @@ def until(calls: Sequence[Call]) -> Whole:
 
 def spoilt(calls: Sequence[Call], index: int, how: How) -> Iterator[tuple[int, Whole, Outcome]]:
     """For each step of a call: a world in which the call was spoilt there."""
-    for at in range(1, STEPS_MAX):
+    for at in _worlds(tuple(calls), index)[how]:
         whole = until(calls[:index])
         outcome = perform(whole, calls[index], Spoil(at, how))
-        if not outcome.reached:
-            assert outcome.succeeded, "unspoilt"
-            return
+        assert outcome.reached
         yield at, whole, outcome
-    raise AssertionError("the call never ends")
+
+
+@cache
+def _worlds(calls: tuple[Call, ...], index: int) -> dict[How, list[int]]:
+    """For each way the steps of a call that are to be spoilt, as they are when none is."""
+    whole = until(calls[:index])
+    whole.steps.look = whole.lasting
+    whole.steps.begin(NOWHERE)
+    calls[index].act(whole)
+    whole.settle()
+    assert len(whole.steps.seen) < STEPS_MAX, "the call never ends"
+    return {how: whole.steps.worlds(how) for how in How}

@@ -61,10 +61,31 @@ class Steps:
         self.names: list[str] = []
         self.spoil = Spoil(0, How.FAILS)
         self.dead = False
+        # What lasts, as something comparable, if anybody wants to know.
+        self.look: Callable[[], object] | None = None
+        self.seen: list[tuple[object, object]] = []  # before and after each step
 
     def begin(self, spoil: Spoil) -> None:
         """Count from 1 again."""
-        self.names, self.spoil = [], spoil
+        self.names, self.spoil, self.seen = [], spoil, []
+
+    def worlds(self, how: How) -> list[int]:
+        """Which of the steps made since `begin`, watched by `look`, are to be spoilt that way.
+
+        The others would be the same again: what fails after a step that changed nothing fails as
+        before it, and a process that is killed leaves what lasts, whatever it did since.
+        """
+        at = range(1, len(self.seen) + 1)
+        if how is How.FAILS:
+            return list(at)
+        changing = [number for number, (before, after) in zip(at, self.seen, strict=True)
+                    if before != after]
+        if how is How.DONE:
+            return changing
+        if how is How.DONE_KILLED:
+            return [number for number in changing if number == len(self.seen)]
+        left = [before for before, _ in self.seen]
+        return [number for number in at if number == 1 or left[number - 1] != left[number - 2]]
 
     @property
     def reached(self) -> bool:
@@ -90,7 +111,10 @@ class Steps:
             self._die()
         if hit and how is How.FAILS:
             raise error(f"injected at step {self.spoil.at}: {name}")
+        before = self.look() if self.look else None
         result = act()
+        if self.look:
+            self.seen.append((before, self.look()))
         if hit and how is How.DONE_KILLED:
             self._die()
         if hit and how is How.DONE:

@@ -311,6 +311,11 @@ class Whole:
                 "judged": sorted(self.withholding._by_key), "watched": sorted(self.watch.watched),
                 "directory in memory": self.publisher.directory_size()}
 
+    def lasting(self) -> object:
+        """Everything that a killed driver leaves; and what its parts of the kernel watch."""
+        return (self.store.revision, sorted(self.store.leases), repr(self.kernel),
+                sorted(self.watch.watched))
+
     def difference(self, wanted: dict[str, object]) -> str:
         """Say what `view` has and should not, and the other way round; empty if nothing."""
         found = self.view()
