@@ -23,6 +23,7 @@ from driver.store.connection import (
     rpc,
 )
 from driver.store.kv import (
+    Change,
     Compare,
     Empty,
     Entry,
@@ -133,18 +134,27 @@ class EtcdKeyValue:
         header = self._range(rpc.RangeRequest(key=key.encode(), keys_only=True)).header
         return Moment(header.cluster_id, header.revision)
 
-    def remembers(self, entry: Entry) -> bool:
+    def remembers(self, change: Change) -> bool:
         """See WatchedKeyValue."""
-        request = rpc.RangeRequest(key=entry.key.encode())
-        answer = self._range(request)
-        if answer.header.revision < entry.mod_revision:
+        revision = change.mod_revision
+        answer = self._range(rpc.RangeRequest(key=change.key.encode()))
+        if answer.header.revision < revision:
             return False
-        if not answer.kvs or answer.kvs[0].mod_revision > entry.mod_revision:
-            request.revision = entry.mod_revision  # it has changed since: as it was
-            answer = self._range(request)
+        if not answer.kvs or answer.kvs[0].mod_revision > revision:
+            answer = self._as_of(change.key, revision)  # it has changed since
             if answer is None:
                 return True  # compacted
-        return bool(answer.kvs) and _entry(answer.kvs[0]) == entry
+        if change.value is not None:
+            return bool(answer.kvs) and _entry(answer.kvs[0]) == Entry(
+                change.key, change.value, revision)
+        if answer.kvs:
+            return False
+        before = self._as_of(change.key, revision - 1)
+        return before is None or bool(before.kvs)
+
+    def _as_of(self, key: str, revision: int) -> Any:
+        """None: compacted."""
+        return self._range(rpc.RangeRequest(key=key.encode(), revision=revision))
 
     def keeps(self, key: str, revision: int) -> bool:
         """See WatchedKeyValue."""

@@ -17,6 +17,7 @@ from driver.model import Cluster
 from driver.store import keys, records
 from driver.store.delegate import DelegatingKeyValue
 from driver.store.kv import (
+    Change,
     Compare,
     Entry,
     Holds,
@@ -112,10 +113,10 @@ class ClusterKeyValue(DelegatingKeyValue):
         self._admit()
         return self._whole.now(key)
 
-    def remembers(self, entry: Entry) -> bool:
+    def remembers(self, change: Change) -> bool:
         """See WatchedKeyValue."""
         self._admit()
-        return self._whole.remembers(entry)
+        return self._whole.remembers(change)
 
     def keeps(self, key: str, revision: int) -> bool:
         """See WatchedKeyValue."""

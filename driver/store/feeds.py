@@ -61,6 +61,7 @@ class Feeds:
         self._waiting = 0  # changes of all feeds
         self._past: Past | None = None
         self._histories = 0  # that etcd has begun since
+        self._opened = 0  # how often etcd was asked whether it is that of before
         self._stop = threading.Event()
         self._later: Later[Feed | None] = Later(self._work, threads=THREADS, name="slim-feeds")
         self._keeper: threading.Thread | None = None
@@ -127,21 +128,48 @@ class Feeds:
             failures += 1
 
     def _open(self) -> Stream:
-        past = self._past
         # Read first: that is a new login, too, where the old one has expired.
+        self._kv.now(self._key)
+        stream = self._kv.stream(self._key)
+        try:
+            self._compare(stream.opened)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def _compare(self, opened: Moment) -> None:
+        """Find out whether etcd is the one of before, now that a stream would break if it went.
+
+        Error: WatchLost (the stream's member is behind).
+        """
+        with self._changed:
+            past = self._past
+            self._opened += 1
         now = self._kv.now(self._key)
         if past is not None and past.contradicted(self._kv, now):
             self._go_back(past.moment, now)
             past = None
+        if past is not None:
+            self._step_back(past, now)
         self._forget_compacted(now)
-        stream = self._kv.stream(self._key)
-        if stream.opened.cluster != now.cluster or (
-                past is not None and stream.opened.revision < past.moment.revision):
-            stream.close()
+        if opened.cluster != now.cluster or (
+                past is not None and opened.revision < past.moment.revision):
             raise WatchLost("a member of etcd is behind what others told")
         with self._changed:
             self._past = self._past or Past(now)
-        return stream
+
+    def _step_back(self, past: Past, now: Moment) -> None:
+        """Have feeds go on after the last change that etcd was seen to remember.
+
+        That it is further on proves nothing about what came between: if it is another history,
+        that was not told.  If it is the same, nothing that lasts is told twice.
+        """
+        seen = past.witness.mod_revision if past.witness else now.revision
+        if seen < now.revision and self._kv.keeps(self._key, seen + 1):
+            with self._changed:
+                for feed in self._feeds:
+                    feed.position = min(feed.position, seen)
 
     def _go_back(self, before: Moment, now: Moment) -> None:
         log.warning("etcd has lost what it told: it was at revision %d (cluster %x), and is at %d "
@@ -241,11 +269,11 @@ class Feeds:
             feed.runner = threading.get_ident()
             changes, feed.waiting = feed.waiting, []
             self._waiting -= len(changes)
-            listed = bool(feed.position)
+            listed, opened = bool(feed.position), self._opened
         failed = True
         try:
             if not listed:
-                self._list(feed)
+                self._list(feed, opened)
             elif changes:
                 feed.listener.changed(changes)
             failed = False
@@ -257,7 +285,8 @@ class Feeds:
         finally:
             self._served(feed, failed=failed)
 
-    def _list(self, feed: Feed) -> None:
+    def _list(self, feed: Feed, opened: int) -> None:
+        """opened: since when the stream is what it was (see `_compare`)."""
         past, histories = self._past, self._histories
         listing = (Listing((), self._kv.now(feed.prefix).revision) if feed.removals
                    else self._kv.range(feed.prefix))
@@ -265,15 +294,18 @@ class Feeds:
             self._lost()  # the keeper finds out what that means
             raise WatchLost(f"etcd was at revision {past.moment.revision}, and is at "
                             f"{listing.revision}")
-        if feed.closed:
-            return
+        with self._changed:
+            if feed.closed or self._past is None or (opened, histories) != (
+                    self._opened, self._histories):
+                return  # it may be of before, and etcd was not asked about what it says
+            self._past = self._past.with_entries(listing.revision, listing.entries)
         feed.listener.listed(listing.entries, listing.revision)
         with self._changed:
             if feed.closed or histories != self._histories:
                 return
             feed.listed, feed.position = True, listing.revision
-            if self._past is not None:
-                self._past = self._past.with_entries(listing.revision, listing.entries)
+            if opened != self._opened and self._past is not None and self._past.witness:
+                feed.position = min(feed.position, self._past.witness.mod_revision)
             self._watch(feed)
 
     def _served(self, feed: Feed, *, failed: bool) -> None:

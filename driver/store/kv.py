@@ -206,8 +206,8 @@ class WatchedKeyValue(KeyValue, Protocol):
     def now(self, key: str) -> Moment:
         """Return how far the store is (linearizable).  `key`: any that may be read."""
 
-    def remembers(self, entry: Entry) -> bool:
-        """Whether the key held just this value at that revision, as far as can be told.
+    def remembers(self, change: Change) -> bool:
+        """Whether there was this change at its revision, as far as can be told.
 
         False: certainly not.  A store that has been compacted since cannot tell.
         """

@@ -15,24 +15,23 @@ from driver.store.kv import Change, Entry, Moment, WatchedKeyValue
 
 @dataclass(frozen=True)
 class Past:
-    """The highest revision that a store has told, and the last entry: a witness."""
+    """The highest revision that a store has told, and the last change: a witness."""
 
     moment: Moment
-    witness: Entry | None = None
+    witness: Change | None = None
 
     def with_entries(self, revision: int, entries: Iterable[Entry]) -> Past:
         """After a list."""
-        last = max(entries, key=lambda entry: entry.mod_revision, default=None)
+        return self.with_changes(revision, (
+            Change(entry.key, entry.value, entry.mod_revision) for entry in entries))
+
+    def with_changes(self, revision: int, changes: Iterable[Change]) -> Past:
+        """After news of a watch."""
+        last = max(changes, key=lambda change: change.mod_revision, default=None)
         before = self.witness.mod_revision if self.witness else 0
         return replace(
             self, moment=replace(self.moment, revision=max(revision, self.moment.revision)),
             witness=last if last is not None and last.mod_revision > before else self.witness)
-
-    def with_changes(self, revision: int, changes: Iterable[Change]) -> Past:
-        """After news of a watch.  What was removed is no witness."""
-        return self.with_entries(revision, (
-            Entry(change.key, change.value, change.mod_revision)
-            for change in changes if change.value is not None))
 
     def contradicted(self, kv: WatchedKeyValue, now: Moment) -> bool:
         """Whether the store, which is at `now`, is certainly not the one of before.

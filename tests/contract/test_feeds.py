@@ -236,6 +236,32 @@ def test_a_restored_snapshot_is_listed_again(
     wait_until(lambda: in_step(world, heard), LONG_S, "the feed goes on")
 
 
+@pytest.mark.parametrize("told", ["nothing", "a removal"])
+def test_a_restored_snapshot_has_all_that_was_told_of_what_is_there(
+        world: World, feeds: Feeds, told: str) -> None:
+    """And is further on by now: only what came after it was another history."""
+    heard = {"/a/": Heard()}
+    put(world.other, "/a/old")
+    world.save()
+    for _ in range(3):
+        put(world.other, "/b/not followed")
+    feeds.follow("/a/", heard["/a/"])
+    wait_until(lambda: heard["/a/"].lists, LONG_S, "the list")
+    if told == "a removal":
+        world.other.commit([], [Delete("/a/old")])
+        wait_until(lambda: not heard["/a/"].now, LONG_S, "the removal")
+    world.cut()
+    world.restore()
+    if told == "nothing":
+        put(world.other, "/a/new")
+    for _ in range(20):
+        put(world.other, "/c/not followed")
+    world.mend()
+    put(world.other, "/a/last")
+    wait_until(lambda: "/a/last" in heard["/a/"].now, LONG_S, "the feed goes on")
+    wait_until(lambda: in_step(world, heard), LONG_S, "all is told")
+
+
 def test_another_cluster_is_listed_again(world: World, feeds: Feeds, back: Back) -> None:
     heard = {"/a/": Heard()}
     feeds.follow("/a/", heard["/a/"])
@@ -520,7 +546,8 @@ def test_whatever_happens_all_is_told_in_the_end(
             case "save":
                 world.save()
             case "restore":
-                world.restore()
+                world.restore()  # of an etcd that has ended: nobody writes before that is noticed
+                wait_until(world.store.noticed, LONG_S, "the stream's end is noticed")
             case "progress":
                 world.store.tell_progress()
     world.mend()

@@ -10,7 +10,7 @@ import pytest
 
 from driver.store import watch
 from driver.store.client import EtcdKeyValue
-from driver.store.kv import Change, Delete, Entry, News, Put, Stream, WatchLost
+from driver.store.kv import Change, Delete, News, Put, Stream, WatchLost
 from tests.support.etcd import Etcd
 from tests.support.fake_kv import FakeKeyValue
 from tests.support.wait import wait_until
@@ -160,22 +160,29 @@ def test_where_the_store_is(kv: Kv) -> None:
 
 
 def test_what_it_remembers(kv: Kv) -> None:
-    now = Entry("/a/1", b"1", put(kv, "/a/1", b"1"))
+    now = Change("/a/1", b"1", put(kv, "/a/1", b"1"))
     assert kv.remembers(now)
     put(kv, "/a/1", b"2")
     assert kv.remembers(now), "it was so at that revision"
-    kv.commit([], [Delete("/a/1")])
+    removed = Change("/a/1", None, kv.commit([], [Delete("/a/1")]))
     assert kv.remembers(now)
+    assert kv.remembers(removed)
+    put(kv, "/a/1", b"again")
+    assert kv.remembers(removed), "it was so at that revision"
+    assert not kv.remembers(replace(removed, mod_revision=now.mod_revision))
+    assert not kv.remembers(replace(removed, mod_revision=removed.mod_revision + 1))
+    assert not kv.remembers(replace(removed, key="/a/never"))
     assert not kv.remembers(replace(now, value=b"another"))
     assert not kv.remembers(replace(now, mod_revision=now.mod_revision + 1))
     assert not kv.remembers(replace(now, mod_revision=now.mod_revision + 1000)), "not yet"
     assert not kv.remembers(replace(now, key="/a/never"))
-    kept = Entry("/a/2", b"kept", put(kv, "/a/2", b"kept"))
+    kept = Change("/a/2", b"kept", put(kv, "/a/2", b"kept"))
     put(kv, "/a/3")
     compacted = kv.range("/a/").revision
     kv.compact(compacted)
     assert kv.remembers(now), "nobody can tell any more"
     assert kv.remembers(kept)
+    assert not kv.remembers(replace(kept, value=None))
     assert kv.keeps("/a/", compacted)
     assert not kv.keeps("/a/", compacted - 1)
 

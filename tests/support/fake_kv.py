@@ -52,6 +52,7 @@ class FakeStore:
         self.epoch = 0  # raised by `break_streams`
         self.progress = 0  # raised by `tell_progress`
         self.streams = 0  # that were opened
+        self.connected: set[FakeStream] = set()
 
     def break_streams(self) -> None:
         with self.changed:
@@ -74,6 +75,11 @@ class FakeStore:
             self.revision, entries, history = saved
             self.entries, self.history = dict(entries), list(history)
             self.break_streams()
+
+    def noticed(self) -> bool:
+        """Whether all whose streams were broken have seen it."""
+        with self.changed:
+            return all(stream.epoch == self.epoch for stream in self.connected)
 
     def expire(self) -> None:
         """Remove the keys of leases that ran out; caller holds the lock."""
@@ -179,14 +185,16 @@ class FakeKeyValue:
             store = self._open()
             return Moment(store.cluster, store.revision)
 
-    def remembers(self, entry: Entry) -> bool:
+    def remembers(self, change: Change) -> bool:
         with self.store.changed:
             store = self._open()
-            found = store.entries.get(entry.key)
-            change = Change(entry.key, entry.value, entry.mod_revision)
-            return (entry.mod_revision < store.compacted
-                    or (found is not None and found[0] == entry)
-                    or (entry.mod_revision, change) in store.history)
+            if change.mod_revision > store.revision:
+                return False
+            entry, _ = store.entries.get(change.key, (None, 0))
+            if entry is not None and entry.mod_revision <= change.mod_revision:
+                return Change(entry.key, entry.value, entry.mod_revision) == change
+            return (change.mod_revision < store.compacted
+                    or (change.mod_revision, change) in store.history)
 
     def keeps(self, key: str, revision: int) -> bool:
         with self.store.changed:
@@ -238,7 +246,8 @@ class FakeLease:
 class FakeStream:
     def __init__(self, store: FakeStore) -> None:
         self._store = store
-        self._epoch = store.epoch
+        self.epoch = store.epoch
+        store.connected.add(self)
         self._watches: dict[int, tuple[str, int, bool]] = {}  # prefix, next revision, removals
         self._numbers = itertools.count(1)
         self._progress = store.progress
@@ -263,8 +272,9 @@ class FakeStream:
         with store.changed:
             while not self._closed:
                 store.expire()
-                if self._epoch != store.epoch:
+                if self.epoch != store.epoch:
                     self._closed = True
+                    store.connected.discard(self)
                     raise WatchLost("broken by the test")
                 if self._progress != store.progress:
                     self._progress, self._untold = store.progress, set(self._watches)
@@ -296,6 +306,7 @@ class FakeStream:
     def close(self) -> None:
         with self._store.changed:
             self._closed = True
+            self._store.connected.discard(self)
             self._store.changed.notify_all()
 
 

@@ -19,8 +19,8 @@ class Asked(FakeKeyValue):
         self._remembers, self._keeps_from = remembers, keeps_from
         self.asked: list[int] = []
 
-    def remembers(self, entry: Entry) -> bool:
-        self.asked.append(entry.mod_revision)
+    def remembers(self, change: Change) -> bool:
+        self.asked.append(change.mod_revision)
         return self._remembers
 
     def keeps(self, key: str, revision: int) -> bool:
@@ -35,14 +35,14 @@ def test_cluster_and_revision(now: Moment, *, gone_back: bool) -> None:
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-def test_the_witness_is_the_last_entry_that_was_told(*, remembers: bool) -> None:
+def test_the_witness_is_the_last_change_that_was_told(*, remembers: bool) -> None:
     past = Past(HERE).with_entries(12, [Entry("/a", b"", 4), Entry("/b", b"", 11)])
     past = past.with_changes(15, [Change("/c", b"", 14), Change("/d", None, 15)])
     past = past.with_entries(13, [Entry("/e", b"", 13)])
     assert past.moment == Moment(7, 15)
     kv = Asked(remembers=remembers)
     assert past.contradicted(kv, Moment(7, 15)) is not remembers
-    assert kv.asked == [14]
+    assert kv.asked == [15]
 
 
 @pytest.mark.parametrize("keeps_from", range(12))

@@ -46,13 +46,19 @@ def collected(project: Path, *arguments: str) -> set[str]:
     return {line for line in done.stdout.splitlines() if "::" in line}
 
 
+def lab_named_in(nodeid: str) -> str | None:
+    found = re.search(r"\[docker-([\w.]+)", nodeid)
+    return found[1] if found and nodeid.startswith("tests/lab/") else None
+
+
 def of_function(nodeid: str) -> str:
     return nodeid.partition("[")[0]
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_each_tier_runs_all_of_the_one_before(project: Path) -> None:
-    whole, test = collected(project), collected(project, "--tier", TEST)
+    whole = collected(project)
+    test = {nodeid for nodeid in whole if runs(TEST, nodeid, lab_named_in(nodeid))}
     check = {nodeid for nodeid in whole if runs(CHECK, nodeid, None)}
     assert check < test < whole
     files = {str(path.relative_to(project)) for path in project.glob("tests/**/test_*.py")}
@@ -79,6 +85,16 @@ def test_each_tier_runs_all_of_the_one_before(project: Path) -> None:
         assert failures.count(how) >= 4, how
     assert not [nodeid for nodeid in test if re.search(r"docker-(?!20\.10)", nodeid)
                 and not nodeid.startswith("tests/wire/")], "a recorded request needs no Docker"
+
+
+def test_pytest_runs_the_tier_that_it_is_asked_for(project: Path) -> None:
+    """In a file with tests of both tiers, for both reasons."""
+    path = "tests/lab/test_lost_etcd.py"
+    whole = collected(project, path)
+    wanted = {nodeid for nodeid in whole if runs(TEST, nodeid, lab_named_in(nodeid))}
+    assert wanted < whole
+    assert collected(project, "--tier", TEST, path) == wanted
+    assert collected(project, "--tier", ALL, path) == whole
 
 
 def test_every_folder_of_tests_has_a_tier(project: Path) -> None:
