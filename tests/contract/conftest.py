@@ -15,6 +15,7 @@ from driver.store.feeds import Feeds
 from driver.store.kv import Delete
 from tests.support.etcd import Etcd
 from tests.support.fake_kv import FakeKeyValue
+from tests.support.watched import Back, EtcdWorld, FakeWorld, World
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,17 @@ def feeds(kv: FakeKeyValue | EtcdKeyValue) -> Iterator[Feeds]:
     made = Feeds(kv)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["fake", "etcd"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    with EtcdWorld(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def back() -> Back:
+    return Back()

@@ -21,6 +21,8 @@ _WAITING = (_TOGETHER, "tests/lab/test_dockerd_restarts.py", "tests/lab/test_dea
 # Of the units of a folder, those of a minute and more.
 _LONG = {"tests/lab/test_driver_restarts.py", "tests/lab/test_failures.py",
          "tests/unit/test_every_step.py", "tests/contract/test_address_history.py",
+         "tests/contract/test_feeds.py", "tests/contract/test_feeds_past.py",
+         "tests/contract/test_membership.py",
          "tests/netns/test_spoilt_driver.py", "tests/netns/test_spoilt_network.py",
          "tests/netns/test_etcd_faults.py", "tests/netns/test_absent_host.py",
          "tests/netns/test_blocked_peers.py", "tests/netns/test_own_rules.py"}

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from driver.errors import StoreUnavailable
 from driver.store.client import EtcdKeyValue, EtcdSettings
-from driver.store.kv import Change, Entry, WatchedKeyValue
+from driver.store.kv import Change, Entry, KeyValue, Moment, Put, WatchedKeyValue
 from tests.support.etcd import Etcd
 from tests.support.fake_kv import FakeKeyValue, FakeStore
 from tests.support.relay import Relay
@@ -173,3 +173,23 @@ def held(world: World, prefix: str) -> dict[str, tuple[bytes, int]]:
     """What there is, as `Heard.now` has it."""
     return {entry.key: (entry.value, entry.mod_revision)
             for entry in world.other.range(prefix).entries}
+
+
+class Back:
+    """Collects what `went_back` is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Moment, Moment]] = []
+
+    def __call__(self, before: Moment, now: Moment) -> None:
+        self.told.append((before, now))
+
+
+def put(kv: KeyValue, key: str, value: bytes = b"v") -> int:
+    revision = kv.commit([], [Put(key, value)])
+    assert revision
+    return revision
+
+
+def in_step(world: World, heard: dict[str, Heard]) -> bool:
+    return all(each.now == held(world, prefix) for prefix, each in heard.items())
