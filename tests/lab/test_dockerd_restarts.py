@@ -30,7 +30,9 @@ def stop_dockerd(host: Host, how: str) -> None:
     if how == "TERM":
         run([str(LAB_SH), "stop", host.name], env=host.lab.env)
     else:
-        host.exec("sh", "-c", "kill -KILL $(cat /run/docker.pid)")
+        # Until it has gone it would be taken for one that runs.
+        host.exec("sh", "-c", "p=$(cat /run/docker.pid); kill -KILL $p; "
+                  "while kill -0 $p 2> /dev/null; do sleep 0.02; done")
 
 
 def start_dockerd(host: Host) -> None:

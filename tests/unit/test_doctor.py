@@ -172,6 +172,7 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
     assert lines[2].split() == ["ok", "good", "fine"]
 
 
+LOST = "registered; etcd did not know this host any more"
 BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, but no SYN"
 
 
@@ -184,12 +185,18 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
      ["ok    registration registered", "ok    conflicts    none", "ok    peers        0"]),
     ({"Status": {"registration": "refused: copy", "conflicts": "endpoint 1"}},
      ["FAIL  registration refused: copy", "FAIL  conflicts    endpoint 1"]),
-    ({"Status": {"registration": "registered; etcd did not know this host"}},
-     ["FAIL  registration registered; etcd did not know this host"]),
+    ({"Status": {"registration": f"{LOST}: it had 3 endpoints", "records": "IN DOUBT: one"}},
+     [f"FAIL  registration {LOST}: it had 3 endpoints"]),
+    ({"Status": {"registration": f"{LOST}: it had 3 endpoints",
+                 "records": "all of this host's is in etcd; 9 entered again since the start"}},
+     [f"ok    registration {LOST}: it had 3 endpoints"]),
+    ({"Status": {"registration": "registered; a copy", "records": "all of this host's is in etcd"}},
+     ["FAIL  registration registered; a copy"]),
     ({"Status": {}}, []),  # a driver of before
     (NotRunningError("nobody"), []),
     (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
-], ids=["blocked", "open", "well", "refused", "lost", "an older driver", "no driver", "no access"])
+], ids=["blocked", "open", "well", "refused", "lost", "entered again", "a copy",
+        "an older driver", "no driver", "no access"])
 def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: object,
                                             lines: list[str]) -> None:
     def ask(path: str, call: str) -> object:
