@@ -246,5 +246,5 @@ dockerd_stop() {
     ( enter "$1" bash -c 'p=$(cat /run/docker.pid 2>/dev/null) && kill -TERM "$p" 2>/dev/null || exit 0
         for i in $(seq $(($1 * 20))); do kill -0 "$p" 2>/dev/null || exit 0; sleep 0.05; done
         echo "lab: dockerd on $LAB_HOST did not stop in $1 s: killed" >&2
-        kill -KILL "$p"' lab "$STOP_S" )
+        kill -KILL "$p"; while kill -0 "$p" 2>/dev/null; do sleep 0.05; done' lab "$STOP_S" )
 }
