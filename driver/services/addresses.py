@@ -16,7 +16,7 @@ from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreU
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress
 from driver.ipam.pools import Supernet
-from driver.model import GLOBAL_HOLDER, EndpointId, Hold, HoldKind, HostId, Network, NetworkId
+from driver.model import GLOBAL_HOLDER, EndpointId, Hold, HoldKind, HostId, NetworkId
 from driver.services.address_releases import AddressRelease, AddressReleases
 from driver.services.address_requests import AddressRequests, Wish, is_in
 from driver.services.holdings import Holdings
@@ -164,20 +164,16 @@ class AddressService:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
         self._doubts.settle()
 
-    def enter(self, networks: Sequence[Network]) -> list[str]:
+    def enter(self) -> list[str]:
         """Put on record again what etcd has lost of this host's; return what is in the way.
 
-        networks: of this host, where etcd has lost some.  Errors: StoreUnavailable,
-        UnsupportedRecord, StateError.
+        Errors: StoreUnavailable, UnsupportedRecord, StateError.
         """
         if self._holdings is None:
             return []
         self._doubts.settle()
         self._holdings.fill(self._book)
-        found = self._holdings.enter(self._book, self._request_id)
-        for network in networks:
-            self._holdings.enter_swarm(self._book, network)
-        return found
+        return self._holdings.enter(self._book, self._request_id)
 
     def give_up(self) -> None:
         """Release all that this host has in its own space.  Errors: StoreUnavailable, StateError.

@@ -14,7 +14,6 @@ from typing import Final
 from driver import deadline
 from driver.errors import SlimError, StoreUnavailable
 from driver.later import Later
-from driver.model import Network
 from driver.services.addresses import AddressService
 from driver.services.endpoints import EndpointService
 from driver.services.networks import NetworkService
@@ -110,14 +109,10 @@ class Entering:
         entered = 0
         self._before()
         self._note_what_is_on_record()
-        networks = self._networks.list()
-        for network in networks:
+        for network in self._networks.list():
             entered += self._try(in_the_way, f"network {network.id[:12]}",
                                  self._network_service.enter, network.id)
-        # A manager releases a swarm's pools before each node has removed its network: only where
-        # etcd has lost data are they entered again.
-        lost = networks if entered else []
-        self._try(in_the_way, "pools and addresses", self._enter_addresses, lost, in_the_way)
+        self._try(in_the_way, "pools and addresses", self._enter_addresses, in_the_way)
         for endpoint in self._endpoints.list():
             entered += self._try(in_the_way, f"endpoint {endpoint.id[:12]}",
                                  self._service.enter, endpoint.id)
@@ -141,8 +136,8 @@ class Entering:
             if self._endpoints.get(endpoint.id) is None:
                 self._service.take_or_delete(endpoint)
 
-    def _enter_addresses(self, networks: list[Network], in_the_way: list[str]) -> bool:
-        in_the_way += self._addresses.enter(networks)
+    def _enter_addresses(self, in_the_way: list[str]) -> bool:
+        in_the_way += self._addresses.enter()
         return False
 
     @staticmethod

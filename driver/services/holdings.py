@@ -1,7 +1,7 @@
 """Notes what this host has requested of our IPAM in its own space: pools and addresses.
 
 Entered again in etcd if that has lost them.  What swarm managers hold together is not noted here:
-a network of theirs enters its pools wherever it is (`enter_swarm`), the rest swarm_holdings.py.
+swarm_holdings.py enters it by what Docker says.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ from driver import contended
 from driver.errors import Conflict, StoreUnavailable, UnsupportedRecord
 from driver.ipam.allocation import IpAddress
 from driver.model import (
-    SWARM_ID_LENGTH,
     Hold,
     HoldKind,
     HostId,
-    Network,
     PoolUse,
     Reservation,
     SubnetUse,
 )
 from driver.services.local_uses import local_uses
 from driver.services.noting import put_or_restore
-from driver.services.pool_ids import GLOBAL_SPACE, LOCAL_SPACE, PoolName, parse_pool_id
+from driver.services.pool_ids import LOCAL_SPACE, PoolName, parse_pool_id
 from driver.services.ports import AddressBook, HoldNote, Notes, PoolNote
-from driver.services.swarm_pools import SWARM_USER
 
 log = logging.getLogger(__name__)
 
@@ -162,13 +159,6 @@ class Holdings:
                 conflicts.append(str(error))
         return conflicts
 
-    def enter_swarm(self, book: AddressBook, network: Network) -> None:
-        """Have a swarm's network hold its pools, where etcd has lost that.  Error: see `enter`."""
-        if len(network.id) != SWARM_ID_LENGTH or not network.key.startswith("pool:"):
-            return
-        for cidr in network.subnets:
-            _change(book, cidr, lambda use: _held_by_swarm(use, network))
-
     def _enter_hold(self, book: AddressBook, name: PoolName, note: HoldNote) -> None:
         address = ip_address(note.address)
         for _ in contended.attempts():
@@ -262,15 +252,6 @@ def _with_requests(use: SubnetUse, name: PoolName, host: HostId, wanted: int,
         return use
     more = tuple(request_id() for _ in range(wanted - len(ids)))
     return _replaced(use, pool, {**pool.requests, host: (*ids, *more)})
-
-
-def _held_by_swarm(use: SubnetUse, network: Network) -> SubnetUse:
-    pools = [each for each in use.pools if each.space == GLOBAL_SPACE]
-    if any(network.id in each.requests.get(SWARM_USER, ()) for each in pools):
-        return use
-    pool = pools[0] if pools else PoolUse(GLOBAL_SPACE, "", {})
-    return _replaced(use, pool, {**pool.requests, SWARM_USER: (
-        *pool.requests.get(SWARM_USER, ()), str(network.id))})
 
 
 def _replaced(use: SubnetUse, pool: PoolUse, requests: dict[str, tuple[str, ...]]) -> SubnetUse:

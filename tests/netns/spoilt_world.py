@@ -44,6 +44,7 @@ ETCD = "198.18.7.254"
 LONG_S = 90
 BEGIN_S = 240  # drivers compile their programs first, two at a time
 NET = "ab1cd2ef3gh4ij5kl6mn7op8q"  # of a swarm: the same id on all hosts
+GATEWAY = "10.50.0.1"
 OTHER_NET, OTHER_POOL, OTHER_GATEWAY = "9b2f" * 16, "10.51.0.0/16", "10.51.0.1"
 SWITCHED_OFF = HostId("0ff0" * 8)
 ENOUGH = 5  # new connections of each stream, and exchanges on its open one
@@ -220,14 +221,13 @@ class SpoiltWorld:
         self._allocate(self.hosts[0])
         for host in self.hosts:
             self.write({keys.fence(host.id): records.encode({})})
-            self._create(host, NET, POOL, "10.50.0.1")
+            self._create(host, NET, POOL, GATEWAY)
         self._create(self.hosts[1], OTHER_NET, OTHER_POOL, OTHER_GATEWAY)
         first, second = self.hosts
         self.boxes = {name: self._attach(host, name) for name, host in (
             ("a", first), ("b", first), ("c", second))}
         for name, number, task in (("web", 1, "c"), ("api", 2, "b")):
-            first.docker.services[name] = (
-                NET, f"10.50.200.{number}/16", [self.boxes[task].address])
+            self._offer(first, name, f"10.50.200.{number}", self.boxes[task].address)
         self._serve()
         wait_until(lambda: all(len(host.maps()["services"]) == 2 for host in self.hosts), LONG_S,
                    "services answer")
@@ -259,13 +259,29 @@ class SpoiltWorld:
         call = manager.dockerd.ok
         call("IpamDriver.RequestPool", AddressSpace="slim-global", Pool=POOL, SubPool="",
              Options=None, V6=False)
+        call("IpamDriver.RequestAddress", PoolID=f"slim-global/{POOL}", Address=GATEWAY,
+             Options={"RequestAddressType": "com.docker.network.gateway"})
         call("NetworkDriver.AllocateNetwork", NetworkID=NET, Options={}, IPv6Data=None,
              IPv4Data=[{"AddressSpace": "", "Pool": POOL}])
 
     @staticmethod
+    def _offer(manager: SpoiltHost, name: str, address: str, task: str) -> None:
+        """What a manager does for a service."""
+        manager.dockerd.ok("IpamDriver.RequestAddress", PoolID=f"slim-global/{POOL}",
+                           Address=address, Options=None)
+        manager.docker.services[name] = NET, f"{address}/16", [task]
+
+    @staticmethod
     def _free(manager: SpoiltHost) -> None:
-        """See `_allocate`; a manager does not wait for its nodes."""
+        """End all services and the network; a manager does not wait for its nodes."""
+        addresses = [address.partition("/")[0]
+                     for _, address, _ in manager.docker.services.values()]
+        manager.docker.services.clear()
+        manager.docker.networks.pop(NET)
         manager.dockerd.ok("NetworkDriver.FreeNetwork", NetworkID=NET)
+        for address in (*addresses, GATEWAY):
+            manager.dockerd.ok("IpamDriver.ReleaseAddress", PoolID=f"slim-global/{POOL}",
+                               Address=address)
         manager.dockerd.ok("IpamDriver.ReleasePool", PoolID=f"slim-global/{POOL}")
 
     def _create(self, host: SpoiltHost, network: str, pool: str, gateway: str) -> None:
@@ -534,7 +550,6 @@ class SpoiltWorld:
         """End all containers and networks; nothing may be left."""
         for stream in self.streams:
             stream.program.end()
-        self.hosts[0].docker.services.clear()
         for box in self.boxes.values():
             detach(box.host, box.address, network=NET, endpoint=box.endpoint)
         self._free(self.hosts[0])

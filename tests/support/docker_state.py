@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from driver.model import SWARM_ID_LENGTH
+
 NO_MANAGER = "This node is not a swarm manager."
 SWARM = "swarm0123456789abcdefghij"
 
@@ -20,11 +22,21 @@ class DockerNetwork:
     gateway: str
     containers: dict[str, str] = field(default_factory=dict)  # endpoint id -> address/length
 
+    @property
+    def of_swarm(self) -> bool:
+        return len(self.id) == SWARM_ID_LENGTH
+
     def shown(self) -> dict[str, object]:
-        return {"Id": self.id, "Driver": "slim", "IPAM": {
-            "Driver": "slim", "Config": [{"Subnet": self.pool, "Gateway": self.gateway}]},
-            "Containers": {f"c{endpoint}": {"EndpointID": endpoint, "IPv4Address": address}
-                           for endpoint, address in self.containers.items()}}
+        """As the node has it."""
+        return {**self.listed(), "Containers": {
+            f"c{endpoint}": {"EndpointID": endpoint, "IPv4Address": address}
+            for endpoint, address in self.containers.items()}}
+
+    def listed(self) -> dict[str, object]:
+        """As a swarm's managers have it: without containers."""
+        return {"Id": self.id, "Name": self.id[:12], "Driver": "slim",
+                "Scope": "swarm" if self.of_swarm else "local", "IPAM": {
+            "Driver": "slim", "Config": [{"Subnet": self.pool, "Gateway": self.gateway}]}}
 
 
 @dataclass
@@ -45,7 +57,8 @@ class DockerState:
             network = self.networks.get(what.removeprefix("networks/"))
             return (200, network.shown()) if network else (404, {"message": "no such network"})
         if what == "networks":
-            return 200, [network.shown() for network in self.networks.values()]
+            return 200, [network.listed() if self.manager and network.of_swarm
+                         else network.shown() for network in self.networks.values()]
         if what == "containers/json":
             return 200, []
         if not self.manager:

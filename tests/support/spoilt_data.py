@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from driver.model import EndpointId, HostId, NetworkId, NetworkKey, Vni
+from driver.model import GLOBAL_HOLDER, EndpointId, HostId, NetworkId, NetworkKey, Vni
 from driver.store import keys, records
 
 
@@ -209,6 +209,12 @@ def _said(value: bytes | None) -> object:
         return value
     if not isinstance(fields, dict):
         return fields
+    # What a manager has entered again says so, and not who had asked for it, and how.
+    fields.pop("entered", None)
+    for holder, hold in fields.get("holds", {}).items():
+        hold.pop("request")
+        if holder == GLOBAL_HOLDER:
+            hold["owner"] = hold["kind"] = ""
     # Requests of a pool are counted; each has a name that the driver makes up.
     for pool in fields.get("pools", ()):
         pool["requests"] = {who: len(ids) if "swarm" not in who else ids
