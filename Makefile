@@ -50,14 +50,14 @@ lint: setup
 	@$(PYTHON) -m mypy
 
 # Which tests belong to which of the three: tests/support/tiers.py.
-check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
+check: lint  ## ruff, mypy and the tests that need no root; takes 3 minutes
 	@$(PYTEST) --tier check --numprocesses $(CHECK_WORKERS)
 
 # One pytest run for all folders, so that one closing line tells the whole result.  More at a time than
 # there are cores: much of a test's time is waiting.  Long ones come first (tests/support/schedule.py).
 # With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
 ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
-test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes half an hour on two cores (root)
+test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 20 to 25 minutes on two cores (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
 	@$(PYTEST) --tier test $(ALL_FOLDERS)
