@@ -185,6 +185,8 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
      ["ok    registration registered", "ok    conflicts    none", "ok    peers        0"]),
     ({"Status": {"registration": "refused: copy", "conflicts": "endpoint 1"}},
      ["FAIL  registration refused: copy", "FAIL  conflicts    endpoint 1"]),
+    ({"Status": {"registration": "registered; etcd did not know this host"}},
+     ["FAIL  registration registered; etcd did not know this host"]),
     ({"Status": {"registration": f"{LOST}: it had 3 endpoints", "records": "IN DOUBT: one"}},
      [f"FAIL  registration {LOST}: it had 3 endpoints"]),
     ({"Status": {"registration": f"{LOST}: it had 3 endpoints",
@@ -195,7 +197,7 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
     ({"Status": {}}, []),  # a driver of before
     (NotRunningError("nobody"), []),
     (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
-], ids=["blocked", "open", "well", "refused", "lost", "entered again", "a copy",
+], ids=["blocked", "open", "well", "refused", "lost", "lost, in doubt", "entered again", "a copy",
         "an older driver", "no driver", "no access"])
 def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: object,
                                             lines: list[str]) -> None:
