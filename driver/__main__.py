@@ -5,7 +5,6 @@ It must not know how anything is done; each command imports only what it needs.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -15,14 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from driver import __version__, memory, priority, readiness
+from driver import __version__, logs, memory, priority, readiness
 from driver import settings as settings_module
 from driver.errors import SettingsError, SlimError
 from driver.settings import Settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def make_parser() -> ArgumentParser:
@@ -90,7 +88,7 @@ def _refuse(error: SlimError) -> int:
     """In a managed plugin: say why to whoever asks, for a while, and try again."""
     from driver.compose.refusing import refuse_all  # noqa: PLC0415 - loads flask
 
-    logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr)
+    logs.begin()
     # As `docker plugin set` knows the names of settings.
     reason = f"slim does not start: {str(error).replace(settings_module.ENV_PREFIX, '')}"
     try:
@@ -105,7 +103,7 @@ def _refuse(error: SlimError) -> int:
 
 def serve(settings: Settings) -> int:
     """Run the driver until it is told to stop."""
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    logs.begin(settings.log_level.upper())
     memory.limit_arenas()
     priority.open_many_files()
     from driver.compose.claims import claim  # noqa: PLC0415

@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 
 from driver.errors import UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import Absence, HostId, KnownHost, Removal, Seen
 from driver.store import keys, records
 from driver.store.kv import LeasedKeyValue, Transaction
@@ -30,7 +31,7 @@ class EtcdAbsences:
             try:
                 found[keys.known_of(entry.key)] = records.decode(entry, records.known)
             except UnsupportedRecord as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=STANDING)
         return found
 
     def registered(self) -> set[HostId]:

@@ -40,13 +40,27 @@ _ADVICE = (
 )
 
 
+Failure = tuple[str, str]  # the URL of an endpoint, and what became of a call there
+
+
+def told(failures: Iterable[Failure]) -> str:
+    """Return all failures in one line, each reason once, behind the endpoints that have it."""
+    urls: dict[str, list[str]] = {}
+    for url, reason in failures:
+        urls.setdefault(reason, []).append(url)
+    return "; ".join(f"{', '.join(there)}: {reason}" for reason, there in urls.items())
+
+
 def said(details: str) -> str:
     """Return the part of an error's text that tells something, in one line."""
     # gRPC's own words come first; what the connection or etcd said is behind them.
-    return details.rpartition("last error: ")[2].split("\n", 1)[0][:SAID_MAX]
+    line = details.rpartition("last error: ")[2].split("\n", 1)[0]
+    # The caller names the endpoint; its address once more would make one reason look like many.
+    return re.sub(r"^(UNKNOWN: )?ipv[46]:\S+: Failed to connect to remote host: ", "",
+                  line)[:SAID_MAX]
 
 
-def advice(errors: Iterable[str]) -> str:
-    """Return what to do, from the texts of all endpoints' errors."""
-    whole = "\n".join(errors)
+def advice(failures: Iterable[Failure]) -> str:
+    """Return what to do, from what all endpoints said."""
+    whole = "\n".join(reason for _, reason in failures)
     return next((what for words, what in _ADVICE if re.search(words, whole)), DEFAULT)

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import HostId
 from driver.services.ports import Answer
 from driver.store import keys, records
@@ -46,7 +47,7 @@ class EtcdAnswers:
             try:
                 answer = records.decode(entry, records.answer)
             except UnsupportedRecord as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=STANDING)
                 continue
             # One from the future was written in another etcd's life.
             if answer.revision <= entry.mod_revision:
@@ -100,7 +101,7 @@ def _revision(entry: Entry) -> int:
     try:
         return records.decode(entry, records.revision)
     except UnsupportedRecord as error:
-        log.error("%s", error)
+        log.error("%s", error, extra=STANDING)
         return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from driver.errors import UnsupportedRecord
+from driver.logs import STANDING
 from driver.store import records
 from driver.store.kv import KeyValue
 
@@ -80,7 +81,7 @@ class LocalCache(Generic[K, V]):
             try:
                 item = records.decode(entry, self._build)
             except UnsupportedRecord as error:
-                log.error("%s", error)  # one bad record must not take the rest away
+                log.error("%s", error, extra=STANDING)  # one bad record must not take the rest away
                 continue
             items[self._identify(item)] = item
         return items

@@ -13,12 +13,13 @@ import grpc
 
 from driver import deadline
 from driver.errors import SettingsError, StoreUnavailable
-from driver.store.advice import advice
+from driver.store.advice import Failure, advice, told
 from driver.store.connection import (
     Connection,
     EtcdSettings,
     NotReadyError,
     error_text,
+    lease_gone,
     not_sent,
     rpc,
 )
@@ -28,6 +29,7 @@ from driver.store.kv import (
     Empty,
     Entry,
     Lease,
+    LeaseGone,
     Listing,
     Moment,
     Op,
@@ -246,7 +248,7 @@ class EtcdKeyValue:
             with self._lock:
                 first = self._preferred
             count = len(self._connections)
-            failures: list[str] = []
+            failures: list[Failure] = []
             for attempt in range(count):
                 index = (first + attempt) % count
                 connection = self._connections[index]
@@ -258,22 +260,24 @@ class EtcdKeyValue:
                 try:
                     answer = connection.call(call, seconds, probe=probe if count > 1 else b"")
                 except NotReadyError as error:
-                    failures.append(f"{connection.url}: {error}")
+                    failures.append((connection.url, str(error)))
                     continue
                 except grpc.RpcError as error:
-                    failures.append(f"{connection.url}: {error_text(error)}")
+                    failures.append((connection.url, error_text(error)))
+                    if lease_gone(error):  # so would the other members say
+                        raise LeaseGone(f"etcd refuses a {what} ({told(failures[-1:])})") from None
                     if repeatable or not_sent(error):
                         continue
                     with self._lock:
                         self._preferred = (index + 1) % count
                     raise OutcomeUnknown(
-                        f"etcd did not confirm a {what} ({failures[-1]}); running connections "
-                        f"are not affected; {advice(failures)}") from None
+                        f"etcd did not confirm a {what} ({told(failures[-1:])}); running "
+                        f"connections are not affected; {advice(failures)}") from None
                 with self._lock:
                     self._preferred = index
                 return answer
             raise StoreUnavailable(
-                f"etcd is not available, cannot {what} ({'; '.join(failures) or 'no time left'}); "
+                f"etcd is not available, cannot {what} ({told(failures) or 'no time left'}); "
                 f"running connections are not affected; {advice(failures)}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from driver.errors import StoreUnavailable, UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import Cluster
 from driver.store import keys, records
 from driver.store.delegate import DelegatingKeyValue
@@ -166,7 +167,7 @@ class ClusterKeyValue(DelegatingKeyValue):
                     theirs = records.decode(entry, records.cluster)
                 except UnsupportedRecord as error:
                     if self._value and self._identity() == self._seen:
-                        log.error("%s; it is the same etcd as before", error)
+                        log.error("%s; it is the same etcd as before", error, extra=STANDING)
                         return entry.value, ""
                     return b"", f"whose etcd this is cannot be told: {error}"
                 if mine is None:

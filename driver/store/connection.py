@@ -228,6 +228,11 @@ def not_sent(error: Any) -> bool:
                     _Code.RESOURCE_EXHAUSTED, _Code.FAILED_PRECONDITION, _Code.UNIMPLEMENTED)
 
 
+def lease_gone(error: Any) -> bool:
+    """Whether etcd refused a write because it has no such lease."""
+    return error.code() is _Code.NOT_FOUND and "lease not found" in (error.details() or "")
+
+
 def error_text(error: Any) -> str:
     """Say in one line what became of a call."""
     if error.code() is _Code.DEADLINE_EXCEEDED:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from driver.logs import STANDING
 from driver.model import Endpoint, Vni
 from driver.services.ports import DirectoryListener, Left, Said, Unreadable
 from driver.store import keys, records
@@ -88,7 +89,8 @@ def _said(entries: Iterable[Entry]) -> Iterator[Said]:
         try:
             endpoint_id = keys.endpoint_of(entry.key)[1]
         except ValueError:
-            log.error("%s in etcd is no key of slim's: left alone", entry.key)
+            log.error("%s in etcd is no key of slim's: left alone", entry.key,
+                      extra=STANDING)
             continue
         # The key says whose it is, also where the value does not, or says another name.
         found = read_own(entry, _build, _key_of)

@@ -27,7 +27,7 @@ from driver.model import (
 )
 from driver.store import keys, records
 from driver.store.cache import LocalCache
-from driver.store.kv import Entry, KeyValue, Read, Transaction, recalling
+from driver.store.kv import Entry, KeyValue, LeaseGone, Read, Transaction, recalling
 from driver.store.networks import EtcdNetworks
 from driver.store.tombstones import Tombstones
 
@@ -178,9 +178,9 @@ class EtcdEndpoints:
             return True
         try:
             return change.commit(self._kv)
-        except StoreUnavailable:
+        except LeaseGone:  # with all of etcd's data, say: a new one, and once more
             self._tombstones.forget()
-            raise
+            return False
 
     def _is_to_go(self, endpoint: Endpoint, change: Transaction) -> bool:
         """Whether the shared record must be replaced, this host having none of its own."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from driver.errors import UnsupportedRecord
+from driver.logs import STANDING
 from driver.store import records
 from driver.store.kv import Change, Entry
 
@@ -62,10 +63,11 @@ def read_own(entry: Entry, build: Callable[[records.Fields], T], key_of: Callabl
     try:
         found = records.decode(entry, build)
     except UnsupportedRecord as error:
-        log.error("%s", error)
+        log.error("%s", error, extra=STANDING)
         return None
     if entry.key != key_of(found):
-        log.error("%s in etcd holds the record of another key: left alone", entry.key)
+        log.error("%s in etcd holds the record of another key: left alone", entry.key,
+                  extra=STANDING)
         return None
     return found
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from driver.errors import UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import Fingerprint, Host, HostId, KnownHost
 from driver.store import keys, records
 from driver.store.kv import Change, Entry, KeyValue
@@ -99,4 +100,4 @@ class HostFeed:
             self._hosts[keys.host_of(entry.key)] = records.decode(entry, records.host)
         except UnsupportedRecord as error:
             self._hosts.pop(keys.host_of(entry.key), None)
-            log.error("%s", error)
+            log.error("%s", error, extra=STANDING)

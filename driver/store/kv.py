@@ -20,6 +20,10 @@ class OutcomeUnknown(StoreUnavailable):
     """A commit was sent and not answered: it may or may not have happened, or happen yet."""
 
 
+class LeaseGone(StoreUnavailable):
+    """A lease that a commit names has ended, or etcd has lost it: certainly nothing was done."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A key with its value; `mod_revision` is that of its last change, never 0."""
@@ -180,7 +184,8 @@ class KeyValue(Protocol):
         """Do all of `ops` if all of `compares` hold; return the revision that this made, 0 if not.
 
         It is the `mod_revision` of all that was put.  At most 128 operations.
-        Errors: OutcomeUnknown (sent, not answered), StoreUnavailable (certainly not done).
+        Errors: OutcomeUnknown (sent, not answered), LeaseGone, StoreUnavailable (both certainly
+        not done).
         """
 
     def lease(self, ttl_s: int) -> Lease:

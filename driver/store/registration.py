@@ -14,6 +14,7 @@ from typing import Final
 
 from driver import deadline
 from driver.errors import SlimError, StoreUnavailable, UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import Absence, Fingerprint, KnownHost, Removal
 from driver.store import keys, records
 from driver.store.claims import NotAdmittedError, registered_as, registered_at
@@ -195,5 +196,5 @@ class Registration:
         try:
             return known is None or bool(records.decode(known, records.known))
         except UnsupportedRecord as error:
-            log.error("%s", error)
+            log.error("%s", error, extra=STANDING)
             return False

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 
-from driver.errors import Conflict, StoreUnavailable, UnsupportedRecord
+from driver.errors import Conflict, UnsupportedRecord
+from driver.logs import STANDING
 from driver.model import HostId, NetworkId, Service
 from driver.services.ports import (
     ServiceLeft,
@@ -24,7 +25,7 @@ from driver.store import keys, records
 from driver.store.answers import asked_revision
 from driver.store.feed import Feed, read_own
 from driver.store.feeds import Feeds
-from driver.store.kv import Change, Entry, KeyValue, Lease, Op, Put, Unchanged
+from driver.store.kv import Change, Entry, KeyValue, Lease, LeaseGone, Op, Put, Unchanged
 from driver.store.tombstones import Tombstones
 
 TTL_S = 6  # after which another manager takes over from one that is gone
@@ -153,7 +154,7 @@ class EtcdServiceRecords:
         assert self._held is not None
         try:
             revision = self._kv.commit([self._held], ops)
-        except StoreUnavailable:
+        except LeaseGone:
             self._tombstones.forget()
             raise
         if not revision:
@@ -215,7 +216,8 @@ def _said(entries: Iterable[Entry]) -> Iterator[ServiceSaid]:
         try:
             address = keys.service_of(entry.key)[1]
         except ValueError:
-            log.error("%s in etcd is no key of slim's: left alone", entry.key)
+            log.error("%s in etcd is no key of slim's: left alone", entry.key,
+                      extra=STANDING)
             continue
         found = read_own(entry, _build, _key_of)
         if isinstance(found, Service):

@@ -29,7 +29,7 @@ class Tombstones:
         self._granted_s = 0.0
 
     def put(self, key: str, value: bytes) -> Put:
-        """Return the operation; `forget` is to be called if it fails.  Error: StoreUnavailable."""
+        """Return the operation; `forget` is to be called at LeaseGone.  Error: StoreUnavailable."""
         with self._lock:
             lease_id, granted_s = self._lease_id, self._granted_s
         if not lease_id or self._clock() - granted_s > FRESH_S:

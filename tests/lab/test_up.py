@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from driver.store import keys
 from tests.lab import images
 from tests.lab.conftest import BUSYBOX
 from tests.lab.hosts import LAB_SH, PROJECT, CommandFailed, Host, lab_of_this_process, run
+from tests.lab.snapshot import remove_everything
+from tests.lab.test_docker import create_network
+from tests.support.etcd import EtcdCluster
+from tests.support.netns import Netns
+from tests.support.wait import wait_until
 
 RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
@@ -25,8 +33,8 @@ def bare_host() -> Iterator[Host]:
 
 def make(host: Host, *argv: str) -> str:
     # The command link would lie in the machine's own /usr/local/bin.
-    return host.exec("env", "-C", str(PROJECT), "UP_LINK=/run/slim-command", "make", *argv,
-                     timeout_s=170)
+    return host.exec("env", "-C", str(PROJECT), "UP_LINK=/run/slim-command", "sh", "-c",
+                     'exec make "$@" 2>&1', "make", *argv, timeout_s=170)
 
 
 def pids(host: Host) -> str:
@@ -68,8 +76,40 @@ def test_up_twice_then_down(bare_host: Host) -> None:
     assert host.exec("ls", "/var/lib/slim") == ""
 
 
-def test_up_with_an_etcd_that_is_not_there_says_so_in_doctor(bare_host: Host) -> None:
-    make(bare_host, "up", "ETCD=http://198.18.0.254:2399")  # the driver starts without etcd
+def test_up_with_an_etcd_that_is_not_there_says_so(bare_host: Host) -> None:
+    # The driver starts without etcd.
+    said = make(bare_host, "up", "ETCD=http://198.18.0.254:2399")
+    assert re.search(r"FAIL +etcd .*198\.18\.0\.254:2399", said), said
     with pytest.raises(CommandFailed, match=r"etcd.*198\.18\.0\.254:2399"):
         bare_host.exec("/run/slim-command", "doctor")
     make(bare_host, "down")
+
+
+def etcd_of(host: Host, folder: Path) -> EtcdCluster:
+    folder.mkdir()
+    return EtcdCluster(folder, address=str(host.lab.gateway),
+                       netns=Netns(f"{host.lab.name}-fab"), count=1)
+
+
+def test_up_with_another_etcd_moves_what_runs(bare_host: Host, tmp_path: Path) -> None:
+    host = bare_host
+    with etcd_of(host, tmp_path / "first") as first, etcd_of(host, tmp_path / "second") as second:
+        make(host, "up", f"ETCD={first.urls[0]}")
+        create_network([host])
+        for name, *command in (("server", "httpd", "-f", "-h", "/etc"), ("client", "sleep", "900")):
+            host.docker("run", "-d", "--init", "--name", name, "--network", "app", BUSYBOX,
+                        *command)
+        server = host.docker("inspect", "-f", "{{.NetworkSettings.Networks.app.IPAddress}}",
+                             "server")
+
+        def talk() -> None:
+            asked = f"printf 'GET /passwd HTTP/1.0\\r\\n\\r\\n' | timeout 5 nc {server} 80"
+            assert "root" in host.docker("exec", "client", "sh", "-c", asked)
+
+        talk()
+        make(host, "up", f"ETCD={second.urls[0]}")
+        talk()
+        wait_until(lambda: len(second.entries(keys.ENDPOINTS)) == 2, 60, "both are entered there")
+        talk()
+        remove_everything(host)
+        make(host, "down")

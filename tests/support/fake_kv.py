@@ -19,6 +19,7 @@ from driver.store.kv import (
     Entry,
     KeyValue,
     Lease,
+    LeaseGone,
     Listing,
     Moment,
     News,
@@ -161,7 +162,7 @@ class FakeKeyValue:
                     return 0
             for op in ops:
                 if isinstance(op, Put) and op.lease_id and op.lease_id not in store.leases:
-                    raise OutcomeUnknown("no such lease (fake)")  # as the client calls any error
+                    raise LeaseGone("no such lease (fake)")
             if any(isinstance(op, Put) or op.key in store.entries for op in ops):
                 store.revision += 1
             for op in ops:

@@ -12,7 +12,7 @@ DRIVER = Path(__file__).resolve().parents[2] / "driver"
 TOP = {"__main__", "adopt", "compose", "doctor", "cleanup", "forget",
        "ownership"}  # may import anything
 SHARED = {"client_ports", "contended", "errors", "model", "deadline", "doubts", "later",
-          "memory", "priority", "readiness"}  # know nothing of the rest
+          "logs", "memory", "priority", "readiness"}  # know nothing of the rest
 
 # layer -> what it may import besides itself and SHARED
 MAY_IMPORT: dict[str, set[str]] = {
