@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from driver.store.kv import Entry
+from tests.support.etcd_gateway import EtcdGateway
 from tests.support.wait import wait_until
 
 LAB_SH = Path(__file__).with_name("lab.sh")
@@ -356,14 +358,17 @@ class Lab:
                     "etcdctl", "--endpoints", self.etcd_url, *argv],
                    env={**self.env, "ETCDCTL_API": "3"})
 
+    def stored(self, prefix: str) -> list[Entry]:
+        """What is in etcd under a prefix."""
+        return [read.entry for read in self._gateway().range(prefix)]
+
+    def _gateway(self) -> EtcdGateway:
+        return EtcdGateway((self.etcd_url,), f"/run/netns/{self.name}-fab")
+
     def _etcd_healthy(self) -> bool:
         assert self._etcd is not None
         assert self._etcd.poll() is None, (self.state / "etcd.log").read_text()[-2000:]
-        try:
-            self.etcdctl("endpoint", "health")
-        except CommandFailed:
-            return False
-        return True
+        return self._gateway().serves(self.etcd_url)
 
 
 def remove_abandoned_labs(prefix: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import dockers
+from tests.lab.engine import containers, engine, networks
 from tests.lab.hosts import PROJECT, CommandFailed, Host, Lab, lab_of_this_process, run
 from tests.lab.seeds import TOOLS, images_seed, plugin_seed
 from tests.lab.snapshot import HostState, host_state, store_keys
@@ -198,8 +199,8 @@ def remove_all(hosts: Sequence[Host]) -> None:
     for host in hosts:
         wait_until(partial(_has_no_container, host), REMOVED_S, "all containers to be removed", 0.2)
     for host in hosts:
-        for network in host.docker("network", "ls", "-q", "--filter", f"driver={PLUGIN}").split():
-            wait_until(partial(network_removed, host, network), REMOVED_S,
+        for network in networks(host, driver=PLUGIN):
+            wait_until(partial(network_removed, host, network["Id"]), REMOVED_S,
                        "the network to be removed", 0.2)
 
 
@@ -217,11 +218,11 @@ def _has_no_service(manager: Host) -> bool:
 
 
 def _has_no_container(host: Host) -> bool:
-    containers = host.docker("ps", "-aq").split()
+    found = [each["Id"] for each in containers(host)]
     with contextlib.suppress(CommandFailed):  # a task that its node removes meanwhile
-        if containers:
-            host.docker("rm", "-f", "-v", *containers)
-    return not containers
+        if found:
+            host.docker("rm", "-f", "-v", *found)
+    return not found
 
 
 def network_removed(host: Host, network: str) -> bool:
@@ -248,9 +249,16 @@ def create_service(manager: Host, name: str, *options: str, network: str = "app"
 
 def running(manager: Host, service: str) -> int:
     """Count the service's tasks that run."""
-    states = manager.docker("service", "ps", "--filter", "desired-state=running", "--format",
-                            "{{.CurrentState}}", service)
-    return sum(state.startswith("Running") for state in states.splitlines())
+    with engine(manager) as client:
+        tasks = client.tasks(filters={"service": service, "desired-state": "running"})
+    return sum(task["Status"]["State"] == "running" for task in tasks)
+
+
+def updated(manager: Host, service: str) -> bool:
+    """Whether the service's last update is over."""
+    with engine(manager) as client:
+        status = client.inspect_service(service).get("UpdateStatus", {})
+    return bool(status.get("State") == "completed")
 
 
 def wait_running(manager: Host, service: str, count: int, timeout_s: float = 90) -> None:
@@ -267,5 +275,5 @@ def published(lab: Lab) -> dict[str, set[str]]:
 
 def task_containers(host: Host, service: str) -> list[str]:
     """The service's containers on this host."""
-    return host.docker("ps", "-q", "--filter",
-                       f"label=com.docker.swarm.service.name={service}").split()
+    label = f"com.docker.swarm.service.name={service}"
+    return [found["Id"] for found in containers(host, only_running=True, label=label)]

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import docker
-
+from driver.store import keys
+from tests.lab.engine import containers, engine, networks
 from tests.lab.hosts import Host, Lab, run
 from tests.support.etcd import live_keys
 from tests.support.maps import count_entries, opened
@@ -67,31 +67,28 @@ def host_state(host: Host) -> HostState:
     top = host.root / "sys/fs/bpf"
     pins = [Path(folder, name) for folder, folders, files in os.walk(top)
             for name in (*folders, *files)]
-    client = docker.APIClient(base_url=host.docker_socket, version="auto")
-    try:
-        return HostState(
-            links=frozenset(link["ifname"] for link in links) - _DOCKERS_OWN,
-            rules=tuple(run(["ip", "-n", host.netns, "rule", "show"]).splitlines()),
-            pins=frozenset(str(pin.relative_to(top)) for pin in pins),
-            map_entries=tuple(sorted(_map_entries(
-                [pin for pin in pins if pin.name not in _LASTING_MAPS]))),
-            containers=frozenset(found["Id"] for found in client.containers(all=True)),
-            networks=frozenset(found["Name"] for found in client.networks()) - _DOCKERS_OWN,
-        )
-    finally:
-        client.close()
+    return HostState(
+        links=frozenset(link["ifname"] for link in links) - _DOCKERS_OWN,
+        rules=tuple(run(["ip", "-n", host.netns, "rule", "show"]).splitlines()),
+        pins=frozenset(str(pin.relative_to(top)) for pin in pins),
+        map_entries=tuple(sorted(_map_entries(
+            [pin for pin in pins if pin.name not in _LASTING_MAPS]))),
+        containers=frozenset(found["Id"] for found in containers(host)),
+        networks=frozenset(found["Name"] for found in networks(host)) - _DOCKERS_OWN,
+    )
 
 
 def store_keys(lab: Lab) -> frozenset[str]:
     """slim's keys in the lab's etcd, but for those that stay while a host is registered."""
-    return frozenset(key for key in live_keys(lab.etcdctl(
-        "get", "--prefix", "--write-out=json", "/slim/")) if not key.startswith(_LASTING_KEYS))
+    return frozenset(key for key in live_keys(lab.stored(keys.ROOT))
+                     if not key.startswith(_LASTING_KEYS))
 
 
 def remove_everything(host: Host) -> None:
     """Through Docker alone: all containers, then all networks that a user made."""
-    if containers := host.docker("ps", "-aq").split():
-        host.docker("rm", "-f", "-v", *containers)
-    networks = host.docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")
-    if wanted := set(networks.split()) - _DOCKERS_OWN:
-        host.docker("network", "rm", *sorted(wanted))
+    if found := [each["Id"] for each in containers(host)]:
+        host.docker("rm", "-f", "-v", *found)
+    wanted = {each["Name"] for each in networks(host, type="custom")} - _DOCKERS_OWN
+    with engine(host) as client:
+        for name in sorted(wanted):
+            client.remove_network(name)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from driver.store import keys
 from tests.lab.conftest import SERVE
 from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
 from tests.lab.test_docker import address_of, call, check_views, create_network, start
@@ -51,8 +52,7 @@ def wait_running(host: Host, name: str) -> str:
 
 def endpoints_in_etcd(lab: Lab) -> int:
     """Endpoints that hosts are told of."""
-    return len(live_keys(lab.etcdctl("get", "--prefix", "--write-out=json",
-                                     "/slim/v1/endpoints/")))
+    return len(live_keys(lab.stored(keys.ENDPOINTS)))
 
 
 def directory(host: Host) -> set[str]:

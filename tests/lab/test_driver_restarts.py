@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import SERVE
+from tests.lab.engine import logs
 from tests.lab.hosts import LAB_SH, PROJECT, START_S, Host, Program, run
 from tests.lab.test_docker import address_of, call, create_network, start
 from tests.lab.traffic import NOT_HOST_PATH, VXLAN_PORT, segments_lost
@@ -30,7 +31,7 @@ class Load:
 
     def made(self) -> int:
         """Connections so far, of this container's earlier lives too; it says each tenth."""
-        lines = self._host.docker("logs", self._name).splitlines()
+        lines = logs(self._host, self._name).splitlines()
         return 10 * sum(line.isdigit() for line in lines)
 
     def goes_on(self) -> None:

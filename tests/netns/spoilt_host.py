@@ -5,15 +5,11 @@ It knows nothing of what is asked of the driver: that is the tests'.
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +18,9 @@ from pathlib import Path
 
 from driver.link.joins import FiledJoins
 from driver.link.teardowns import FiledTeardowns
-from driver.store import keys
 from tests.conftest import PROJECT
 from tests.support import netns
 from tests.support.docker_api import serving
-from tests.support.etcd import live_keys
 from tests.support.maps import count_entries, opened
 from tests.support.served import START_S, Host, one_host
 from tests.support.steps import How
@@ -84,27 +78,6 @@ class SpoiltHost(Host):
             self.start_driver()
         return reached
 
-    def stored_keys(self) -> list[str]:
-        """As its parent's, without a process for each look: it is asked for many times a step."""
-        answer = self._etcd("/v3/kv/range", {
-            "key": _base64(keys.ROOT), "range_end": _base64(keys.ROOT[:-1] + "0")})
-        return live_keys(json.dumps(answer))
-
-    def _etcd(self, call: str, asked: dict[str, object]) -> dict[str, list[dict[str, str]]]:
-        """Ask etcd's JSON gateway."""
-        connection = http.client.HTTPConnection("127.0.0.1", ETCD_PORT, timeout=20)
-        connection.sock = self.netns.call(
-            lambda: socket.create_connection(("127.0.0.1", ETCD_PORT), timeout=20))
-        try:
-            connection.request("POST", call, json.dumps(asked))
-            reply = connection.getresponse()
-            body = reply.read()
-        finally:
-            connection.close()
-        assert reply.status == 200, body
-        answer: dict[str, list[dict[str, str]]] = json.loads(body)
-        return answer
-
     def state(self) -> dict[str, object]:
         """What can leak."""
         stored = self.stored_keys()
@@ -127,10 +100,6 @@ class SpoiltHost(Host):
                 counted[name] = count_entries(fd)
         counted["pins"] = sorted(pin.name for pin in pins.rglob("netns-*"))
         return counted
-
-
-def _base64(text: str) -> str:
-    return b64encode(text.encode()).decode()
 
 
 @dataclass

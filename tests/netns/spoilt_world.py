@@ -15,7 +15,6 @@ import re
 import secrets
 import signal
 import sys
-from base64 import b64decode
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -348,10 +347,8 @@ class SpoiltWorld:
     # etcd.
 
     def records(self, prefix: str = keys.ROOT) -> dict[str, Record]:
-        answer = json.loads(self.etcd.etcdctl("get", "--prefix", "--write-out=json", prefix).stdout)
-        return {b64decode(kv["key"]).decode(): Record(b64decode(kv.get("value", "")),
-                                                      kv.get("lease", 0))
-                for kv in answer.get("kvs", ())}
+        return {read.entry.key: Record(read.entry.value, read.lease)
+                for read in self.etcd.gateway().range(prefix)}
 
     def write(self, changes: Changes, leases: dict[str, int] | None = None) -> None:
         """Put and delete; what is put under a lease that has ended is left to its owner."""

@@ -56,17 +56,17 @@ def move_in(host: Netns, sandbox: Netns, endpoint: Endpoint, veth: Veth,
             name: str = "eth0") -> None:
     """Move the container's end, down, rename, MAC, addresses, up: the order of all versions."""
     host.ip("link set", veth.container_name, "netns", sandbox.name)
-    sandbox.ip("link set", veth.container_name, "down")
-    sandbox.ip("link set", veth.container_name, "name", name)
-    sandbox.ip("link set", name, "address", endpoint.mac.hex(":"))
-    for address in (endpoint.address, endpoint.address6):
-        if address is not None:
-            sandbox.ip("addr add", str(address), "dev", name)
-    sandbox.ip("link set", name, "up")
+    sandbox.ips(
+        f"link set {veth.container_name} down",
+        f"link set {veth.container_name} name {name}",
+        f"link set {name} address {endpoint.mac.hex(':')}",
+        *(f"addr add {address} dev {name}" for address in (endpoint.address, endpoint.address6)
+          if address is not None),
+        f"link set {name} up")
 
 
 def move_out(host: Netns, sandbox: Netns, veth: Veth, name: str = "eth0") -> None:
     """Set it down, rename it back, move it to the host: what follows Leave."""
-    sandbox.ip("link set", name, "down")
-    sandbox.ip("link set", name, "name", veth.container_name)
-    sandbox.ip("link set", veth.container_name, "netns", host.name)
+    sandbox.ips(f"link set {name} down",
+                f"link set {name} name {veth.container_name}",
+                f"link set {veth.container_name} netns {host.name}")

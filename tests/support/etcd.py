@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ from driver.errors import StoreUnavailable
 from driver.store import keys
 from driver.store.client import EtcdKeyValue, EtcdSettings
 from driver.store.kv import Entry
+from tests.support.etcd_gateway import EtcdGateway
 from tests.support.netns import Netns
 from tests.support.wait import wait_until
 
@@ -208,8 +208,11 @@ class EtcdCluster:
 
     def _serves(self, member: Etcd) -> bool:
         member.assert_runs()
-        # A linearizable read: it needs a leader that this member knows.
-        return self.etcdctl("get", "x", endpoints=(member.url,), check=False).returncode == 0
+        return self.gateway().serves(member.url)
+
+    def gateway(self) -> EtcdGateway:
+        return EtcdGateway(self.urls, self._netns.path if self._netns else "", self._tls,
+                           self._user)
 
     def leader(self) -> Etcd:
         """The member that leads now."""
@@ -252,10 +255,8 @@ class EtcdCluster:
         self.start()
 
     def entries(self, prefix: str) -> list[Entry]:
-        """What there is under a prefix, read with etcdctl."""
-        answer = json.loads(self.etcdctl("get", "--prefix", "--write-out=json", prefix).stdout)
-        return [Entry(b64decode(kv["key"]).decode(), b64decode(kv["value"]), kv["mod_revision"])
-                for kv in answer.get("kvs", ())]
+        """What there is under a prefix."""
+        return [read.entry for read in self.gateway().range(prefix)]
 
     def guard(self, user: str, password: str, prefix: str) -> None:
         """Switch authentication on; `user` may read and write under `prefix`."""
@@ -283,12 +284,8 @@ def is_tombstone(value: bytes) -> bool:
 ABOUT_HOSTS = (keys.HOSTS, keys.KNOWN, keys.ABSENT, keys.UNDERLAYS, keys.CLUSTER, keys.ANSWERS)
 
 
-def live_keys(dumped: str) -> list[str]:
-    """Keys in an answer of etcd's JSON (`etcdctl get --write-out=json`), in order.
-
-    Without tombstones, and without what is about hosts and the cluster.
-    """
-    found = [(b64decode(kv["key"]).decode(), b64decode(kv.get("value", "")))
-             for kv in json.loads(dumped).get("kvs", ())]
-    return sorted(key for key, value in found if not is_tombstone(value)
-                  and not key.startswith(ABOUT_HOSTS) and not key.endswith(("/fence", "/question")))
+def live_keys(entries: Iterable[Entry]) -> list[str]:
+    """Keys in order, without tombstones, and without what is about hosts and the cluster."""
+    return sorted(entry.key for entry in live(entries)
+                  if not entry.key.startswith(ABOUT_HOSTS)
+                  and not entry.key.endswith(("/fence", "/question")))

@@ -46,6 +46,10 @@ class Netns:
         words = [word for argument in arguments for word in argument.split()]
         return _run(["ip", "-n", self.name, *words])
 
+    def ips(self, *commands: str) -> None:
+        """Run `ip <command>` for the namespace, one after the other, in one process."""
+        _run(["ip", "-n", self.name, "-batch", "-"], "".join(f"{each}\n" for each in commands))
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program inside, output captured."""
         return subprocess.run(self.command(*command), check=check, capture_output=True,
@@ -122,8 +126,9 @@ def join(left: Netns, left_name: str, right: Netns, right_name: str, *, mtu: int
     right.ip(f"link set {right_name} up")
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+def _run(command: list[str], text: str | None = None) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60,
+                          input=text)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {text or ''}{done.stderr.strip()}")
     return done.stdout

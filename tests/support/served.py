@@ -15,9 +15,11 @@ import pytest
 
 from driver.control_client import ask
 from driver.errors import SlimError
+from driver.store import keys
 from tests.conftest import PROJECT
 from tests.support.client import Dockerd
 from tests.support.etcd import live_keys
+from tests.support.etcd_gateway import EtcdGateway
 from tests.support.machines import cgroup2_mount, mount_bpffs
 from tests.support.netns import Netns, join
 from tests.support.wait import wait_until
@@ -88,8 +90,8 @@ class Host:
         wait_until(lambda: self.status()["recovery"] == "done", 30, "the driver reads etcd")
 
     def stored_keys(self) -> list[str]:
-        return live_keys(self.netns.run("env", "ETCDCTL_API=3", "etcdctl", "get", "--prefix",
-                                        "/slim/", "--write-out=json").stdout)
+        gateway = EtcdGateway(("http://127.0.0.1:2379",), self.netns.path)
+        return live_keys(read.entry for read in gateway.range(keys.ROOT))
 
     def links(self) -> list[str]:
         return [line for line in self.netns.ip("-br link show").splitlines()

@@ -262,10 +262,11 @@ def product() -> list[Case]:
 
 
 def covering() -> list[Case]:
-    """Of the product each family at each time, and each kind with several of them."""
-    kinds = list(Kind)
-    return [Case(when, family, kinds[(number + 2 * shift) % len(kinds)])
-            for shift, when in enumerate(When) for number, family in enumerate(FAMILIES)]
+    """Of the product each family once, and each kind at each time with several of them."""
+    kinds, times = list(Kind), list(When)
+    chosen = [Case(times[number % len(times)], family, kinds[number % len(kinds)])
+              for number, family in enumerate(FAMILIES)]
+    return sorted(chosen, key=lambda case: times.index(case.when))
 
 
 # What keys.py can spell, found by calling it: the table above must have it all, but for what a

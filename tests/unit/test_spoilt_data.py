@@ -60,8 +60,8 @@ def shape(key: str) -> list[str]:
 def test_the_covering_selection() -> None:
     chosen = covering()
     assert set(chosen) < set(product())
+    assert sorted(case.family for case in chosen) == sorted(FAMILIES)
     for when in When:
-        assert [case.family for case in chosen if case.when is when] == list(FAMILIES)
         for kind in Kind:
             assert len([case for case in chosen if (case.when, case.kind) == (when, kind)]) >= 2
     assert len({str(case) for case in product()}) == len(product())

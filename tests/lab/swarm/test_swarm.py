@@ -29,6 +29,7 @@ from tests.lab.plugged import (
     published,
     running,
     task_containers,
+    updated,
     wait_running,
 )
 from tests.lab.seeds import BUSYBOX
@@ -162,8 +163,10 @@ def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
     address = address_of(victim_host, victim)
     assert address in many(second, "client", "web", 60)[0]
     manager.docker("service", "update", "-d", "--restart-condition", "none", "web")
+    # By the manager's own word: tasks of before run, too, and as many.
+    wait_until(lambda: updated(manager, "web"), 90, "the update to be over", 0.2)
     wait_running(manager, "web", 3)
-    wait_until(lambda: len(published(plugged)["web"]) == 3, 20, "the update to be over", 0.1)
+    wait_until(lambda: len(published(plugged)["web"]) == 3, 20, "all to be published", 0.1)
     victim_host = next(host for host in web if task_containers(host, "web"))
     victim, = task_containers(victim_host, "web")[:1]
     address = address_of(victim_host, victim)
