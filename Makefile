@@ -49,12 +49,12 @@ lint: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 
-# Which tests belong to which of the three: tests/support/tiers.py.
+# Which tests belong to which of the three: tests/support/run/tiers.py.
 check: lint  ## ruff, mypy and the tests that need no root; takes 3 minutes
 	@$(PYTEST) --tier check --numprocesses $(CHECK_WORKERS)
 
 # One pytest run for all folders, so that one closing line tells the whole result.  More at a time than
-# there are cores: much of a test's time is waiting.  Long ones come first (tests/support/schedule.py).
+# there are cores: much of a test's time is waiting.  Long ones come first (tests/support/run/schedule.py).
 # With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
 ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
 test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 20 to 25 minutes on two cores (root)
@@ -66,20 +66,22 @@ test-all: need-root  ## `test`, load, other Docker releases, a newer kernel; bef
 	@mkdir -p build; touch build/test-all.began
 	@scripts/setup.sh --tests all
 	@$(MAKE) lint
-	@$(PYTEST) --tier all $(ALL_FOLDERS) -p tests.lab.compatibility
+	@$(PYTEST) --tier all $(ALL_FOLDERS) -p tests.lab.rig.compatibility
 	@$(MAKE) test-vm
-	@$(PYTHON) -m tests.lab.passed build/test-all.began
+	@$(PYTHON) -m tests.lab.rig.passed build/test-all.began
 
 # Emulated in software, ten times slower: what depends on the kind of interface, not all.
-VM_TESTS := tests/kernel/test_programs.py $(addprefix tests/netns/test_,pairs.py link_veth.py host_path.py connections.py \
-	one_host.py unreachable.py names.py overlay.py security.py link_finisher.py bench_cost.py)
+VM_TESTS := tests/kernel/test_programs.py tests/netns/test_bench_cost.py \
+	$(addprefix tests/netns/,links/test_pairs.py links/test_veth.py links/test_finisher.py overlay/test_overlay.py \
+	overlay/test_unreachable.py attacks/test_security.py) \
+	$(addprefix tests/netns/host_path/test_,transfers.py connections.py one_host.py names.py)
 test-vm: need-root  ## part of `test-all`: datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 15 minutes (root)
 	@scripts/setup.sh --vm
 	@tests/vm/run.sh $(PYTHON) -m pytest -p no:cacheprovider $(VM_TESTS)
 
 compatibility: need-root  ## the tests that docs/compatibility.md is about, on all Docker releases; writes its table (root)
 	@scripts/setup.sh --tests all
-	@$(PYTHON) -m pytest -p tests.lab.compatibility tests/lab -m feature
+	@$(PYTHON) -m pytest -p tests.lab.rig.compatibility tests/lab -m feature
 
 need-root:
 	@[[ $$EUID == 0 ]] || { echo "this needs root: sudo make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }

@@ -26,9 +26,9 @@ from statistics import median
 from bench import bounds
 from bench.image import compiled
 from bench.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
-from driver.link.veth import Veths, probe_kind
-from tests.support import netns
-from tests.support.machines import Cluster, Machine
+from driver.link.pairs.veth import Veths, probe_kind
+from tests.support.world import netns
+from tests.support.world.machines import Cluster, Machine
 
 HOST, SLIM, ROUTED = "host", "slim", "routed pair"
 SLIM_VETH = "slim, veth"  # measured, too, where slim takes netkit

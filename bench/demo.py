@@ -21,8 +21,8 @@ from pathlib import Path
 from bench import bounds
 from bench.image import compiled
 from bench.measure import PORT, WORKLOADS, Pair, Sample, ratio
-from tests.lab import images
-from tests.lab.hosts import Host, Lab, lab_of_this_process
+from tests.lab.rig import images
+from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 
 IMAGE = "slim-demo"
 HOST, SLIM, OVERLAY = "host", "slim", "overlay"

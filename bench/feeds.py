@@ -24,9 +24,9 @@ from typing import Any
 from bench.feeds_hosts import mark
 from bench.load_directory import BATCH
 from driver.errors import StoreUnavailable
-from driver.store.client import EtcdKeyValue
-from driver.store.kv import Put
-from tests.support.etcd import Etcd, EtcdCluster
+from driver.store.etcd.client import EtcdKeyValue
+from driver.store.kv.protocol import Put
+from tests.support.world.etcd import Etcd, EtcdCluster
 
 RESULTS = Path(__file__).with_name("results") / "feeds.json"
 PER_PROCESS = 50  # hosts

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from driver.model import NetworkId, Vni
-from driver.store import keys
-from driver.store.client import EtcdKeyValue, EtcdSettings
-from driver.store.feeds import Feeds
-from driver.store.kv import Change, Entry, Listing
+from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
+from driver.store.feeds.feeds import Feeds
+from driver.store.format import keys
+from driver.store.kv.protocol import Change, Entry, Listing
 
 WAIT_S = 1800.0
 

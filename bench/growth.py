@@ -37,9 +37,9 @@ from bench.cost import (
 )
 from bench.image import compiled
 from bench.measure import PORT, ratio
-from driver.link.veth import Veths
+from driver.link.pairs.veth import Veths
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
-from tests.support.machines import MTU, Cluster, Machine
+from tests.support.world.machines import MTU, Cluster, Machine
 
 RESULTS = Path(__file__).with_name("results") / "growth.json"
 STEPS = {"endpoints on each host": (10, 100, 300, 1000),

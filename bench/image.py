@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench.errors import BenchError
-from tests.lab import images
+from tests.lab.rig import images
 
 TAG = "slim-bench"
 HERE = Path(__file__).parent

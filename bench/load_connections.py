@@ -17,8 +17,8 @@ from typing import Any
 
 from bench.image import compiled
 from bench.load_host import median
-from tests.support.machines import Cluster, Container, Machine
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
+from tests.support.world.machines import Cluster, Container, Machine
 
 PAIRS = 10  # containers on each host: a process may have 20,000 descriptors on some machines
 PORT = 7000

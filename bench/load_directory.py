@@ -11,9 +11,9 @@ import time
 from ipaddress import IPv4Address, IPv4Interface
 
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
-from driver.store import keys, records
-from driver.store.client import EtcdKeyValue, EtcdSettings
-from driver.store.kv import Put
+from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Put
 
 HOSTS = 400  # other hosts, each with as many endpoints as the directory's size gives
 PORT_FIRST, PORTS = 61000, 4536

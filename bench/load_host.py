@@ -26,13 +26,13 @@ from typing import Any
 from bcc import lib
 
 from bench.load_directory import remote
-from driver.store import keys
+from driver.store.format import keys
 from tests.conftest import PROJECT
-from tests.support import netns
-from tests.support.maps import count_entries, opened
-from tests.support.netns import Netns, join
-from tests.support.served import Host, create_network
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
+from tests.support.world import netns
+from tests.support.world.maps import count_entries, opened
+from tests.support.world.netns import Netns, join
+from tests.support.world.served import Host, create_network
 
 NETWORKS = 4
 ETCD = "http://127.0.0.1:2379"

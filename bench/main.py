@@ -23,7 +23,7 @@ from bench.progress import Progress, duration, say
 from bench.results import Conditions, Row
 from bench.session import Effort, Measured, expected_s, measure_group
 from bench.workloads import GROUPS
-from tests.lab.hosts import CommandFailed
+from tests.lab.rig.hosts import CommandFailed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

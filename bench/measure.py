@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.lab.hosts import Host
+from tests.lab.rig.hosts import Host
 
 PORT = 7000  # of netbench, which takes PORT + 2, too; iperf3 has the one between
 T = TypeVar("T")

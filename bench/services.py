@@ -17,9 +17,9 @@ from statistics import median
 from bench import bounds
 from bench.demo import build_image, progress, say
 from bench.measure import PORT, Pair, Results, Sample, interleaved, ratio, transactions
-from tests.lab import dockers
-from tests.lab.hosts import CommandFailed, Host
-from tests.lab.plugged import (
+from tests.lab.rig import dockers
+from tests.lab.rig.hosts import CommandFailed, Host
+from tests.lab.rig.plugged import (
     create_network,
     create_service,
     join,
@@ -30,7 +30,7 @@ from tests.lab.plugged import (
     task_containers,
     wait_running,
 )
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
 
 IMAGE = "slim-services"
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.engine import Engine
 from bench.errors import BenchError
 from bench.options import Options
-from tests.lab.hosts import Host, Lab, lab_of_this_process
+from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 
 MTU = {"mtu-9000": 9000}  # of the lab's cables; else 1,500
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from driver import __version__, logs, memory, priority, readiness
+from driver import __version__
 from driver import settings as settings_module
 from driver.errors import SettingsError, SlimError
+from driver.process import memory, priority, readiness
 from driver.settings import Settings
+from driver.work import logs
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -158,7 +160,7 @@ def counters(settings: Settings) -> int:
 
 def _show(settings: Settings, call: str, part: str) -> int:
     """Print a table of the running daemon.  Errors: NotRunningError, SlimError."""
-    from driver.control_client import ask  # noqa: PLC0415
+    from driver.commands.control_client import ask  # noqa: PLC0415
 
     found = ask(settings.socket, call)[part]
     if not isinstance(found, dict):
@@ -171,28 +173,28 @@ def _show(settings: Settings, call: str, part: str) -> int:
 
 def hosts(settings: Settings) -> int:
     """List the hosts."""
-    from driver.forget import run_hosts  # noqa: PLC0415
+    from driver.commands.hosts import run_hosts  # noqa: PLC0415
 
     return run_hosts(settings)
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:
     """Remove all that a host has in etcd."""
-    from driver.forget import run_forget_host  # noqa: PLC0415
+    from driver.commands.hosts import run_forget_host  # noqa: PLC0415
 
     return run_forget_host(settings, name, alive=alive)
 
 
 def adopt_cluster(settings: Settings) -> int:
     """Have this host belong to etcd's cluster."""
-    from driver.adopt import run_adopt_cluster  # noqa: PLC0415
+    from driver.commands.adopt_cluster import run_adopt_cluster  # noqa: PLC0415
 
     return run_adopt_cluster(settings)
 
 
 def cleanup(settings: Settings) -> int:
     """Detach programs, remove pins and the VXLAN device."""
-    from driver.cleanup import run_cleanup  # noqa: PLC0415
+    from driver.commands.cleanup import run_cleanup  # noqa: PLC0415
 
     return run_cleanup(settings)
 

@@ -84,5 +84,5 @@ install_packages
     die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
 [[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
 install_requirements
-[[ ${1:-} != --tests ]] || tests/lab/get-go.sh > /dev/null || true  # named, and its test skipped
-[[ ${*:1:2} != "--tests all" ]] || tests/lab/get-docker.sh
+[[ ${1:-} != --tests ]] || tests/lab/rig/get-go.sh > /dev/null || true  # named, and its test skipped
+[[ ${*:1:2} != "--tests all" ]] || tests/lab/rig/get-docker.sh

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.lab.dockers import LABS
-from tests.support import tiers
-from tests.support.schedule import UnitScheduling, place
-from tests.support.skips import CannotBeDownloaded
+from tests.lab.rig.dockers import LABS
+from tests.support.run import tiers
+from tests.support.run.schedule import UnitScheduling, place
+from tests.support.run.skips import CannotBeDownloaded
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("slim", deadline=None)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from driver import deadline
 from driver.api import codec, control
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
@@ -22,6 +21,7 @@ from driver.api.messages import ACTIVATED
 from driver.api.network_driver import NetworkDriver
 from driver.api.table import Call, without_request
 from driver.errors import SlimError
+from driver.work import deadline
 
 log = logging.getLogger("slim.api")
 

@@ -11,9 +11,9 @@ from ipaddress import IPv4Interface, IPv6Interface
 from driver.api.codec import Fields, mac_text
 from driver.errors import InvalidArgument
 from driver.model import Endpoint, EndpointId, HostPath, NetworkId
-from driver.services import network_options
-from driver.services.endpoint_requests import EndpointRequest, Joined
-from driver.services.networks import Pool
+from driver.services import options as network_options
+from driver.services.endpoints.requests import EndpointRequest, Joined
+from driver.services.networks.lifecycle import Pool
 
 _GENERIC = "com.docker.network.generic"  # the user's -o options within Options
 _INTERNAL = "com.docker.network.internal"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from driver.api import codec, messages
 from driver.api.messages import Answer
 from driver.api.table import Call, with_request, without_request
-from driver.services.endpoints import EndpointService
-from driver.services.networks import NetworkService
+from driver.services.endpoints.lifecycle import EndpointService
+from driver.services.networks.lifecycle import NetworkService
 from driver.services.ports import Addresses
 
 SCOPES = ("local", "global")

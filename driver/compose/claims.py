@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver import host
 from driver.api.server import Listener
-from driver.ownership import lock_host
+from driver.compose.ownership import lock_host
 from driver.settings import Settings
+from driver.state import host
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver import host
 from driver.client_ports import Ports, client_ports, unreserved
 from driver.compose.parts import Part, nothing
 from driver.datapath.attachments import Attachments
@@ -20,19 +19,21 @@ from driver.datapath.handover import Handover
 from driver.datapath.layout import inherit, pin_folder
 from driver.datapath.load import Constants, Loaded, load
 from driver.errors import LinkError
-from driver.later import Later
-from driver.link import filters, netns
-from driver.link.guard import Guarded, KernelGuard
-from driver.link.live_sockets import live_sockets
-from driver.link.lost_sockets import lost_sockets
-from driver.link.names import HOST_PATH_MARK
-from driver.link.port_settings import ReservedPorts, ephemeral_ports
-from driver.link.underlay import Underlay
-from driver.link.vxlan import overlay_mtu
-from driver.link.watch import NamespaceWatch
-from driver.services.background import Recovery, Repeater
-from driver.services.guarding import Guarding
+from driver.link.netlink import filters, netns
+from driver.link.netlink.names import HOST_PATH_MARK
+from driver.link.netlink.watch import NamespaceWatch
+from driver.link.sandbox.live_sockets import live_sockets
+from driver.link.sandbox.lost_sockets import lost_sockets
+from driver.link.underlay.device import Underlay
+from driver.link.underlay.guard import Guarded, KernelGuard
+from driver.link.underlay.port_settings import ReservedPorts, ephemeral_ports
+from driver.link.underlay.vxlan import overlay_mtu
+from driver.services.hosts.guarding import Guarding
+from driver.services.upkeep.recovery import Recovery
 from driver.settings import Settings
+from driver.state import host
+from driver.work.later import Later
+from driver.work.repeater import Repeater
 
 log = logging.getLogger("slim")
 GUARD_S = 30.0  # between looks whether the guard is still there
@@ -41,7 +42,7 @@ HANDOVER_S = 0.2  # between looks whether an older layout can be taken over from
 
 
 class _Filters:
-    """driver.link.filters as the datapath wants it."""
+    """driver.link.netlink.filters as the datapath wants it."""
 
     def attach(self, ifindex: int, program_fd: int, name: str) -> None:
         """See datapath.attachments.Filters."""

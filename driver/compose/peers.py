@@ -11,14 +11,15 @@ from driver.client_ports import ClientPorts
 from driver.compose.parts import Part, nothing
 from driver.datapath.host_paths import BlockedHosts, Probes
 from driver.datapath.load import Loaded
-from driver.link.probe import UnderlayProber
-from driver.link.syn_probe import RawSynProber
-from driver.link.underlay import Underlay
-from driver.services.background import Recovery, Repeater
+from driver.link.underlay.device import Underlay
+from driver.link.underlay.probe import UnderlayProber
+from driver.link.underlay.syn_probe import RawSynProber
 from driver.services.peers.index import PeerIndex
 from driver.services.peers.signs import SignsOfLife
 from driver.services.peers.watch import INTERVAL_S, PeerWatch
+from driver.services.upkeep.recovery import Recovery
 from driver.settings import Settings
+from driver.work.repeater import Repeater
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from driver.compose.parts import Part
 from driver.model import HostId
-from driver.services.answering import RETRY_S, Answering
-from driver.services.background import Repeater
+from driver.services.directory.publisher import Publisher
 from driver.services.ports import Directory, Endpoints, Links
-from driver.services.publisher import Publisher
-from driver.services.service_mirror import ServiceMirror
-from driver.services.uncertainty import Uncertainty
+from driver.services.upkeep.answering import RETRY_S, Answering
+from driver.services.upkeep.uncertainty import Uncertainty
+from driver.services.vips.mirror import ServiceMirror
 from driver.store.answers import EtcdAnswers, EtcdPublications
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.feeds import Feeds
-from driver.store.kv import KeyValue
+from driver.store.feeds.feeds import Feeds
+from driver.store.kv.protocol import KeyValue
+from driver.work.repeater import Repeater
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from driver.compose.kernel import Kernel, UnderlayState
 from driver.compose.parts import Part, nothing
 from driver.datapath.withheld import WithheldMaps
 from driver.engine.docker import DockerLabels
-from driver.link.inspection import KernelInspector
-from driver.link.watch import NamespaceWatch
+from driver.link.netlink.watch import NamespaceWatch
+from driver.link.sandbox.inspection import KernelInspector
 from driver.model import Endpoint, HostPath
-from driver.services import network_options
-from driver.services.background import Repeater
-from driver.services.host_links import HostLinks
-from driver.services.labels import LabelReader
+from driver.services import options as network_options
 from driver.services.ports import Networks
-from driver.services.standing import choose
-from driver.services.withholding import Withholding
+from driver.services.sandboxes.labels import LabelReader
+from driver.services.sandboxes.standing import choose
+from driver.services.sandboxes.withholding import Withholding
+from driver.services.upkeep.host_links import HostLinks
+from driver.work.repeater import Repeater
 
 TICK_S = 0.5  # between looks at what programs have done; the kernel has acted by itself
 

@@ -26,7 +26,7 @@ PATIENCE_S = 30.0  # for sandboxes that are not there again; then it goes on wit
 
 
 class LiveSocket(Protocol):
-    """A TCP connection, by its names on the wire; driver.link.live_sockets has it."""
+    """A TCP connection, by its names on the wire; driver.link.sandbox.live_sockets has it."""
 
     @property
     def local(self) -> IPv4Address: ...

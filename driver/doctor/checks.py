@@ -20,14 +20,14 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from driver.cleanup import driver_runs
 from driver.client_ports import client_ports, unreserved
+from driver.commands.cleanup import driver_runs
 from driver.doctor import procfs
 from driver.errors import SlimError
 from driver.settings import Settings
 
 if TYPE_CHECKING:
-    from driver.store.client import EtcdKeyValue
+    from driver.store.etcd.client import EtcdKeyValue
 
 KERNEL_MINIMUM = (6, 1)  # Debian 12; what the programs are tested with
 DOCKER_API_MINIMUM = (1, 41)  # Engine 20.10
@@ -164,7 +164,7 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
     """What only a driver that runs knows: is this host admitted, what is in conflict, and which
     other hosts the host path does not reach.
     """
-    from driver.control_client import NotRunningError, ask  # noqa: PLC0415
+    from driver.commands.control_client import NotRunningError, ask  # noqa: PLC0415
 
     try:
         status = ask(settings.socket, "Slim.Status").get("Status")
@@ -191,7 +191,7 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
 
 def doubts(settings: Settings) -> Iterator[Finding]:
     """What a driver that runs knows, and cannot find on record."""
-    from driver.control_client import ask  # noqa: PLC0415
+    from driver.commands.control_client import ask  # noqa: PLC0415
 
     try:
         status = ask(settings.socket, "Slim.Status").get("Status")
@@ -207,8 +207,8 @@ def doubts(settings: Settings) -> Iterator[Finding]:
 # ---- the network
 def check_underlay(settings: Settings) -> str:
     """The device and address of the real network."""
-    from driver.link.underlay import find_underlay  # noqa: PLC0415
-    from driver.link.vxlan import overlay_mtu  # noqa: PLC0415
+    from driver.link.underlay.device import find_underlay  # noqa: PLC0415
+    from driver.link.underlay.vxlan import overlay_mtu  # noqa: PLC0415
 
     found = find_underlay(settings.underlay)
     if found.mtu < UNDERLAY_MTU_MINIMUM:
@@ -220,7 +220,7 @@ def check_underlay(settings: Settings) -> str:
 
 def check_ports(settings: Settings) -> str:
     """Endpoint ports: clients have enough others, and none of these; nobody listens there."""
-    from driver.link.port_settings import ReservedPorts, ephemeral_ports  # noqa: PLC0415
+    from driver.link.underlay.port_settings import ReservedPorts, ephemeral_ports  # noqa: PLC0415
 
     first, last = settings.port_range.first, settings.port_range.last
     reserved, ephemeral = ReservedPorts(Path(settings.state)), ephemeral_ports()
@@ -240,7 +240,7 @@ def check_ports(settings: Settings) -> str:
 
 def check_vxlan_port(settings: Settings) -> str:
     """The overlay path's UDP port: free, or held by our own device."""
-    from driver.link.names import VXLAN_NAME  # noqa: PLC0415
+    from driver.link.netlink.names import VXLAN_NAME  # noqa: PLC0415
 
     port = settings.vxlan_port
     if procfs.has_link(VXLAN_NAME):
@@ -253,7 +253,7 @@ def check_vxlan_port(settings: Settings) -> str:
 
 def check_pairs(settings: Settings) -> str:
     """The kind of containers' interfaces, by really making a pair."""
-    from driver.link.veth import probe_kind  # noqa: PLC0415
+    from driver.link.pairs.veth import probe_kind  # noqa: PLC0415
 
     try:
         return probe_kind(settings.pair_kind)
@@ -264,7 +264,7 @@ def check_pairs(settings: Settings) -> str:
 def check_guard(settings: Settings) -> str:
     """The kernel's packet filter, for what others would forward in this host's name."""
     del settings
-    from driver.link.guard import packet_filter_works  # noqa: PLC0415
+    from driver.link.underlay.guard import packet_filter_works  # noqa: PLC0415
 
     packet_filter_works()
     return "nf_tables, nft_ct, nft_nat"
@@ -273,7 +273,7 @@ def check_guard(settings: Settings) -> str:
 def check_notrack(settings: Settings) -> str:
     """Rules that keep the host path's packets from being tracked, inside containers."""
     del settings
-    from driver.link import untracked  # noqa: PLC0415
+    from driver.link.sandbox import untracked  # noqa: PLC0415
 
     untracked.works()
     return "nf_tables, nft_ct"
@@ -306,8 +306,8 @@ def _tls(settings: Settings) -> ssl.SSLContext:
 
 
 def _use_etcd(settings: Settings) -> None:
-    from driver.store.health import trouble  # noqa: PLC0415
-    from driver.store.keys import ROOT  # noqa: PLC0415
+    from driver.store.etcd.health import trouble  # noqa: PLC0415
+    from driver.store.format.keys import ROOT  # noqa: PLC0415
 
     with _open_etcd(settings) as kv:
         kv.count(ROOT)
@@ -317,8 +317,8 @@ def _use_etcd(settings: Settings) -> None:
 
 
 def _open_etcd(settings: Settings) -> EtcdKeyValue:
-    from driver.host import read_password  # noqa: PLC0415
-    from driver.store.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
+    from driver.state.host import read_password  # noqa: PLC0415
+    from driver.store.etcd.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
 
     return EtcdKeyValue(EtcdSettings(
         settings.etcd, settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
@@ -327,9 +327,9 @@ def _open_etcd(settings: Settings) -> EtcdKeyValue:
 
 def check_networks(settings: Settings) -> str:
     """Networks of slim on this host: none that a route of the host has come to overlap."""
-    from driver.host import ID_FILE, host_id  # noqa: PLC0415
-    from driver.link.routed import routed_networks  # noqa: PLC0415
-    from driver.services.overlaps import describe, overlap  # noqa: PLC0415
+    from driver.link.underlay.routed import routed_networks  # noqa: PLC0415
+    from driver.services.addresses.overlaps import describe, overlap  # noqa: PLC0415
+    from driver.state.host import ID_FILE, host_id  # noqa: PLC0415
     from driver.store.networks import EtcdNetworks  # noqa: PLC0415
 
     state = Path(settings.state)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from driver.errors import StateError, UnsupportedRecord
 from driver.model import Endpoint, HostId, Network
 from driver.services.ports import HoldNote, PoolNote
-from driver.store.records import (
+from driver.store.format.records import (
     Fields,
     encode,
     endpoint,

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from driver.model import HostId, Reservation, SubnetUse
 from driver.services.ports import Versioned
-from driver.store import keys, records
-from driver.store.kv import Entry, KeyValue, Read, Transaction, Unchanged, recalling
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Entry, KeyValue, Read, Transaction, Unchanged, recalling
 
 IpAddress = IPv4Address | IPv6Address
 

@@ -12,13 +12,13 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import UnsupportedRecord
-from driver.logs import STANDING
 from driver.model import HostId
 from driver.services.ports import Answer
-from driver.store import keys, records
-from driver.store.feed import Feed
-from driver.store.feeds import Feeds
-from driver.store.kv import Change, Entry, KeyValue, Put
+from driver.store.feeds.feed import Feed
+from driver.store.feeds.feeds import Feeds
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Change, Entry, KeyValue, Put
+from driver.work.logs import STANDING
 
 QUESTION_S: Final = 60  # a question's lease: whoever still wants to know asks again
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from driver.errors import UnsupportedRecord
-from driver.logs import STANDING
-from driver.store import records
-from driver.store.kv import KeyValue
+from driver.store.format import records
+from driver.store.kv.protocol import KeyValue
+from driver.work.logs import STANDING
 
 K = TypeVar("K")
 V = TypeVar("V")

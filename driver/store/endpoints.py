@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
-from driver import contended
-from driver.doubts import Doubts
 from driver.errors import Conflict, NotFound, StoreUnavailable, UnsupportedRecord
 from driver.model import (
     GLOBAL_HOLDER,
@@ -25,11 +23,13 @@ from driver.model import (
     Network,
     Reservation,
 )
-from driver.store import keys, records
 from driver.store.cache import LocalCache
-from driver.store.kv import Entry, KeyValue, LeaseGone, Read, Transaction, recalling
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Entry, KeyValue, LeaseGone, Read, Transaction, recalling
 from driver.store.networks import EtcdNetworks
 from driver.store.tombstones import Tombstones
+from driver.work import contended
+from driver.work.doubts import Doubts
 
 
 class EtcdEndpoints:

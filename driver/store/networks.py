@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from driver import contended
-from driver.doubts import Doubts
 from driver.errors import Conflict, NotFound, StoreUnavailable
 from driver.model import VNI_MAX, HostId, HostPath, Network, NetworkId, NetworkKey
-from driver.store import keys, records
 from driver.store.cache import LocalCache
-from driver.store.kv import Entry, KeyValue, Read, Transaction
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Entry, KeyValue, Read, Transaction
 from driver.store.membership import Membership
+from driver.work import contended
+from driver.work.doubts import Doubts
 
 
 class EtcdNetworks:

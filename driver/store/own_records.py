@@ -13,10 +13,10 @@ from typing import Final
 
 from driver.errors import SlimError
 from driver.model import EndpointId, HostId, Network
-from driver.store import keys
-from driver.store.feed import Feed
-from driver.store.feeds import Feeds
-from driver.store.kv import Change, Entry
+from driver.store.feeds.feed import Feed
+from driver.store.feeds.feeds import Feeds
+from driver.store.format import keys
+from driver.store.kv.protocol import Change, Entry
 
 # After a removal: those of a wipe come together.
 SETTLED_S: Final = 0.2

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from driver.store.kv import KeyValue, Put
+from driver.store.kv.protocol import KeyValue, Put
 
 TTL_S: Final = 600  # of a lease
 FRESH_S: Final = 300.0  # a lease that is older takes no more: each tombstone lives 5 to 10 minutes

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from driver.store.client import EtcdKeyValue
-from driver.store.feeds import Feeds
-from driver.store.kv import Delete
-from tests.support.etcd import Etcd
-from tests.support.fake_kv import FakeKeyValue
-from tests.support.watched import Back, EtcdWorld, FakeWorld, World
+from driver.store.etcd.client import EtcdKeyValue
+from driver.store.feeds.feeds import Feeds
+from driver.store.kv.protocol import Delete
+from tests.support.fakes.kv import FakeKeyValue
+from tests.support.faults.watched import Back, EtcdWorld, FakeWorld, World
+from tests.support.world.etcd import Etcd
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machines import mount_bpffs
-from tests.support.netns import require_root
+from tests.support.world.machines import mount_bpffs
+from tests.support.world.netns import require_root
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from driver.datapath.objects import open_map
 from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER
 from driver.errors import DatapathError
 from tests.kernel.test_programs import CONSTANTS as ANY
-from tests.support.netns import require_root
+from tests.support.world.netns import require_root
 
 SKC_TO_MPTCP_SOCK = 196  # enum bpf_func_id
 COMPILE = "from driver.datapath import cache; cache.compiled_unit(folder=cache.Path({folder!r}))"

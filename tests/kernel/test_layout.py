@@ -14,7 +14,7 @@ import pytest
 from driver.datapath.layout import CHANGED_IN, LAYOUT, discard, inherit, pin_folder
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.errors import DatapathError
-from tests.support.machines import mount_bpffs
+from tests.support.world.machines import mount_bpffs
 
 KNOWN = Path(__file__).with_name("layout.json")
 ADVICE = """the maps are not what layout {layout} says.  If a program of the layout before could

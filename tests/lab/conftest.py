@@ -13,11 +13,11 @@ from typing import Literal
 
 import pytest
 
-from tests.lab import dockers
-from tests.lab.hosts import Host, Lab, lab_of_this_process
-from tests.lab.seeds import BUSYBOX, TOOLS, images_seed
-from tests.lab.snapshot import HostState, host_state, remove_everything, store_keys
-from tests.support.wait import wait_until
+from tests.lab.rig import dockers
+from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
+from tests.lab.rig.seeds import BUSYBOX, TOOLS, images_seed
+from tests.lab.rig.snapshot import HostState, host_state, remove_everything, store_keys
+from tests.support.run.wait import wait_until
 
 __all__ = ["BUSYBOX", "CALL", "SERVE", "TOOLS"]  # two image tags, on every host, among them
 # Commands of the tools image: a server that says what it sees, and its client.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.etcd_world import World, running_world
-from tests.support.dockerd import make_sandbox
-from tests.support.machines import Container, Machine, cluster, machines
-from tests.support.netns import make_netns
+from tests.netns.cluster.etcd_world import World, running_world
+from tests.support.fakes.dockerd import make_sandbox
+from tests.support.world.machines import Container, Machine, cluster, machines
+from tests.support.world.netns import make_netns
 
 
 @pytest.fixture(params=["two hosts", "one host"])

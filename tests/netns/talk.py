@@ -13,10 +13,11 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from driver.datapath import bpf
-from tests.support.machines import Container, Machine
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
+from tests.support.world.machines import Container, Machine
 
-_HEAD = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+INSIDE = Path(__file__).parent  # where programs in containers find inside.py
+_HEAD = (f"import sys; sys.path.insert(0, {str(INSIDE)!r})\n"
          "from inside import *\n")
 # Packets that containers send by themselves; no connection of a test is one of these.
 _NOISE = {"link_local6"}

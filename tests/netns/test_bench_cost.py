@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cost, growth
-from driver.link.veth import probe_kind
+from driver.link.pairs.veth import probe_kind
 
 
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.client import Dockerd
+from tests.support.world.client import Dockerd
 
 NET = "8c1f" * 16
 SWARM_NET = "tk3xq0d6y2v9n1m4b7c8z5a6l"  # 25 base-36 digits

@@ -11,8 +11,8 @@ from driver.api.app import create_app
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
 from driver.api.server import ApiServer
-from tests.support.client import Dockerd
-from tests.support.fakes import FakeAddresses, World
+from tests.support.fakes.ports import FakeAddresses, World
+from tests.support.world.client import Dockerd
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 def proxy(out: Path) -> None:
     """Listen where dockerd looks; append request and answer to `out`, one JSON object a line."""
-    from tests.support.client import UnixConnection
+    from tests.support.world.client import UnixConnection
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -79,10 +79,10 @@ def proxy(out: Path) -> None:
 
 
 def main(out: Path, tree: str = "") -> None:
-    from tests.lab import images
-    from tests.lab.hosts import CommandFailed, Program, lab_of_this_process
-    from tests.support.client import Dockerd
-    from tests.support.wait import wait_until
+    from tests.lab.rig import images
+    from tests.lab.rig.hosts import CommandFailed, Program, lab_of_this_process
+    from tests.support.run.wait import wait_until
+    from tests.support.world.client import Dockerd
 
     with lab_of_this_process("slimrecord", *([tree] if tree else [])) as lab:
         lab.up(1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from driver.errors import DatapathError
-from tests.support.client import Dockerd
-from tests.support.fakes import World
+from tests.support.fakes.ports import World
+from tests.support.world.client import Dockerd
 from tests.wire.calls import EP, INTERFACE, NET, SANDBOX, WITH_ARGUMENTS, endpoint, join, network
 
 

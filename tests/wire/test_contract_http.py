@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from tests.support.client import Dockerd, UnixConnection
-from tests.support.fakes import World
-from tests.support.wait import wait_until
+from tests.support.fakes.ports import World
+from tests.support.run.wait import wait_until
+from tests.support.world.client import Dockerd, UnixConnection
 from tests.wire.calls import EP, NET, WITH_ARGUMENTS, WITHOUT_ARGUMENTS, endpoint, join, network
 
 

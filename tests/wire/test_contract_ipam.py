@@ -9,13 +9,13 @@ import pytest
 
 from driver.ipam.pools import Supernet
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, NetworkKey
-from driver.services.addresses import AddressService
+from driver.services.addresses.service import AddressService
 from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.networks import EtcdNetworks
-from tests.support.client import Dockerd
-from tests.support.fake_kv import FakeKeyValue, FakeStore
-from tests.support.fakes import HOST
+from tests.support.fakes.kv import FakeKeyValue, FakeStore
+from tests.support.fakes.ports import HOST
+from tests.support.world.client import Dockerd
 
 GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
 SUBNET = "10.50.0.0/16"
@@ -217,7 +217,7 @@ def test_rule_06_ipam_without_store(dockerd: Dockerd, store: FakeStore) -> None:
 
 def test_networks_of_two_hosts_share_a_key(store: FakeStore) -> None:
     """What the address space in CreateNetwork is for: one pool, one virtual network."""
-    from driver.services.networks import Pool, network_key
+    from driver.services.networks.lifecycle import Pool, network_key
 
     pools = [Pool("slim-local", ip_network(SUBNET))]
     vnis = set()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.client import Dockerd
-from tests.support.fakes import World
+from tests.support.fakes.ports import World
+from tests.support.world.client import Dockerd
 from tests.wire.calls import EP2, NET, SWARM_NET, V4, WITH_ARGUMENTS, endpoint, join, network
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from driver.ipam.pools import Supernet
-from driver.services.addresses import AddressService
+from driver.services.addresses.service import AddressService
 from driver.store.address_book import EtcdAddressBook
-from tests.support.client import Dockerd
-from tests.support.fake_kv import FakeKeyValue, FakeStore
-from tests.support.fakes import HOST, World
+from tests.support.fakes.kv import FakeKeyValue, FakeStore
+from tests.support.fakes.ports import HOST, World
+from tests.support.world.client import Dockerd
 
 RECORDINGS = sorted((Path(__file__).parent / "recorded").glob("*.json"))
 

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.lab.plugged import nodes, plugged  # noqa: F401 - fixtures
+from tests.lab.rig.plugged import nodes, plugged  # noqa: F401 - fixtures

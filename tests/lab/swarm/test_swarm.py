@@ -16,9 +16,11 @@ import pytest
 
 from bench.services import HOST, compare
 from tests.lab.conftest import SERVE
-from tests.lab.dockers import MISSING, feature
-from tests.lab.hosts import CommandFailed, Host, Lab
-from tests.lab.plugged import (
+from tests.lab.docker.test_docker import address_of, call, ping, start
+from tests.lab.docker.test_examples import folder, use_stack  # noqa: F401 - a fixture
+from tests.lab.rig.dockers import MISSING, feature
+from tests.lab.rig.hosts import CommandFailed, Host, Lab
+from tests.lab.rig.plugged import (
     PLUGIN,
     create_network,
     create_service,
@@ -32,12 +34,10 @@ from tests.lab.plugged import (
     updated,
     wait_running,
 )
-from tests.lab.seeds import BUSYBOX
-from tests.lab.standard_images import load_standard_images
-from tests.lab.test_docker import address_of, call, ping, start
-from tests.lab.test_examples import folder, use_stack  # noqa: F401 - a fixture
-from tests.lab.traffic import made
-from tests.support.wait import wait_until
+from tests.lab.rig.seeds import BUSYBOX
+from tests.lab.rig.standard_images import load_standard_images
+from tests.lab.rig.traffic import made
+from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
 

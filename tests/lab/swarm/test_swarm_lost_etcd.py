@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from driver.store import keys
+from driver.store.format import keys
 from tests.lab.conftest import BUSYBOX, SERVE
-from tests.lab.hosts import Host, Lab
-from tests.lab.plugged import (
+from tests.lab.docker.test_docker import address_of, call, start
+from tests.lab.rig.hosts import Host, Lab
+from tests.lab.rig.plugged import (
     PLUGIN,
     create_network,
     create_service,
@@ -23,8 +24,7 @@ from tests.lab.plugged import (
     task_containers,
     wait_running,
 )
-from tests.lab.test_docker import address_of, call, start
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 CLEAN_S = 60

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import SERVE
-from tests.lab.dockers import feature
-from tests.lab.hosts import LAB_SH, CommandFailed, Host, Lab, run
-from tests.lab.plugged import (
+from tests.lab.docker.test_docker import address_of, call, start
+from tests.lab.restarts.test_dockerd import start_dockerd, stop_dockerd
+from tests.lab.restarts.test_driver import Load
+from tests.lab.rig.dockers import feature
+from tests.lab.rig.hosts import LAB_SH, CommandFailed, Host, Lab, run
+from tests.lab.rig.plugged import (
     PLUGIN,
     create_network,
     create_service,
@@ -25,10 +28,7 @@ from tests.lab.plugged import (
     wait_running,
 )
 from tests.lab.swarm.test_swarm import many, web  # noqa: F401 - a fixture
-from tests.lab.test_docker import address_of, call, start
-from tests.lab.test_dockerd_restarts import start_dockerd, stop_dockerd
-from tests.lab.test_driver_restarts import Load
-from tests.support.wait import wait_until
+from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 LEADER_S = 60

@@ -1,0 +1,1 @@
+"""The commands of `slim` that do something else than run the driver."""

@@ -1,0 +1,112 @@
+"""Builds the life of endpoints on this host: networks, links, sandboxes, and what the maps say.
+
+Their addresses are built in address_parts.py.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from driver.compose.ground import Ground
+from driver.compose.parts import Part
+from driver.compose.watching import build_withholding
+from driver.datapath.programs import TO_CONTAINER
+from driver.link.netlink.watch import NamespaceWatch
+from driver.link.pairs import netkit
+from driver.link.pairs.carrier import CarrierMonitor
+from driver.link.pairs.veth import Veths, probe_kind
+from driver.link.sandbox.sandbox import KernelSandboxes
+from driver.link.underlay.routed import routed_networks
+from driver.model import EndpointId
+from driver.services.directory.publisher import Publisher
+from driver.services.endpoints.lifecycle import EndpointService
+from driver.services.endpoints.links import EndpointLinks
+from driver.services.endpoints.ports import EndpointPorts
+from driver.services.networks.following import Following
+from driver.services.networks.lifecycle import NetworkService
+from driver.services.peers.index import PeerIndex
+from driver.services.sandboxes.finisher import Finisher
+from driver.services.sandboxes.withholding import Withholding
+from driver.services.vips.mirror import ServiceMirror
+from driver.state.teardowns import FiledTeardowns
+from driver.work.later import Later
+
+
+@dataclass(frozen=True)
+class EndpointParts:
+    """The use cases of networks and endpoints, and what they are made of."""
+
+    links: Veths
+    linking: Later[EndpointId]
+    sandboxes: KernelSandboxes
+    watch: NamespaceWatch
+    withholding: Withholding
+    finisher: Finisher
+    carrier: CarrierMonitor
+    ports: EndpointPorts
+    peer_index: PeerIndex
+    publisher: Publisher
+    vips: ServiceMirror
+    following: Following
+    endpoints: EndpointService
+    networks: NetworkService
+
+    def sandbox_parts(self) -> list[Part]:
+        """What works on links and sandboxes beside Docker's calls."""
+        return [Part("sandbox finisher", self.finisher.start, self.finisher.stop),
+                Part("carrier monitor", self.carrier.start, self.carrier.stop),
+                Part("links", self.linking.start, lambda: self.linking.stop(drain=True))]
+
+
+def build_endpoints(ground: Ground) -> EndpointParts:
+    """Make them.  Error: LinkError, if this kernel lacks the kind of pair that is asked for."""
+    settings, kernel, stores, underlay = (
+        ground.settings, ground.kernel, ground.stores, ground.underlay)
+    links = Veths(settings.pair_kind, ground.me)
+    if settings.pair_kind == netkit.KIND:  # else it would be said at each Join
+        probe_kind(settings.pair_kind)
+    sandboxes = KernelSandboxes(
+        ingress_program_fd=kernel.loaded.programs[TO_CONTAINER.name], path_of=ground.netns_path)
+
+    # These call back into what needs them to be made.
+    def look_inside(sandbox_key: str) -> None:
+        withholding.changed(sandbox_key)
+
+    def offer_host_path(endpoint_id: EndpointId, offered: bool) -> None:
+        endpoints.offer_host_path(endpoint_id, offered)
+
+    def request_port(endpoint_id: EndpointId) -> int:
+        return endpoints.request_port(endpoint_id)
+
+    def change_link(endpoint_id: EndpointId) -> None:
+        endpoint_links.work(endpoint_id)
+
+    watch = NamespaceWatch(look_inside, ground.netns_path)
+    withholding = build_withholding(kernel, watch, underlay, stores.networks, ground.netns_path)
+    linking = Later(change_link, threads=4, name="links")
+    endpoint_links = EndpointLinks(links, sandboxes, linking.submit)
+    finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
+                        unfinished=FiledTeardowns(Path(settings.state)),
+                        underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
+                        offer_host_path=offer_host_path, request_port=request_port,
+                        withholding=withholding)
+    withholding.repair, withholding.offer = finisher.repair, finisher.offer
+    peer_index = PeerIndex()
+    publisher = Publisher(kernel.datapath, ground.me, peer_index,
+                          underlay=underlay.found.address)
+    ports = EndpointPorts(*ground.host_ports.endpoints)
+    endpoints = EndpointService(
+        host=ground.this_host, networks=stores.networks, endpoints=stores.endpoints,
+        links=endpoint_links, datapath=publisher, finisher=finisher, ports=ports,
+        random_bytes=os.urandom, underlay_mtu=underlay.mtu)
+    vips = ServiceMirror(stores.vips, kernel.datapath)
+    publisher.on_address = vips.address_taken
+    following = Following(stores.networks, stores.directory, publisher, vips)
+    return EndpointParts(
+        links=links, linking=linking, sandboxes=sandboxes, watch=watch, withholding=withholding,
+        finisher=finisher, carrier=CarrierMonitor(finisher.carrier_up, finisher.carrier_down),
+        ports=ports, peer_index=peer_index, publisher=publisher, vips=vips, following=following,
+        endpoints=endpoints, networks=NetworkService(
+            stores.networks, following, endpoints, routed=routed_networks))

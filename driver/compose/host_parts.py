@@ -1,0 +1,146 @@
+"""Builds this host's membership of the cluster: its registration, its records, the other hosts.
+
+Which hosts are alive, which have gone, and what they are asked is in services/hosts and peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from driver.compose.address_parts import AddressParts
+from driver.compose.endpoint_parts import EndpointParts
+from driver.compose.ground import Ground
+from driver.compose.parts import Part, nothing
+from driver.compose.peers import build_peers
+from driver.compose.removal import remove_records
+from driver.compose.store_parts import Stores
+from driver.compose.uncertainty import Uncertain, build_uncertainty
+from driver.link.underlay.fingerprint import fingerprint
+from driver.model import Absence, Host, HostId, Removal
+from driver.services.hosts.watch import INTERVAL_S, HostWatch
+from driver.services.peers.watch import PeerWatch
+from driver.services.upkeep.comeback import give_up_everything
+from driver.services.upkeep.entering import Entering
+from driver.services.upkeep.recovery import Recovery
+from driver.state import host
+from driver.store.format import keys
+from driver.store.hosts.registration import Return
+from driver.store.hosts.registry import EtcdHosts, HostFeed
+from driver.store.own_records import Own, OwnRecords
+from driver.work import deadline
+from driver.work.later import Later
+from driver.work.repeater import Repeater
+
+REMOVAL_LIMIT_S = 60.0  # for what a dead host has in etcd; the rest is done in the next turn
+
+
+@dataclass(frozen=True)
+class HostParts:
+    """This host in etcd, and what it knows of the others."""
+
+    registry: EtcdHosts
+    registration: Part
+    entering: Entering
+    uncertain: Uncertain
+    watch: HostWatch
+    peers: PeerWatch
+    parts: tuple[Part, ...]
+
+
+def build_registry(ground: Ground, endpoints: EndpointParts, entering: Callable[[], Entering]
+                   ) -> EtcdHosts:
+    """Make what registers this host; nothing is written in its name before that has worked."""
+    settings, stores = ground.settings, ground.stores
+    told_to_forget = host.Forgotten(Path(settings.state))
+
+    def complete(absence: Absence) -> None:
+        if not absence.done:
+            remove_records(stores.kv, absence)
+        told_to_forget.begin()
+
+    return EtcdHosts(stores.kv, return_after_s=settings.return_addresses_after, on_return=Return(
+        complete=complete, forgotten=lambda _removal: entering().ask(),
+        unknown=lambda: f"{len(endpoints.links.list_veths())} endpoints"),
+        fingerprint=fingerprint(ground.underlay.found.mac), known_before=stores.known_before)
+
+
+def build_entering(ground: Ground, endpoints: EndpointParts, addresses: AddressParts,
+                   registry: EtcdHosts) -> Entering:
+    """Make what enters again what etcd has lost of this host's."""
+    stores = ground.stores
+    told_to_forget = host.Forgotten(Path(ground.settings.state))
+
+    def may_enter() -> bool:
+        """Whether this host is registered, and others are not just removing its records."""
+        if not registry.settled.is_set():
+            return False
+        absence = stores.absences.get(ground.me)
+        return absence is None or absence.removal is Removal.NONE
+
+    def give_up() -> None:
+        if told_to_forget.is_begun():
+            give_up_everything(stores.networks, stores.endpoints, endpoints.endpoints,
+                               endpoints.networks, addresses.addresses)
+            told_to_forget.end()
+
+    entering = Entering(networks=stores.networks, endpoints=stores.endpoints,
+                        addresses=addresses.addresses, service=endpoints.endpoints,
+                        network_service=endpoints.networks, may_begin=may_enter, before=give_up)
+    stores.noted_endpoints.on_missing = lambda _endpoint_id: entering.ask()
+    endpoints.publisher.on_own_missing = entering.ask
+    return entering
+
+
+def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressParts, *,
+                registry: EtcdHosts, recovery: Recovery) -> HostParts:
+    """Make all of it but the registry; recovery: says when it is known who the peers are."""
+    me, kernel, stores = ground.me, ground.kernel, ground.stores
+    entering = build_entering(ground, endpoints, addresses, registry)
+    own_records = OwnRecords(stores.feeds, me, Own(
+        has_endpoint=lambda each: stores.noted_endpoints.get(each) is not None,
+        networks=stores.networks.list, has_pool=addresses.holdings.has_pool,
+        has_address=addresses.holdings.has, has_owner=addresses.holdings.has_owner),
+        entering.ask)
+
+    def remove(absence: Absence) -> None:
+        remove_records(stores.kv, absence, speak=True)
+        stores.absences.finish(absence)
+
+    def look_at_records(act: Callable[[], None]) -> None:
+        with deadline.limit(REMOVAL_LIMIT_S):
+            act()
+
+    absent: Later[Callable[[], None]] = Later(look_at_records, threads=1, name="absent hosts")
+    peers = build_peers(ground.settings, ground.underlay.found, kernel.loaded,
+                        clients=ground.host_ports.clients, index=endpoints.peer_index,
+                        recovery=recovery)
+    watch = HostWatch(me=me, absences=stores.absences, prober=peers.signs,
+                      refuse=kernel.datapath.refuse_hosts, remove=remove, apart=absent.submit)
+    watching = Repeater("watching hosts", watch.run, INTERVAL_S)
+    uncertain = build_uncertainty(
+        stores.kv, me, stores.feeds, publisher=endpoints.publisher, services=endpoints.vips,
+        directory=stores.directory, records=stores.endpoint_records, endpoints=stores.endpoints,
+        links=endpoints.links, ready=entering.is_complete)
+
+    def hosts_changed(live: dict[HostId, Host]) -> None:
+        peers.watch.hosts_changed(live)
+        watch.hosts_changed(live)
+        uncertain.settling.hosts_changed(live)
+
+    return HostParts(
+        registry, Part("host registration", lambda: registry.register(ground.this_host),
+                       registry.close),
+        entering, uncertain, watch, peers.watch, (
+            Part("entering", entering.start, entering.stop),
+            Part("own records", own_records.start, own_records.close),
+            *uncertain.parts,
+            *peers.parts,
+            Part("host watch", lambda: _follow(stores, hosts_changed), nothing),
+            Part("absent hosts", absent.start, absent.stop),
+            Part("watching hosts", watching.start, watching.stop)))
+
+
+def _follow(stores: Stores, changed: Callable[[dict[HostId, Host]], None]) -> None:
+    stores.feeds.follow(keys.HOSTS, HostFeed(changed))

@@ -1,0 +1,48 @@
+"""What `slim status` says: one line a part, each from the part itself.
+
+A line that a person has to act on has the words that driver/doctor/checks.py looks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from driver import __version__
+from driver.compose.endpoint_parts import EndpointParts
+from driver.compose.ground import Ground
+from driver.compose.host_parts import HostParts
+from driver.compose.swarm_parts import SwarmParts
+from driver.services.upkeep.recovery import Recovery
+
+
+def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm: SwarmParts,
+              recovery: Recovery) -> Mapping[str, str]:
+    """Return the lines, by their names, in the order in which they are shown."""
+    counts = endpoints.finisher.counts()
+    found = ground.underlay.found
+    return {
+        "version": __version__,
+        "host": f"{ground.this_host.name} {ground.me}",
+        "underlay": f"{found.address} on {found.name}, MTU {ground.underlay.mtu()}",
+        "etcd": ground.stores.describe(),
+        "registration": hosts.registry.describe(),
+        "recovery": recovery.state(),
+        "records": hosts.entering.describe(),
+        "directory": _joined(f"{endpoints.publisher.directory_size()} endpoints",
+                             hosts.uncertain.settling.describe()),
+        "services": _joined(
+            f"{endpoints.vips.count()} addresses, {swarm.publishing.describe()}",
+            swarm.holdings.describe(), hosts.uncertain.settling.describe_services()),
+        "ports": _joined(f"{endpoints.ports.in_use()} endpoint ports in use",
+                         ground.host_ports.problem()),
+        "hosts": hosts.watch.describe(),
+        "peers": hosts.peers.describe(),
+        "guard": ground.kernel.guarding.state(),
+        "host path": endpoints.withholding.describe(),
+        "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
+                     f"{counts.given_up} given up",
+        "waiting": endpoints.finisher.waiting() or "none: every sandbox has what it should"}
+
+
+def _joined(*said: str) -> str:
+    return "; ".join(filter(None, said))

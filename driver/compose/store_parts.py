@@ -1,0 +1,113 @@
+"""Builds what keeps records: etcd's client, what guards its writes, this host's notes, the feeds.
+
+Who this host is in etcd, and whether it may write there, is decided in host_parts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from driver.compose.parts import Part, nothing
+from driver.errors import StoreUnavailable
+from driver.model import HostId
+from driver.services.endpoints.joins import JoinedEndpoints
+from driver.services.notes.own import NotedEndpoints, NotedNetworks
+from driver.settings import Settings
+from driver.state import host
+from driver.state.joins import FiledJoins
+from driver.state.notes import HostNotes, notes_of
+from driver.store.endpoints import EtcdEndpoints
+from driver.store.etcd import health
+from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
+from driver.store.feeds.directory import EtcdDirectory
+from driver.store.feeds.feeds import Feeds
+from driver.store.format import keys
+from driver.store.hosts.absences import EtcdAbsences
+from driver.store.hosts.admitted import AdmittedKeyValue
+from driver.store.hosts.cluster import ClusterKeyValue
+from driver.store.hosts.fence import FencedKeyValue
+from driver.store.kv.protocol import KeyValue
+from driver.store.kv.recall import RecallingKeyValue
+from driver.store.networks import EtcdNetworks
+from driver.store.vips import EtcdServiceFeed
+from driver.work import deadline
+
+STATUS_S = 2.0  # for etcd's answer when the status is asked for
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The cluster's records in etcd, and this host's own as its notes have them."""
+
+    etcd: EtcdKeyValue
+    kv: ClusterKeyValue  # of this host's cluster, and no other
+    fenced: KeyValue  # what this host writes in its own name
+    recalling: KeyValue  # the same, remembering what it last saw of single keys
+    network_records: EtcdNetworks
+    endpoint_records: EtcdEndpoints
+    notes: HostNotes
+    networks: NotedNetworks
+    noted_endpoints: NotedEndpoints
+    endpoints: JoinedEndpoints
+    absences: EtcdAbsences
+    feeds: Feeds
+    directory: EtcdDirectory
+    vips: EtcdServiceFeed
+    known_before: bool  # this host has belonged to a cluster before this start
+    urls: tuple[str, ...]
+
+    def describe(self) -> str:
+        """For the status: whether etcd answers, and is the right one."""
+        try:
+            with deadline.limit(STATUS_S):
+                self.kv.count(keys.HOSTS)  # it says if that is another cluster's
+                return health.describe(self.etcd)
+        except StoreUnavailable as error:
+            return f"{','.join(self.urls)}: {error}"
+
+    def client_part(self) -> Part:
+        """Stopped last of all."""
+        return Part("etcd client", nothing, self.etcd.close)
+
+    def feed_parts(self) -> list[Part]:
+        """What has brought changes until it is stopped."""
+        return [Part("feeds", nothing, self.feeds.close),
+                Part("directory", nothing, self.directory.close),
+                Part("services", nothing, self.vips.close)]
+
+
+def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> Stores:
+    """Make them; nothing is asked of etcd yet.
+
+    refusal: why nothing may be written in this host's name, or "".
+    """
+    etcd = EtcdKeyValue(EtcdSettings(
+        settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
+        user=settings.etcd_user, password=_password(settings.etcd_password_file)))
+    state = Path(settings.state)
+    cluster = host.ClusterFile(state)
+    known_before = cluster.get() is not None
+    kv = ClusterKeyValue(etcd, cluster, host.new_cluster, identity=lambda: etcd.cluster_id)
+    fenced = FencedKeyValue(AdmittedKeyValue(kv, refusal), me)
+    recalling = RecallingKeyValue(fenced)
+    network_records = EtcdNetworks(recalling, me)
+    endpoint_records = EtcdEndpoints(recalling, me, network_records)
+    notes = notes_of(state, me)
+    noted_endpoints = NotedEndpoints(endpoint_records, notes.endpoints)
+    feeds = Feeds(kv)
+    return Stores(
+        etcd=etcd, kv=kv, fenced=fenced, recalling=recalling,
+        network_records=network_records, endpoint_records=endpoint_records, notes=notes,
+        networks=NotedNetworks(network_records, notes.networks),
+        noted_endpoints=noted_endpoints,
+        endpoints=JoinedEndpoints(noted_endpoints, FiledJoins(state)),
+        absences=EtcdAbsences(kv), feeds=feeds, directory=EtcdDirectory(feeds, kv),
+        vips=EtcdServiceFeed(feeds, kv), known_before=known_before, urls=settings.etcd)
+
+
+def _password(path: str) -> str | Callable[[], str]:
+    # Read now, to say at start what is wrong, and again at each login.
+    return partial(host.read_password, path) if host.read_password(path) else ""

@@ -1,0 +1,46 @@
+"""Builds what a swarm's manager does for all: publish services, enter again what etcd has lost.
+
+Every host has these parts; only the manager that holds the swarm's key in etcd acts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from driver.compose.address_parts import AddressParts
+from driver.compose.ground import Ground
+from driver.compose.parts import Part, nothing
+from driver.engine.swarm import DockerSwarm, DockerSwarmUsers
+from driver.services.swarm.holdings import SwarmHoldings
+from driver.services.vips.publisher import ServicePublisher
+from driver.store.vips import EtcdServiceRecords
+from driver.work.repeater import Repeater
+
+
+@dataclass(frozen=True)
+class SwarmParts:
+    """What says how it stands, and what runs."""
+
+    publishing: ServicePublisher
+    holdings: SwarmHoldings
+    parts: tuple[Part, ...]
+
+
+def build_swarm(ground: Ground, addresses: AddressParts) -> SwarmParts:
+    """Make them; without a socket of Docker's nothing is asked."""
+    settings = ground.settings
+    swarm = DockerSwarm(settings.docker_socket)
+    publishing = ServicePublisher(swarm, EtcdServiceRecords(ground.stores.fenced, ground.me))
+    holdings = SwarmHoldings(
+        book=addresses.book, users=DockerSwarmUsers(settings.docker_socket),
+        leads=publishing.leads, release_pool=addresses.addresses.withdraw_swarm_request,
+        request_id=lambda: secrets.token_hex(6), after_s=settings.collect_after)
+    publishing.on_loss = holdings.ask
+    repeating = Repeater("services", publishing.run, publishing.pause_s)
+    return SwarmParts(publishing, holdings, (
+        Part("Docker's swarm", nothing, swarm.close),
+        Part("swarm holdings", holdings.start, holdings.stop),
+        Part("publishing", nothing, publishing.stop),
+        *([Part("publishing services", repeating.start, repeating.stop)]
+          if settings.docker_socket else [])))

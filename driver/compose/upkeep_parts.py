@@ -1,0 +1,72 @@
+"""Builds what keeps this host in line: recovery at the start, retries, collecting, and memory.
+
+Nothing here is needed for a call of Docker's to be answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from driver.compose.address_parts import AddressParts
+from driver.compose.endpoint_parts import EndpointParts
+from driver.compose.ground import Ground
+from driver.compose.parts import Part
+from driver.engine.docker import DockerEngine
+from driver.process import memory
+from driver.services.upkeep.collect import Collector, Removals
+from driver.services.upkeep.reconcile import Reconciler
+from driver.services.upkeep.recovery import Recovery
+from driver.work.repeater import Repeater
+
+RETRY_S = 5.0  # between attempts at what a removal left, etcd having been away
+MEMORY_S = 30.0  # between collections of garbage that nobody waits for
+
+
+@dataclass(frozen=True)
+class UpkeepParts:
+    """What runs; recovery is others' to wait for."""
+
+    recovery: Recovery
+    memory: Part
+    parts: tuple[Part, ...]
+
+    def recovery_part(self) -> Part:
+        """It takes over what runs."""
+        return Part("recovery", self.recovery.start, self.recovery.stop)
+
+
+def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressParts
+                 ) -> UpkeepParts:
+    """Make it; what Docker has forgotten is collected where there is a socket of Docker's."""
+    settings, kernel, stores = ground.settings, ground.kernel, ground.stores
+    reconciler = Reconciler(
+        networks=stores.networks, endpoints=stores.endpoints, links=endpoints.links,
+        sandboxes=endpoints.sandboxes, finisher=endpoints.finisher, pinned=kernel.datapath,
+        following=endpoints.following, listener=endpoints.publisher,
+        service=endpoints.endpoints, services=endpoints.vips)
+
+    def settle() -> None:
+        for part in (stores.network_records, stores.endpoint_records, addresses.addresses):
+            part.settle()
+
+    def tend_vips() -> None:
+        endpoints.vips.retry()
+        kernel.datapath.sweep_services()
+
+    repeated = [Repeater("unfinished removals", endpoints.networks.finish_removals, RETRY_S),
+                Repeater("what etcd did not confirm", settle, RETRY_S),
+                Repeater("directory's refused entries", endpoints.publisher.retry, RETRY_S)]
+    if settings.docker_socket:
+        collector = Collector(
+            engine=DockerEngine(settings.docker_socket), networks=stores.networks,
+            endpoints=stores.endpoints, links=endpoints.links, sandboxes=endpoints.sandboxes,
+            after_s=settings.collect_after, removals=Removals(
+                endpoints.endpoints, endpoints.networks, addresses.addresses))
+        # Looked at several times before it is removed; the longest wait is half as much again.
+        repeated.append(Repeater("collecting", collector.run, settings.collect_after / 2))
+    repeated.append(Repeater("services' entries", tend_vips, RETRY_S))
+    housekeeping = Repeater("memory", memory.give_back, MEMORY_S)
+    return UpkeepParts(
+        Recovery(reconciler, stores.network_records.on_record),
+        Part("memory", housekeeping.start, housekeeping.stop),
+        tuple(Part(each.name, each.start, each.stop) for each in repeated))

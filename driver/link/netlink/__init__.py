@@ -1,0 +1,1 @@
+"""rtnetlink and nftables' netlink: sockets, messages, namespaces, notifications."""

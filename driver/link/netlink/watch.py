@@ -1,0 +1,185 @@
+"""Owns one thread that hears of changes in many network namespaces.
+
+It must not know what has changed, nor what follows: who is told looks for himself.  So messages are
+dropped unread, and that the kernel lost some (ENOBUFS) is news like any other.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from driver.errors import LinkError
+from driver.link.netlink import netns as namespaces
+from driver.link.netlink.netns import same_path
+
+_log = logging.getLogger(__name__)
+
+_NETLINK_NETFILTER: Final = 12
+# RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE
+LINK, TC, ADDRESS4, ROUTE4, RULE4 = 0x1, 0x8, 0x10, 0x40, 0x80
+TABLES: Final = 0x40  # NFNLGRP_NFTABLES, 7, as a bit
+INSIDE: Final = LINK | TC | ADDRESS4 | ROUTE4 | RULE4
+_TABLES_HERE, _REMOVALS_HERE = "tables", "removals"  # no sandbox's keys
+_RECEIVE_BYTES: Final = 1 << 16
+_READS: Final = 64  # of one socket before it is another one's turn
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
+_IFINDEX_AT: Final = _HEADER.size + 4  # in messages of links and of tc alike
+
+
+class NamespaceWatch:
+    """ports.Watch for sandboxes, and the same for the host's own namespace.  Thread-safe."""
+
+    def __init__(self, on_change: Callable[[str], None],
+                 path_of: Callable[[str], str] = same_path) -> None:
+        """on_change: called with the sandbox's key, from the thread, several times at once perhaps.
+
+        path_of: as in sandbox.
+        """
+        self._on_change = on_change
+        self._path_of = path_of
+        self._guard = threading.Lock()
+        self._watched: dict[str, list[socket.socket]] = {}
+        self._by_descriptor: dict[int, tuple[socket.socket, Callable[[bytes], None]]] = {}
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._listen, name="namespaces", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and let go of all namespaces."""
+        os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        for key in list(self._watched):
+            self.remove(key)
+        self._poll.close()
+        os.close(self._wake)
+
+    def add(self, sandbox_key: str) -> None:
+        """See ports.Watch."""
+        with self._guard:
+            if sandbox_key in self._watched:
+                return
+        opened: list[socket.socket] = []
+        namespaces.run_in(self._path_of(sandbox_key), lambda: opened.extend(_open(INSIDE, TABLES)),
+                          refuse_own=True)
+        self._take(sandbox_key, opened, lambda _: self._on_change(sandbox_key))
+
+    def watch_tables_here(self, told: Callable[[], None]) -> None:
+        """Tell of changes of nftables in the calling thread's namespace.  Error: LinkError."""
+        self._take(_TABLES_HERE, _open(0, TABLES), lambda _: told())
+
+    def watch_removals_here(self, told: Callable[[int], None]) -> None:
+        """Tell, by ifindex, of links, filters and queueing disciplines that go in this namespace.
+
+        0: some were missed.  Error: LinkError.
+        """
+        def read(message: bytes) -> None:
+            for ifindex in _removed(message) if message else (0,):
+                told(ifindex)
+
+        self._take(_REMOVALS_HERE, _open(LINK | TC, 0), read)
+
+    def remove(self, sandbox_key: str) -> None:
+        """See ports.Watch."""
+        with self._guard:
+            for opened in self._watched.pop(sandbox_key, ()):
+                self._by_descriptor.pop(opened.fileno(), None)
+                with suppress(OSError):
+                    self._poll.unregister(opened.fileno())
+                opened.close()
+
+    def sweep(self) -> None:
+        """See ports.Watch."""
+        with self._guard:
+            keys = [key for key in self._watched if key not in (_TABLES_HERE, _REMOVALS_HERE)]
+        for key in keys:
+            if not os.path.exists(self._path_of(key)):
+                self.remove(key)
+
+    def _take(self, key: str, opened: list[socket.socket], read: Callable[[bytes], None]) -> None:
+        with self._guard:
+            if key in self._watched:  # two added it at once
+                for each in opened:
+                    each.close()
+                return
+            self._watched[key] = opened
+            for each in opened:
+                self._by_descriptor[each.fileno()] = each, read
+                self._poll.register(each.fileno(), select.EPOLLIN)
+
+    def _listen(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._wake:
+                    return
+                try:
+                    self._drain(descriptor)
+                except Exception:  # the thread must outlive a listener's mistake
+                    _log.exception("a change of a namespace was not handled")
+
+    def _drain(self, descriptor: int) -> None:
+        for _ in range(_READS):
+            with self._guard:  # never held while somebody is told
+                found = self._by_descriptor.get(descriptor)
+                if found is None:
+                    return  # removed meanwhile
+                try:
+                    message = found[0].recv(_RECEIVE_BYTES)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        return  # EAGAIN: that was all
+                    message = b""
+            found[1](message)
+
+
+def _open(groups: int, netfilter_groups: int) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    try:
+        for protocol, wanted in ((socket.NETLINK_ROUTE, groups),
+                                 (_NETLINK_NETFILTER, netfilter_groups)):
+            if not wanted:
+                continue
+            try:
+                made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                                     | socket.SOCK_NONBLOCK, protocol)
+            except OSError as error:
+                if error.errno == errno.EPROTONOSUPPORT:
+                    continue  # this kernel has no nfnetlink, and nobody has rules
+                raise
+            opened.append(made)
+            made.bind((0, wanted))
+    except OSError as error:
+        for each in opened:
+            each.close()
+        raise LinkError(f"watch a network namespace: {error}") from error
+    return opened
+
+
+_REMOVALS: Final = (17, 37, 45)  # RTM_DELLINK, RTM_DELQDISC, RTM_DELTFILTER
+
+
+def _removed(data: bytes) -> set[int]:
+    found = set()
+    at = 0
+    while at + _IFINDEX_AT + 4 <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        if kind in _REMOVALS:
+            found.add(int(struct.unpack_from("=i", data, at + _IFINDEX_AT)[0]))
+        if length < _HEADER.size:
+            break
+        at += (length + 3) & ~3
+    return found

@@ -1,0 +1,1 @@
+"""Pairs of interfaces, one for each endpoint."""

@@ -1,0 +1,87 @@
+"""Owns looking inside a sandbox: is what slim set up whole, and what have its programs changed?
+
+It must not know what follows from it, nor when to look.  Every look is a visit (netns.run_in).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+
+from driver.errors import LinkError
+from driver.link.netlink import filters
+from driver.link.netlink import netns as namespaces
+from driver.link.netlink.names import SANDBOX_FILTER_NAME
+from driver.link.netlink.netns import same_path
+from driver.link.netlink.sockets import Changes, Route, dump, open_route, step
+from driver.link.sandbox import routes, rules, untracked
+from driver.link.sandbox.packet_filter import find_own_rules
+from driver.link.sandbox.sandbox import find_interface
+from driver.model import Endpoint
+from driver.services.ports import Findings, Interface, Veth
+
+
+class KernelInspector:
+    """ports.Inspector.  Safe in any thread."""
+
+    def __init__(self, *, overlay_mtu: Callable[[], int], with_filter: bool = True,
+                 path_of: Callable[[str], str] = same_path) -> None:
+        """overlay_mtu: bytes.  with_filter: interfaces have one.  path_of: as in sandbox."""
+        self._overlay_mtu = overlay_mtu
+        self._with_filter = with_filter
+        self._path_of = path_of
+
+    def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
+             underlay: IPv4Address, just_set_up: bool = False) -> Findings:
+        """See ports.Inspector."""
+
+        def inside() -> Findings:
+            with open_route() as route, step(f"look inside {sandbox_key}"):
+                found = [(endpoint, *find_interface(route, endpoint, veth))
+                         for endpoint, veth in members]
+                lost = next(filter(None, (_lost_address(route, endpoint, interface)
+                                          for endpoint, interface, _ in found)), "")
+                missing = "" if just_set_up else (
+                    _missing_of_host_path(route, *found[0][:2], underlay)
+                    or next(filter(None, (self._missing(route, *each) for each in found)), ""))
+                tc = next((f"tc: {interface.name} has filters" for _, interface, _ in found
+                           if filters.others_filters(route, interface.ifindex)), "")
+            return Findings(missing, lost, tc or _own_rules())
+
+        return namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
+
+    def _missing(self, route: Route, endpoint: Endpoint, interface: Interface, mtu: int) -> str:
+        if (self._with_filter
+                and filters.find_ingress(route, interface.ifindex) != SANDBOX_FILTER_NAME):
+            return f"the filter {SANDBOX_FILTER_NAME} of {interface.name}"
+        changes = Changes(route)
+        routes.plan_connected_mtu(changes, routes.connected(route, interface), endpoint,
+                                  interface, min(self._overlay_mtu(), mtu))
+        return changes.planned()
+
+
+def _missing_of_host_path(route: Route, endpoint: Endpoint, interface: Interface,
+                          underlay: IPv4Address) -> str:
+    if not endpoint.port:  # none of the sandbox's endpoints has one: there is no host path
+        return ""
+    return (rules.missing(route, underlay)
+            or routes.missing_of_host_path(route, interface, underlay)
+            or untracked.missing(underlay))
+
+
+def _own_rules() -> str:
+    try:
+        return find_own_rules()
+    except LinkError as error:
+        return str(error)  # what cannot be read is in doubt
+
+
+def _lost_address(route: Route, endpoint: Endpoint, interface: Interface) -> str:
+    if endpoint.address is None:
+        return ""
+    wanted = str(endpoint.address.ip)
+    found = dump(route, "get_addr", family=socket.AF_INET, index=interface.ifindex)
+    return "" if any(each.get_attr("IFA_LOCAL") == wanted for each in found) else wanted
+
+

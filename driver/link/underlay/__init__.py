@@ -1,0 +1,1 @@
+"""The host's own network: device, tunnel, guard, ports, questions to other hosts."""

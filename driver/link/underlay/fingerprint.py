@@ -1,0 +1,33 @@
+"""Owns what tells this machine from a copy of its disk.
+
+It must not know what is done about a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from driver.link.netlink.netns import current_cookie
+from driver.model import Fingerprint
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE: Final = Path("/etc/machine-id")
+
+
+def fingerprint(mac: str) -> Fingerprint:
+    """Return this machine's, in the namespace of the calling thread; mac: its underlay's."""
+    return Fingerprint(boot=_hash(_read(_BOOT), str(current_cookie())),
+                       machine=_hash(_read(_MACHINE), mac))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""  # a minimal system has no machine-id
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,136 @@
+"""Owns the guard: nftables' table `slim`, which drops what others forward in this host's name.
+
+Masquerading gives a bridge network's packets the host's address, and with it the host's word for
+who is calling; and it may give them an endpoint's port (nat_ports).  It must not know who the
+peers are; packets of the host path never come by here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address
+from typing import Final
+
+from pyroute2.netlink.nfnetlink import nftsocket
+from pyroute2.nftables.expressions import genex
+
+from driver.client_ports import Ports
+from driver.link.netlink import nft, nft_socket
+from driver.link.netlink.names import GUARD_SET, GUARD_TABLE
+from driver.link.underlay import nat_ports
+
+# Before other tables' filters, and behind their source NAT (100): the port may be its choice.
+_BEFORE_FILTERS, _BEHIND_NAT = -10, 300
+_IPV4_ADDRESS = 7  # nft's number of the type, which only its command shows
+_ELEMENTS: Final = 1000  # of one message: an attribute has at most 64 KiB, an element has 16 bytes
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What is protected on this host."""
+
+    underlay: IPv4Address
+    underlay_ifindex: int
+    vxlan_port: int  # UDP
+    endpoints: Ports  # TCP
+    clients: Ports  # TCP; for connections that NAT would give an endpoint's
+
+
+class KernelGuard:
+    """services.guarding.Guard in the kernel's packet filter.  Stateless; safe in any thread."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+
+    def install(self, hosts: Collection[IPv4Address]) -> None:
+        """See guarding.Guard.  One transaction: at no moment is there no table."""
+        messages = [*nft.emptied(GUARD_TABLE),
+                    nft.new_set(GUARD_TABLE, GUARD_SET, 1, key_type=_IPV4_ADDRESS, key_length=4),
+                    nat_ports.remembered()]
+        rules = _rules(self._guarded)
+        for chain, hook, priority, kind in _CHAINS:
+            messages.append(nft.chain(GUARD_TABLE, chain, hook, priority, kind))
+            messages += [nft.rule(GUARD_TABLE, chain, each) for each in rules[chain]]
+        messages += _elements("new", hosts)
+        nft_socket.commit(nft_socket.batch(messages), "install the guard (nftables table slim)")
+
+    def change(self, added: Collection[IPv4Address], removed: Collection[IPv4Address]) -> None:
+        """See guarding.Guard."""
+        messages = [*_elements("new", added), *_elements("del", removed)]
+        if messages:
+            nft_socket.commit(nft_socket.batch(messages), "change the guard's hosts")
+
+    def dropped(self) -> int | None:
+        """See guarding.Guard."""
+        # Of its own table only: Docker's and others' rules may be tens of thousands.
+        answer = nft_socket.answers(_question(), "read the guard")
+        counts = [_count(rule) for rule in nft.read_rules(answer)]
+        return sum(counts) if len(counts) == _RULES else None
+
+
+def packet_filter_works() -> None:
+    """Ask the kernel for its tables and for NAT.  Error: LinkError, saying what is missing."""
+    with nft_socket.opened("the guard needs the packet filter nf_tables") as socket_:
+        socket_.get_tables()
+    nat_ports.works()
+
+
+def remove_guard() -> None:
+    """Remove the table.  None there: nothing to do.  Error: LinkError."""
+    nft_socket.remove_table(GUARD_TABLE, "remove the guard")
+
+
+_CHAINS: Final = (("input", nft.INPUT, _BEFORE_FILTERS, "filter"),
+                  ("forward", nft.FORWARD, _BEFORE_FILTERS, "filter"),
+                  ("translation", nft.POSTROUTING, nat_ports.FIRST_OF_NAT, "nat"),
+                  ("postrouting", nft.POSTROUTING, _BEHIND_NAT, "filter"))
+_RULES: Final = 6
+
+
+def _rules(guarded: Guarded) -> dict[str, list[nft.Expressions]]:
+    to_peer = [nft.load_destination(), nft.in_set(GUARD_SET)]
+    vxlan = [*nft.protocol(socket.IPPROTO_UDP), *nft.port(2, guarded.vxlan_port)]
+    ports = guarded.endpoints
+    way_out = guarded.underlay_ifindex, guarded.underlay
+    return {
+        # Whoever can send with a peer's source address to one of the host's other interfaces.
+        "input": [[*nft.interface(nft.UNEQUAL, guarded.underlay_ifindex), *vxlan, *_drop()]],
+        "forward": [
+            [*to_peer, *vxlan, *_drop()],
+            [*to_peer, *nft.protocol(socket.IPPROTO_TCP), *nft.ports(2, *ports), *_drop()]],
+        "translation": [nat_ports.recall(*way_out, guarded.clients)],
+        "postrouting": [
+            nat_ports.refuse(*way_out, ports),
+            # What this host sends itself came in by no interface.
+            [*nft.interface(nft.UNEQUAL, 0), *to_peer,
+             *nft.protocol(socket.IPPROTO_TCP), *nft.ports(0, *ports), *_drop()]],
+    }
+
+
+def _drop() -> nft.Expressions:
+    return [genex("counter", {}), *nft.drop()]
+
+
+def _count(rule: nft.Message) -> int:
+    for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ():
+        if expression.get_attr("NFTA_EXPR_NAME") == "counter":
+            return int(expression.get_attr("NFTA_EXPR_DATA").get_attr("NFTA_COUNTER_PACKETS"))
+    return 0
+
+
+def _elements(verb: str, hosts: Collection[IPv4Address]) -> list[nft.Message]:
+    every = list(hosts)
+    return [nft.message(nftsocket.nft_set_elem_list_msg, verb, "SETELEM", [
+        ("NFTA_SET_ELEM_LIST_TABLE", GUARD_TABLE), ("NFTA_SET_ELEM_LIST_SET", GUARD_SET),
+        ("NFTA_SET_ELEM_LIST_ELEMENTS",
+         [{"attrs": [("NFTA_SET_ELEM_KEY", nft.value(host.packed))]}
+          for host in every[start:start + _ELEMENTS]])])
+        for start in range(0, len(every), _ELEMENTS)]
+
+
+@cache
+def _question() -> bytes:
+    return nft_socket.encode(nft.rules_of(GUARD_TABLE))

@@ -1,0 +1,1 @@
+"""This process on its machine: memory, priority, and what systemd is told."""

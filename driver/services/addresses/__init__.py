@@ -1,0 +1,1 @@
+"""Pools and addresses: requested, released, and held by whom."""

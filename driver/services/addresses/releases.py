@@ -1,0 +1,89 @@
+"""Owns ending holds of addresses: what was released, and what was given out to nobody.
+
+It must not know why; asking again for what is gone changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from driver.errors import StoreUnavailable
+from driver.ipam.allocation import IpAddress
+from driver.model import GLOBAL_HOLDER, Hold, HoldKind, Reservation, SubnetUse
+from driver.services.addresses.pool_ids import PoolName
+from driver.services.addresses.pools import uses_of
+from driver.services.ports import AddressBook
+from driver.work import contended
+
+
+@dataclass
+class AddressRelease:
+    """One ReleaseAddress; which hold it ends is found once, so that it can be tried again.
+
+    A try without an answer may have succeeded, and the address may be somebody else's by now.
+    """
+
+    name: PoolName
+    address: IpAddress
+    hold: Hold | None = None
+
+
+class AddressReleases:
+    """Without memory of its own.  Thread-safe.  All errors: StoreUnavailable."""
+
+    def __init__(self, book: AddressBook) -> None:
+        self._book = book
+
+    def release(self, release: AddressRelease, holder: str) -> None:
+        """End the holder's hold, which is noted in `release` as soon as it is known."""
+        name = release.name
+        for attempt in contended.attempts(recalled=True):
+            # What is held for this host only this host changes, so a hold that is recalled has
+            # been its own; a swarm's managers take turns.
+            recall = attempt == 0 and holder != GLOBAL_HOLDER
+            subnet = self._book.subnet(name.cidr, recall=recall)
+            before = self._book.reservation(name.cidr, release.address, recall=recall)
+            hold = before.value.holds.get(holder) if before.value is not None else None
+            if before.value is None or hold is None or release.hold not in (None, hold) or (
+                    _still_gateway(name, subnet.value, before.value, holder)):
+                if recall:
+                    continue  # no write would find out that this is not so any more
+                return
+            release.hold = hold
+            after = before.value.released(holder)
+            if self._book.write_reservation(
+                    subnet, name.cidr, before, after,
+                    subnet_after=_without_gateway(subnet.value, after)):
+                return
+        raise StoreUnavailable(
+            f"address {release.address} is changed by too many at once, try again")
+
+    def withdraw(self, cidr: str, address: IpAddress, holder: str, hold: Hold) -> None:
+        """Release exactly this hold; another one of the same holder stays."""
+        for _ in contended.attempts():
+            subnet = self._book.subnet(cidr)
+            before = self._book.reservation(cidr, address)
+            if before.value is None or before.value.holds.get(holder) != hold:
+                return
+            after = before.value.released(holder)
+            if self._book.write_reservation(
+                    subnet, cidr, before, after,
+                    subnet_after=_without_gateway(subnet.value, after)):
+                return
+        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
+
+
+def _still_gateway(name: PoolName, subnet: SubnetUse | None, found: Reservation,
+                   holder: str) -> bool:
+    # Two networks of one host, or of a swarm, can have the same pool, and with it the same
+    # gateway: the first one's end leaves it to the other.  (ReleasePool comes after this.)
+    return (found.holds[holder].kind is HoldKind.GATEWAY
+            and uses_of(subnet, name.space, holder) > 1)
+
+
+def _without_gateway(subnet: SubnetUse | None, after: Reservation) -> SubnetUse | None:
+    """Return the subnet without its gateway if `after` is not held as one any more."""
+    if subnet is None or subnet.gateway != after.address or any(
+            hold.kind is HoldKind.GATEWAY for hold in after.holds.values()):
+        return None
+    return replace(subnet, gateway=None)

@@ -1,0 +1,1 @@
+"""What the kernel maps say of a network's endpoints, here and on other hosts."""

@@ -1,0 +1,102 @@
+"""Owns what the maps say of one network, and how sure that is: a value without effects.
+
+It must not know maps nor feeds.  Thread-safe by its owner's lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple
+
+from driver.model import EndpointId
+from driver.services.directory.packed import OTHERS, addresses_of, underlay_of
+
+
+class Doubt(NamedTuple):
+    """An entry whose record is missing, though nobody has said that the endpoint is gone."""
+
+    revision: int  # of the newest list, or of the change, that lacked it
+    since_s: float  # monotonic
+
+
+UNCOMPARED: Final = Doubt(0, 0.0)  # of a driver before, and no list has been read since
+
+
+@dataclass
+class NetworkView:
+    """One network as the maps have it."""
+
+    entries: dict[EndpointId, bytes] = field(default_factory=dict)  # of all hosts, packed
+    # Who is entered at an address: a number for IPv4, bytes for IPv6.
+    holders: dict[int | bytes, EndpointId] = field(default_factory=dict)
+    doubts: dict[EndpointId, Doubt] = field(default_factory=dict)  # of entries
+    unreadable: set[EndpointId] = field(default_factory=set)  # records, whether entered or not
+    # On record, but their address is another one's that is on record, too.
+    rivals: dict[EndpointId, bytes] = field(default_factory=dict)
+    refused: dict[EndpointId, bytes] = field(default_factory=dict)  # could not be entered
+    local: dict[EndpointId, int] = field(default_factory=dict)  # host's ends' ifindexes
+    hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others', by their endpoints
+    # Who gets broadcasts has changed, or is not known: a driver before may have written it.
+    flood_changed: bool = True
+
+    def enter(self, endpoint_id: EndpointId, packed: bytes) -> None:
+        """Note what was entered."""
+        self.entries[endpoint_id] = packed
+        for address in addresses_of(packed):
+            self.holders[address] = endpoint_id
+        if packed[0] & OTHERS:
+            underlay = underlay_of(packed)
+            self.hosts[underlay] += 1
+            self.flood_changed |= self.hosts[underlay] == 1
+
+    def forget(self, endpoint_id: EndpointId) -> bytes | None:
+        """Undo enter; return what was entered."""
+        self.refused.pop(endpoint_id, None)
+        self.doubts.pop(endpoint_id, None)
+        packed = self.entries.pop(endpoint_id, None)
+        if packed is None:
+            return None
+        for address in addresses_of(packed):
+            if self.holders.get(address) == endpoint_id:
+                del self.holders[address]
+        if packed[0] & OTHERS:
+            underlay = underlay_of(packed)
+            self.hosts[underlay] -= 1
+            if not self.hosts[underlay]:
+                del self.hosts[underlay]
+                self.flood_changed = True
+        return packed
+
+    def others_at(self, packed: bytes, endpoint_id: EndpointId) -> list[EndpointId]:
+        """Who else is entered at these addresses."""
+        found = (self.holders.get(address) for address in addresses_of(packed))
+        return [holder for holder in dict.fromkeys(found)
+                if holder is not None and holder != endpoint_id]
+
+    def is_sure(self, endpoint_id: EndpointId) -> bool:
+        """Whether its own record says so, as far as is known."""
+        return endpoint_id not in self.doubts and endpoint_id not in self.unreadable
+
+    def doubt(self, endpoint_ids: Iterable[EndpointId], revision: int, now_s: float) -> None:
+        """Note that these are not on record as of a revision; entries only."""
+        shared: dict[float, Doubt] = {}  # not a tuple each: there may be a hundred thousand
+        for endpoint_id in endpoint_ids:
+            if endpoint_id in self.entries:
+                known = self.doubts.get(endpoint_id, UNCOMPARED)
+                since_s = now_s if known is UNCOMPARED else known.since_s
+                self.doubts[endpoint_id] = shared.setdefault(since_s, Doubt(revision, since_s))
+
+    def freed_rivals(self) -> Iterator[EndpointId]:
+        """Those whose address no other one has on record any more."""
+        for endpoint_id, packed in list(self.rivals.items()):
+            if not any(map(self.is_sure, self.others_at(packed, endpoint_id))):
+                yield endpoint_id
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is known of it."""
+        return not (self.entries or self.local or self.refused or self.rivals
+                    or self.unreadable or self.flood_changed)

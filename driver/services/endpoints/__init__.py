@@ -1,0 +1,1 @@
+"""An endpoint's life on this host: create, join, leave, delete."""

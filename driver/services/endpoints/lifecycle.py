@@ -1,0 +1,383 @@
+"""Owns the life of an endpoint on this host: create, join, leave, delete, in that order.
+
+It must not know the wire's JSON, nor how links, maps and records are made; dockerd moves the
+interface into the sandbox by itself, after Join has answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Interface
+from typing import Protocol
+
+from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
+from driver.model import Endpoint, EndpointId, Host, HostPath, Network, NetworkId
+from driver.services.endpoints.links import EndpointLinks
+from driver.services.endpoints.ports import EndpointPorts
+from driver.services.endpoints.requests import (
+    DST_PREFIX,
+    EndpointRequest,
+    Joined,
+    check_ifname,
+    choose_mac,
+    same,
+)
+from driver.services.notes.own import OwnEndpoints
+from driver.services.ports import Networks, SandboxFinisher, Veth
+from driver.services.sandboxes.standing import choose
+from driver.work.locks import KeyedLocks
+from driver.work.undo import Step, Undo, run_all
+
+log = logging.getLogger(__name__)
+
+
+class EndpointPublisher(Protocol):
+    """The part of ports.Datapath that these use cases need."""
+
+    def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.Datapath."""
+
+    def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
+        """See ports.Datapath."""
+
+
+class EndpointService:
+    """The use cases of one endpoint; each is the same when asked twice."""
+
+    def __init__(self, *, host: Host, networks: Networks, endpoints: OwnEndpoints,
+                 links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
+                 ports: EndpointPorts, random_bytes: Callable[[int], bytes],
+                 underlay_mtu: Callable[[], int]) -> None:
+        """Random_bytes: for MACs.  underlay_mtu: bytes."""
+        self._host = host
+        self._networks = networks
+        self._endpoints = endpoints
+        self._links = links
+        self._datapath = datapath
+        self._finisher = finisher
+        self._ports = ports
+        self._random_bytes = random_bytes
+        self._underlay_mtu = underlay_mtu
+        self._locks = KeyedLocks()
+        # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
+        # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
+        self._ifnames: dict[EndpointId, str] = {}
+        # Endpoints whose removal failed half-way, after their record was gone: a repeated
+        # removal needs to know what to withdraw.
+        self._unfinished: dict[EndpointId, Endpoint] = {}
+
+    def create_endpoint(self, request: EndpointRequest) -> Endpoint:
+        """Give the endpoint its MAC and endpoint port and publish its record.
+
+        Errors: InvalidArgument, NotFound (network), Conflict (other values under this id, or
+        the address is in use), Exhausted, StoreUnavailable; then nothing is left.
+        """
+        check_ifname(request.ifname)
+        with self._locks.hold(request.id), Undo() as undo:
+            network = self._network(request.network_id)
+            known = self._endpoints.get(request.id)
+            if known is not None:
+                # An earlier call may have written the record and not lived to see it.
+                self._ports.restore([known])
+                self._prepare_link(same(known, request), network)
+                return known
+            self._unfinished.pop(request.id, None)
+            self.restore_ports()
+            port = 0
+            if self._meant_for_host_path(network, request.address):
+                port = self._ports.request(request.id)
+                undo.push("release the endpoint port", lambda: self._ports.release(request.id))
+            endpoint = Endpoint(
+                id=request.id, network_id=network.id, vni=network.vni, host=self._host.id,
+                underlay=self._host.underlay,
+                mac=request.mac or choose_mac(request.address, self._random_bytes),
+                address=request.address, address6=request.address6, port=port,
+                host_path=request.host_path)
+            endpoint = replace(endpoint, offered=choose(endpoint, network) is not HostPath.OFF)
+            self._create(endpoint, network)
+            if request.ifname:
+                self._ifnames[request.id] = request.ifname
+            self._prepare_link(endpoint, network)
+            return endpoint
+
+    def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str) -> Joined:
+        """Make the endpoint's interface and everything about it that the host can see.
+
+        The sandbox at `sandbox_key` need not exist yet (Docker <= 27).
+        Errors: NotFound, Conflict (joined at another sandbox), LinkError, DatapathError,
+        StoreUnavailable; then the endpoint is as before.
+        """
+        with self._locks.hold(endpoint_id), Undo() as undo:
+            before = self._endpoints.get(endpoint_id)
+            if before is None or before.network_id != network_id:
+                raise NotFound(f"network {network_id[:12]} has no endpoint {endpoint_id[:12]} "
+                               "on this host")
+            network = self._network(network_id)
+            if before.sandbox_key not in ("", sandbox_key):
+                raise Conflict(f"endpoint {endpoint_id[:12]} is joined to sandbox "
+                               f"{before.sandbox_key} already, not {sandbox_key}")
+            if before.sandbox_key == sandbox_key:
+                veth = self._links.find(endpoint_id)
+                if veth is not None:
+                    return self._joined(endpoint_id, veth)
+            # Intent is durable first: a driver that dies here finds the endpoint when it
+            # comes back, and reconciles.
+            # Each inverse is ready before its effect: one that fails may have been done.
+            endpoint = replace(before, sandbox_key=sandbox_key)
+            undo.push("take the sandbox out of the record",
+                      lambda: self._endpoints.replace(replace(before, sandbox_key="")))
+            self._endpoints.replace(endpoint)
+            mtu = self._mtu(network)
+            undo.push("delete the link", lambda: self._links.delete(endpoint_id))
+            veth = self._links.make(endpoint_id, endpoint.mac, mtu)
+            undo.push("withdraw the endpoint", lambda: self._datapath.withdraw_endpoint(
+                endpoint, veth.host_ifindex))
+            self._datapath.publish_endpoint(endpoint, veth)
+            self._finisher.expect(endpoint, veth)
+            return self._joined(endpoint_id, veth)
+
+    def leave(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        """Undo `join`.  Unknown or not joined: nothing to do.
+
+        dockerd moves the link back to the host next, if it finds it: the kernel takes 10 to 20 ms
+        for that, with a lock held that everybody needs.  So it must not find it.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None or endpoint.network_id != network_id:
+                return
+            steps = [*self._withdrawal(endpoint),
+                     ("retire the link", lambda: self._links.retire(endpoint))]
+            if endpoint.sandbox_key:
+                steps.append(("take the sandbox out of the record", lambda: self._endpoints.replace(
+                    replace(endpoint, sandbox_key=""))))
+            run_all(steps)
+
+    def delete_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        """Remove all that is left of the endpoint.  Unknown: nothing to do but tidy up.
+
+        dockerd cannot be refused here and never asks again: every step is tried, also what
+        can be done without etcd.
+        """
+        with self._locks.hold(endpoint_id):
+            self._delete(network_id, endpoint_id)
+
+    def bury(self, endpoint_id: EndpointId, cookie: Callable[[str], int | None]) -> bool:
+        """Remove an endpoint of this host if it is certain that nobody has it; whether it was.
+
+        That is so when its interface and its sandbox are gone, both: dockerd has ended without a
+        word, or could not reach the driver.  cookie: see ports.Sandboxes.
+        Errors: as delete_endpoint's.
+        """
+        with self._locks.hold(endpoint_id):  # no Join is under way
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None or not endpoint.sandbox_key or (
+                    self._links.find(endpoint_id) is not None
+                    or cookie(endpoint.sandbox_key) is not None):
+                return False
+            log.warning("endpoint %.12s (%s): its container is gone, and its address is asked "
+                        "for again: it is removed", endpoint_id, endpoint.address)
+            self._delete(endpoint.network_id, endpoint_id)
+            return True
+
+    def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
+        try:
+            endpoint = self._endpoints.get(endpoint_id) or self._unfinished.get(endpoint_id)
+        except StoreUnavailable:
+            run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+            raise
+        if endpoint is None:
+            self._ports.release(endpoint_id)
+            run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
+            return
+        if endpoint.network_id != network_id:
+            raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
+                           f"{endpoint.network_id[:12]}, not {network_id[:12]}")
+        self._unfinished[endpoint_id] = endpoint
+        # The record goes whatever became of the rest: links and map entries without a
+        # record are found by reconciling, a record without a container is not.
+        run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
+                 ("delete the record", lambda: self._delete_record(endpoint_id))])
+        self._unfinished.pop(endpoint_id, None)
+
+    def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
+        """Publish the endpoint's port, or 0: then its peers use the overlay path.
+
+        Not offered it stays the endpoint's: connections that are open go on with it.
+
+        Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None:
+                return
+            # Not offered it stays the endpoint's: connections that are open go on with it.
+            port = self._port(endpoint) if offered and not endpoint.port else endpoint.port
+            wanted = replace(endpoint, port=port, offered=offered)
+            if wanted != endpoint:
+                self._endpoints.replace(wanted)
+
+    def request_port(self, endpoint_id: EndpointId) -> int:
+        """Return the endpoint's port, a new one if it has none; 0: it is not meant to have one.
+
+        It is published by offer_host_path.  Errors: Exhausted, StoreUnavailable.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            return self._port(endpoint) if endpoint is not None else 0
+
+    def _port(self, endpoint: Endpoint) -> int:
+        network = self._networks.get(endpoint.network_id)
+        if network is None or not self._meant_for_host_path(network, endpoint.address):
+            return 0
+        self.restore_ports()
+        return self._ports.request(endpoint.id)  # asked again: the one that is held
+
+    @staticmethod
+    def _meant_for_host_path(
+            network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG004
+        """Whether an endpoint is to have a host path; all who ask for a port ask here."""
+        return address is not None  # it is for IPv4
+
+    def restore_ports(self, owned: Iterable[int] = ()) -> None:
+        """Learn which ports this host's endpoints have, once, before one is handed out.
+
+        owned: ports that the kernel gives to somebody, known here or not.
+        """
+        self._ports.restore_once(self._endpoints.list)
+        self._ports.spare(owned)
+
+    def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
+        """Return the endpoint of this host, None if there is none."""
+        endpoint = self._endpoints.get(endpoint_id)
+        return endpoint if endpoint and endpoint.network_id == network_id else None
+
+    def finish_removals(self) -> None:
+        """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
+        run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
+            self.delete_endpoint, endpoint.network_id, endpoint.id))
+            for endpoint in list(self._unfinished.values())),
+            ("delete links", self._links.retry)])
+
+    def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
+        """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
+
+        Errors: DatapathError, StoreUnavailable; its connections then go on as before.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is not None and endpoint.sandbox_key:
+                self._datapath.publish_endpoint(endpoint, veth)
+                self._finisher.expect(endpoint, veth)
+
+    def rehome(self, endpoint_id: EndpointId) -> None:
+        """Put this host's underlay address, which may be another one by now, on record.
+
+        Idempotent.  Error: StoreUnavailable.  Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is not None and endpoint.underlay != self._host.underlay:
+                self._endpoints.replace(replace(endpoint, underlay=self._host.underlay))
+
+    def enter(self, endpoint_id: EndpointId) -> bool:
+        """Put the endpoint on record again where etcd lacks it; whether there was anything to do.
+
+        Errors: Conflict (its address is another's in etcd), UnsupportedRecord, StoreUnavailable.
+        Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            return endpoint is not None and self._endpoints.enter(endpoint)
+
+    def take_or_delete(self, endpoint: Endpoint) -> None:
+        """Settle a record of this host that it has no note of.
+
+        Where its link is there, the notes were lost: it is noted.  Else this host has deleted
+        it, or never made it: old data has come back, or a driver died half-way.
+        Errors: LinkError, StoreUnavailable, StateError.
+        """
+        with self._locks.hold(endpoint.id):
+            if self._endpoints.get(endpoint.id) is not None or not any(
+                    each.id == endpoint.id for each in self._endpoints.on_record()):
+                return
+            if self._links.find(endpoint.id) is not None:
+                self._endpoints.note(endpoint)
+                self._ports.restore([endpoint])
+                log.warning("endpoint %.12s is noted again, as etcd has it", endpoint.id)
+            else:
+                self._endpoints.delete(endpoint.id)
+                log.warning("endpoint %.12s was on record in etcd, and this host has none: "
+                            "deleted there", endpoint.id)
+
+    def give_up(self, endpoint_id: EndpointId) -> None:
+        """End an endpoint that a person has had removed.  Unknown: nothing to do."""
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None:
+                return
+            log.error("endpoint %.12s loses its network: `slim forget-host` was told so",
+                      endpoint_id)
+            self._unfinished[endpoint_id] = endpoint
+            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
+                     ("delete the record", lambda: self._delete_record(endpoint_id))])
+            self._unfinished.pop(endpoint_id, None)
+
+    def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
+        """Ids of all endpoints of the network that have something left on this host."""
+        found = [*self._endpoints.list(), *self._unfinished.values()]
+        return list(dict.fromkeys(
+            endpoint.id for endpoint in found if endpoint.network_id == network_id))
+
+    def _create(self, endpoint: Endpoint, network: Network) -> None:
+        try:
+            self._endpoints.create(endpoint)
+        except NotFound:  # etcd has lost the network, which this host has
+            self._networks.enter(network)
+            self._endpoints.create(endpoint)
+
+    def _delete_record(self, endpoint_id: EndpointId) -> None:
+        self._endpoints.delete(endpoint_id)
+        self._ports.release(endpoint_id)
+        self._ifnames.pop(endpoint_id, None)
+
+    def _withdrawal(self, endpoint: Endpoint) -> list[Step]:
+        def withdraw() -> None:
+            # The link may be gone with its namespace; 0 stands for no interface.
+            veth = self._links.find(endpoint.id)
+            self._datapath.withdraw_endpoint(endpoint, veth.host_ifindex if veth else 0)
+
+        return [self._forgetting(endpoint.id), ("withdraw the endpoint", withdraw)]
+
+    def _forgetting(self, endpoint_id: EndpointId) -> Step:
+        return "forget the sandbox", lambda: self._finisher.forget(endpoint_id)
+
+    def _prepare_link(self, endpoint: Endpoint, network: Network) -> None:
+        if not endpoint.sandbox_key:
+            with suppress(LinkError):  # of the underlay; Join says it
+                self._links.prepare(endpoint.id, endpoint.mac, self._mtu(network))
+
+    def _unlinking(self, endpoint_id: EndpointId) -> Step:
+        return "delete the link", lambda: self._links.delete_soon(endpoint_id)
+
+    def _network(self, network_id: NetworkId) -> Network:
+        network = self._networks.get(network_id)
+        if network is None:
+            raise NotFound(f"network {network_id[:12]} does not exist on this host; "
+                           "remove it from Docker and create it again")
+        return network
+
+    def _mtu(self, network: Network) -> int:
+        underlay = self._underlay_mtu()
+        if underlay <= 0:
+            raise LinkError("the underlay's MTU is not known: is its device up?")
+        return min(network.mtu or underlay, underlay)
+
+    def _joined(self, endpoint_id: EndpointId, veth: Veth) -> Joined:
+        name = self._ifnames.get(endpoint_id, "")
+        # "web0" -> prefix "web": today's dockerds ignore DstName and number the prefix.
+        return Joined(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)

@@ -1,0 +1,1 @@
+"""The cluster's other hosts: alive, absent or gone, and the guard against strangers."""

@@ -1,0 +1,59 @@
+"""Owns which virtual networks this host follows, for the Docker networks that are one of them.
+
+It must not know what is heard.  Docker networks with one subnet share a VNI, and are made, removed
+and found again by calls that know nothing of each other: one lock for each VNI.
+"""
+
+from __future__ import annotations
+
+from driver.model import Network, NetworkId
+from driver.services.ports import Directory, DirectoryListener, Networks
+from driver.services.vips.mirror import ServiceMirror
+from driver.work.locks import KeyedLocks
+from driver.work.undo import run_all
+
+
+class Following:
+    """Both feeds of each network, directory and services.  Thread-safe, all calls idempotent."""
+
+    def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
+                 services: ServiceMirror) -> None:
+        self._networks = networks
+        self._directory = directory
+        self._listener = listener
+        self._services = services
+        self._locks = KeyedLocks()
+        self._going: set[NetworkId] = set()  # unfollowed, perhaps still on record
+
+    def follow(self, network: Network) -> None:
+        """Follow a network that is on record from now on.  Error: Conflict (still busy)."""
+        with self._locks.hold(str(network.vni)):
+            self._going.discard(network.id)
+            self._follow(network)
+
+    def resume(self, network: Network) -> None:
+        """Follow a network that was found on record, unless it is going or gone by now.
+
+        Errors: Conflict, StoreUnavailable.
+        """
+        with self._locks.hold(str(network.vni)):
+            if network.id not in self._going and self._networks.get(network.id) is not None:
+                self._follow(network)
+
+    def unfollow(self, network: Network) -> None:
+        """Before it goes from the record, or after.  Errors: Conflict, StoreUnavailable."""
+        with self._locks.hold(str(network.vni)):
+            self._going.add(network.id)
+            run_all([("unfollow its services", lambda: self._services.unfollow(network)),
+                     ("unfollow its directory", lambda: self._leave_directory(network))])
+
+    def _follow(self, network: Network) -> None:
+        self._directory.follow(network.vni, self._listener)
+        self._services.follow(network)
+
+    def _leave_directory(self, network: Network) -> None:
+        recorded = {each.id: each for each in self._networks.list()}
+        if not any(each.vni == network.vni for each in recorded.values()
+                   if each.id not in self._going):
+            self._directory.unfollow(network.vni)
+        self._going &= {*recorded, network.id}

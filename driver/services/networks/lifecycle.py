@@ -1,0 +1,156 @@
+"""Owns what happens when a Docker network is made or removed on this host.
+
+It must not know the wire's JSON, etcd's keys, or how endpoints are made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+
+from driver.model import EndpointId, Network, NetworkId, NetworkKey
+from driver.services import options as network_options
+from driver.services.addresses.overlaps import bridge_to_come, refuse_overlap
+from driver.services.endpoints.lifecycle import EndpointService
+from driver.services.networks.following import Following
+from driver.services.ports import Networks, RoutedNetworks
+from driver.work.locks import KeyedLocks
+from driver.work.undo import Step, Undo, run_all
+
+log = logging.getLogger(__name__)
+
+ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subnet of a network as dockerd got it from the network's IPAM driver."""
+
+    address_space: str
+    subnet: IPv4Network | IPv6Network
+
+
+def network_key(network_id: NetworkId, pools: Sequence[Pool],
+                address_spaces: Collection[str] = ADDRESS_SPACES) -> NetworkKey:
+    """Name the virtual network: its first pool if our IPAM gave it, else Docker's id.
+
+    Outside swarm each host's dockerd invents a network id of its own; a pool of our IPAM is
+    the one thing that the hosts of one network have in common.
+    """
+    for pool in pools:
+        if pool.address_space in address_spaces:
+            return NetworkKey(f"pool:{pool.subnet}")
+    return NetworkKey(f"id:{network_id}")
+
+
+class NetworkService:
+    """Create and delete: inverse of each other, and the same when asked twice."""
+
+    def __init__(self, networks: Networks, following: Following, endpoints: EndpointService, *,
+                 routed: RoutedNetworks = tuple) -> None:
+        """`routed`: networks of the host that no new one may overlap."""
+        self._networks = networks
+        self._following = following
+        self._endpoints = endpoints
+        self._routed = routed
+        self._locks = KeyedLocks()
+        # Networks whose removal failed half-way: a repeated removal goes on with them.
+        self._unfinished: dict[NetworkId, Network] = {}
+
+    def check(self, pools: Sequence[Pool], options: Mapping[str, str]) -> None:
+        """Refuse options that `create_network` would refuse (a swarm manager asks first)."""
+        network_options.parse(options, v6=_has_v6(pools))
+
+    def create_network(self, network_id: NetworkId, pools: Sequence[Pool],
+                       options: Mapping[str, str], *, internal: bool) -> Network:
+        """Make the network known here and follow its directory.
+
+        `pools`: IPv4 first, then IPv6.  `options`: the user's, values as typed.
+        Errors: InvalidArgument (options), Conflict (the id exists with other values; a subnet
+        overlaps a network of the host, whoever's IPAM chose it), Exhausted, StoreUnavailable;
+        after an error nothing new is left.
+        """
+        chosen = network_options.parse(options, v6=_has_v6(pools))
+        # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
+        subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
+        with self._locks.hold(network_id), Undo() as undo:
+            self._unfinished.pop(network_id, None)
+            existed = self._networks.get(network_id) is not None
+            if not existed:
+                self._refuse_overlaps(pools)
+            network = self._networks.create(
+                network_id, network_key(network_id, pools), subnets=subnets, internal=internal,
+                mtu=chosen.mtu, vip=chosen.vip, host_path=chosen.host_path)
+            if not existed:
+                undo.push("delete the network", lambda: self._networks.delete(network_id))
+                undo.push("unfollow the network", lambda: self._following.unfollow(network))
+            self._following.follow(network)
+            if not existed:
+                self._say_who_shares(network)
+            return network
+
+    def delete_network(self, network_id: NetworkId) -> None:
+        """Forget the network, its endpoints included.  Unknown: nothing to do.
+
+        dockerd cannot be refused here and never asks again: every step is tried.
+        """
+        with self._locks.hold(network_id):
+            network = self._networks.get(network_id) or self._unfinished.get(network_id)
+            steps: list[Step] = [
+                (f"delete endpoint {endpoint_id[:12]}", self._deletion(network_id, endpoint_id))
+                for endpoint_id in self._endpoints.list_endpoints(network_id)]
+            if network is not None:
+                self._unfinished[network_id] = network
+                steps.append(("unfollow the network",
+                              lambda: self._following.unfollow(network)))
+                steps.append(("delete the network", lambda: self._networks.delete(network_id)))
+            run_all(steps)
+            self._unfinished.pop(network_id, None)
+
+    def enter(self, network_id: NetworkId) -> bool:
+        """Put the network on record again where etcd lacks it; whether there was anything to do.
+
+        Errors: see ports.Networks.enter.  Unknown here, or going by now: nothing to do.
+        """
+        with self._locks.hold(network_id):
+            network = self._networks.get(network_id)
+            return network is not None and self._networks.enter(network)
+
+    def finish_removals(self) -> None:
+        """Try again what could not be removed: dockerd asks only once.  Error: the first one."""
+        run_all([("remove endpoints", self._endpoints.finish_removals), *(
+            (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
+            for network_id in list(self._unfinished))])
+
+    def _refuse_overlaps(self, pools: Sequence[Pool]) -> None:
+        routed = self._routed()
+        coming = bridge_to_come(routed)
+        for pool in pools:
+            if pool.subnet.prefixlen:
+                ours = pool.address_space in ADDRESS_SPACES
+                refuse_overlap(pool.subnet, [*routed, *(coming if ours else ())])
+
+    def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
+        return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
+
+    def _say_who_shares(self, network: Network) -> None:
+        """Docker's command says nothing of this, and not all who typed it meant it."""
+        if network.key.startswith("id:"):
+            log.info("network %s has no addresses of slim's: outside a swarm it is of this host "
+                     "alone; for several hosts --ipam-driver slim (Compose: ipam: driver: slim)",
+                     network.id[:12])
+        for other in self._same_virtual_network(network):
+            log.info("networks %s and %s of this host have the same subnet: they are one network, "
+                     "their containers reach each other", other.id[:12], network.id[:12])
+
+    def _same_virtual_network(self, network: Network) -> list[Network]:
+        """Two Docker networks of one host can be one virtual network: they share its VNI."""
+        return [other for other in self._networks.list()
+                if other.vni == network.vni and other.id != network.id]
+
+
+def _has_v6(pools: Sequence[Pool]) -> bool:
+    return any(pool.subnet.version == 6 for pool in pools)

@@ -1,0 +1,1 @@
+"""What this host has of its own, as its notes on disk say."""

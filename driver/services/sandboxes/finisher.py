@@ -1,0 +1,389 @@
+"""Owns when a sandbox gets its host path: after dockerd has brought the interface up.
+
+It must not know how a namespace is entered or a map written.  The datapath learns of a
+sandbox last and forgets it first; whatever fails, its connections use the overlay path.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import LinkError, SlimError
+from driver.model import Endpoint, EndpointId
+from driver.services.ports import Datapath, Sandboxes, Teardowns, Veth
+from driver.services.sandboxes.members import Expected, Sandbox
+from driver.services.sandboxes.publishing import publish
+from driver.services.sandboxes.teardown import TeardownWorker
+from driver.services.sandboxes.withholding import Withholding
+from driver.work.later import RETRY_PAUSES_S, Later
+from driver.work.locks import KeyedLocks
+from driver.work.shown import some_of
+
+log = logging.getLogger(__name__)
+
+# What has failed that often is no race any more; its cause may go away, today or tomorrow.
+AGAIN_S: Final = 60.0
+OFFER_AGAIN_S: Final = 5.0  # etcd was away when peers were to be told of an endpoint
+_THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
+
+
+@dataclass(frozen=True)
+class FinisherCounts:
+    """Since the start: endpoints finished, failed attempts, endpoints given up."""
+
+    finished: int = 0
+    failed_attempts: int = 0
+    given_up: int = 0
+
+
+class Finisher:
+    """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
+
+    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, unfinished: Teardowns,
+                 underlay: IPv4Address, overlay_mtu: Callable[[], int],
+                 offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
+                 request_port: Callable[[EndpointId], int] = lambda _id: 0,
+                 withholding: Withholding | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic.
+
+        offer_host_path: tells the other hosts whether an endpoint can be called on its port;
+        asked when a sandbox is given up, and when it came to be after all.
+        request_port: for an endpoint whose record has none; 0: it is not meant to have one.
+        withholding: judges each sandbox before it is published, None: nobody does.
+        """
+        self._sandboxes = sandboxes
+        self._datapath = datapath
+        self._underlay = underlay
+        self._overlay_mtu = overlay_mtu
+        self._offer_host_path = offer_host_path
+        self._request_port = request_port
+        self._withholding = withholding
+        self._clock = clock
+        self._guard = threading.Lock()  # of all below; never held while something is called
+        self._expected: dict[EndpointId, Expected] = {}
+        self._up: dict[str, float] = {}  # host's ends with carrier, and since when
+        self._half_forgotten: dict[EndpointId, Expected] = {}  # `forget` failed
+        self._by_sandbox: dict[str, Sandbox] = {}
+        self._attempts: dict[EndpointId, int] = {}
+        self._unreachable: set[EndpointId] = set()  # by its record: peers use the overlay path
+        self._waiting: dict[EndpointId, str] = {}  # tried again once a minute, and why
+        self._counts = FinisherCounts()
+        self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
+        self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
+                                               name="sandbox finisher", clock=clock)
+        self._offers: Later[EndpointId] = Later(self._offer, threads=1, name="host path offers",
+                                                clock=clock)
+        self._teardowns = TeardownWorker(
+            sandboxes=sandboxes, unfinished=unfinished, underlay=underlay, locks=self._locks,
+            in_use=self._will_use_host_path, clock=clock)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._later.start()
+        self._offers.start()
+        self._teardowns.start()
+
+    def stop(self) -> None:
+        """Stop working.  What is set up stays: a driver that comes back takes it over."""
+        self._later.stop()
+        self._offers.stop()
+        self._teardowns.stop()
+
+    def expect(self, endpoint: Endpoint, veth: Veth) -> None:
+        """See ports.SandboxFinisher."""
+        with self._guard:
+            before = self._expected.get(endpoint.id)
+        if before is not None and before.endpoint.sandbox_key != endpoint.sandbox_key:
+            self.forget(endpoint.id)
+        with self._guard:
+            self._expected[endpoint.id] = Expected(endpoint, veth)
+            self._attempts[endpoint.id] = 0
+            is_up = veth.host_name in self._up
+        if is_up:
+            self._later.submit(endpoint.id)
+
+    def forget(self, endpoint_id: EndpointId) -> None:
+        """See ports.SandboxFinisher.
+
+        When it returns the datapath no longer knows of the endpoint.  Errors: those of
+        Sandboxes and Datapath, after every step was tried.
+        """
+        with self._guard:
+            expected = (self._expected.pop(endpoint_id, None)
+                        or self._half_forgotten.get(endpoint_id))
+            if expected is None:
+                return
+            self._attempts.pop(endpoint_id, None)
+            self._unreachable.discard(endpoint_id)
+            self._waiting.pop(endpoint_id, None)
+            # Until it has worked: who asks again finds what is left to do.
+            self._half_forgotten[endpoint_id] = expected
+        self._later.cancel(endpoint_id)
+        self._offers.cancel(endpoint_id)
+        self._leave(endpoint_id, expected.endpoint.sandbox_key)
+        with self._guard:
+            self._half_forgotten.pop(endpoint_id, None)
+
+    def resume_teardowns(self) -> None:
+        """See ports.SandboxFinisher."""
+        self._teardowns.resume()
+
+    def carrier_up(self, host_name: str, _ifindex: int) -> None:
+        """Take the news that the container's end of this pair is addressed and up."""
+        with self._guard:
+            self._up[host_name] = self._clock()
+            found = [expected.endpoint.id for expected in self._expected.values()
+                     if expected.veth.host_name == host_name]
+            for endpoint_id in found:
+                self._attempts[endpoint_id] = 0
+        for endpoint_id in found:
+            self._later.submit(endpoint_id)
+
+    def carrier_down(self, host_name: str, _ifindex: int) -> None:
+        """Take the news that this pair went down or away.  Leave decides what it means."""
+        with self._guard:
+            self._up.pop(host_name, None)
+
+    def refresh(self) -> None:
+        """Set all sandboxes up again: the overlay's MTU is another one now.  Returns at once."""
+        with self._guard:
+            found = [expected.endpoint.id for expected in self._expected.values()
+                     if expected.veth.host_name in self._up]
+            self._attempts.update(dict.fromkeys(found, 0))
+        for endpoint_id in found:
+            self._later.submit(endpoint_id)
+
+    def repair(self, sandbox_key: str) -> None:
+        """Set one sandbox up again, and publish it anew.  Returns at once."""
+        with self._guard:
+            found = [each.endpoint.id for each in self._expected.values()
+                     if each.endpoint.sandbox_key == sandbox_key and each.has_host_path]
+        for endpoint_id in found:
+            self._later.submit(endpoint_id)
+
+    def offer(self, endpoint_id: EndpointId, delay_s: float = 0.0) -> None:
+        """Tell the peers anew how it is with the endpoint's host path.  Returns at once."""
+        self._offers.submit(endpoint_id, delay_s)
+
+    def counts(self) -> FinisherCounts:
+        """How it went so far."""
+        with self._guard:
+            return self._counts
+
+    def waiting(self) -> str:
+        """Who has no host path though it should, in words; empty: nobody."""
+        with self._guard:
+            named = [f"{endpoint_id:.12}: {why}" for endpoint_id, why in self._waiting.items()]
+        return some_of(named)
+
+    def _finish(self, endpoint_id: EndpointId) -> None:
+        with self._guard:
+            expected = self._expected.get(endpoint_id)
+        if expected is None:
+            return
+        try:
+            # Before any lock: who takes the endpoint away holds its own, and waits for ours.
+            expected, refused = self._with_port(expected)
+            with self._locks.hold(expected.endpoint.sandbox_key):
+                with self._guard:  # it may have been forgotten while we waited
+                    if self._expected.get(endpoint_id) is not expected:
+                        return
+                self._complete(expected)
+        except Exception as error:  # nobody is there to catch it
+            self._retry(expected, error)
+            return
+        told = expected.endpoint.offered is self._may_be_called(expected.endpoint)
+        with self._guard:
+            if self._expected.get(endpoint_id) is expected:
+                self._finished(expected, refused, told=told)
+            self._counts = _plus(self._counts, finished=1)
+            up_s = self._up.get(expected.veth.host_name)
+        late_ms = (self._clock() - up_s) * 1000 if up_s is not None else 0.0
+        log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
+
+    def _finished(self, expected: Expected, no_port: str, *, told: bool) -> None:
+        """told: its record says by now whether it may be called."""
+        endpoint_id = expected.endpoint.id
+        self._attempts[endpoint_id] = 0
+        self._waiting.pop(endpoint_id, None)
+        if no_port:
+            self._waiting[endpoint_id] = no_port
+            self._later.submit(endpoint_id, _again_s())
+        elif expected.has_host_path and (endpoint_id in self._unreachable or not told):
+            self._unreachable.discard(endpoint_id)
+            self._offers.submit(endpoint_id)
+
+    def _with_port(self, expected: Expected) -> tuple[Expected, str]:
+        """Return it with an endpoint port if it should have one; else why it has none."""
+        endpoint = expected.endpoint
+        if endpoint.port or endpoint.address is None:
+            return expected, ""
+        try:
+            port = self._request_port(endpoint.id)
+        except SlimError as error:
+            log.warning("endpoint %.12s is on the overlay path only: %s", endpoint.id, error)
+            return expected, str(error)
+        if not port:
+            return expected, ""
+        found = replace(expected, endpoint=replace(endpoint, port=port))
+        with self._guard:
+            if self._expected.get(endpoint.id) is not expected:
+                return expected, ""
+            self._expected[endpoint.id] = found
+            self._unreachable.add(endpoint.id)  # until its record names the port
+        return found, ""
+
+    def _leave(self, endpoint_id: EndpointId, key: str) -> None:
+        with self._locks.hold(key):
+            sandbox = self._by_sandbox.get(key)
+            if sandbox is None:
+                self._sweep(key)
+                return
+            if sandbox.members and endpoint_id not in sandbox.members:
+                return
+            was_primary = bool(sandbox.members) and sandbox.primary.endpoint.id == endpoint_id
+            sandbox.members.pop(endpoint_id, None)
+            if not sandbox.members:
+                self._dismantle(key, sandbox)
+            else:
+                self._shrink(key, sandbox, primary_left=was_primary)
+
+    def _complete(self, expected: Expected) -> None:
+        endpoint, key = expected.endpoint, expected.endpoint.sandbox_key
+        cookie = self._sandboxes.cookie(key)
+        if cookie is None:
+            raise LinkError(f"there is no network namespace at {key}")
+        sandbox = self._by_sandbox.get(key)
+        if sandbox is not None and sandbox.cookie != cookie:
+            # Another namespace at the same path; the old one went without a word.
+            del self._by_sandbox[key]
+            self._withdraw(sandbox.cookie, key)
+            sandbox = None
+        sandbox = sandbox or Sandbox(cookie)
+        self._set_up(expected, primary=sandbox.would_carry(expected))
+        if endpoint.address is None:
+            return
+        sandbox.enter(expected)
+        self._by_sandbox[key] = sandbox
+        self._publish(sandbox, key)
+
+    def _publish(self, sandbox: Sandbox, key: str) -> None:
+        if self._withholding is None:
+            publish(self._sandboxes, self._datapath, sandbox.entry(), key)
+            return
+        self._withholding.enter(key, sandbox.cookie, [
+            (member.endpoint, member.veth) for member in sandbox.primary_first()])
+        publish(self._sandboxes, self._datapath, sandbox.entry(self._withholding.uses_host_path),
+                key)
+
+    def _withdraw(self, cookie: int, key: str) -> None:
+        try:
+            self._datapath.withdraw_sandbox(cookie)
+        finally:
+            if self._withholding is not None:
+                self._withholding.leave(key)
+
+    def _may_be_called(self, endpoint: Endpoint) -> bool:
+        return self._withholding is None or self._withholding.may_be_called(endpoint)
+
+    def _set_up(self, expected: Expected, *, primary: bool) -> None:
+        self._sandboxes.set_up(expected.endpoint.sandbox_key, expected.endpoint, expected.veth,
+                               underlay=self._underlay, overlay_mtu=self._overlay_mtu(),
+                               primary=primary)
+
+    def _retry(self, expected: Expected, error: Exception) -> None:
+        endpoint = expected.endpoint
+        with self._guard:
+            if self._expected.get(endpoint.id) is not expected:
+                return
+            attempt = self._attempts.get(endpoint.id, 0)
+            self._attempts[endpoint.id] = attempt + 1
+            last = attempt == len(RETRY_PAUSES_S)
+            waits = attempt >= len(RETRY_PAUSES_S)
+            self._counts = _plus(self._counts, failed_attempts=1, given_up=int(last))
+            if waits:
+                self._waiting[endpoint.id] = str(error)
+        log.log(logging.INFO if waits and not last else logging.WARNING,
+                "endpoint %.12s in sandbox %s: attempt %d failed%s: %s", endpoint.id,
+                endpoint.sandbox_key, attempt + 1,
+                ", it stays on the overlay path, and is tried once a minute" if waits else "",
+                error, exc_info=None if isinstance(error, SlimError) else error)
+        self._later.submit(endpoint.id, _again_s() if waits else RETRY_PAUSES_S[attempt])
+        if last and expected.has_host_path:
+            with self._guard:
+                self._unreachable.add(endpoint.id)
+            self._offers.submit(endpoint.id)
+
+    def _offer(self, endpoint_id: EndpointId) -> None:
+        """Tell the peers how it is now: else they would go on calling a port where nobody is."""
+        with self._guard:
+            expected = self._expected.get(endpoint_id)
+            if expected is None:
+                return
+            offered = endpoint_id not in self._unreachable
+        try:
+            offered = offered and self._may_be_called(expected.endpoint)
+            self._offer_host_path(endpoint_id, offered)
+        except SlimError as error:
+            log.warning("endpoint %.12s: its peers do not know yet that its host path %s: %s",
+                        endpoint_id, "works" if offered else "does not work", error)
+            self._offers.submit(endpoint_id, OFFER_AGAIN_S)
+
+    def _dismantle(self, key: str, sandbox: Sandbox) -> None:
+        """Withdraw at once what others can see; the inside follows, and need not be waited for."""
+        self._by_sandbox[key] = sandbox  # as long as the maps may know it
+        self._teardowns.note(key)
+        try:
+            self._withdraw(sandbox.cookie, key)
+            del self._by_sandbox[key]
+        finally:
+            self._teardowns.submit(key)
+
+    def _will_use_host_path(self, key: str) -> bool:
+        """Whether it was joined again meanwhile: set up is then what it has to be."""
+        with self._guard:
+            return any(each.endpoint.sandbox_key == key and each.has_host_path
+                       for each in self._expected.values())
+
+    def _sweep(self, key: str) -> None:
+        """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""
+        with self._guard:
+            if any(other.endpoint.sandbox_key == key for other in self._expected.values()):
+                return  # its own completion will put the sandbox right
+        cookie = self._sandboxes.cookie(key)
+        if cookie is not None:
+            self._dismantle(key, Sandbox(cookie))
+
+    def _shrink(self, key: str, sandbox: Sandbox, *, primary_left: bool) -> None:
+        """Go on with the members that are left, on another interface if need be."""
+        heir = sandbox.primary
+        try:
+            if primary_left:
+                self._set_up(heir, primary=heir.has_host_path)
+            self._publish(sandbox, key)
+        except Exception:
+            # The maps would send its connections over an interface that is leaving.
+            del self._by_sandbox[key]
+            self._withdraw(sandbox.cookie, key)
+            for member in sandbox.members:
+                self._later.submit(member, RETRY_PAUSES_S[0])
+            raise
+
+
+def _again_s() -> float:
+    """Not all at the same time, whatever they wait for."""
+    return random.uniform(0.75, 1.25) * AGAIN_S  # noqa: S311 - no secret
+
+
+def _plus(counts: FinisherCounts, *, finished: int = 0, failed_attempts: int = 0,
+          given_up: int = 0) -> FinisherCounts:
+    return FinisherCounts(counts.finished + finished, counts.failed_attempts + failed_attempts,
+                          counts.given_up + given_up)

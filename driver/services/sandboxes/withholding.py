@@ -1,0 +1,261 @@
+"""Owns keeping sandboxes off the host path whose programs need virtual addresses on packets.
+
+It must not know maps, namespaces or Docker's API.  The kernel hears of it first, then the peers;
+when no reason is left as well, so that nobody is called too early.  Open connections go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import DatapathError, LinkError
+from driver.model import Endpoint, EndpointId, HostPath
+from driver.services.ports import Findings, Inspector, Verdicts, Veth, Watch, Why
+from driver.services.sandboxes.standing import LASTING, Standing
+from driver.work.later import Later
+from driver.work.locks import KeyedLocks
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.02  # after the first of several changes
+LOOK_SHARE: Final = 20  # a sandbox that changes all the time: of this many seconds one is spent
+LOOK_MAX_S: Final = 1.0
+LOST_AGAIN_S: Final = 10.0  # what was lost twice within it is put back ever later, up to
+REPAIR_MAX_S: Final = 0.8
+REPAIRED_S: Final = 1.0  # then it is looked at again, if nobody has done so
+TELL_LOST_S: Final = 1.0  # peers hear of lost routes that are not back by then
+
+
+class Withholding:
+    """All sandboxes of this host.  Thread-safe."""
+
+    def __init__(self, *, verdicts: Verdicts, inspector: Inspector, watch: Watch,
+                 underlay: IPv4Address, choice_of: Callable[[Endpoint], HostPath],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """choice_of: what the user has chosen for an endpoint (standing.choose)."""
+        self._verdicts = verdicts
+        self._inspector = inspector
+        self._watch = watch
+        self._underlay = underlay
+        self._choice_of = choice_of
+        self._clock = clock
+        # The finisher's: set a sandbox up again; tell the peers how it is with an endpoint.
+        self.repair: Callable[[str], None] = lambda _key: None
+        self.offer: Callable[[EndpointId, float], None] = lambda _id, _delay_s: None
+        # Somebody new is here, whose label nobody has asked for.
+        self.on_new: Callable[[], None] = lambda: None
+        self._guard = threading.Lock()  # of the two below; never held while something is called
+        self._by_key: dict[str, Standing] = {}
+        self._keys: dict[EndpointId, str] = {}
+        self._labels: Mapping[EndpointId, HostPath] = {}  # as Docker said last
+        self._locks = KeyedLocks()
+        self._looks: Later[str] = Later(self._look, threads=1, name="looks", clock=clock)
+        self._repairs: Later[str] = Later(self._repair, threads=1, name="repairs", clock=clock)
+
+    def start(self) -> None:
+        """Begin to look when something changes."""
+        self._looks.start()
+        self._repairs.start()
+
+    def stop(self) -> None:
+        """Stop; what the kernel was told stays."""
+        self._looks.stop()
+        self._repairs.stop()
+
+    def enter(self, key: str, cookie: int, members: Sequence[tuple[Endpoint, Veth]]) -> None:
+        """Judge a sandbox that is set up, before it is published; again when its members change.
+
+        Errors: LinkError, DatapathError.
+        """
+        with self._locks.hold(key):
+            self._watch.add(key)  # before the look: what changes after it is told
+            with self._guard:
+                before = self._by_key.get(key)
+            if before is not None and before.cookie != cookie:
+                self._watch.remove(key)  # another namespace at the same path
+                self._watch.add(key)
+                before = None
+            standing = before or Standing(key, cookie, (), {})
+            standing.members = tuple(members)
+            standing.choices = {endpoint.id: self._choice_of(endpoint) for endpoint, _ in members}
+            standing.label = self._label(standing)
+            with self._guard:
+                self._by_key[key] = standing
+                self._keys = {each: at for each, at in self._keys.items() if at != key}
+                self._keys.update(dict.fromkeys(standing.choices, key))
+            self._verdicts.settle_rules(cookie)
+            self._judge(standing, self._inspector.look(
+                key, standing.members, underlay=self._underlay, just_set_up=before is None))
+            if standing.unsure:
+                raise DatapathError("the kernel cannot be told to keep it off the host path")
+        if before is None:
+            self.on_new()
+
+    def leave(self, key: str) -> None:
+        """Let go of a sandbox that is withdrawn.  Unknown: nothing to do."""
+        with self._locks.hold(key):
+            self._watch.remove(key)
+            with self._guard:
+                self._by_key.pop(key, None)
+                self._keys = {each: at for each, at in self._keys.items() if at != key}
+        self._looks.cancel(key)
+        self._repairs.cancel(key)
+
+    def uses_host_path(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint has a part in its sandbox's host path."""
+        standing = self._standing_of(endpoint.id)
+        if standing is None:
+            return self._choice_of(endpoint) is not HostPath.OFF
+        return standing.uses_host_path(endpoint.id)
+
+    def may_be_called(self, endpoint: Endpoint) -> bool:
+        """Whether peers may use its port now."""
+        standing = self._standing_of(endpoint.id)
+        if standing is not None and standing.reasons():
+            return False
+        return self.uses_host_path(endpoint)
+
+    def changed(self, key: str) -> None:
+        """Something inside is another one now: look, soon."""
+        with self._guard:
+            standing = self._by_key.get(key)
+        if standing is not None:
+            rest_s = min(LOOK_SHARE * standing.look_s, LOOK_MAX_S)
+            self._looks.submit(key, max(LOOK_S, standing.looked_s + rest_s - self._clock()))
+
+    def tick(self) -> None:
+        """Read what programs have done since; called twice a second.  Error: DatapathError."""
+        self._watch.sweep()
+        entered, notes = self._verdicts.withheld(), self._verdicts.notes()
+        with self._guard:
+            standings = list(self._by_key.values())
+        for standing in standings:
+            noted = notes.get(standing.cookie, frozenset())
+            if Why.OWN_RULES in noted:
+                self._looks.submit(standing.key)
+            if standing.unsure or noted & LASTING - standing.noted:
+                self._again(standing)
+        ours = {standing.cookie for standing in standings}
+        for cookie in set(entered) - ours:  # of other networks' containers, and of before
+            self._verdicts.release(cookie)
+        self._verdicts.forget_notes(ours)
+
+    def take_labels(self, labels: Mapping[EndpointId, HostPath]) -> None:
+        """Take what Docker says of all containers that have a label."""
+        with self._guard:
+            self._labels = labels
+            standings = list(self._by_key.values())
+        for standing in standings:
+            with self._locks.hold(standing.key):
+                label = self._label(standing)
+                if label is standing.label:
+                    continue
+                before = [standing.uses_host_path(each) for each in standing.choices]
+                standing.label = label
+                self._apply(standing)
+                after = [standing.uses_host_path(each) for each in standing.choices]
+            if before != after:
+                self.repair(standing.key)  # the programs' entry has the endpoints' ports
+
+    def describe(self) -> str:
+        """In a line, for the status."""
+        with self._guard:
+            standings = list(self._by_key.values())
+        counts = Counter(each.entered for each in standings if each.entered is not None)
+        if not counts:
+            return f"all {len(standings)} sandboxes"
+        return (f"{counts.total()} of {len(standings)} sandboxes are off it: "
+                + ", ".join(f"{why} {counts[why]}" for why in Why if counts[why]))
+
+    def _label(self, standing: Standing) -> HostPath | None:
+        return next((self._labels[endpoint.id] for endpoint, _ in standing.members
+                     if endpoint.id in self._labels), None)
+
+    def _standing_of(self, endpoint_id: EndpointId) -> Standing | None:
+        with self._guard:
+            return self._by_key.get(self._keys.get(endpoint_id, ""))
+
+    def _look(self, key: str) -> None:
+        with self._locks.hold(key):
+            with self._guard:
+                standing = self._by_key.get(key)
+            if standing is None:
+                return
+            began_s = self._clock()
+            self._verdicts.settle_rules(standing.cookie)  # before: what comes now is noted anew
+            try:
+                findings = self._inspector.look(key, standing.members, underlay=self._underlay)
+            except LinkError as error:  # it is going; or an interface is, and Leave follows
+                log.debug("sandbox %s cannot be looked at: %s", key, error)
+                self._looks.submit(key, REPAIRED_S)
+                return
+            standing.looked_s = self._clock()
+            standing.look_s = standing.looked_s - began_s
+            self._judge(standing, findings)
+
+    def _judge(self, standing: Standing, findings: Findings) -> None:
+        standing.findings = findings
+        self._apply(standing)
+        if not findings.missing:
+            return
+        now_s = self._clock()
+        if now_s - standing.lost_s > LOST_AGAIN_S:
+            standing.lost = 0
+        pause_s = min(LOOK_S * 2 ** standing.lost, REPAIR_MAX_S) if standing.lost else 0.0
+        standing.lost, standing.lost_s = min(standing.lost + 1, 10), now_s
+        self._repairs.submit(standing.key, pause_s)
+
+    def _repair(self, key: str) -> None:
+        self.repair(key)
+        self._looks.submit(key, REPAIRED_S)  # setting it up looks, too, where it succeeds
+
+    def _again(self, standing: Standing) -> None:
+        with self._locks.hold(standing.key):
+            self._apply(standing)
+
+    def _apply(self, standing: Standing) -> None:
+        """Tell the kernel, at once, and let the peers be told."""
+        standing.noted |= self._verdicts.notes_of(standing.cookie) & LASTING
+        reasons = standing.reasons()
+        before, standing.unsure = standing.entered, False
+        standing.entered = reasons[0] if reasons else None
+        try:
+            if reasons:
+                self._verdicts.withhold(standing.cookie, reasons[0])
+            else:
+                self._release(standing)
+        except DatapathError as error:
+            standing.unsure = True  # and tried again each second
+            log.error("sandbox %s: %s", standing.key, error)
+        if standing.entered is not before:
+            self._say(standing)
+            delay_s = TELL_LOST_S if reasons == [Why.ROUTING_LOST] else 0.0
+            for endpoint, _ in standing.members:
+                self.offer(endpoint.id, delay_s)
+
+    def _release(self, standing: Standing) -> None:
+        self._verdicts.release(standing.cookie)
+        # A program may have been faster than that, and its own entry is gone now.
+        noted = standing.counting(self._verdicts.notes_of(standing.cookie))
+        if noted:
+            self._verdicts.withhold(standing.cookie, noted[0])
+            standing.noted |= frozenset(noted) & LASTING
+            if standing.noted:
+                standing.entered = standing.reasons()[0]
+            self._looks.submit(standing.key)
+
+    def _say(self, standing: Standing) -> None:
+        names = ", ".join(f"{endpoint.id[:12]} ({endpoint.address.ip})"
+                          for endpoint, _ in standing.members if endpoint.address is not None)
+        if standing.entered is None:
+            log.info("endpoint %s: new connections use the host path again", names)
+        else:
+            log.log(logging.WARNING if standing.entered is Why.ROUTING_LOST else logging.INFO,
+                    "endpoint %s: new connections stay off the host path: %s", names,
+                    standing.explain(standing.entered))

@@ -1,0 +1,1 @@
+"""What a swarm's manager enters again when etcd has lost it."""

@@ -1,0 +1,1 @@
+"""Recovery at the start, and all that is brought in line afterwards."""

@@ -1,0 +1,159 @@
+"""Owns settling what is in doubt: entries of other hosts, and of services, without a record.
+
+It must not know what an entry is.  What nobody has said to be gone is kept and reported; whose it
+is, is asked: a host says that all its endpoints are on record, a manager that all services are.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Final
+
+from driver.errors import StoreUnavailable
+from driver.model import Host, HostId
+from driver.services.directory.publisher import HostDoubts, Publisher
+from driver.services.ports import Answers, Directory, Publications
+from driver.services.vips.mirror import ServiceMirror
+from driver.work.shown import some_of
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 2.0
+CALM_S: Final = 20.0  # between looks when nothing has come of them for
+PATIENCE_S: Final = 120.0
+ASK_AFTER_S: Final = 10.0  # whoever has lost its records enters them by itself, mostly
+QUESTIONS: Final = 20  # hosts asked at one look: after a loss of everything all have to be
+
+
+class Uncertainty:
+    """`run` is called at intervals, from one thread."""
+
+    def __init__(self, *, publisher: Publisher, services: ServiceMirror, directory: Directory,
+                 answers: Answers, publications: Publications,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds, monotonic; as the publisher's and the mirror's."""
+        self._publisher = publisher
+        self._services = services
+        self._directory = directory
+        self._answers = answers
+        self._publications = publications
+        self._clock = clock
+        self._lock = threading.Lock()  # of the next one
+        self._live: dict[IPv4Address, Host] = {}
+        self._reported: set[IPv4Address] = set()  # hosts
+        self._services_reported = False
+        self._pause_s = LOOK_S
+
+    def hosts_changed(self, live: dict[HostId, Host]) -> None:
+        """Take the hosts that have a lease; see ports.Hosts.follow."""
+        with self._lock:
+            self._live = {host.underlay: host for host in live.values()}
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next `run`."""
+        return self._pause_s
+
+    def run(self) -> None:
+        """Look, settle what has been answered, ask."""
+        hosts = self._publisher.uncertain().hosts
+        swarms = self._services.doubts()
+        moments = [*(doubt.since_s for doubt in hosts.values()),
+                   *(doubt.since_s for doubt in swarms.values())]
+        self._pause_s = CALM_S if moments and (
+            self._clock() - max(moments) > PATIENCE_S) else LOOK_S
+        self._report(hosts)
+        try:
+            if hosts:
+                self._settle_hosts(hosts)
+            if swarms:
+                self._settle_services()
+        except StoreUnavailable as error:
+            log.debug("%s", error)  # that etcd is away is said elsewhere
+
+    def describe(self) -> str:
+        """For the status: how many are in doubt, and whose; empty: none."""
+        found = self._publisher.uncertain()
+        parts = []
+        if found.hosts:
+            shown = ", ".join(f"{self._name(underlay)}: {doubts.count}" for underlay, doubts
+                              in sorted(found.hosts.items()))
+            parts.append(f"{found.missing} in doubt, kept though etcd lacks them ({shown})")
+        if found.unlisted:
+            parts.append(f"{found.unlisted} kept of networks that etcd does not have for this host")
+        if found.unreadable:
+            named = some_of([f"endpoint {each[:12]}" for each in found.unreadable], ", ")
+            parts.append(f"{len(found.unreadable)} records cannot be read ({named})")
+        if found.contested:
+            parts.append(f"{found.contested} with an address that another one has, too")
+        return "; ".join(parts)
+
+    def describe_services(self) -> str:
+        """For the status; empty: none is in doubt."""
+        found = self._services.in_doubt()
+        return (f"{len(found)} in doubt, kept though etcd lacks them ({_named(found)})" if found
+                else "")
+
+    def _settle_hosts(self, hosts: dict[IPv4Address, HostDoubts]) -> None:
+        answers = self._answers.all()
+        removed = {answer.underlay: answer.revision for answer in answers.values()}
+        said: dict[IPv4Address, int] = {}
+        to_ask = []
+        with self._lock:
+            live = dict(self._live)
+        for underlay, doubts in hosts.items():
+            host = live.get(underlay)
+            revision = removed.get(underlay, 0) if host is None else (
+                answers[host.id].revision if host.id in answers else 0)
+            if revision:
+                said[underlay] = revision
+            if host is not None and revision < doubts.revision and (
+                    self._clock() - doubts.since_s >= ASK_AFTER_S):
+                to_ask.append((host.id, doubts.revision))
+        for underlay, gone in self._publisher.settle(said, self._directory.read).items():
+            log.info("%d endpoints of host %s went: it says that they are none of its",
+                     gone, self._name(underlay))
+        for host_id, revision in random.sample(to_ask, min(len(to_ask), QUESTIONS)):
+            self._answers.ask(host_id, revision)
+
+    def _settle_services(self) -> None:
+        said = self._publications.all()
+        wanted = 0
+        for swarm, doubt in self._services.doubts().items():
+            revision = said.get(swarm, 0)
+            if gone := self._services.settle(swarm, revision):
+                log.info("%d services went: their swarm's manager says that there are none", gone)
+            if swarm in said and revision < doubt.revision:
+                wanted = max(wanted, doubt.revision)
+        if wanted:
+            self._publications.ask(wanted)
+
+    def _report(self, hosts: dict[IPv4Address, HostDoubts]) -> None:
+        for underlay in hosts.keys() - self._reported:
+            log.warning(
+                "etcd lacks %d endpoints of host %s, which has not said that they are gone: they "
+                "stay as they were known.  It is asked; if it does not answer: does its driver "
+                "run?  If the host is gone for good: slim forget-host",
+                hosts[underlay].count, self._name(underlay))
+        for underlay in self._reported - hosts.keys():
+            log.info("nothing of host %s is in doubt any more", self._name(underlay))
+        self._reported = set(hosts)
+        services = self._services.in_doubt()
+        if services and not self._services_reported:
+            log.warning("etcd lacks %d services (%s), or they cannot be read, without a word of "
+                        "their managers: they stay as they were known", len(services),
+                        _named(services))
+        self._services_reported = bool(services)
+
+    def _name(self, underlay: IPv4Address) -> str:
+        with self._lock:
+            host = self._live.get(underlay)
+        return f"{host.name} ({underlay})" if host else f"{underlay}, not registered"
+
+
+def _named(addresses: list[IPv4Address]) -> str:
+    return some_of([str(each) for each in addresses], ", ")

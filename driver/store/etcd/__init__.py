@@ -1,0 +1,1 @@
+"""The client of etcd: connections, calls, streams, and what its errors mean."""

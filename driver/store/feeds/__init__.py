@@ -1,0 +1,1 @@
+"""Following prefixes: list, changes, resuming after a loss."""

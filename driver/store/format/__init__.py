@@ -1,0 +1,1 @@
+"""The spelling of keys and records; docs/state.md has the table."""

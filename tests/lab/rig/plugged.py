@@ -1,0 +1,279 @@
+"""One swarm of three hosts, of one Docker release or of one each, with the managed plugin on all.
+
+What is tested on it is the test modules' matter.  All three are managers; h1 begins as leader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.lab.rig import dockers
+from tests.lab.rig.engine import containers, engine, networks
+from tests.lab.rig.hosts import PROJECT, CommandFailed, Host, Lab, lab_of_this_process, run
+from tests.lab.rig.seeds import TOOLS, images_seed, plugin_seed
+from tests.lab.rig.snapshot import HostState, host_state, store_keys
+from tests.support.run.wait import wait_until
+
+PLUGIN = "slim:latest"
+SUBNET = "10.40.0.0/16"
+SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
+STAMP = PROJECT / "build/plugin.sources"  # of which build/plugin is made
+ENABLED_S = 120  # of tries of 9 s each
+CLEAN_S = 30  # a swarm takes its time to tell all nodes
+# What Docker forgets when it is killed is collected soon, not after the usual five minutes.
+SETTINGS = {"COLLECT_AFTER": "10"}
+REMOVED_S = 60  # Docker itself
+
+
+@functools.cache
+def built_plugin() -> Path:
+    """build/plugin, from scripts/plugin.sh unless one of the same sources is there."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        top = PROJECT / source
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path).encode() + path.read_bytes())
+    STAMP.parent.mkdir(exist_ok=True)
+    with STAMP.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two test processes one builds
+        _build_plugin(digest.hexdigest())
+    return PROJECT / "build/plugin"
+
+
+def _build_plugin(digest: str) -> None:
+    if not STAMP.exists() or STAMP.read_text() != digest:
+        run([str(PROJECT / "scripts/plugin.sh")], timeout_s=600)
+        STAMP.write_text(digest)
+
+
+def seeds(tree: str) -> list[Path]:
+    return [images_seed(tree), plugin_seed(tree, PLUGIN, built_plugin(), STAMP)]
+
+
+def configure(host: Host, **settings: str) -> None:
+    """What `make plugin-install` does with a plugin when it is there."""
+    given = [f"{name}={value}" for name, value in wanted(host, settings).items()]
+    host.docker("plugin", "set", PLUGIN, *given)
+    enable(host)
+
+
+def enable(host: Host) -> None:
+    wait_until(partial(_enabled, host), ENABLED_S, f"{PLUGIN} starts on {host.name}")
+    find_socket(host)
+
+
+def _enabled(host: Host) -> bool:
+    """dockerd gives a plugin 9 s for its socket: on a busy machine its user asks once more."""
+    try:
+        host.docker("plugin", "enable", PLUGIN)
+    except CommandFailed as error:
+        if "slim.sock: connect: no such file or directory" not in str(error):
+            raise
+        return False
+    return True
+
+
+def wanted(host: Host, settings: Mapping[str, str]) -> dict[str, str]:
+    # /var/lib itself is the machine's, which all hosts of a lab share.
+    return {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
+
+
+def install(host: Host, **settings: str) -> None:
+    """As a user does, from outside: `make plugin-install` on the engine that DOCKER_HOST names."""
+    run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
+        **host.lab.env, "DOCKER_HOST": host.docker_socket,
+        "SET": " ".join(f"{name}={value}" for name, value in wanted(host, settings).items())})
+    find_socket(host)
+
+
+def find_socket(host: Host) -> None:
+    """Learn where the plugin listens; its id is another one after each installation."""
+    plugin = host.docker("plugin", "inspect", "-f", "{{.ID}}", PLUGIN)
+    host.socket = f"/run/docker/plugins/{plugin}/slim.sock"
+
+
+def answers(host: Host) -> bool:
+    try:
+        return host.call("/NetworkDriver.GetCapabilities")[0] == 200
+    except OSError:
+        return False
+
+
+def plugin_pid(host: Host) -> int:
+    """Process id of the plugin, as the host sees it; 0 if it does not run."""
+    found = host.exec("sh", "-c", "pgrep -f '[-]m driver serve' | head -1").strip()
+    return int(found or 0)
+
+
+def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(act, hosts))
+
+
+@contextlib.contextmanager
+def plugged_lab(prefix: str, *docker_trees: str, **settings: str) -> Iterator[Lab]:
+    """A host for each of the releases, with the plugin."""
+    with lab_of_this_process(prefix, *docker_trees, seeds=seeds) as lab:
+        hosts = lab.up(len(docker_trees))
+        lab.start_etcd()
+        all_at_once(lambda host: configure(host, **settings), hosts)
+        yield lab
+
+
+@pytest.fixture(scope="package")
+def plugged(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The swarm; errors: CannotBeDownloaded (a release)."""
+    with plugged_lab("slimswarm", *dockers.trees(request.param, 3), **SETTINGS) as lab:
+        # After the plugin: a node tells its managers of one when it joins.
+        leader, *others = lab.hosts
+        leader.docker("swarm", "init", "--advertise-addr", str(leader.address))
+        for host in others:
+            join(host, leader, "manager")
+        yield lab
+
+
+def join(host: Host, manager: Host, role: str) -> None:
+    """Make `host` a node of the manager's swarm."""
+    token = manager.docker("swarm", "join-token", "-q", role)
+    host.docker("swarm", "join", "--advertise-addr", str(host.address), "--token", token,
+                f"{manager.address}:2377")
+
+
+@pytest.fixture
+def nodes(request: pytest.FixtureRequest, plugged: Lab) -> Iterator[list[Host]]:
+    """The three hosts; checked afterwards to be as before, within a module's CLEAN_S."""
+    with as_before(plugged, remove_all, getattr(request.module, "CLEAN_S", CLEAN_S)):
+        yield plugged.hosts
+
+
+@contextlib.contextmanager
+def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None],
+              clean_s: float = CLEAN_S) -> Iterator[None]:
+    """Assert that nothing is left on the hosts and in etcd when `remove` has done its work."""
+    before, keys = [_state(host) for host in lab.hosts], store_keys(lab)
+    try:
+        yield
+    finally:
+        remove(lab.hosts)
+    last = [""]
+
+    def clean() -> bool:
+        last[0] = "; ".join([*filter(None, map(_difference, lab.hosts, before)),
+                             *sorted(store_keys(lab) ^ keys)])
+        return not last[0]
+
+    try:
+        wait_until(clean, clean_s, "nothing is left", 0.2)
+    except AssertionError:
+        values = lab.etcdctl("get", "--prefix", "/slim/v1/addresses/")
+        raise AssertionError(f"left: {last[0]}\n{values}") from None
+
+
+def _state(host: Host) -> HostState:
+    """Without the ends of Docker's own pairs: joining a swarm makes those of `ingress` anew."""
+    found = host_state(host)
+    return replace(found, links=frozenset(
+        link for link in found.links if not link.startswith("veth")))
+
+
+def _difference(host: Host, before: HostState) -> str:
+    found = before.difference(_state(host))
+    return f"{host.name}: {found}" if found else ""
+
+
+def remove_all(hosts: Sequence[Host]) -> None:
+    """Services, containers and networks of slim, through Docker alone."""
+    wait_until(partial(_has_no_service, hosts[0]), REMOVED_S, "all services to be removed", 0.2)
+    for host in hosts:
+        wait_until(partial(_has_no_container, host), REMOVED_S, "all containers to be removed", 0.2)
+    for host in hosts:
+        for network in networks(host, driver=PLUGIN):
+            wait_until(partial(network_removed, host, network["Id"]), REMOVED_S,
+                       "the network to be removed", 0.2)
+
+
+def _has_no_service(manager: Host) -> bool:
+    """A swarm whose managers heard nothing of each other for a while elects a leader first."""
+    try:
+        services = manager.docker("service", "ls", "-q").split()
+        if services:
+            manager.docker("service", "rm", *services)
+    except CommandFailed as error:
+        if "does not have a leader" in str(error):
+            return False
+        raise
+    return not services
+
+
+def _has_no_container(host: Host) -> bool:
+    found = [each["Id"] for each in containers(host)]
+    with contextlib.suppress(CommandFailed):  # a task that its node removes meanwhile
+        if found:
+            host.docker("rm", "-f", "-v", *found)
+    return not found
+
+
+def network_removed(host: Host, network: str) -> bool:
+    """A network is in use for as long as the managers have not heard of its last task's end."""
+    try:
+        host.docker("network", "rm", network)
+    except CommandFailed as error:
+        return "not found" in str(error) or "No such network" in str(error)
+    return True
+
+
+def create_network(manager: Host, name: str = "app", *options: str,
+                   ipam: Sequence[str] = ("--ipam-driver", PLUGIN, "--subnet", SUBNET)) -> None:
+    manager.docker("network", "create", "-d", PLUGIN, "--attachable", *ipam, *options, name)
+
+
+def create_service(manager: Host, name: str, *options: str, network: str = "app",
+                   image: str = TOOLS, command: Sequence[str] = ()) -> None:
+    """Returns at once.  No registry is asked for what the nodes have."""
+    # As its first process a container's program is deaf to SIGTERM, and is waited for 10 s.
+    manager.docker("service", "create", "-q", "--detach", "--no-resolve-image", "--name", name,
+                   "--stop-grace-period", "2s", "--network", network, *options, image, *command)
+
+
+def running(manager: Host, service: str) -> int:
+    """Count the service's tasks that run."""
+    with engine(manager) as client:
+        tasks = client.tasks(filters={"service": service, "desired-state": "running"})
+    return sum(task["Status"]["State"] == "running" for task in tasks)
+
+
+def updated(manager: Host, service: str) -> bool:
+    """Whether the service's last update is over."""
+    with engine(manager) as client:
+        status = client.inspect_service(service).get("UpdateStatus", {})
+    return bool(status.get("State") == "completed")
+
+
+def wait_running(manager: Host, service: str, count: int, timeout_s: float = 90) -> None:
+    wait_until(lambda: running(manager, service) == count, timeout_s,
+               f"{count} tasks of {service} run", 0.2)
+
+
+def published(lab: Lab) -> dict[str, set[str]]:
+    """Services' names in etcd, and the addresses of their tasks."""
+    text = lab.etcdctl("get", "--prefix", "--print-value-only", "/slim/v1/services/")
+    found = [json.loads(line) for line in text.splitlines() if line]
+    return {each["name"]: set(each["backends"]) for each in found if "left" not in each}
+
+
+def task_containers(host: Host, service: str) -> list[str]:
+    """The service's containers on this host."""
+    label = f"com.docker.swarm.service.name={service}"
+    return [found["Id"] for found in containers(host, only_running=True, label=label)]

@@ -1,0 +1,83 @@
+"""What the hosts of a lab begin with: images, and the plugin, as a dockerd has stored them once.
+
+To unpack them on each host of each test process took minutes of computing.  A host has hard links
+to these files (LAB_SEEDS of lab.sh).  What belongs into them is said here, not what it is for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tests.lab.rig import images, standard_images
+from tests.lab.rig.hosts import LAB_SH, Host, lab_of_this_process, run
+
+FOLDER = Path("/var/cache/slim-tests/seeds")
+KEPT = 6  # of a run with three releases and the plugin; older ones are removed
+BUSYBOX, TOOLS, SERVERS = "busybox", "tools", "servers"  # image tags
+# An image is made of these, and of programs of Debian's packages on this machine.
+_HERE = Path(__file__).parent
+_SOURCES = (Path(__file__), _HERE / "images.py", _HERE / "standard_images.py",
+            *sorted((_HERE / "programs").rglob("*.py")))
+_PACKAGES = Path("/var/lib/dpkg/status")
+
+
+def images_seed(tree: str) -> Path:
+    """All images that the tests use but those that not everybody can have.
+
+    tree: of the Docker release.
+    """
+    def load(host: Host) -> None:
+        host.lab.load_image(BUSYBOX, images.busybox())
+        host.lab.load_image(TOOLS, images.tools())
+        host.lab.load_image(SERVERS, images.servers())
+        standard_images.load_standard_images(host.lab)
+
+    return _stored(tree, ("image", "overlay2"), (*_SOURCES, _PACKAGES), load)
+
+
+def plugin_seed(tree: str, name: str, plugin: Path, stamp: Path) -> Path:
+    """The plugin, created and not yet enabled.
+
+    plugin: what scripts/plugin.sh has built; stamp: a file that is another one when that is.
+    """
+    def create(host: Host) -> None:
+        run(["docker", "plugin", "create", name, str(plugin)], timeout_s=300,
+            env={**host.lab.env, "DOCKER_HOST": host.docker_socket})
+
+    return _stored(tree, ("plugins",), (Path(__file__), stamp), create)
+
+
+def _stored(tree: str, parts: Iterable[str], sources: Iterable[Path],
+            fill: Callable[[Host], None]) -> Path:
+    """Return a folder with these parts of /var/lib/docker, filled if it is not there."""
+    digest = hashlib.sha256(f"{tree} {' '.join(parts)}".encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    folder = FOLDER / digest.hexdigest()[:16]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one fills it
+        if not folder.exists():
+            _fill(tree, parts, folder, fill)
+        folder.touch()
+        made = [path for path in FOLDER.iterdir() if path.is_dir()]
+        for old in sorted(made, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old)
+    return folder
+
+
+def _fill(tree: str, parts: Iterable[str], folder: Path, fill: Callable[[Host], None]) -> None:
+    with lab_of_this_process("slimseed", tree) as lab:
+        host, = lab.up(1)
+        fill(host)
+        run([str(LAB_SH), "stop", host.name], env=lab.env)
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name in parts:
+            run(["mv", f"{host.folder}/fs/var/lib/docker/{name}", str(part)])
+    part.rename(folder)

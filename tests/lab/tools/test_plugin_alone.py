@@ -1,0 +1,88 @@
+"""The managed plugin on engines in no swarm that share an etcd: row 62 of the checklist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.lab.conftest import SERVE
+from tests.lab.docker.test_docker import call, check_views, ping, start
+from tests.lab.rig import dockers
+from tests.lab.rig.dockers import feature
+from tests.lab.rig.hosts import CommandFailed, Host, Lab
+from tests.lab.rig.plugged import PLUGIN, SUBNET, as_before, enable, plugged_lab
+from tests.lab.rig.snapshot import remove_everything
+
+pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
+
+
+@pytest.fixture(scope="module")
+def alone(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Two hosts; mixed: one of the oldest release and one of the newest."""
+    oldest, *_, newest = dockers.trees(request.param, 2)
+    with plugged_lab("slimalone", oldest, newest, SCOPE="local") as lab:
+        yield lab
+
+
+@pytest.fixture
+def pair(alone: Lab) -> Iterator[list[Host]]:
+    """Both hosts; checked afterwards to be as before."""
+    def remove(hosts: Sequence[Host]) -> None:
+        for host in hosts:
+            remove_everything(host)
+
+    with as_before(alone, remove):
+        yield alone.hosts
+
+
+def create(host: Host) -> None:
+    host.docker("network", "create", "-d", PLUGIN, "--ipam-driver", PLUGIN, "--subnet", SUBNET,
+                "app")
+
+
+@feature("managed plugin: engines in no swarm share a network")
+def test_two_engines_have_one_network(pair: list[Host]) -> None:
+    addresses = []
+    for host in pair:
+        create(host)
+        addresses.append(start(host, f"on-{host.name}", *SERVE))
+    first, second = pair
+    assert " 0% packet loss" in ping(first, "on-h1", addresses[1])
+    seen = call(first, "on-h1", addresses[1], "--retry-s", "10")
+    check_views(seen, addresses[0], addresses[1])
+    # The end of one host's network leaves the other's alone.
+    remove_everything(second)
+    assert " 0% packet loss" in ping(first, "on-h1", addresses[0])
+    create(second)
+    addresses[1] = start(second, "on-h2", *SERVE)
+    seen = call(second, "on-h2", addresses[0], "--retry-s", "10")
+    check_views(seen, addresses[1], addresses[0])
+
+
+@feature("managed plugin: a wrong setting is explained")
+@pytest.mark.parametrize(("setting", "text"), [
+    ("PORT_RANGE=7000", "PORT_RANGE='7000': want "),
+    ("UNDERLAY=eth9", "there is no interface eth9"), ("ETCD=nowhere", "ETCD='nowhere': ")],
+    ids=["PORT_RANGE", "UNDERLAY", "ETCD"])
+def test_a_wrong_setting(pair: list[Host], setting: str, text: str) -> None:
+    """It is said where its user looks, at once, and nothing is left of it."""
+    for host in pair:
+        before = host.docker("plugin", "inspect", "-f", "{{json .Settings.Env}}", PLUGIN)
+        name = setting.partition("=")[0]
+        right = next(line for line in before.strip('[]"\n').split('","')
+                     if line.startswith(f"{name}="))
+        configure(host, setting)
+        try:
+            with pytest.raises(CommandFailed, match=f"slim does not start: .*{text}"):
+                create(host)
+        finally:
+            configure(host, right)
+        create(host)
+        start(host, "late")
+
+
+def configure(host: Host, setting: str) -> None:
+    host.docker("plugin", "disable", "-f", PLUGIN)
+    host.docker("plugin", "set", PLUGIN, setting)
+    enable(host)

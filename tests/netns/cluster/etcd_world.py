@@ -1,0 +1,307 @@
+"""Two hosts with a driver each, on one wire, and three etcd members behind another.
+
+Its etcd has TLS and a login.  It can be cut off from one host, which then hears nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import SimpleNamespace
+
+from driver.store.format import keys, records
+from tests.netns import talk
+from tests.support.fakes import dockerd
+from tests.support.run.wait import wait_until
+from tests.support.world import netns
+from tests.support.world.certificates import Authority, install
+from tests.support.world.client import Reply
+from tests.support.world.etcd import EtcdCluster, live
+from tests.support.world.machines import Container
+from tests.support.world.maps import contents, opened
+from tests.support.world.netns import Netns, join, require_root
+from tests.support.world.served import (
+    NET,
+    POOL,
+    Host,
+    attach,
+    create_network,
+    delete_network,
+    detach,
+)
+
+ETCD = "10.99.7.254"
+QUOTA_BYTES = 16 << 20
+ANSWER_MS = 5000  # dockerd's call is answered by then, whatever etcd does
+LONG_S = 90  # for what takes seconds on an idle machine
+FLOW = """
+    c = connected(sys.argv[1], 80, timeout_s=20)
+    ready()
+    for line in sys.stdin:
+        print(len(asked(c, line.encode() * 100)), flush=True)
+"""
+# A key and a value of the map `directory`, as kernel/include/slim.h has them.
+KEY, VALUE = struct.Struct("=I4s"), struct.Struct("=4s2s6s")
+
+
+@dataclass
+class Box:
+    """A container with one endpoint."""
+
+    host: Host
+    netns: Netns
+    endpoint: str
+    address: str  # with prefix length
+
+    @property
+    def ip(self) -> str:
+        return self.address.partition("/")[0]
+
+
+class World:
+    """See the module; `wait_converged` and `assert_data_path` are what every fault is held to."""
+
+    network = NET
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        wire, self._store = (stack.enter_context(netns.made(name)) for name in ("wire", "store"))
+        self.wire = wire
+        for namespace, address in ((wire, "198.18.7.254"), (self._store, ETCD)):
+            namespace.ip("link add br0 type bridge")
+            namespace.ip(f"addr add {address}/24 dev br0")
+            namespace.ip("link set br0 up")
+        self.authority = Authority(folder / "ca")
+        self.server_files = self.authority.issue("etcd", [ETCD])
+        client = self.authority.issue("client")
+        self.cluster = stack.enter_context(EtcdCluster(
+            folder, tls=self.server_files, address=ETCD, netns=self._store,
+            arguments=("--quota-backend-bytes", str(QUOTA_BYTES), "--bcrypt-cost", "4")))
+        self.cluster.guard("slim", "secret", keys.ROOT)
+        self.hosts: list[Host] = []
+        for number in (1, 2):
+            self.hosts.append(self._host(number, wire, folder, client))
+        for host in self.hosts:
+            host.launch_driver()
+        for host in self.hosts:
+            wait_until(host.answers, LONG_S, "the driver answers")
+            wait_until(lambda h=host: h.status()["recovery"] == "done", LONG_S,  # type: ignore[misc]
+                       "the driver reads etcd")
+            create_network(host)
+        self.boxes = [self.attach(host) for host in self.hosts]
+        self._serve_and_connect()
+
+    def _host(self, number: int, wire: Netns, folder: Path, files: tuple[str, str, str]) -> Host:
+        namespace = self._stack.enter_context(netns.made(f"h{number}"))
+        join(wire, f"p{number}", namespace, "eth0")
+        join(self._store, f"s{number}", namespace, "eth1")
+        wire.ip(f"link set p{number} master br0")
+        self._store.ip(f"link set s{number} master br0")
+        namespace.ip(f"addr add 198.18.7.{number}/24 dev eth0")
+        namespace.ip(f"addr add 10.99.7.{number}/24 dev eth1")
+        own = folder / f"h{number}"
+        own.mkdir()
+        mine = [str(own / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+        install(files, mine)
+        (own / "password").write_text("secret\n")
+        host = Host(namespace, own, ",".join(self.cluster.urls), (
+            "--etcd-ca", mine[0], "--etcd-cert", mine[1], "--etcd-key", mine[2],
+            "--etcd-user", "slim", "--etcd-password-file", str(own / "password"),
+            "--docker-socket", ""))
+        host.cgroup.mkdir()
+        self._stack.callback(host.close)
+        host.pins.mkdir()
+        return host
+
+    def _serve_and_connect(self) -> None:
+        first, second = self.boxes
+        for box in self.boxes:
+            server = self.program(box, 'serve(listen("0.0.0.0", 80))')
+            assert server.line() == "ready"
+        wait_until(self.converged, LONG_S, "both hosts know both endpoints")
+        self._flow = self.program(first, FLOW, second.ip)
+        assert self._flow.line() == "ready"
+
+    # Containers.
+
+    def attach(self, host: Host, prepare: Callable[[Netns], object] | None = None,
+               **chosen: str) -> Box:
+        """Everything for a container, until its host path works.
+
+        prepare: done inside before it has a network, in place of making Docker's rules.
+        chosen: see served.attach.
+        """
+        before = finished(host)
+        sandbox = self._stack.enter_context(netns.made("box") if prepare
+                                            else dockerd.sandbox("box"))
+        if prepare:
+            prepare(sandbox)
+        endpoint = secrets.token_hex(32)
+        box = Box(host, sandbox, endpoint, attach(host, sandbox, endpoint=endpoint, **chosen))
+        wait_until(lambda: finished(host) > before, LONG_S, "the sandbox is finished")
+        return box
+
+    def detach(self, box: Box) -> None:
+        detach(box.host, box.address, endpoint=box.endpoint)
+
+    def program(self, box: Box, code: str, *arguments: object) -> talk.Program:
+        return talk.start(self.container(box), code, *arguments)
+
+    def container(self, box: Box) -> Container:
+        machine = SimpleNamespace(cgroup=box.host.cgroup, stack=self._stack)
+        return Container(box.netns, machine)  # type: ignore[arg-type]
+
+    # What must be so during and after each fault.
+
+    def assert_data_path(self) -> None:
+        """The open connection goes on, and new ones are made, on the host path, both ways."""
+        self._flow.say("x")
+        assert self._flow.line() == "200"
+        self.assert_new_connections()
+
+    def assert_new_connections(self) -> None:
+        """New connections are made on the host path, both ways, as far as a driver counts."""
+        for client, server in (self.boxes, self.boxes[::-1]):
+            counted = [(host, name) for host, name in (
+                (client.host, "connected"), (server.host, "accepted")) if host.running()]
+            before = [host.counters()[name] for host, name in counted]
+            assert talk.run(self.container(client), """
+                print(asked(connected(sys.argv[1], 80, timeout_s=20)).decode())
+                """, server.ip) == "hello"
+            after = [host.counters()[name] for host, name in counted]
+            assert after == [count + 1 for count in before]
+
+    def request(self, host: Host) -> Reply:
+        """One call that needs etcd.  What it gave is given back at once."""
+        reply = host.dockerd.call("IpamDriver.RequestAddress", PoolID=f"slim-local/{POOL}",
+                                  Address="", Options=None)
+        if not reply.error:
+            host.dockerd.call("IpamDriver.ReleaseAddress", PoolID=f"slim-local/{POOL}",
+                              Address=reply.json["Address"].partition("/")[0])
+        return reply
+
+    def assert_refused(self, host: Host, advice: str) -> None:
+        """Calls fail, in time, and in the end for the right reason, said clearly."""
+        def refused() -> bool:
+            error = self.request(host).error
+            assert "etcd" in error or "try again" in error, error
+            return "etcd" in error and advice in error
+
+        wait_until(refused, LONG_S, f"calls fail with: {advice}")
+        # By the driver's own clock: how busy this machine is with others does not count.
+        took_ms = [float(ms) for ms in re.findall(
+            r"IpamDriver\.\w+ .* ([0-9.]+) ms StoreUnavailable", host.log())]
+        assert took_ms
+        assert max(took_ms) < ANSWER_MS
+        assert "Traceback" not in host.log()
+
+    def wait_converged(self) -> None:
+        """Calls work, both hosts are registered, and the maps are what etcd says."""
+        for host in self.hosts:
+            wait_until(lambda h=host: not self.request(h).error, LONG_S, "calls work")  # type: ignore[misc]
+        # What could not be removed is tried again every few seconds.
+        wait_until(lambda: self.held() == {"10.50.0.1", *(box.ip for box in self.boxes)}, LONG_S,
+                   "addresses of what is gone are free")
+        wait_until(self.converged, LONG_S, "the maps are what etcd says")
+        for host in self.hosts:
+            assert "Traceback" not in host.log()
+        self.assert_data_path()
+
+    def held(self) -> set[str]:
+        return {str(keys.address_of(entry.key))
+                for entry in self.cluster.entries(keys.addresses(POOL))}
+
+    def converged(self) -> bool:
+        wanted = set()
+        for entry in live(self.cluster.entries(keys.ENDPOINTS)):
+            endpoint = records.decode(entry, records.endpoint)
+            assert endpoint.address is not None
+            wanted.add((endpoint.vni, endpoint.address.ip, endpoint.underlay, endpoint.port,
+                        endpoint.mac))
+        return len(self.cluster.entries(keys.HOSTS)) == 2 and all(
+            directory(host) == wanted for host in self.hosts)
+
+    def restart(self, host: Host) -> None:
+        """Kill a driver and start it again, until it has read etcd."""
+        host.end_driver(signal.SIGKILL)
+        host.start_driver()
+        wait_until(lambda: host.status()["recovery"] == "done", LONG_S, "the driver reads etcd")
+
+    def offered_port(self, box: Box) -> int:
+        """The endpoint port that other hosts see."""
+        return next(found.port for found in (
+            records.decode(entry, records.endpoint)
+            for entry in live(self.cluster.entries(keys.ENDPOINTS))) if found.id == box.endpoint)
+
+    # Faults.
+
+    @contextmanager
+    def cut_off(self, number: int) -> Iterator[None]:
+        """Host `number` and etcd hear nothing of each other; the hosts do."""
+        self._store.ip(f"link set s{number} nomaster")
+        try:
+            yield
+        finally:
+            self._store.ip(f"link set s{number} master br0")
+
+    def restart_members(self) -> None:
+        """Kill all, and start them with the files there are now, without waiting."""
+        self.cluster.stop()
+        for member in self.cluster.members:
+            member.launch()
+
+    def new_authority(self, folder: Path) -> tuple[str, str, str]:
+        """Give etcd, and the test, other certificates; return those for the hosts."""
+        other = Authority(folder)
+        install(other.issue("etcd", [ETCD]), self.server_files)
+        return other.issue("client")
+
+    def compact(self) -> None:
+        """Drop all of etcd's history."""
+        answer = json.loads(self.cluster.etcdctl("get", "x", "--write-out=json").stdout)
+        self.cluster.etcdctl("compact", "--physical", str(answer["header"]["revision"]))
+
+    def close(self) -> None:
+        for box in self.boxes:
+            self.detach(box)
+        for host in self.hosts:
+            delete_network(host)
+        left = [entry.key for prefix in (keys.NETWORKS, keys.VNIS, keys.ENDPOINTS, keys.SUBNETS,
+                                         keys.ADDRESSES, keys.OWNERS)
+                for entry in live(self.cluster.entries(prefix))]
+        assert left == [], left
+
+
+def finished(host: Host) -> int:
+    return int(host.status()["sandboxes"].split()[0])
+
+
+def directory(host: Host) -> set[tuple[object, ...]]:
+    """The map `directory` of a host: (VNI, address, U, P, MAC)."""
+    pin = next(host.pins.rglob("directory"))
+    found: set[tuple[object, ...]] = set()
+    with opened(pin) as fd:
+        for key, value in contents(fd).items():
+            vni, address = KEY.unpack(key)
+            underlay, port_be, mac = VALUE.unpack(value)
+            found.add((vni, IPv4Address(address), IPv4Address(underlay),
+                       int.from_bytes(port_be, "big"), mac))
+    return found
+
+
+@contextmanager
+def running_world(folder: Path) -> Iterator[World]:
+    """One for all tests of a module; at the end nothing may be left."""
+    require_root()
+    with ExitStack() as stack:
+        world = World(stack, folder)
+        yield world
+        world.close()

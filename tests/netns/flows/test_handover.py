@@ -1,0 +1,56 @@
+"""Taking over from a driver with another layout: the flow map says what the sockets are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from driver.datapath.flows import OPEN, TIME_WAIT
+from driver.datapath.handover import Handover
+from driver.datapath.layout import Inheritance
+from driver.datapath.load import u16_be
+from driver.link.sandbox.live_sockets import LiveSocket
+from driver.services.ports import Attachment, SandboxEntry
+from tests.support.world.machines import Machine
+
+PEER_PORTS = range(40001, 40006)
+
+
+def test_connections_that_begin_and_end_meanwhile(machines: list[Machine], tmp_path: Path) -> None:
+    """The older programs see it, not ours: nothing of a socket that has gone stays."""
+    machine = machines[0]
+    container = machine.container("10.32.0.2/16")
+    (endpoint, veth), = container.endpoints
+    assert endpoint.address is not None
+    entry = SandboxEntry(container.netns.cookie, veth.host_ifindex, (
+        Attachment(endpoint.vni, endpoint.address, endpoint.port, veth.host_ifindex),))
+    goes, closes, stays, begins, renewed = (
+        LiveSocket(machine.underlay, endpoint.port, IPv4Address("198.18.0.99"), port, port, False)
+        for port in PEER_PORTS)
+    seen = [[goes, closes, stays, renewed],
+            [replace(closes, cookie=9, time_wait=True), stays, begins]]
+    flows = machine.loaded.table("flows")
+
+    def accepted_anew() -> None:
+        """By our programs, as soon as they are in place, from the port of one that has gone."""
+        flow = flows[key]
+        flow.socket = 7
+        flows[key] = flow
+
+    older = tmp_path / "v0"
+    older.mkdir()
+    handover = Handover(Inheritance(older, frozenset({"flows"})), lambda _: seen.pop(0),
+                        machine.underlay)
+    handover.adopt(entry, container.netns.path)
+    key = flows.Key(int.from_bytes(renewed.peer.packed, "little"), u16_be(renewed.peer_port),
+                    u16_be(endpoint.port))
+    handover.replace(accepted_anew)
+    handover.complete(machine.loaded)
+    assert not older.exists()
+    assert not seen
+    found = {u16_be(flow_key.peer_port_be): (flow.state, flow.socket)
+             for flow_key, flow in machine.flows()  # type: ignore[misc]
+             if flow.sandbox == entry.cookie}
+    assert found == {closes.peer_port: (TIME_WAIT, 9), stays.peer_port: (OPEN, stays.cookie),
+                     begins.peer_port: (OPEN, begins.cookie), renewed.peer_port: (OPEN, 7)}

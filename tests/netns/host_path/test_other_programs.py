@@ -1,0 +1,103 @@
+"""Other programs in the same hooks: neither takes away what the other needs, and nothing leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from driver.datapath import bpf
+from driver.datapath.flows import OPEN
+from tests.netns.attacks.attack import connected_victim, quiet_server
+from tests.netns.talk import client, flows, host_path
+from tests.support.fakes.other_sockops import HDR_OPT_LEN, RTT, Other
+from tests.support.run.wait import wait_until
+from tests.support.world.machines import Container, Machine
+
+NO_TIME_WAIT = "reset_on_close(c)"  # it would be there for a minute, and count as alive
+
+
+@contextmanager
+def beside_ours(machines: list[Machine], other: Other, order: str) -> Iterator[None]:
+    """Have the other program attached on all machines, and run before or after ours."""
+    with ExitStack() as stack:
+        for machine in machines:
+            if order == "before":
+                bpf.detach(machine.pins / "links" / "sockops")
+            stack.enter_context(other.attached(machine.cgroup, machine.pins / "other"))
+            if order == "before":
+                attach_ours(machine)
+        yield
+
+
+def attach_ours(machine: Machine) -> None:
+    machine.datapath._attachments.attach_host(
+        machine.netns.ifindex("eth0"), machine.netns.ifindex("slim-vxlan"))
+
+
+@pytest.fixture(scope="module", params=["adds", "sets", "clears", "writes options"])
+def other(request: pytest.FixtureRequest) -> Iterator[tuple[str, Other]]:
+    made = Other(request.param)
+    yield request.param, made
+    made.close()
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_both_keep_working(machines: list[Machine], across: tuple[Container, Container],
+                           other: tuple[str, Other], order: str) -> None:
+    """Whatever the other does with the flags, connections are made, and their ends are found."""
+    manner, program = other
+    here, there = across
+    concerned = list({id(c.machine): c.machine for c in across}.values())
+    with beside_ours(machines, program, order):
+        quiet_server(there)
+        before = {op: program.seen(op) for op in (RTT, HDR_OPT_LEN)}
+        with host_path(here, there):
+            held = connected_victim(here, there)
+        with host_path(here, there, connections=3):
+            for _ in range(3):
+                client(here, there.address, tell=NO_TIME_WAIT)
+        if manner == "adds":
+            assert program.seen(RTT) > before[RTT]
+        if manner == "writes options":  # it is called for packets that are no SYNs, too
+            assert program.seen(HDR_OPT_LEN) > before[HDR_OPT_LEN]
+        if manner in ("adds", "writes options") or order == "before":
+            wait_until(lambda: flows(here, state=OPEN) == flows(there, state=OPEN) == 1, 30,
+                       "the ends to be seen")
+
+        def swept() -> bool:
+            for machine in concerned:
+                machine.datapath._sweeper.sweep_lost(older_ns=0)
+            return flows(here, state=OPEN) == flows(there, state=OPEN) == 1
+
+        wait_until(swept, 30, "the ends to be found")
+        assert held.lives()
+
+
+def test_a_connection_between_is_not_one_that_was_lost(machines: list[Machine]) -> None:
+    """The tuple is in use again by the time that its loss is known: the new one stays."""
+    machine = machines[0]
+    here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
+    quiet_server(there)
+    held = connected_victim(here, there)
+    sweeper = machine.datapath._sweeper
+    asked: list[object] = []
+
+    def all_lost(cookie: int, names: object) -> object:
+        """As it is when each of them ended, and began again, in this moment."""
+        asked.append(cookie)
+        table = machine.loaded.table("flows")
+        for key, leaf in list(bpf.entries(table)):
+            leaf.since_ns += 1
+            table[key] = leaf
+        return names
+
+    lost, sweeper._lost = sweeper._lost, all_lost  # type: ignore[assignment]
+    try:
+        assert sweeper.sweep_lost(older_ns=0) == 0
+    finally:
+        sweeper._lost = lost
+    assert asked == [here.netns.cookie]
+    assert held.lives()
+    assert sweeper.sweep_lost() == 0, "it is too young to be asked for"

@@ -1,0 +1,47 @@
+"""What the kernel has noted of a container, and what the driver makes of it, for tests without one.
+
+It knows maps and endpoints, no sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from driver.datapath.reasons import read_reasons
+from tests.support.world.machines import Container
+
+KEYS, RULES, BOUND_LISTENER = 1, 2, 4  # bits of a note, kernel/include/slim.h
+
+
+def noted(container: Container) -> int:
+    """Bits of the container's note; 0: it has none."""
+    table = container.machine.loaded.table("notes")
+    found = table.get(table.Key(container.netns.cookie))
+    return int(found.what) if found is not None else 0
+
+
+def withheld(container: Container) -> str | None:
+    """Why the container's new connections stay off the host path; None: they do not."""
+    table = container.machine.loaded.table("withheld")
+    found = table.get(table.Key(container.netns.cookie))
+    return read_reasons()[int(found.value)].name if found is not None else None
+
+
+@contextmanager
+def told(container: Container) -> Iterator[None]:
+    """Every host has heard that this container is called over the overlay: its ports are 0."""
+    cluster = container.machine.cluster
+    endpoints = [endpoint for endpoint, _ in container.endpoints]
+
+    def announce(*, offered: bool) -> None:
+        for machine in cluster.machines:
+            for each in endpoints:
+                machine.datapath.put_remote(each if offered else replace(each, port=0))
+
+    announce(offered=False)
+    try:
+        yield
+    finally:
+        announce(offered=True)  # so that what the fixtures withdraw is what is there

@@ -1,0 +1,72 @@
+"""Does with a container's namespace and interface what dockerd does, in dockerd's order."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from driver.link.pairs.veth import Veths
+from driver.model import Endpoint
+from driver.services.ports import Veth
+from tests.support.world import netns
+from tests.support.world.netns import Netns
+
+# As `iptables-save -t nat` shows them in a container on any network but Docker's default one;
+# the ports are its name server's.  They switch connection tracking on in the whole namespace.
+_NAME_SERVER = """\
+*nat
+:DOCKER_OUTPUT - [0:0]
+:DOCKER_POSTROUTING - [0:0]
+-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT
+-A POSTROUTING -d 127.0.0.11/32 -j DOCKER_POSTROUTING
+-A DOCKER_OUTPUT -d 127.0.0.11/32 -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:40001
+-A DOCKER_OUTPUT -d 127.0.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination 127.0.0.11:40002
+-A DOCKER_POSTROUTING -s 127.0.0.11/32 -p tcp -m tcp --sport 40001 -j SNAT --to-source :53
+-A DOCKER_POSTROUTING -s 127.0.0.11/32 -p udp -m udp --sport 40002 -j SNAT --to-source :53
+COMMIT
+"""
+
+
+@contextmanager
+def sandbox(hint: str = "c") -> Iterator[Netns]:
+    """Make a namespace as a container has it before its interfaces come, and remove it."""
+    with netns.made(hint) as made:
+        subprocess.run(made.command("iptables-restore", "--wait"), input=_NAME_SERVER, text=True,
+                       check=True, timeout=60)
+        yield made
+
+
+@pytest.fixture
+def make_sandbox() -> Iterator[Callable[[str], Netns]]:
+    """Factory: make_sandbox("c") returns a new one; all go at the end of the test."""
+    netns.require_root()
+    with ExitStack() as stack:
+        yield lambda hint="c": stack.enter_context(sandbox(hint))
+
+
+def make_veth(host: Netns, endpoint: Endpoint, mtu: int = 1500) -> Veth:
+    """Make the endpoint's pair in a namespace that stands for a host."""
+    return host.call(lambda: Veths().create_veth(endpoint.id, endpoint.mac, mtu))
+
+
+def move_in(host: Netns, sandbox: Netns, endpoint: Endpoint, veth: Veth,
+            name: str = "eth0") -> None:
+    """Move the container's end, down, rename, MAC, addresses, up: the order of all versions."""
+    host.ip("link set", veth.container_name, "netns", sandbox.name)
+    sandbox.ips(
+        f"link set {veth.container_name} down",
+        f"link set {veth.container_name} name {name}",
+        f"link set {name} address {endpoint.mac.hex(':')}",
+        *(f"addr add {address} dev {name}" for address in (endpoint.address, endpoint.address6)
+          if address is not None),
+        f"link set {name} up")
+
+
+def move_out(host: Netns, sandbox: Netns, veth: Veth, name: str = "eth0") -> None:
+    """Set it down, rename it back, move it to the host: what follows Leave."""
+    sandbox.ips(f"link set {name} down",
+                f"link set {name} name {veth.container_name}",
+                f"link set {veth.container_name} netns {host.name}")

@@ -1,0 +1,148 @@
+"""The import graph: each room's allowed neighbours, no circle, each foreign library in one place.
+
+A room is a folder of driver/ that has modules; what stands in driver/ itself is a room each.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).resolve().parents[3] / "driver"
+
+# May be imported by everybody, and import each other at most.
+SHARED = {"errors", "model", "work"}
+# Put everything together, so they may import anything; nothing below imports them.
+TOP = {"__main__", "commands", "compose", "doctor"}
+
+# Room -> what it may import besides itself and SHARED.
+MAY_IMPORT: dict[str, set[str]] = {
+    "client_ports": set(),
+    "settings": set(),
+    "process": set(),
+    "ipam": set(),
+    "services": set(),
+    "services.ports": set(),
+    "services.notes": {"services.ports"},
+    "services.peers": {"services.ports"},
+    "services.directory": {"services.peers", "services.ports"},
+    "services.vips": {"services.directory", "services.ports"},
+    "services.sandboxes": {"services", "services.ports"},
+    "services.addresses": {"ipam", "services.notes", "services.ports"},
+    "services.swarm": {"ipam", "services.addresses", "services.ports"},
+    "services.hosts": {"services.addresses", "services.ports"},
+    "services.endpoints": {"services.notes", "services.ports", "services.sandboxes"},
+    "services.networks": {"services", "services.addresses", "services.endpoints",
+                          "services.ports", "services.vips"},
+    "services.upkeep": {"services.addresses", "services.directory", "services.endpoints",
+                        "services.networks", "services.notes", "services.ports",
+                        "services.vips"},
+    "api": {"services", "services.endpoints", "services.networks", "services.ports"},
+    "store.kv": set(),
+    "store.format": {"services.ports", "store.kv"},
+    "store.etcd": {"store.format", "store.kv"},
+    "store.feeds": {"services.ports", "store.format", "store.kv"},
+    "store.hosts": {"store.format", "store.kv"},
+    "store": {"services.ports", "store.feeds", "store.format", "store.kv"},
+    "state": {"services.ports", "store.format"},
+    "engine": {"services.ports"},
+    "link.netlink": set(),
+    "link.pairs": {"link.netlink", "services.ports"},
+    "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
+    "link.sandbox": {"link.netlink", "link.pairs", "link.underlay", "services.ports"},
+    "datapath": {"client_ports", "services.ports"},
+}
+LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
+             "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine"}
+
+
+def room(module: str) -> str:
+    """The folder that a module, or a name in it, is in: its longest one below driver/."""
+    parts = module.split(".")
+    while len(parts) > 1 and not DRIVER.joinpath(*parts).is_dir():
+        parts.pop()
+    return ".".join(parts)
+
+
+def modules() -> Iterator[tuple[str, str, ast.Module]]:
+    """Room, name below driver/, syntax tree."""
+    for path in sorted(DRIVER.rglob("*.py")):
+        name = ".".join(path.relative_to(DRIVER).with_suffix("").parts)
+        yield room(name.removesuffix(".__init__")), name, ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of all that is imported, also within functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide the room"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(tree: ast.Module) -> Iterator[str]:
+    for name in imports(tree):
+        if name.startswith("driver.") and name != "driver.__version__":
+            yield room(name.removeprefix("driver."))
+
+
+def test_every_room_has_its_rule() -> None:
+    rooms = {owner for owner, _, tree in modules() if tree.body} - TOP - SHARED - {"__init__"}
+    assert rooms - {"link"} == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("owner", sorted(MAY_IMPORT))
+def test_a_room_imports_its_neighbours_only(owner: str) -> None:
+    wrong = [f"{name} imports {target}" for each, name, tree in modules() if each == owner
+             for target in rooms_imported(tree)
+             if target not in MAY_IMPORT[owner] | SHARED | {owner}]
+    assert wrong == []
+
+
+def test_no_neighbour_is_allowed_for_nothing() -> None:
+    used: dict[str, set[str]] = {}
+    for owner, _, tree in modules():
+        used.setdefault(owner, set()).update(rooms_imported(tree))
+    assert {owner: allowed - used[owner] for owner, allowed in MAY_IMPORT.items()
+            if allowed - used[owner]} == {}
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    left = dict(MAY_IMPORT)
+    while free := {owner for owner, allowed in left.items() if not allowed & left.keys()}:
+        for owner in free:
+            del left[owner]
+    assert left == {}
+
+
+def test_what_is_shared_imports_nothing_else_of_the_driver() -> None:
+    wrong = [f"{name} imports {target}" for owner, name, tree in modules() if owner in SHARED
+             for target in rooms_imported(tree) if target not in SHARED]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
+def test_each_library_is_used_in_one_place(library: str) -> None:
+    users = {owner for owner, _, tree in modules() for target in imports(tree)
+             if target.split(".", maxsplit=1)[0] == library}
+    # The doctor may only look whether a library is there.
+    place = LIBRARIES[library]
+    assert {user for user in users - {"doctor"}
+            if user != place and not user.startswith(f"{place}.")} == set()
+
+
+def test_only_settings_reads_the_environment() -> None:
+    """os.environ: settings get it from the command line; two libraries are told by it."""
+    users = {name for _, name, tree in modules() for node in ast.walk(tree)
+             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")}
+    assert users <= {"__main__", "store.etcd.connection", "datapath.compiling"}
+
+
+def test_every_module_opens_with_its_two_sentences() -> None:
+    short = [name for _, name, tree in modules()
+             if not name.endswith("__init__") and (ast.get_docstring(tree) or "").count(".") < 2]
+    assert short == []

@@ -1,0 +1,361 @@
+"""Who is kept off the host path and why, in which order it is told, and what fails on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from driver.errors import DatapathError, EngineUnavailable, LinkError
+from driver.model import Endpoint, EndpointId, HostPath
+from driver.services.ports import Findings, Veth, Why
+from driver.services.sandboxes import labels as labels_module
+from driver.services.sandboxes import withholding as module
+from driver.services.sandboxes.finisher import Finisher
+from driver.services.sandboxes.labels import LabelReader
+from driver.services.sandboxes.withholding import Withholding
+from tests.support.run.wait import wait_until
+from tests.unit.sandboxes.test_finisher import KEY, UNDERLAY, endpoint, veth
+from tests.unit.sandboxes.test_finisher import World as Kernel
+
+COOKIE, WAIT_S = 7, 10.0
+MISSING = Findings(missing="rule 10")
+RULES = Findings(own_rules="table filter has rules")
+STACK = Findings(lost_address="10.1.0.2")
+
+
+class World:
+    """The kernel's maps and the inside of one sandbox; every effect in order."""
+
+    def __init__(self) -> None:
+        self.effects: list[str] = []
+        self.entered: dict[int, Why] = {}
+        self.noted: dict[int, frozenset[Why]] = {}
+        self.meanwhile: list[tuple[int, Why]] = []  # noted while an entry is removed
+        self.found = Findings()
+        self.failures: list[str] = []
+        self.choices: dict[EndpointId, HostPath] = {}
+
+    def _note(self, name: str, text: str) -> None:
+        self.effects.append(text)
+        if name in self.failures:
+            self.failures.remove(name)
+            raise (LinkError if name in ("look", "add") else DatapathError)(f"{name}: refused")
+
+    # ports.Verdicts
+    def withhold(self, cookie: int, why: Why) -> None:
+        self._note("withhold", f"withhold {why}")
+        self.entered[cookie] = why
+
+    def release(self, cookie: int) -> None:
+        self._note("release", "release")
+        self.entered.pop(cookie, None)
+        for noted, why in self.meanwhile:
+            self.noted[noted] = self.noted.get(noted, frozenset()) | {why}
+        self.meanwhile.clear()
+
+    def withheld(self) -> Collection[int]:
+        return set(self.entered)
+
+    def notes(self) -> Mapping[int, frozenset[Why]]:
+        return dict(self.noted)
+
+    def notes_of(self, cookie: int) -> frozenset[Why]:
+        return self.noted.get(cookie, frozenset())
+
+    def settle_rules(self, cookie: int) -> None:
+        if left := self.notes_of(cookie) - {Why.OWN_RULES}:
+            self.noted[cookie] = left
+        else:
+            self.noted.pop(cookie, None)
+
+    def forget_notes(self, keep: Collection[int]) -> None:
+        self.noted = {cookie: what for cookie, what in self.noted.items() if cookie in keep}
+
+    # ports.Inspector, ports.Watch, and what is told
+    def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
+             underlay: IPv4Address, just_set_up: bool = False) -> Findings:
+        assert (sandbox_key, underlay) == (KEY, UNDERLAY)
+        self._note("look", "look")
+        return self.found
+
+    def add(self, sandbox_key: str) -> None:
+        self._note("add", "watch")
+
+    def remove(self, sandbox_key: str) -> None:
+        self.effects.append("do not watch")
+
+    def sweep(self) -> None:
+        pass
+
+    def repair(self, key: str) -> None:
+        self.effects.append("repair")
+
+    def offer(self, endpoint_id: EndpointId, delay_s: float) -> None:
+        self.effects.append(f"tell peers{' later' if delay_s else ''}")
+
+    def choice_of(self, each: Endpoint) -> HostPath:
+        return self.choices.get(each.id, HostPath.AUTO)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def withholding(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Withholding]:
+    monkeypatch.setattr(module, "REPAIRED_S", 0.0)
+    made = Withholding(verdicts=world, inspector=world, watch=world, underlay=UNDERLAY,
+                       choice_of=world.choice_of)
+    made.repair, made.offer = world.repair, world.offer
+    yield made
+    made.stop()
+
+
+def enter(withholding: Withholding, *numbers: int) -> None:
+    withholding.enter(KEY, COOKIE, [(endpoint(each), veth(each)) for each in numbers or (1,)])
+
+
+def did(world: World, *wanted: str) -> None:
+    assert world.effects == list(wanted)
+    world.effects.clear()
+
+
+def test_a_sandbox_without_reasons_is_released_whatever_was_entered(
+        withholding: Withholding, world: World) -> None:
+    world.entered[COOKIE] = Why.OWN_RULES  # a driver of before, or iptables-legacy by dockerd
+    enter(withholding)
+    did(world, "watch", "look", "release")
+    assert withholding.may_be_called(endpoint(1))
+    assert withholding.describe() == "all 1 sandboxes"
+
+
+@pytest.mark.parametrize(("found", "why"), [(RULES, "own_rules"), (STACK, "user_stack")])
+def test_what_is_found_is_entered_and_told(
+        withholding: Withholding, world: World, found: Findings, why: str,
+        caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world.found = found
+    enter(withholding)
+    did(world, "watch", "look", f"withhold {why}", "tell peers")
+    assert not withholding.may_be_called(endpoint(1))
+    assert withholding.describe() == f"1 of 1 sandboxes are off it: {why} 1"
+    enter(withholding)  # the same again: nobody needs to hear
+    did(world, "watch", "look", f"withhold {why}")
+    assert caplog.text.count(f"stay off the host path: {why} (") == 1
+    assert "10.1.0.2" in caplog.text
+    world.found = Findings()
+    withholding._look(KEY)
+    did(world, "look", "release", "tell peers")
+    assert withholding.may_be_called(endpoint(1))
+    assert "use the host path again" in caplog.text
+
+
+def test_what_was_removed_is_put_back_and_peers_hear_only_if_it_lasts(
+        withholding: Withholding, world: World) -> None:
+    withholding.start()
+    world.found = MISSING
+    enter(withholding)
+    wait_until(lambda: "repair" in world.effects, WAIT_S, "the repair")
+    assert world.effects[:4] == ["watch", "look", "withhold routing_lost", "tell peers later"]
+    wait_until(lambda: world.effects.count("repair") > 2, WAIT_S, "more of them")
+    world.found = Findings()
+    wait_until(lambda: "release" in world.effects, WAIT_S, "the end of it")
+
+
+@pytest.mark.parametrize("why", [Why.KEYS, Why.BOUND_LISTENER])
+def test_what_programs_did_stays(withholding: Withholding, world: World, why: Why) -> None:
+    enter(withholding)
+    did(world, "watch", "look", "release")
+    world.noted[COOKIE] = frozenset({why})
+    withholding.tick()
+    did(world, f"withhold {why}", "tell peers")
+    withholding.tick()
+    withholding._look(KEY)
+    did(world, "look", f"withhold {why}")
+
+
+@pytest.mark.parametrize("why", [Why.KEYS, Why.BOUND_LISTENER, Why.OWN_RULES])
+def test_a_program_that_is_faster_than_the_release_is_not_overlooked(
+        withholding: Withholding, world: World, why: Why) -> None:
+    """Its own entry goes with the one that is removed; its note says so."""
+    world.meanwhile = [(COOKIE, why)]
+    enter(withholding)
+    assert world.entered == {COOKIE: why}
+
+
+def test_changed_tables_are_looked_at(withholding: Withholding, world: World) -> None:
+    enter(withholding)
+    world.effects.clear()
+    world.noted[COOKIE] = frozenset({Why.OWN_RULES})
+    world.entered[COOKIE] = Why.OWN_RULES  # by the kernel, at once
+    withholding.start()
+    withholding.tick()
+    wait_until(lambda: world.effects == ["look", "release"], WAIT_S, "a look")
+    assert (world.noted, world.entered) == ({}, {})
+
+
+def test_a_sandbox_that_changes_all_the_time_is_looked_at_for_a_share_of_it(
+        withholding: Withholding, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    monkeypatch.setattr(withholding._looks, "submit", lambda _key, delay_s: delays.append(delay_s))
+    now = [100.0]
+    withholding._clock = lambda: now[0]
+    enter(withholding)
+    standing = withholding._by_key[KEY]
+    standing.looked_s, standing.look_s = 100.0, 0.03
+    withholding.changed(KEY)
+    now[0] += 0.5
+    withholding.changed(KEY)
+    now[0] += 30  # what it took then does not matter any more
+    withholding.changed(KEY)
+    assert delays == pytest.approx([0.6, 0.1, module.LOOK_S])
+
+
+def test_strangers_entries_go(withholding: Withholding, world: World) -> None:
+    enter(withholding)
+    world.entered = {99: Why.KEYS}
+    world.noted = {99: frozenset({Why.KEYS})}
+    withholding.tick()
+    assert (world.entered, world.noted) == ({}, {})
+
+
+@pytest.mark.parametrize(("label", "own", "reasons"), [
+    (None, HostPath.AUTO, "own_rules"), (None, HostPath.ON, ""), (None, HostPath.OFF, "switched"),
+    (HostPath.OFF, HostPath.ON, "switched"), (HostPath.ON, HostPath.OFF, ""),
+    (HostPath.AUTO, HostPath.OFF, "own_rules")])
+def test_the_label_goes_before_the_endpoint_and_that_before_what_is_found(
+        withholding: Withholding, world: World, label: HostPath | None, own: HostPath,
+        reasons: str) -> None:
+    world.found = RULES
+    world.choices[endpoint(1).id] = own
+    enter(withholding)
+    withholding.take_labels({endpoint(1).id: label} if label else {})
+    assert str(world.entered.get(COOKIE, "")).startswith(reasons)
+    assert bool(world.entered) is bool(reasons)
+
+
+@pytest.mark.parametrize("noted", [Why.KEYS])
+def test_on_does_not_overrule_keys_nor_lost_routes(
+        withholding: Withholding, world: World, noted: Why) -> None:
+    world.choices[endpoint(1).id] = HostPath.ON
+    world.noted[COOKIE] = frozenset({noted})
+    world.found = MISSING
+    enter(withholding)
+    assert world.entered == {COOKIE: noted}
+    world.noted.clear()
+    withholding.leave(KEY)
+    enter(withholding)
+    assert world.entered == {COOKIE: Why.ROUTING_LOST}
+
+
+def test_one_network_that_is_off_beside_one_that_is_not(
+        withholding: Withholding, world: World) -> None:
+    world.choices[endpoint(1).id] = HostPath.OFF
+    enter(withholding, 1, 2)
+    assert world.entered == {}
+    assert not withholding.uses_host_path(endpoint(1))
+    assert not withholding.may_be_called(endpoint(1))
+    assert withholding.may_be_called(endpoint(2))
+    withholding.take_labels({endpoint(2).id: HostPath.ON})
+    assert withholding.uses_host_path(endpoint(1))
+    assert world.effects[-1] == "repair"  # its port is published
+
+
+@pytest.mark.parametrize("step", ["add", "look", "release"])
+def test_what_fails_before_a_sandbox_is_published_keeps_it_from_that(
+        withholding: Withholding, world: World, step: str) -> None:
+    world.failures = [step]
+    with pytest.raises((LinkError, DatapathError)):
+        enter(withholding)
+    enter(withholding)
+    assert withholding.may_be_called(endpoint(1))
+
+
+@pytest.mark.parametrize("step", ["withhold", "release"])
+def test_what_the_kernel_refuses_is_tried_again(
+        withholding: Withholding, world: World, step: str) -> None:
+    enter(withholding)
+    if step == "release":
+        world.found = RULES
+        withholding._look(KEY)
+    world.found = RULES if step == "withhold" else Findings()
+    world.failures = [step]
+    withholding._look(KEY)
+    assert bool(world.entered) is (step == "release")  # it was refused
+    withholding.tick()
+    assert bool(world.entered) is (step == "withhold")
+
+
+def test_another_namespace_at_the_same_path_is_judged_anew(
+        withholding: Withholding, world: World) -> None:
+    world.noted[COOKIE] = frozenset({Why.KEYS})
+    enter(withholding)
+    world.effects.clear()
+    withholding.enter(KEY, COOKIE + 1, [(endpoint(1), veth(1))])
+    did(world, "watch", "do not watch", "watch", "look", "release")
+
+
+def test_who_has_left_is_let_go(withholding: Withholding, world: World) -> None:
+    enter(withholding)
+    world.effects.clear()
+    withholding.leave(KEY)
+    withholding.leave(KEY)
+    withholding.changed(KEY)
+    withholding._look(KEY)
+    did(world, "do not watch", "do not watch")
+    assert withholding.describe() == "all 0 sandboxes"
+
+
+class Docker:
+    """ports.Labels."""
+
+    def __init__(self) -> None:
+        self.found: dict[EndpointId, str] = {}
+        self.asked = 0
+        self.away = False
+
+    def look(self) -> dict[EndpointId, str]:
+        self.asked += 1
+        if self.away:
+            raise EngineUnavailable("no such socket")
+        return dict(self.found)
+
+
+def test_labels_are_asked_for_until_docker_surely_knows(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(labels_module, "FIRST_S", 0.001)
+    monkeypatch.setattr(labels_module, "LAST_S", 0.05)
+    docker, taken = Docker(), [dict[EndpointId, HostPath]()]
+    reader = LabelReader(docker, lambda found: taken.append(dict(found)))
+    reader.start()
+    docker.away = True
+    reader.ask_soon()
+    wait_until(lambda: docker.asked > 2, WAIT_S, "more than one question")
+    docker.away = False
+    docker.found = {endpoint(1).id: "off", endpoint(2).id: "maybe"}
+    reader.ask_soon()
+    wait_until(lambda: taken[-1] == {endpoint(1).id: HostPath.OFF}, WAIT_S, "the label")
+    reader.stop()
+    assert caplog.text.count("labels of containers are not known: no such socket") == 1
+    assert caplog.text.count("label slim.host_path='maybe': want off, on, auto") == 1
+
+
+def test_an_endpoint_is_offered_anew_when_it_may_be_called_again() -> None:
+    """The record of a driver before says that it is not offered, and nothing speaks against it."""
+
+    kernel = Kernel()
+    finisher = Finisher(sandboxes=kernel, datapath=kernel,  # type: ignore[arg-type]
+                        unfinished=kernel, underlay=UNDERLAY, overlay_mtu=lambda: 1450,
+                        offer_host_path=kernel.offer)
+    finisher.start()
+    try:
+        finisher.expect(replace(endpoint(1), offered=False), veth(1))
+        finisher.carrier_up(veth(1).host_name, 101)
+        wait_until(lambda: kernel.offered == [(endpoint(1).id, True)], WAIT_S, "peers to know")
+    finally:
+        finisher.stop()
