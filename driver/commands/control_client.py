@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 
 from driver.errors import SlimError
+from driver.process.unix_http import UnixConnection
 
 TIMEOUT_S = 5.0
 
@@ -18,24 +18,12 @@ class NotRunningError(SlimError):
     """No daemon answers on the socket."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the unix socket in place of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(self._path)
-
-
 def ask(path: str, call: str) -> dict[str, object]:
     """Return the answer of the daemon at socket `path` to `call`.
 
     Errors: NotRunningError; SlimError with the daemon's text.
     """
-    connection = _UnixConnection(path)
+    connection = UnixConnection(path, TIMEOUT_S)
     try:
         connection.request("POST", f"/{call}", b"")
         answer = json.loads(connection.getresponse().read())

@@ -10,11 +10,11 @@ import http.client
 import importlib.util
 import json
 import os
-import socket
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -24,6 +24,7 @@ from driver.client_ports import client_ports, unreserved
 from driver.commands.cleanup import driver_runs
 from driver.doctor import procfs
 from driver.errors import SlimError
+from driver.process.unix_http import UnixConnection
 from driver.settings import Settings
 
 if TYPE_CHECKING:
@@ -363,11 +364,7 @@ def check_docker(settings: Settings) -> str:
 
 
 def _docker_version() -> dict[str, object]:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(ANSWER_S)
-        sock.connect(DOCKER_SOCKET)
-        connection = http.client.HTTPConnection("docker", timeout=ANSWER_S)
-        connection.sock = sock
+    with closing(UnixConnection(DOCKER_SOCKET, ANSWER_S)) as connection:
         connection.request("GET", "/version")
         answer = json.loads(connection.getresponse().read())
     if not isinstance(answer, dict):

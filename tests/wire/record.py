@@ -47,7 +47,7 @@ class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 def proxy(out: Path) -> None:
     """Listen where dockerd looks; append request and answer to `out`, one JSON object a line."""
-    from tests.support.world.client import UnixConnection
+    from driver.process.unix_http import UnixConnection
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

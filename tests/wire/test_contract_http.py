@@ -8,9 +8,10 @@ import socket
 
 import pytest
 
+from driver.process.unix_http import UnixConnection
 from tests.support.fakes.ports import World
 from tests.support.run.wait import wait_until
-from tests.support.world.client import Dockerd, UnixConnection
+from tests.support.world.client import Dockerd
 from tests.wire.calls import EP, NET, WITH_ARGUMENTS, WITHOUT_ARGUMENTS, endpoint, join, network
 
 

@@ -13,15 +13,14 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPConnection
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from driver.process.unix_http import UnixConnection
 from driver.store.kv.protocol import Entry
 from tests.support.run.wait import wait_until
 from tests.support.world.etcd_gateway import EtcdGateway
@@ -166,7 +165,7 @@ class Host:
         Error: CommandFailed.
         """
         try:
-            with contextlib.closing(_UnixConnection(f"{self.folder}/docker.sock")) as connection:
+            with contextlib.closing(UnixConnection(f"{self.folder}/docker.sock")) as connection:
                 connection.request("GET", f"/containers/{container}/json")
                 answer = connection.getresponse()
                 body = answer.read()
@@ -196,7 +195,7 @@ class Host:
 
     def call(self, method: str, body: bytes = b"") -> tuple[int, bytes]:
         """POST to the driver's socket as dockerd does: `call("/Plugin.Activate")`."""
-        with contextlib.closing(_UnixConnection(f"{self.root}{self.socket}")) as connection:
+        with contextlib.closing(UnixConnection(f"{self.root}{self.socket}")) as connection:
             connection.request("POST", method, body)
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -251,22 +250,6 @@ class Host:
         status, answer = self.call("/Slim.Counters")
         assert status == 200, answer
         return {str(name): int(count) for name, count in json.loads(answer)["Counters"].items()}
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        # A managed plugin's path is longer than an address of a socket may be.
-        folder = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY)
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(self._path)}")
-        finally:
-            os.close(folder)
 
 
 # Folders that /var/lib/docker begins with on a host whose dockerd is from this folder.

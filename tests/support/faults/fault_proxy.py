@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 
-from tests.support.world.client import UnixConnection
+from driver.process.unix_http import UnixConnection
 
 Answer = tuple[int, bytes]  # HTTP status, body
 Forward = Callable[[], Answer]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from dataclasses import dataclass
+
+from driver.process.unix_http import UnixConnection
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,6 @@ class Reply:
         """The error text; both spellings must agree."""
         assert self.json.get("Err") == self.json.get("Error"), self.body
         return self.json.get("Err", "")
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float = 10) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Dockerd:
