@@ -125,7 +125,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Service:
+class Vip:
     """A swarm's service in one network: the address (VIP) that any of its tasks answers for."""
 
     network_id: NetworkId

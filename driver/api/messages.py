@@ -12,8 +12,8 @@ from driver.api.codec import Fields, mac_text
 from driver.errors import InvalidArgument
 from driver.model import Endpoint, EndpointId, HostPath, NetworkId
 from driver.services import options as network_options
-from driver.services.endpoints.requests import EndpointRequest, Joined
-from driver.services.networks.lifecycle import Pool
+from driver.services.endpoints.requests import EndpointRequest, InterfaceNames
+from driver.services.networks.lifecycle import NetworkPool
 
 _GENERIC = "com.docker.network.generic"  # the user's -o options within Options
 _INTERNAL = "com.docker.network.internal"
@@ -38,7 +38,7 @@ class CreateNetworkRequest:
     """CreateNetwork."""
 
     network_id: NetworkId
-    pools: tuple[Pool, ...]  # IPv4 first
+    pools: tuple[NetworkPool, ...]  # IPv4 first
     options: dict[str, str] = field(default_factory=dict)  # the user's -o
     internal: bool = False
 
@@ -55,7 +55,7 @@ class AllocateNetworkRequest:
     """AllocateNetwork, which a swarm manager sends: Options is the -o map itself."""
 
     network_id: NetworkId
-    pools: tuple[Pool, ...]
+    pools: tuple[NetworkPool, ...]
     options: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -176,7 +176,7 @@ def created_endpoint(endpoint: Endpoint, *, mac_given: bool) -> Answer:
     return {"Interface": interface}
 
 
-def joined(join: Joined) -> Answer:
+def joined(join: InterfaceNames) -> Answer:
     """Join's answer.  No gateway: docker_gwbridge gives egress and published ports."""
     names: Answer = {"SrcName": join.src_name, "DstPrefix": join.dst_prefix}
     if join.dst_name:
@@ -207,6 +207,6 @@ def _host_path(options: Fields) -> HostPath | None:
     return network_options.host_path(text, "endpoint option") if text else None
 
 
-def _pools(fields: Fields) -> tuple[Pool, ...]:
-    return tuple(Pool(entry.text("AddressSpace"), entry.subnet("Pool"))
+def _pools(fields: Fields) -> tuple[NetworkPool, ...]:
+    return tuple(NetworkPool(entry.text("AddressSpace"), entry.subnet("Pool"))
                  for name in ("IPv4Data", "IPv6Data") for entry in fields.parts(name))

@@ -29,7 +29,7 @@ from driver.services.networks.lifecycle import NetworkService
 from driver.services.peers.index import PeerIndex
 from driver.services.sandboxes.finisher import Finisher
 from driver.services.sandboxes.withholding import Withholding
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from driver.state.teardowns import FiledTeardowns
 from driver.work.later import Later
 
@@ -48,7 +48,7 @@ class EndpointParts:
     ports: EndpointPorts
     peer_index: PeerIndex
     publisher: Publisher
-    vips: ServiceMirror
+    vips: VipMirror
     following: Following
     endpoints: EndpointService
     networks: NetworkService
@@ -88,7 +88,7 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     linking = Later(change_link, threads=4, name="links")
     endpoint_links = EndpointLinks(links, sandboxes, linking.submit)
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
-                        unfinished=FiledTeardowns(Path(settings.state)),
+                        teardowns=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
                         withholding=withholding)
@@ -101,7 +101,7 @@ def build_endpoints(ground: Ground) -> EndpointParts:
         host=ground.this_host, networks=stores.networks, endpoints=stores.endpoints,
         links=endpoint_links, datapath=publisher, finisher=finisher, ports=ports,
         random_bytes=os.urandom, underlay_mtu=underlay.mtu)
-    vips = ServiceMirror(stores.vips, kernel.datapath)
+    vips = VipMirror(stores.vips, kernel.datapath)
     publisher.on_address = vips.address_taken
     following = Following(stores.networks, stores.directory, publisher, vips)
     return EndpointParts(

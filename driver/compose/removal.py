@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from driver.model import Absence
 from driver.services.addresses.service import AddressService
-from driver.services.hosts.removal import Forgetting
+from driver.services.hosts.removal import HostRemoval
 from driver.store.address_book import EtcdAddressBook
 from driver.store.answers import EtcdAnswers
 from driver.store.endpoints import EtcdEndpoints
@@ -27,7 +27,7 @@ def remove_records(kv: KeyValue, absence: Absence, *, speak: bool = False) -> No
     """
     conditional = ConditionalKeyValue(kv, keys.absent(absence.host), absence.version)
     networks = EtcdNetworks(conditional, absence.host)
-    Forgetting(networks, EtcdEndpoints(conditional, absence.host, networks), AddressService(
+    HostRemoval(networks, EtcdEndpoints(conditional, absence.host, networks), AddressService(
         EtcdAddressBook(conditional), absence.host, supernets=(), routed=tuple),
     ).run(absence.removal)
     if speak:

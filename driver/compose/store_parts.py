@@ -32,7 +32,7 @@ from driver.store.hosts.fence import FencedKeyValue
 from driver.store.kv.protocol import KeyValue
 from driver.store.kv.recall import RecallingKeyValue
 from driver.store.networks import EtcdNetworks
-from driver.store.vips import EtcdServiceFeed
+from driver.store.vips import EtcdVipFeed
 from driver.work import deadline
 
 STATUS_S = 2.0  # for etcd's answer when the status is asked for
@@ -55,7 +55,7 @@ class Stores:
     absences: EtcdAbsences
     feeds: Feeds
     directory: EtcdDirectory
-    vips: EtcdServiceFeed
+    vips: EtcdVipFeed
     known_before: bool  # this host has belonged to a cluster before this start
     urls: tuple[str, ...]
 
@@ -105,7 +105,7 @@ def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> 
         noted_endpoints=noted_endpoints,
         endpoints=JoinedEndpoints(noted_endpoints, FiledJoins(state)),
         absences=EtcdAbsences(kv), feeds=feeds, directory=EtcdDirectory(feeds, kv),
-        vips=EtcdServiceFeed(feeds, kv), known_before=known_before, urls=settings.etcd)
+        vips=EtcdVipFeed(feeds, kv), known_before=known_before, urls=settings.etcd)
 
 
 def _password(path: str) -> str | Callable[[], str]:

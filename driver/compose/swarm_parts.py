@@ -13,8 +13,8 @@ from driver.compose.ground import Ground
 from driver.compose.parts import Part, nothing
 from driver.engine.swarm import DockerSwarm, DockerSwarmUsers
 from driver.services.swarm.holdings import SwarmHoldings
-from driver.services.vips.publisher import ServicePublisher
-from driver.store.vips import EtcdServiceRecords
+from driver.services.vips.publisher import VipPublisher
+from driver.store.vips import EtcdVipRecords
 from driver.work.repeater import Repeater
 
 
@@ -22,7 +22,7 @@ from driver.work.repeater import Repeater
 class SwarmParts:
     """What says how it stands, and what runs."""
 
-    publishing: ServicePublisher
+    publishing: VipPublisher
     holdings: SwarmHoldings
     parts: tuple[Part, ...]
 
@@ -31,7 +31,7 @@ def build_swarm(ground: Ground, addresses: AddressParts) -> SwarmParts:
     """Make them; without a socket of Docker's nothing is asked."""
     settings = ground.settings
     swarm = DockerSwarm(settings.docker_socket)
-    publishing = ServicePublisher(swarm, EtcdServiceRecords(ground.stores.fenced, ground.me))
+    publishing = VipPublisher(swarm, EtcdVipRecords(ground.stores.fenced, ground.me))
     holdings = SwarmHoldings(
         book=addresses.book, users=DockerSwarmUsers(settings.docker_socket),
         leads=publishing.leads, release_pool=addresses.addresses.withdraw_swarm_request,

@@ -14,7 +14,7 @@ from driver.services.directory.publisher import Publisher
 from driver.services.ports import Directory, Endpoints, Links
 from driver.services.upkeep.answering import RETRY_S, Answering
 from driver.services.upkeep.uncertainty import Uncertainty
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from driver.store.answers import EtcdAnswers, EtcdPublications
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.feeds.feeds import Feeds
@@ -32,7 +32,7 @@ class Uncertain:
 
 
 def build_uncertainty(kv: KeyValue, me: HostId, feeds: Feeds, *, publisher: Publisher,
-                      services: ServiceMirror, directory: Directory, records: EtcdEndpoints,
+                      services: VipMirror, directory: Directory, records: EtcdEndpoints,
                       endpoints: Endpoints, links: Links, ready: Callable[[], bool]) -> Uncertain:
     """Make all parts; ready: whether all that this host has is known, and on record."""
     answers = EtcdAnswers(kv, me, feeds)

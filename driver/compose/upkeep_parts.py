@@ -53,7 +53,7 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
         endpoints.vips.retry()
         kernel.datapath.sweep_services()
 
-    repeated = [Repeater("unfinished removals", endpoints.networks.finish_removals, RETRY_S),
+    repeated = [Repeater("outstanding removals", endpoints.networks.finish_removals, RETRY_S),
                 Repeater("what etcd did not confirm", settle, RETRY_S),
                 Repeater("directory's refused entries", endpoints.publisher.retry, RETRY_S)]
     if settings.docker_socket:

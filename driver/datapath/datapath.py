@@ -17,7 +17,7 @@ from driver.datapath.load import Loaded
 from driver.datapath.maps import Maps
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
-from driver.datapath.service_table import ServiceTable
+from driver.datapath.vip_table import VipTable
 from driver.datapath.withheld import WithheldMaps
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
@@ -42,7 +42,7 @@ class EbpfDatapath:
         self._attachments = attachments
         self._maps = Maps(loaded)
         self._dead_hosts = DeadHosts(loaded)
-        self._services = ServiceTable(loaded)
+        self._services = VipTable(loaded)
         self._withheld = WithheldMaps(loaded)
         self._serving = False  # the programs for services' addresses are attached
         self._lost_sockets = lost_sockets

@@ -27,7 +27,7 @@ class Inheritance:
 
     folder: Path
     changed: frozenset[str]
-    unfinished: tuple[Path, ...] = ()  # of layouts in between, whose hand-over was cut short
+    cut_short: tuple[Path, ...] = ()  # of layouts in between, whose hand-over was cut short
 
 
 def pin_folder(bpffs: Path, layout: int = LAYOUT) -> Path:
@@ -53,7 +53,7 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
         return None
     # The first one's programs are at work: a hand-over ends with the removal of its folder.
     # What is in between was cut short, and has maps that are half filled.
-    before, *unfinished = older
+    before, *cut_short = older
     changed = frozenset().union(*(names for number, names in changed_in.items()
                                   if before < number <= layout))
     folder = pin_folder(bpffs, layout)
@@ -62,12 +62,12 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
         ours = folder / pin.name
         if pin.name not in changed and not ours.exists():
             os.link(pin, ours)
-    return Inheritance(found[before], changed, tuple(found[number] for number in unfinished))
+    return Inheritance(found[before], changed, tuple(found[number] for number in cut_short))
 
 
 def discard(inheritance: Inheritance) -> None:
     """Remove the older folders: what we share stays, the rest goes with its last program."""
-    for folder in (*inheritance.unfinished, inheritance.folder):
+    for folder in (*inheritance.cut_short, inheritance.folder):
         for pin in folder.iterdir():
             pin.unlink(missing_ok=True)
         folder.rmdir()

@@ -15,7 +15,7 @@ import requests
 
 from driver.engine.docker import asked
 from driver.errors import EngineUnavailable
-from driver.model import NetworkId, Service
+from driver.model import NetworkId, Vip
 from driver.services.ports import SwarmPool, SwarmUses, SwarmView
 
 TIMEOUT_S = 10  # for one answer
@@ -75,7 +75,7 @@ class DockerSwarm:
                 for network, address in _addresses(task):
                     backends[task["ServiceID"], network].append(address)
         return SwarmView(self._swarm_id, tuple(
-            Service(network, IPv4Interface(address).ip, service["Spec"]["Name"],
+            Vip(network, IPv4Interface(address).ip, service["Spec"]["Name"],
                     tuple(sorted(backends[service["ID"], network])))
             for service, network, address in addresses),
             changing=any(_state(task) != "running" for task in tasks) or any(

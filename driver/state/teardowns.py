@@ -32,7 +32,7 @@ class FiledTeardowns:
         with step(f"sandbox {sandbox_key}: cannot remove the note that it was left"):
             self._file(sandbox_key).unlink(missing_ok=True)
 
-    def unfinished(self) -> list[str]:
+    def outstanding(self) -> list[str]:
         """See ports.Teardowns."""
         with step("cannot read which sandboxes were left"):
             try:

@@ -13,12 +13,12 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 
 from driver.errors import Conflict, UnsupportedRecord
-from driver.model import HostId, NetworkId, Service
+from driver.model import HostId, NetworkId, Vip
 from driver.services.ports import (
-    ServiceLeft,
-    ServiceListener,
-    ServiceSaid,
-    ServiceUnreadable,
+    VipLeft,
+    VipListener,
+    VipSaid,
+    VipUnreadable,
 )
 from driver.store.answers import asked_revision
 from driver.store.feeds.feed import Feed, read_own
@@ -36,8 +36,8 @@ OPS = 100  # of one transaction; etcd takes 128
 log = logging.getLogger(__name__)
 
 
-class EtcdServiceFeed:
-    """driver.services.ports.ServiceFeed over etcd, one prefix a network.  Thread-safe."""
+class EtcdVipFeed:
+    """driver.services.ports.VipFeed over etcd, one prefix a network.  Thread-safe."""
 
     def __init__(self, feeds: Feeds, kv: KeyValue) -> None:
         self._feeds = feeds
@@ -45,22 +45,22 @@ class EtcdServiceFeed:
         self._lock = threading.Lock()
         self._followed: dict[NetworkId, Feed] = {}
 
-    def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
-        """See ports.ServiceFeed."""
+    def follow(self, network_id: NetworkId, listener: VipListener) -> None:
+        """See ports.VipFeed."""
         with self._lock:
             if network_id not in self._followed:
                 self._followed[network_id] = self._feeds.follow(
                     keys.services(network_id), _Listener(network_id, listener))
 
     def unfollow(self, network_id: NetworkId) -> None:
-        """See ports.ServiceFeed."""
+        """See ports.VipFeed."""
         with self._lock:
             feed = self._followed.pop(network_id, None)
         if feed is not None:
             feed.close()
 
-    def read(self, network_id: NetworkId) -> Iterable[ServiceSaid]:
-        """See ports.ServiceFeed."""
+    def read(self, network_id: NetworkId) -> Iterable[VipSaid]:
+        """See ports.VipFeed."""
         return _said(self._kv.range(keys.services(network_id)).entries)
 
     def close(self) -> None:
@@ -69,8 +69,8 @@ class EtcdServiceFeed:
             self.unfollow(network_id)
 
 
-class EtcdServiceRecords:
-    """driver.services.ports.ServiceRecords over etcd.  Used by one thread.
+class EtcdVipRecords:
+    """driver.services.ports.VipRecords over etcd.  Used by one thread.
 
     kv: fenced, so that a write that was not answered cannot come after a later one.
     """
@@ -85,7 +85,7 @@ class EtcdServiceRecords:
         self._lease: Lease | None = None
         self._held: Unchanged | None = None  # the swarm's key, as this host wrote it
         self._renewed_s = 0.0
-        self._known: dict[str, Service] | None = None  # by key, as in etcd; None: not read yet
+        self._known: dict[str, Vip] | None = None  # by key, as in etcd; None: not read yet
         self._compared_s = 0.0  # when that was
         self._compared = 0  # as of which revision, and of the last time that nothing lacked
         self._complete = 0
@@ -93,7 +93,7 @@ class EtcdServiceRecords:
         self._tombstones = Tombstones(kv, clock)
 
     def lead(self, swarm_id: str) -> bool:
-        """See ports.ServiceRecords."""
+        """See ports.VipRecords."""
         if self._held is not None and self._swarm_id == swarm_id:
             if self._clock() - self._renewed_s < RENEW_S:
                 return True
@@ -120,14 +120,14 @@ class EtcdServiceRecords:
         return True
 
     def resign(self) -> None:
-        """See ports.ServiceRecords."""
+        """See ports.VipRecords."""
         lease = self._lease
         self._forget()
         if lease is not None:
             lease.revoke()
 
-    def publish(self, services: Collection[Service]) -> bool:
-        """See ports.ServiceRecords."""
+    def publish(self, services: Collection[Vip]) -> bool:
+        """See ports.VipRecords."""
         if self._held is None:
             raise Conflict("this host does not hold the swarm's key")
         expected = self._known or {}
@@ -171,7 +171,7 @@ class EtcdServiceRecords:
             {"host": self._host, **records.revision_fields(said)}), self._lease.id)])
         self._held, self._known, self._said = Unchanged(self._held.key, revision), known, said
 
-    def _read(self) -> dict[str, Service]:
+    def _read(self) -> dict[str, Vip]:
         """All services of this swarm; those of others are none of our business."""
         self._asked = asked_revision(self._kv.get(keys.SERVICES_QUESTION))
         listing = self._kv.range(keys.SERVICES)
@@ -189,7 +189,7 @@ class EtcdServiceRecords:
 
 
 class _Listener:
-    def __init__(self, network_id: NetworkId, listener: ServiceListener) -> None:
+    def __init__(self, network_id: NetworkId, listener: VipListener) -> None:
         self._network_id = network_id
         self._listener = listener
 
@@ -203,15 +203,15 @@ class _Listener:
                     self._listener.missing(*keys.service_of(change.key), change.mod_revision)
                 continue
             for said in _said([Entry(change.key, change.value, change.mod_revision)]):
-                if isinstance(said, Service):
+                if isinstance(said, Vip):
                     self._listener.put(said)
-                elif isinstance(said, ServiceLeft):
+                elif isinstance(said, VipLeft):
                     self._listener.left(self._network_id, said.address)
                 else:
                     self._listener.unreadable(self._network_id, said.address)
 
 
-def _said(entries: Iterable[Entry]) -> Iterator[ServiceSaid]:
+def _said(entries: Iterable[Entry]) -> Iterator[VipSaid]:
     for entry in entries:
         try:
             address = keys.service_of(entry.key)[1]
@@ -220,17 +220,17 @@ def _said(entries: Iterable[Entry]) -> Iterator[ServiceSaid]:
                       extra=STANDING)
             continue
         found = read_own(entry, _build, _key_of)
-        if isinstance(found, Service):
+        if isinstance(found, Vip):
             yield found
         else:
-            yield ServiceUnreadable(address) if found is None else ServiceLeft(address)
+            yield VipUnreadable(address) if found is None else VipLeft(address)
 
 
-def _build(fields: records.Fields) -> Service | tuple[NetworkId, IPv4Address]:
+def _build(fields: records.Fields) -> Vip | tuple[NetworkId, IPv4Address]:
     return (records.service_left(fields) if records.has_left(fields)
             else records.service(fields))
 
 
-def _key_of(found: Service | tuple[NetworkId, IPv4Address]) -> str:
-    name = (found.network_id, found.address) if isinstance(found, Service) else found
+def _key_of(found: Vip | tuple[NetworkId, IPv4Address]) -> str:
+    name = (found.network_id, found.address) if isinstance(found, Vip) else found
     return keys.service(*name)

@@ -21,7 +21,7 @@ from driver.services.endpoints.ports import EndpointPorts
 from driver.services.endpoints.requests import (
     DST_PREFIX,
     EndpointRequest,
-    Joined,
+    InterfaceNames,
     check_ifname,
     choose_mac,
     same,
@@ -68,7 +68,7 @@ class EndpointService:
         self._ifnames: dict[EndpointId, str] = {}
         # Endpoints whose removal failed half-way, after their record was gone: a repeated
         # removal needs to know what to withdraw.
-        self._unfinished: dict[EndpointId, Endpoint] = {}
+        self._outstanding: dict[EndpointId, Endpoint] = {}
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
         """Give the endpoint its MAC and endpoint port and publish its record.
@@ -85,7 +85,7 @@ class EndpointService:
                 self._ports.restore([known])
                 self._prepare_link(same(known, request), network)
                 return known
-            self._unfinished.pop(request.id, None)
+            self._outstanding.pop(request.id, None)
             self.restore_ports()
             port = 0
             if self._meant_for_host_path(network, request.address):
@@ -104,7 +104,8 @@ class EndpointService:
             self._prepare_link(endpoint, network)
             return endpoint
 
-    def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str) -> Joined:
+    def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str
+             ) -> InterfaceNames:
         """Make the endpoint's interface and everything about it that the host can see.
 
         The sandbox at `sandbox_key` need not exist yet (Docker <= 27).
@@ -186,7 +187,7 @@ class EndpointService:
 
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
-            endpoint = self._endpoints.get(endpoint_id) or self._unfinished.get(endpoint_id)
+            endpoint = self._endpoints.get(endpoint_id) or self._outstanding.get(endpoint_id)
         except StoreUnavailable:
             run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
             raise
@@ -197,12 +198,12 @@ class EndpointService:
         if endpoint.network_id != network_id:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
                            f"{endpoint.network_id[:12]}, not {network_id[:12]}")
-        self._unfinished[endpoint_id] = endpoint
+        self._outstanding[endpoint_id] = endpoint
         # The record goes whatever became of the rest: links and map entries without a
         # record are found by reconciling, a record without a container is not.
         run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
                  ("delete the record", lambda: self._delete_record(endpoint_id))])
-        self._unfinished.pop(endpoint_id, None)
+        self._outstanding.pop(endpoint_id, None)
 
     def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         """Publish the endpoint's port, or 0: then its peers use the overlay path.
@@ -260,7 +261,7 @@ class EndpointService:
         """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
         run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
             self.delete_endpoint, endpoint.network_id, endpoint.id))
-            for endpoint in list(self._unfinished.values())),
+            for endpoint in list(self._outstanding.values())),
             ("delete links", self._links.retry)])
 
     def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
@@ -322,14 +323,14 @@ class EndpointService:
                 return
             log.error("endpoint %.12s loses its network: `slim forget-host` was told so",
                       endpoint_id)
-            self._unfinished[endpoint_id] = endpoint
+            self._outstanding[endpoint_id] = endpoint
             run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
                      ("delete the record", lambda: self._delete_record(endpoint_id))])
-            self._unfinished.pop(endpoint_id, None)
+            self._outstanding.pop(endpoint_id, None)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
         """Ids of all endpoints of the network that have something left on this host."""
-        found = [*self._endpoints.list(), *self._unfinished.values()]
+        found = [*self._endpoints.list(), *self._outstanding.values()]
         return list(dict.fromkeys(
             endpoint.id for endpoint in found if endpoint.network_id == network_id))
 
@@ -377,7 +378,7 @@ class EndpointService:
             raise LinkError("the underlay's MTU is not known: is its device up?")
         return min(network.mtu or underlay, underlay)
 
-    def _joined(self, endpoint_id: EndpointId, veth: Veth) -> Joined:
+    def _joined(self, endpoint_id: EndpointId, veth: Veth) -> InterfaceNames:
         name = self._ifnames.get(endpoint_id, "")
         # "web0" -> prefix "web": today's dockerds ignore DstName and number the prefix.
-        return Joined(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)
+        return InterfaceNames(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)

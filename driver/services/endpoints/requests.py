@@ -31,7 +31,7 @@ class EndpointRequest:
 
 
 @dataclass(frozen=True)
-class Joined:
+class InterfaceNames:
     """Names of the interface: on the host, and inside the container."""
 
     src_name: str

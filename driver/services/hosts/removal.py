@@ -11,7 +11,7 @@ from driver.services.addresses.service import AddressService
 from driver.services.ports import Endpoints, Networks
 
 
-class Forgetting:
+class HostRemoval:
     """Removes records of one host, which must not be this one."""
 
     def __init__(self, networks: Networks, endpoints: Endpoints, addresses: AddressService

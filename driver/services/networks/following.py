@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from driver.model import Network, NetworkId
 from driver.services.ports import Directory, DirectoryListener, Networks
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from driver.work.locks import KeyedLocks
 from driver.work.undo import run_all
 
@@ -17,7 +17,7 @@ class Following:
     """Both feeds of each network, directory and services.  Thread-safe, all calls idempotent."""
 
     def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
-                 services: ServiceMirror) -> None:
+                 services: VipMirror) -> None:
         self._networks = networks
         self._directory = directory
         self._listener = listener

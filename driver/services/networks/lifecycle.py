@@ -26,14 +26,14 @@ ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
 
 
 @dataclass(frozen=True)
-class Pool:
+class NetworkPool:
     """A subnet of a network as dockerd got it from the network's IPAM driver."""
 
     address_space: str
     subnet: IPv4Network | IPv6Network
 
 
-def network_key(network_id: NetworkId, pools: Sequence[Pool],
+def network_key(network_id: NetworkId, pools: Sequence[NetworkPool],
                 address_spaces: Collection[str] = ADDRESS_SPACES) -> NetworkKey:
     """Name the virtual network: its first pool if our IPAM gave it, else Docker's id.
 
@@ -58,13 +58,13 @@ class NetworkService:
         self._routed = routed
         self._locks = KeyedLocks()
         # Networks whose removal failed half-way: a repeated removal goes on with them.
-        self._unfinished: dict[NetworkId, Network] = {}
+        self._outstanding: dict[NetworkId, Network] = {}
 
-    def check(self, pools: Sequence[Pool], options: Mapping[str, str]) -> None:
+    def check(self, pools: Sequence[NetworkPool], options: Mapping[str, str]) -> None:
         """Refuse options that `create_network` would refuse (a swarm manager asks first)."""
         network_options.parse(options, v6=_has_v6(pools))
 
-    def create_network(self, network_id: NetworkId, pools: Sequence[Pool],
+    def create_network(self, network_id: NetworkId, pools: Sequence[NetworkPool],
                        options: Mapping[str, str], *, internal: bool) -> Network:
         """Make the network known here and follow its directory.
 
@@ -77,7 +77,7 @@ class NetworkService:
         # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
         subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
         with self._locks.hold(network_id), Undo() as undo:
-            self._unfinished.pop(network_id, None)
+            self._outstanding.pop(network_id, None)
             existed = self._networks.get(network_id) is not None
             if not existed:
                 self._refuse_overlaps(pools)
@@ -98,17 +98,17 @@ class NetworkService:
         dockerd cannot be refused here and never asks again: every step is tried.
         """
         with self._locks.hold(network_id):
-            network = self._networks.get(network_id) or self._unfinished.get(network_id)
+            network = self._networks.get(network_id) or self._outstanding.get(network_id)
             steps: list[Step] = [
                 (f"delete endpoint {endpoint_id[:12]}", self._deletion(network_id, endpoint_id))
                 for endpoint_id in self._endpoints.list_endpoints(network_id)]
             if network is not None:
-                self._unfinished[network_id] = network
+                self._outstanding[network_id] = network
                 steps.append(("unfollow the network",
                               lambda: self._following.unfollow(network)))
                 steps.append(("delete the network", lambda: self._networks.delete(network_id)))
             run_all(steps)
-            self._unfinished.pop(network_id, None)
+            self._outstanding.pop(network_id, None)
 
     def enter(self, network_id: NetworkId) -> bool:
         """Put the network on record again where etcd lacks it; whether there was anything to do.
@@ -123,9 +123,9 @@ class NetworkService:
         """Try again what could not be removed: dockerd asks only once.  Error: the first one."""
         run_all([("remove endpoints", self._endpoints.finish_removals), *(
             (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
-            for network_id in list(self._unfinished))])
+            for network_id in list(self._outstanding))])
 
-    def _refuse_overlaps(self, pools: Sequence[Pool]) -> None:
+    def _refuse_overlaps(self, pools: Sequence[NetworkPool]) -> None:
         routed = self._routed()
         coming = bridge_to_come(routed)
         for pool in pools:
@@ -152,5 +152,5 @@ class NetworkService:
                 if other.vni == network.vni and other.id != network.id]
 
 
-def _has_v6(pools: Sequence[Pool]) -> bool:
+def _has_v6(pools: Sequence[NetworkPool]) -> bool:
     return any(pool.subnet.version == 6 for pool in pools)

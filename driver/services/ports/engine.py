@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from driver.model import EndpointId, NetworkId, Service
+from driver.model import EndpointId, NetworkId, Vip
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SwarmView:
     """What a manager knows of its swarm at one moment."""
 
     swarm_id: str
-    services: tuple[Service, ...]  # on networks of this driver
+    services: tuple[Vip, ...]  # on networks of this driver
     changing: bool  # tasks come and go at the moment
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Service, Vni
+from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vip, Vni
 
 
 @dataclass(frozen=True)
@@ -71,29 +71,29 @@ class DirectoryListener(Protocol):
 
 
 @dataclass(frozen=True)
-class ServiceLeft:
+class VipLeft:
     """A manager has said that there is no such service any more."""
 
     address: IPv4Address
 
 
 @dataclass(frozen=True)
-class ServiceUnreadable:
+class VipUnreadable:
     """There is a record of this service that this driver cannot read."""
 
     address: IPv4Address
 
 
-ServiceSaid = Service | ServiceLeft | ServiceUnreadable
+VipSaid = Vip | VipLeft | VipUnreadable
 
 
-class ServiceListener(Protocol):
+class VipListener(Protocol):
     """Called from a thread of the feeds, never two calls at once for one network."""
 
-    def snapshot(self, network_id: NetworkId, said: Iterable[ServiceSaid], revision: int) -> None:
+    def snapshot(self, network_id: NetworkId, said: Iterable[VipSaid], revision: int) -> None:
         """All that is on record.  What is not in it is missing, which says nothing of it."""
 
-    def put(self, service: Service) -> None: ...
+    def put(self, service: Vip) -> None: ...
 
     def left(self, network_id: NetworkId, address: IPv4Address) -> None:
         """A manager has said that it is gone."""
@@ -105,15 +105,15 @@ class ServiceListener(Protocol):
         """Its record cannot be read any more."""
 
 
-class ServiceFeed(Protocol):
+class VipFeed(Protocol):
     """What a swarm's managers publish of its services; see Directory."""
 
-    def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
+    def follow(self, network_id: NetworkId, listener: VipListener) -> None:
         """Feed `listener` with the network's services from now on.  Idempotent."""
 
     def unfollow(self, network_id: NetworkId) -> None: ...
 
-    def read(self, network_id: NetworkId) -> Iterable[ServiceSaid]:
+    def read(self, network_id: NetworkId) -> Iterable[VipSaid]:
         """List a network once, as of now.  Error: StoreUnavailable."""
 
 

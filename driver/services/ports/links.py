@@ -117,7 +117,7 @@ class Teardowns(Protocol):
     def end(self, sandbox_key: str) -> None:
         """It is torn down, or in use again.  Idempotent.  Error: LinkError."""
 
-    def unfinished(self) -> Sequence[str]:
+    def outstanding(self) -> Sequence[str]:
         """Return the keys that were begun and not ended.  Error: LinkError."""
 
 

@@ -20,7 +20,7 @@ from driver.model import (
     NetworkKey,
     Removal,
     Seen,
-    Service,
+    Vip,
 )
 
 
@@ -123,7 +123,7 @@ class Absences(Protocol):
         """Put on record that all is removed; after EVERYTHING the host is not known any more."""
 
 
-class ServiceRecords(Protocol):
+class VipRecords(Protocol):
     """Services in etcd, written by one manager of each swarm.  All errors: StoreUnavailable."""
 
     def lead(self, swarm_id: str) -> bool:
@@ -132,7 +132,7 @@ class ServiceRecords(Protocol):
     def resign(self) -> None:
         """Let another one publish, at once."""
 
-    def publish(self, services: Collection[Service]) -> bool:
+    def publish(self, services: Collection[Vip]) -> bool:
         """Make these all of the swarm's services; True: some had been lost since the last time.
 
         Error: Conflict (somebody else publishes by now), and then nothing was written.

@@ -46,7 +46,7 @@ class FinisherCounts:
 class Finisher:
     """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
 
-    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, unfinished: Teardowns,
+    def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, teardowns: Teardowns,
                  underlay: IPv4Address, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
@@ -82,7 +82,7 @@ class Finisher:
         self._offers: Later[EndpointId] = Later(self._offer, threads=1, name="host path offers",
                                                 clock=clock)
         self._teardowns = TeardownWorker(
-            sandboxes=sandboxes, unfinished=unfinished, underlay=underlay, locks=self._locks,
+            sandboxes=sandboxes, teardowns=teardowns, underlay=underlay, locks=self._locks,
             in_use=self._will_use_host_path, clock=clock)
 
     def start(self) -> None:

@@ -30,7 +30,7 @@ class TeardownWorker:
     killed goes on there.
     """
 
-    def __init__(self, *, sandboxes: Sandboxes, unfinished: Teardowns, underlay: IPv4Address,
+    def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns, underlay: IPv4Address,
                  locks: KeyedLocks, in_use: Callable[[str], bool],
                  clock: Callable[[], float] = time.monotonic) -> None:
         """locks: by sandbox key, one change of a sandbox at a time.  clock: seconds, monotonic.
@@ -38,7 +38,7 @@ class TeardownWorker:
         in_use: an endpoint has joined, or joins, and carries the host path in that sandbox.
         """
         self._sandboxes = sandboxes
-        self._unfinished = unfinished
+        self._teardowns = teardowns
         self._underlay = underlay
         self._locks = locks
         self._in_use = in_use
@@ -57,7 +57,7 @@ class TeardownWorker:
     def note(self, sandbox_key: str) -> None:
         """Put on record that the sandbox is being left."""
         try:
-            self._unfinished.begin(sandbox_key)
+            self._teardowns.begin(sandbox_key)
         except SlimError as error:  # only a driver that is killed would need it
             log.warning("%s", error)
 
@@ -68,7 +68,7 @@ class TeardownWorker:
 
     def resume(self) -> None:
         """Go on with what a driver of before left.  Error: LinkError."""
-        for key in self._unfinished.unfinished():
+        for key in self._teardowns.outstanding():
             self.submit(key)
 
     def _tear_down(self, key: str) -> None:
@@ -76,7 +76,7 @@ class TeardownWorker:
             with self._locks.hold(key):
                 if not self._in_use(key):
                     self._sandboxes.tear_down(key, self._underlay)
-                self._unfinished.end(key)
+                self._teardowns.end(key)
         except SlimError as error:
             attempt = self._attempts.get(key, 0)
             self._attempts[key] = attempt + 1

@@ -26,7 +26,7 @@ from driver.services.ports import (
     Veth,
 )
 from driver.services.ports import Networks as NetworkRecords
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Reconciler:
     def __init__(self, *, networks: NetworkRecords, endpoints: EndpointRecords, links: Links,
                  sandboxes: Sandboxes, finisher: SandboxFinisher, pinned: Pinned,
                  following: Following, listener: DirectoryListener, service: EndpointService,
-                 services: ServiceMirror) -> None:
+                 services: VipMirror) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._links = links

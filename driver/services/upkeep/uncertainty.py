@@ -18,7 +18,7 @@ from driver.errors import StoreUnavailable
 from driver.model import Host, HostId
 from driver.services.directory.publisher import HostDoubts, Publisher
 from driver.services.ports import Answers, Directory, Publications
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from driver.work.shown import some_of
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ QUESTIONS: Final = 20  # hosts asked at one look: after a loss of everything all
 class Uncertainty:
     """`run` is called at intervals, from one thread."""
 
-    def __init__(self, *, publisher: Publisher, services: ServiceMirror, directory: Directory,
+    def __init__(self, *, publisher: Publisher, services: VipMirror, directory: Directory,
                  answers: Answers, publications: Publications,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """clock: seconds, monotonic; as the publisher's and the mirror's."""

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from driver.errors import DatapathError
-from driver.model import SWARM_ID_LENGTH, Network, NetworkId, Service, Vni
+from driver.model import SWARM_ID_LENGTH, Network, NetworkId, Vip, Vni
 from driver.services.directory.view import Doubt
 from driver.services.ports import (
     Datapath,
-    ServiceFeed,
-    ServiceLeft,
-    ServiceSaid,
+    VipFeed,
+    VipLeft,
+    VipSaid,
 )
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class _Served:
     """The services of one network, as its feed has told them."""
 
-    services: dict[IPv4Address, Service] = field(default_factory=dict)
+    services: dict[IPv4Address, Vip] = field(default_factory=dict)
     doubts: dict[IPv4Address, Doubt] = field(default_factory=dict)  # of them: no record any more
     unreadable: set[IPv4Address] = field(default_factory=set)
     revision: int = 0  # of the newest list
@@ -44,10 +44,10 @@ class _Served:
         return next((service.swarm for service in self.services.values() if service.swarm), "")
 
 
-class ServiceMirror:
+class VipMirror:
     """Is the feed's listener.  Thread-safe."""
 
-    def __init__(self, feed: ServiceFeed, datapath: Datapath,
+    def __init__(self, feed: VipFeed, datapath: Datapath,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """clock: seconds, monotonic."""
         self._feed = feed
@@ -97,8 +97,8 @@ class ServiceMirror:
             for vni in self._inherited.keys() - wanted - lost:
                 self._bring(vni, self._inherited.pop(vni))
 
-    def snapshot(self, network_id: NetworkId, said: Iterable[ServiceSaid], revision: int) -> None:
-        """See ports.ServiceListener."""
+    def snapshot(self, network_id: NetworkId, said: Iterable[VipSaid], revision: int) -> None:
+        """See ports.VipListener."""
         with self._lock:
             vni = self._vnis.get(network_id)
             if vni is None:
@@ -107,9 +107,9 @@ class ServiceMirror:
             served.revision = revision
             seen, served.unreadable = set(), set()
             for one in said:
-                if isinstance(one, Service):
+                if isinstance(one, Vip):
                     self._put(vni, served, one)
-                elif isinstance(one, ServiceLeft):
+                elif isinstance(one, VipLeft):
                     self._left(vni, served, one.address)
                 else:
                     self._unreadable(served, one.address)
@@ -117,22 +117,22 @@ class ServiceMirror:
             for address in served.services.keys() - seen:
                 self._doubt(served, address, revision)
 
-    def put(self, service: Service) -> None:
-        """See ports.ServiceListener."""
+    def put(self, service: Vip) -> None:
+        """See ports.VipListener."""
         with self._lock:
             vni = self._vnis.get(service.network_id)
             if vni is not None:
                 self._put(vni, self._served.setdefault(service.network_id, _Served()), service)
 
     def left(self, network_id: NetworkId, address: IPv4Address) -> None:
-        """See ports.ServiceListener."""
+        """See ports.VipListener."""
         with self._lock:
             vni = self._vnis.get(network_id)
             if vni is not None:
                 self._left(vni, self._served.setdefault(network_id, _Served()), address)
 
     def missing(self, network_id: NetworkId, address: IPv4Address, revision: int) -> None:
-        """See ports.ServiceListener."""
+        """See ports.VipListener."""
         with self._lock:
             served = self._served.get(network_id)
             if served is not None:
@@ -141,7 +141,7 @@ class ServiceMirror:
                     self._doubt(served, address, revision)
 
     def unreadable(self, network_id: NetworkId, address: IPv4Address) -> None:
-        """See ports.ServiceListener."""
+        """See ports.VipListener."""
         with self._lock:
             if network_id in self._vnis:
                 self._unreadable(self._served.setdefault(network_id, _Served()), address)
@@ -188,7 +188,7 @@ class ServiceMirror:
         for network_id, found in asked:
             # As of now, which may be later than the feed.
             on_record = {one.address for one in self._feed.read(network_id)
-                         if not isinstance(one, ServiceLeft)}
+                         if not isinstance(one, VipLeft)}
             with self._lock:
                 if network_id in self._served:
                     gone += self._settle(network_id, revision, found - on_record)
@@ -225,7 +225,7 @@ class ServiceMirror:
             return sum(len(served.services) for served in self._served.values()) + sum(
                 map(len, self._inherited.values()))
 
-    def _put(self, vni: Vni, served: _Served, service: Service) -> None:
+    def _put(self, vni: Vni, served: _Served, service: Vip) -> None:
         served.unreadable.discard(service.address)
         served.doubts.pop(service.address, None)
         self._inherited.get(vni, {}).pop(service.address, None)

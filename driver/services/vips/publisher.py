@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from driver.errors import Conflict, EngineUnavailable, StoreUnavailable
-from driver.services.ports import ServiceRecords, Swarm
+from driver.services.ports import Swarm, VipRecords
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,10 @@ CHANGING_S: Final = 0.1  # tasks that stop are still chosen until they are looke
 PAUSES: Final = 9  # of the time that a look took, before the next: a tenth of a core at most
 
 
-class ServicePublisher:
+class VipPublisher:
     """To be run at the intervals that `pause_s` says."""
 
-    def __init__(self, swarm: Swarm, records: ServiceRecords,
+    def __init__(self, swarm: Swarm, records: VipRecords,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """clock: seconds, monotonic."""
         self._swarm = swarm

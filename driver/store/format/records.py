@@ -38,8 +38,8 @@ from driver.model import (
     Removal,
     Reservation,
     Seen,
-    Service,
     SubnetUse,
+    Vip,
     Vni,
 )
 from driver.services.ports import Answer, HoldNote, PoolNote
@@ -273,22 +273,22 @@ def absence(fields: Fields) -> Absence:
                    Seen(fields.get("seen", "")))  # drivers of before: absent
 
 
-def service_fields(service: Service, swarm_id: str) -> Fields:
+def service_fields(service: Vip, swarm_id: str) -> Fields:
     """A service's address in a network."""
     return {"network_id": service.network_id, "address": str(service.address),
             "name": service.name, "backends": [str(each) for each in service.backends],
             "swarm": swarm_id}
 
 
-def service(fields: Fields) -> Service:
+def service(fields: Fields) -> Vip:
     """Inverse of service_fields."""
-    return Service(network_id=NetworkId(_text(fields["network_id"])),
+    return Vip(network_id=NetworkId(_text(fields["network_id"])),
                    address=IPv4Address(_text(fields["address"])), name=_text(fields["name"]),
                    backends=tuple(IPv4Address(_text(each)) for each in fields["backends"]),
                    swarm=_text(fields["swarm"]))
 
 
-def service_left_fields(service: Service) -> Fields:
+def service_left_fields(service: Vip) -> Fields:
     """What takes a service's record's place when a manager says that it is gone."""
     return {"left": {"network_id": service.network_id, "address": str(service.address)}}
 

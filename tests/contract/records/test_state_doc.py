@@ -17,7 +17,7 @@ from driver.model import (
     NetworkId,
     NetworkKey,
     Seen,
-    Service,
+    Vip,
 )
 from driver.state.host import ClusterFile, new_cluster
 from driver.store.address_book import EtcdAddressBook
@@ -30,7 +30,7 @@ from driver.store.hosts.fence import FencedKeyValue
 from driver.store.hosts.registry import EtcdHosts
 from driver.store.kv.protocol import OutcomeUnknown
 from driver.store.networks import EtcdNetworks
-from driver.store.vips import EtcdServiceRecords
+from driver.store.vips import EtcdVipRecords
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
 from tests.support.run.wait import wait_until
 from tests.support.world.addressing import host_id, service
@@ -68,10 +68,10 @@ def test_keys_and_fields_are_documented(project: Path, tmp_path: Path) -> None:
     wait_until(lambda: kv.get(keys.host(HOST)), 30, "the host's record")
     gone = KnownHost(Host(host_id(2), "two", IPv4Address("192.0.2.2")), 60)
     assert EtcdAbsences(kv).note(gone, None, Seen.GONE)
-    published = EtcdServiceRecords(kv, HOST)
+    published = EtcdVipRecords(kv, HOST)
     assert published.lead("swarm")
     for last in (9, 10):  # the first one goes
-        published.publish([Service(NETWORK, IPv4Address(f"10.32.0.{last}"), "web", ())])
+        published.publish([Vip(NETWORK, IPv4Address(f"10.32.0.{last}"), "web", ())])
     answers = EtcdAnswers(kv, HOST)
     answers.ask(HOST, 1)
     answers.say(1)

@@ -9,20 +9,20 @@ from ipaddress import IPv4Address
 import pytest
 
 from driver.errors import Conflict
-from driver.model import NetworkId, Service
-from driver.services.ports import ServiceLeft, ServiceSaid, ServiceUnreadable
+from driver.model import NetworkId, Vip
+from driver.services.ports import VipLeft, VipSaid, VipUnreadable
 from driver.store.answers import EtcdPublications
 from driver.store.feeds.feeds import Feeds
 from driver.store.format import keys, records
 from driver.store.hosts.fence import FencedKeyValue
 from driver.store.kv.protocol import Delete, KeyValue, Put
-from driver.store.vips import COMPARE_S, OPS, EtcdServiceFeed, EtcdServiceRecords
+from driver.store.vips import COMPARE_S, OPS, EtcdVipFeed, EtcdVipRecords
 from tests.support.run.wait import wait_until
 from tests.support.world.addressing import host_id
 from tests.support.world.etcd import live
 
 NET = NetworkId("8c1f0" * 5)
-WEB = Service(NET, IPv4Address("10.32.0.9"), "web",
+WEB = Vip(NET, IPv4Address("10.32.0.9"), "web",
               (IPv4Address("10.32.0.2"), IPv4Address("10.32.0.3")))
 
 
@@ -36,22 +36,22 @@ class Clock:
 
 class Heard:
     def __init__(self) -> None:
-        self.services: dict[IPv4Address, Service] = {}
+        self.services: dict[IPv4Address, Vip] = {}
         self.snapshots = 0
         self.gone: list[IPv4Address] = []
         self.bad: list[IPv4Address] = []
         self.lost: list[tuple[IPv4Address, int]] = []
 
-    def snapshot(self, network_id: NetworkId, said: Iterable[ServiceSaid], revision: int) -> None:
+    def snapshot(self, network_id: NetworkId, said: Iterable[VipSaid], revision: int) -> None:
         assert network_id == NET
         assert revision > 0
         said = list(said)
-        self.services = {one.address: one for one in said if isinstance(one, Service)}
-        self.bad = [one.address for one in said if isinstance(one, ServiceUnreadable)]
-        self.gone = [one.address for one in said if isinstance(one, ServiceLeft)]
+        self.services = {one.address: one for one in said if isinstance(one, Vip)}
+        self.bad = [one.address for one in said if isinstance(one, VipUnreadable)]
+        self.gone = [one.address for one in said if isinstance(one, VipLeft)]
         self.snapshots += 1
 
-    def put(self, service: Service) -> None:
+    def put(self, service: Vip) -> None:
         self.services[service.address] = service
 
     def left(self, network_id: NetworkId, address: IPv4Address) -> None:
@@ -72,13 +72,13 @@ def count(kv: KeyValue) -> int:
     return len(live(kv.range(keys.SERVICES).entries))
 
 
-def manager(kv: KeyValue, number: int, clock: Clock | None = None) -> EtcdServiceRecords:
-    return EtcdServiceRecords(FencedKeyValue(kv, host_id(number)), host_id(number),
+def manager(kv: KeyValue, number: int, clock: Clock | None = None) -> EtcdVipRecords:
+    return EtcdVipRecords(FencedKeyValue(kv, host_id(number)), host_id(number),
                               clock or Clock())
 
 
 def test_every_host_hears_what_one_manager_publishes(kv: KeyValue, feeds: Feeds) -> None:
-    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
+    one, feed, heard = manager(kv, 1), EtcdVipFeed(feeds, kv), Heard()
     assert one.lead("swarm")
     one.publish([WEB])
     feed.follow(NET, heard)  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ def test_more_services_than_one_transaction_takes(kv: KeyValue) -> None:
 
 
 def test_records_that_nobody_of_ours_wrote(kv: KeyValue, feeds: Feeds) -> None:
-    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
+    one, feed, heard = manager(kv, 1), EtcdVipFeed(feeds, kv), Heard()
     kv.commit([], [Put(keys.service(NET, IPv4Address("10.32.0.11")), b"{}"),
                    Put(keys.services(NET) + "what", b"x"),
                    Put(keys.service(NET, IPv4Address("10.32.0.12")), records.encode(
@@ -186,7 +186,7 @@ def test_records_that_nobody_of_ours_wrote(kv: KeyValue, feeds: Feeds) -> None:
 
 
 def test_a_removal_is_said(kv: KeyValue, feeds: Feeds) -> None:
-    one, feed, heard = manager(kv, 1), EtcdServiceFeed(feeds, kv), Heard()
+    one, feed, heard = manager(kv, 1), EtcdVipFeed(feeds, kv), Heard()
     assert one.lead("swarm")
     one.publish([WEB])
     feed.follow(NET, heard)  # type: ignore[arg-type]
@@ -194,10 +194,10 @@ def test_a_removal_is_said(kv: KeyValue, feeds: Feeds) -> None:
     assert heard.services[WEB.address].swarm == "swarm"
     one.publish([])
     wait_until(lambda: heard.gone == [WEB.address], 30, "its end")
-    again, later = EtcdServiceFeed(feeds, kv), Heard()
+    again, later = EtcdVipFeed(feeds, kv), Heard()
     again.follow(NET, later)  # type: ignore[arg-type]
     wait_until(lambda: later.gone == [WEB.address], 30, "its end, in a list")
-    assert list(feed.read(NET)) == [ServiceLeft(WEB.address)]
+    assert list(feed.read(NET)) == [VipLeft(WEB.address)]
     one.publish([WEB])
     wait_until(lambda: heard.services == {WEB.address: WEB}, 30, "its return")
     kv.commit([], [Delete(keys.service(NET, WEB.address))])

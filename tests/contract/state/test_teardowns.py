@@ -26,13 +26,13 @@ def again(request: pytest.FixtureRequest, tmp_path: Path) -> Again:
 
 
 def test_what_was_begun_is_there_until_its_end(again: Again) -> None:
-    assert list(again().unfinished()) == []
+    assert list(again().outstanding()) == []
     for key in [*KEYS, KEYS[0]]:
         again().begin(key)
-    assert list(again().unfinished()) == sorted(KEYS)
+    assert list(again().outstanding()) == sorted(KEYS)
     for key in [KEYS[1], KEYS[1], "never begun"]:
         again().end(key)
-    assert list(again().unfinished()) == sorted([KEYS[0], KEYS[2]])
+    assert list(again().outstanding()) == sorted([KEYS[0], KEYS[2]])
 
 
 def test_a_disk_that_cannot_be_used(tmp_path: Path) -> None:
@@ -43,4 +43,4 @@ def test_a_disk_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="cannot remove the note"):
         notes.end(KEYS[0])
     with pytest.raises(LinkError, match="cannot read which sandboxes"):
-        notes.unfinished()
+        notes.outstanding()

@@ -67,7 +67,7 @@ def host(make_netns: MakeNetns) -> Netns:
 def finisher(host: Netns, published: Published, tmp_path: Path) -> Iterator[Finisher]:
     threads = threading.active_count()
     made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
-                    unfinished=FiledTeardowns(tmp_path), underlay=UNDERLAY,
+                    teardowns=FiledTeardowns(tmp_path), underlay=UNDERLAY,
                     overlay_mtu=lambda: 1450)
     carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
     made.start()
@@ -128,7 +128,7 @@ def test_a_driver_that_starts_again_takes_running_containers_over(
     for _ in range(2):
         published.entries.clear()
         made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
-                        unfinished=FiledTeardowns(tmp_path), underlay=UNDERLAY,
+                        teardowns=FiledTeardowns(tmp_path), underlay=UNDERLAY,
                         overlay_mtu=lambda: 1450)
         carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
         made.start()

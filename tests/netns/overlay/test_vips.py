@@ -308,14 +308,14 @@ def test_a_driver_that_comes_back_finds_its_services(telling: Three) -> None:
     from ipaddress import IPv4Address
 
     from driver.datapath.load import u32_be
-    from driver.datapath.service_table import ServiceTable
+    from driver.datapath.vip_table import VipTable
 
     machine = telling.cluster.machines[0]
     with telling.cluster.service(VIP, *telling.addresses):
         backends = machine.loaded.table("backends")
         stray = backends.Key(1, u32_be(IPv4Address(VIP)), 77, 0)
         backends[stray] = backends.Leaf(1)
-        again = ServiceTable(machine.loaded)
+        again = VipTable(machine.loaded)
         assert len(backends) == 3
         assert list(again.names()) == [(1, IPv4Address(VIP))]
         generation = [int(leaf.generation) for leaf in machine.loaded.table("services").values()]

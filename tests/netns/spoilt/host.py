@@ -83,7 +83,7 @@ class SpoiltHost(Host):
         stored = self.stored_keys()
         state = self.folder / "state"
         return {"links": self.links(), "etcd": stored, "joins": FiledJoins(state).all(),
-                "to tear down": FiledTeardowns(state).unfinished(), **self.entries()}
+                "to tear down": FiledTeardowns(state).outstanding(), **self.entries()}
 
     def assert_as_before(self, before: dict[str, object], where: str) -> None:
         """Wait until it is; what is tried again at intervals has had its turn by then."""

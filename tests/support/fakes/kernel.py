@@ -184,7 +184,7 @@ class KernelTeardowns:
     def end(self, sandbox_key: str) -> None:
         self._kernel.teardowns.discard(sandbox_key)
 
-    def unfinished(self) -> list[str]:
+    def outstanding(self) -> list[str]:
         return sorted(self._kernel.teardowns)
 
 

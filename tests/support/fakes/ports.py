@@ -28,10 +28,10 @@ from driver.services.ports import (
     RoutedNetwork,
     Said,
     SandboxEntry,
-    ServiceListener,
-    ServiceSaid,
     Subnet,
     Veth,
+    VipListener,
+    VipSaid,
 )
 
 HOST = Host(HostId("a" * 32), "host-a", IPv4Address("198.18.0.1"))
@@ -304,17 +304,17 @@ class FakeServiceFeed:
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self.live: dict[NetworkId, ServiceListener] = {}
-        self.on_record: list[ServiceSaid] = []
+        self.live: dict[NetworkId, VipListener] = {}
+        self.on_record: list[VipSaid] = []
 
-    def follow(self, network_id: NetworkId, listener: ServiceListener) -> None:
+    def follow(self, network_id: NetworkId, listener: VipListener) -> None:
         self.faults.effect("services.follow",
                            lambda: self.live.__setitem__(network_id, listener))
 
     def unfollow(self, network_id: NetworkId) -> None:
         self.faults.effect("services.unfollow", lambda: self.live.pop(network_id, None))
 
-    def read(self, network_id: NetworkId) -> Iterable[ServiceSaid]:
+    def read(self, network_id: NetworkId) -> Iterable[VipSaid]:
         return list(self.on_record)
 
 
@@ -370,7 +370,7 @@ class World:
         from driver.services.endpoints.ports import EndpointPorts
         from driver.services.networks.following import Following
         from driver.services.networks.lifecycle import NetworkService
-        from driver.services.vips.mirror import ServiceMirror
+        from driver.services.vips.mirror import VipMirror
 
         self.faults = Faults()
         self.routed: list[RoutedNetwork] = []
@@ -388,7 +388,7 @@ class World:
             ports=self.ports, random_bytes=lambda count: bytes(range(count)),
             underlay_mtu=lambda: 1500)
         self.feed = FakeServiceFeed(self.faults)
-        self.services = ServiceMirror(self.feed, self.datapath)
+        self.services = VipMirror(self.feed, self.datapath)
         self.following = Following(
             self.networks, self.directory, FakeListener(), self.services)
         self.network_service = NetworkService(

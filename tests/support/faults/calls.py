@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 
 from driver.model import Endpoint, EndpointId, HostId, NetworkId
 from driver.services.endpoints.requests import EndpointRequest
-from driver.services.networks.lifecycle import Pool
+from driver.services.networks.lifecycle import NetworkPool
 from tests.support.world.whole import GATEWAY, SPACE, Whole
 
 Act = Callable[[Whole], object]
@@ -77,7 +77,7 @@ class Net:
 
     def create_network(self) -> Call:
         return Call(f"CreateNetwork {self.number}", lambda w: w.networks.create_network(
-            self.id, [Pool(self.space, ip_network(pool)) for pool in (self.pool, self.pool6)
+            self.id, [NetworkPool(self.space, ip_network(pool)) for pool in (self.pool, self.pool6)
                       if pool], {}, internal=False),
             lambda w: w.docker.networks.add(self.id))
 

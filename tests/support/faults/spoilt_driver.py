@@ -33,7 +33,7 @@ from tests.support.faults.steps import How
 AGAIN_S = 0.3  # in place of the driver's seconds, for which a test would wait at each step
 STORE = ("get", "range", "count")
 LINKS = ("create_veth", "delete_veth", "delete_veth_named", "get_veth", "list_veths")
-TEARDOWNS = ("begin", "end", "unfinished")
+TEARDOWNS = ("begin", "end", "outstanding")
 JOINS = ("put", "remove", "all")
 SANDBOXES = ("cookie", "set_up", "listeners", "tear_down")
 UNTRACKED = ("install", "remove")

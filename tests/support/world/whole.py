@@ -41,7 +41,7 @@ from driver.services.upkeep.collect import Collector, Removals
 from driver.services.upkeep.entering import Entering
 from driver.services.upkeep.reconcile import Reconciler
 from driver.services.upkeep.recovery import Recovery
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from driver.store.address_book import EtcdAddressBook
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.format import keys, records
@@ -181,7 +181,7 @@ class Whole:
         links = watch(KernelLinks(self.kernel), "links", lambda _: LinkError,
                       free=("veth_name",))
         sandboxes = watch(KernelSandboxes(self.kernel), "sandboxes", lambda _: LinkError)
-        unfinished = watch(KernelTeardowns(self.kernel), "teardowns", lambda _: LinkError)
+        teardowns = watch(KernelTeardowns(self.kernel), "teardowns", lambda _: LinkError)
         maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
         engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
         network_records = EtcdNetworks(kv, ME.id)
@@ -208,7 +208,7 @@ class Whole:
         self.looks: InlineLater[str] = InlineLater(self.withholding._look)
         self.withholding._looks = self.looks  # type: ignore[assignment]
         self.finisher = Finisher(
-            sandboxes=sandboxes, datapath=maps, unfinished=unfinished, underlay=ME.underlay,
+            sandboxes=sandboxes, datapath=maps, teardowns=teardowns, underlay=ME.underlay,
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
             offer_host_path=self._offer_host_path, request_port=self._request_port,
             withholding=self.withholding)
@@ -228,7 +228,7 @@ class Whole:
             host=ME, networks=networks, endpoints=endpoints, links=self.endpoint_links,
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
             random_bytes=bytes, underlay_mtu=lambda: 1500)
-        self.services = ServiceMirror(FakeServiceFeed(Faults()), maps)
+        self.services = VipMirror(FakeServiceFeed(Faults()), maps)
         self.following = Following(networks, self.directory, self.publisher, self.services)
         self.networks = NetworkService(networks, self.following, self.endpoints)
         self.addresses = AddressService(

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from driver.errors import StoreUnavailable
-from driver.model import Endpoint, EndpointId, Host, HostId, Service, Vni
+from driver.model import Endpoint, EndpointId, Host, HostId, Vip, Vni
 from driver.services.directory.publisher import Publisher
 from driver.services.ports import Answer, Left, Said
 from driver.services.upkeep.answering import Answering
@@ -21,7 +21,7 @@ from driver.services.upkeep.uncertainty import (
     QUESTIONS,
     Uncertainty,
 )
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.vips.mirror import VipMirror
 from tests.support.fakes.ports import HOST, FakeDirectory, FakeServiceFeed, Faults, World
 from tests.unit.directory.test_publisher import OTHER, VNI, RecordingDatapath, there
 from tests.unit.networks.test_vips import MINE, NET, NETWORK
@@ -77,7 +77,7 @@ class Cluster:
         self.datapath = RecordingDatapath(Faults())
         self.publisher = Publisher(self.datapath, HOST.id, clock=clock)
         self.feed = FakeServiceFeed(Faults())
-        self.mirror = ServiceMirror(self.feed, self.datapath, clock=clock)
+        self.mirror = VipMirror(self.feed, self.datapath, clock=clock)
         self.answers, self.publications = FakeAnswers(), FakePublications()
         self.directory = Directory(Faults())
         self.uncertainty = Uncertainty(
@@ -180,7 +180,7 @@ def test_it_looks_less_often_when_nobody_answers_and_waits_for_etcd(cluster: Clu
 
 def test_services_are_asked_for_and_settled(cluster: Cluster) -> None:
     cluster.mirror.follow(NETWORK)
-    gone: Service = replace(MINE, address=IPv4Address("10.32.0.77"))
+    gone: Vip = replace(MINE, address=IPv4Address("10.32.0.77"))
     cluster.feed.live[NET].snapshot(NET, [MINE, gone], 5)
     cluster.feed.live[NET].snapshot(NET, [MINE], 9)
     cluster.run()

@@ -10,7 +10,7 @@ import pytest
 from driver.errors import DatapathError, LinkError, SlimError, StoreUnavailable
 from driver.model import EndpointId, NetworkId
 from driver.services.endpoints.requests import EndpointRequest
-from driver.services.networks.lifecycle import Pool
+from driver.services.networks.lifecycle import NetworkPool
 from tests.support.fakes.ports import World
 
 NET = NetworkId("8c1f0" * 5)  # a swarm's, whose services are followed, too
@@ -20,8 +20,8 @@ SANDBOX = "/var/run/docker/netns/4f0a1b2c3d4e"
 
 
 def create_network(world: World) -> None:
-    world.network_service.create_network(NET, [Pool("slim-local", ip_network("10.50.0.0/16"))],
-                                         {}, internal=False)
+    pool = NetworkPool("slim-local", ip_network("10.50.0.0/16"))
+    world.network_service.create_network(NET, [pool], {}, internal=False)
 
 
 def create_endpoint(world: World, endpoint_id: EndpointId = EP,

@@ -13,7 +13,7 @@ import pytest
 
 from driver.engine.swarm import DockerSwarm, DockerSwarmUsers
 from driver.errors import EngineUnavailable
-from driver.model import NetworkId, Service
+from driver.model import NetworkId, Vip
 from driver.services.ports import SwarmPool
 from tests.support.fakes.docker_api import serving
 
@@ -90,9 +90,9 @@ def test_services_on_our_networks_with_their_running_tasks(swarm: DockerSwarm,
     assert view is not None
     assert view.swarm_id == "swarm-id"
     assert view.services == (
-        Service(NetworkId("ours"), *address("10.32.0.9"), "web",
+        Vip(NetworkId("ours"), *address("10.32.0.9"), "web",
                 address("10.32.0.2", "10.32.0.3")),
-        Service(NetworkId("ours"), *address("10.32.0.10"), "db", ()))
+        Vip(NetworkId("ours"), *address("10.32.0.10"), "db", ()))
     assert view.changing, "a task is starting"
 
 

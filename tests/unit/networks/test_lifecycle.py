@@ -11,7 +11,7 @@ from driver.errors import Conflict, DatapathError, InvalidArgument, StoreUnavail
 from driver.model import Endpoint, EndpointId, HostId, HostPath, NetworkId, Vni
 from driver.services.addresses.overlaps import describe, overlap
 from driver.services.endpoints.requests import EndpointRequest
-from driver.services.networks.lifecycle import Pool, network_key
+from driver.services.networks.lifecycle import NetworkPool, network_key
 from driver.services.options import HOST_PATH, MTU, parse
 from driver.services.ports import RoutedNetwork
 from driver.services.upkeep.reconcile import Reconciler, plan
@@ -21,8 +21,8 @@ NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
 OTHER = HostId("b" * 32)
 
 
-def pools(*texts: str, space: str = "slim-local") -> list[Pool]:
-    return [Pool(space, ip_network(text)) for text in texts]
+def pools(*texts: str, space: str = "slim-local") -> list[NetworkPool]:
+    return [NetworkPool(space, ip_network(text)) for text in texts]
 
 
 @pytest.mark.parametrize(("given", "key"), [
@@ -32,7 +32,7 @@ def pools(*texts: str, space: str = "slim-local") -> list[Pool]:
     (pools("fd00:50::/64"), "pool:fd00:50::/64"),
     (pools("10.50.0.0/16", space="LocalDefault"), f"id:{NET}"),
     (pools("0.0.0.0/0", space="null"), f"id:{NET}"), ([], f"id:{NET}")])
-def test_key(given: list[Pool], key: str) -> None:
+def test_key(given: list[NetworkPool], key: str) -> None:
     assert network_key(NET, given) == key
 
 
@@ -84,7 +84,7 @@ def test_two_docker_networks_of_one_pool_are_followed_until_both_are_gone() -> N
     (pools("172.18.4.0/24", space="LocalDefault"), "docker_gwbridge"),
     (pools("172.18.0.0/16"), "docker_gwbridge"),
     (pools("10.50.0.0/16", "fd00:50::/64"), r"br-0123456789ab \(Docker network 0123456789ab\)")])
-def test_a_subnet_that_the_host_has_a_route_to(given: list[Pool], says: str) -> None:
+def test_a_subnet_that_the_host_has_a_route_to(given: list[NetworkPool], says: str) -> None:
     world = World()
     world.routed += [RoutedNetwork(ip_network(text), device) for text, device in (
         ("172.18.0.0/16", "docker_gwbridge"), ("fd00:50::/60", "br-0123456789ab"))]

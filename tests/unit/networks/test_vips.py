@@ -9,16 +9,16 @@ from ipaddress import IPv4Address
 import pytest
 
 from driver.errors import Conflict, DatapathError, EngineUnavailable, StoreUnavailable
-from driver.model import Network, NetworkId, NetworkKey, Service, Vni
+from driver.model import Network, NetworkId, NetworkKey, Vip, Vni
 from driver.services.directory.view import Doubt
-from driver.services.ports import ServiceLeft, ServiceSaid, ServiceUnreadable, SwarmView
-from driver.services.vips.mirror import ServiceMirror
+from driver.services.ports import SwarmView, VipLeft, VipSaid, VipUnreadable
+from driver.services.vips.mirror import VipMirror
 from driver.services.vips.publisher import (
     CALM_S,
     CHANGING_S,
     NO_MANAGER_S,
     PAUSES,
-    ServicePublisher,
+    VipPublisher,
 )
 from tests.support.fakes.ports import FakeDatapath, FakeServiceFeed, Faults
 
@@ -26,7 +26,7 @@ NET = NetworkId("8c1f0" * 5)
 NETWORK = Network(NET, NetworkKey("pool:10.32.0.0/16"), Vni(7), ("10.32.0.0/16",))
 VIP, OTHER = IPv4Address("10.32.0.9"), IPv4Address("10.32.0.10")
 TASKS = (IPv4Address("10.32.0.2"), IPv4Address("10.32.0.3"))
-WEB = Service(NET, VIP, "web", TASKS)
+WEB = Vip(NET, VIP, "web", TASKS)
 
 
 @dataclass
@@ -39,9 +39,9 @@ class Host:
 
     def restart(self) -> None:
         self.feed = FakeServiceFeed(self.faults)
-        self.mirror = ServiceMirror(self.feed, self.datapath, clock=lambda: 3.0)
+        self.mirror = VipMirror(self.feed, self.datapath, clock=lambda: 3.0)
 
-    def heard(self, *said: ServiceSaid, revision: int = 5) -> None:
+    def heard(self, *said: VipSaid, revision: int = 5) -> None:
         self.feed.live[NET].snapshot(NET, said, revision)
 
     @property
@@ -67,7 +67,7 @@ def test_services_come_change_and_go(host: Host) -> None:
     assert host.mirror.count() == 2
     listener.left(NET, VIP)
     assert host.served == {OTHER: TASKS}
-    host.heard(WEB, ServiceLeft(OTHER))  # after a time without a watch
+    host.heard(WEB, VipLeft(OTHER))  # after a time without a watch
     assert host.served == {VIP: TASKS}
 
 
@@ -100,7 +100,7 @@ def test_a_restart_keeps_what_holds_and_drops_the_rest(host: Host) -> None:
     host.mirror.follow(NETWORK)
     host.mirror.followed([NETWORK])
     assert host.datapath.services == {(7, VIP): TASKS, (7, OTHER): TASKS}
-    host.heard(replace(WEB, backends=()), ServiceLeft(OTHER))
+    host.heard(replace(WEB, backends=()), VipLeft(OTHER))
     assert host.served == {VIP: ()}
 
 
@@ -206,7 +206,7 @@ def test_a_managers_word_settles(host: Host) -> None:
     assert host.mirror.settle("another", 99) == 0
     host.feed.on_record = [DB_TOO]  # it has come back, and the feed is late
     assert host.mirror.settle("swarm", 9) == 0
-    host.feed.on_record = [ServiceUnreadable(OTHER)]
+    host.feed.on_record = [VipUnreadable(OTHER)]
     assert host.mirror.settle("swarm", 9) == 0
     host.feed.on_record = [MINE]
     assert host.mirror.settle("swarm", 9) == 1
@@ -269,7 +269,7 @@ class FakeRecords:
 
     def __init__(self) -> None:
         self.holder = ""
-        self.published: tuple[Service, ...] | None = None
+        self.published: tuple[Vip, ...] | None = None
         self.lost = False
         self.error: Exception | None = None
 
@@ -282,7 +282,7 @@ class FakeRecords:
     def resign(self) -> None:
         self.holder = ""
 
-    def publish(self, services: Iterable[Service]) -> bool:
+    def publish(self, services: Iterable[Vip]) -> bool:
         if self.holder != "swarm":
             raise Conflict("lost")
         self.published = tuple(services)
@@ -292,7 +292,7 @@ class FakeRecords:
 class Manager:
     def __init__(self) -> None:
         self.swarm, self.records = FakeSwarm(), FakeRecords()
-        self.publisher = ServicePublisher(self.swarm, self.records,
+        self.publisher = VipPublisher(self.swarm, self.records,
                                           clock=lambda: self.swarm.now_s)
 
     def run(self) -> float:

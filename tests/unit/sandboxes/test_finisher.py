@@ -87,7 +87,7 @@ class World:
             raise LinkError("the disk is read-only")
         self.left.discard(sandbox_key)
 
-    def unfinished(self) -> list[str]:
+    def outstanding(self) -> list[str]:
         return sorted(self.left)
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
@@ -122,7 +122,7 @@ def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher
         monkeypatch.setattr(each, "RETRY_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
     monkeypatch.setattr(module, "AGAIN_S", 0.0)
-    made = Finisher(sandboxes=world, datapath=world, unfinished=world,  # type: ignore[arg-type]
+    made = Finisher(sandboxes=world, datapath=world, teardowns=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,
                     offer_host_path=world.offer, request_port=world.request_port)
     made.start()

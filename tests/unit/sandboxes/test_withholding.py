@@ -350,7 +350,7 @@ def test_an_endpoint_is_offered_anew_when_it_may_be_called_again() -> None:
 
     kernel = Kernel()
     finisher = Finisher(sandboxes=kernel, datapath=kernel,  # type: ignore[arg-type]
-                        unfinished=kernel, underlay=UNDERLAY, overlay_mtu=lambda: 1450,
+                        teardowns=kernel, underlay=UNDERLAY, overlay_mtu=lambda: 1450,
                         offer_host_path=kernel.offer)
     finisher.start()
     try:

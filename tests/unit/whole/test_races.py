@@ -11,7 +11,7 @@ import pytest
 
 from driver.model import Network, NetworkId, NetworkKey, Removal
 from driver.services.networks.following import Following
-from driver.services.networks.lifecycle import NetworkService, Pool
+from driver.services.networks.lifecycle import NetworkPool, NetworkService
 from driver.services.upkeep import reconcile
 from driver.store.format import keys, records
 from driver.store.networks import EtcdNetworks
@@ -26,7 +26,7 @@ from tests.unit.upkeep.test_entering import removed
 
 SEEDS = range(60)
 NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
-POOLS = [Pool("slim-local", ip_network("10.50.0.0/16"))]
+POOLS = [NetworkPool("slim-local", ip_network("10.50.0.0/16"))]
 
 
 class Shared:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from driver.datapath import bpf, service_table
+from driver.datapath import bpf, vip_table
 from driver.datapath.load import u32_be
-from driver.datapath.service_table import ServiceTable
+from driver.datapath.vip_table import VipTable
 from driver.model import Vni
 
 VIP = IPv4Address("10.32.0.100")
@@ -53,7 +53,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Maps:
 
 def test_a_program_that_has_read_the_name_finds_the_list(maps: Maps) -> None:
     now_s = [0.0]
-    table = ServiceTable(maps, lambda: now_s[0])  # type: ignore[arg-type]
+    table = VipTable(maps, lambda: now_s[0])  # type: ignore[arg-type]
     table.put(VNI, VIP, [ONE])
     read = maps.name()
     table.put(VNI, VIP, [ONE, TWO])
@@ -63,16 +63,16 @@ def test_a_program_that_has_read_the_name_finds_the_list(maps: Maps) -> None:
     table.delete(VNI, VIP)
     assert maps.choose(read) == [u32_be(ONE), u32_be(TWO)]
 
-    now_s[0] += service_table.KEPT_S / 2
+    now_s[0] += vip_table.KEPT_S / 2
     table.put(VNI, VIP, [TWO])  # it is back, and its list is none of those that will be removed
     assert maps.choose(read) == [u32_be(ONE), u32_be(TWO)]
-    now_s[0] += service_table.KEPT_S / 2
+    now_s[0] += vip_table.KEPT_S / 2
     table.sweep()
     assert maps.choose(maps.name()) == [u32_be(TWO)]
     assert len(maps.backends) == 1
 
     table.delete(VNI, VIP)
-    now_s[0] += service_table.KEPT_S
+    now_s[0] += vip_table.KEPT_S
     table.sweep()
     assert not maps.backends
     assert not table._generations, "nothing grows for ever"

@@ -25,7 +25,7 @@ Name = tuple[int, int]  # VNI, and the address as it lies in memory
 KEPT_S: Final = 1.0  # a list that nothing names any more; programs run for microseconds
 
 
-class ServiceTable:
+class VipTable:
     """The maps `services` and `backends`.  Thread-safe."""
 
     def __init__(self, loaded: Loaded, clock: Callable[[], float] = time.monotonic) -> None:
