@@ -25,6 +25,10 @@ Vni = NewType("Vni", int)  # VXLAN network identifier, 1 .. 2^24-1 (RFC 7348)
 
 VNI_MAX = (1 << 24) - 1
 SWARM_ID_LENGTH = 25  # characters of a swarm network's id; others have 64
+# Address spaces of our IPAM, as dockerd keeps them for years in PoolIDs.
+LOCAL_SPACE = "slim-local"  # each host requests and releases for itself
+GLOBAL_SPACE = "slim-global"  # swarm managers do, for the whole cluster
+SPACES = (LOCAL_SPACE, GLOBAL_SPACE)
 GLOBAL_HOLDER = "global"  # holds the addresses of swarm managers, all together
 
 

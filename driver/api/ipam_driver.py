@@ -8,10 +8,8 @@ from __future__ import annotations
 from driver.api import messages
 from driver.api.messages import Answer
 from driver.api.table import Call, with_request, without_request
+from driver.model import GLOBAL_SPACE, LOCAL_SPACE
 from driver.services.ports import Addresses
-
-LOCAL_SPACE = "slim-local"
-GLOBAL_SPACE = "slim-global"
 
 
 class IpamDriver:

@@ -12,8 +12,6 @@ from driver.services.endpoints.lifecycle import EndpointService
 from driver.services.networks.lifecycle import NetworkService
 from driver.services.ports import Addresses
 
-SCOPES = ("local", "global")
-
 
 class NetworkDriver:
     """Docker's side of networks and endpoints."""
@@ -23,7 +21,7 @@ class NetworkDriver:
         self._networks = networks
         self._endpoints = endpoints
         self._addresses = addresses
-        self._scope = scope  # one of SCOPES
+        self._scope = scope  # settings.SCOPES
 
     def calls(self) -> dict[str, Call]:
         """All calls by their URL's last part."""

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from driver.errors import Conflict, StoreUnavailable, UnsupportedRecord
 from driver.ipam.allocation import IpAddress
 from driver.model import (
+    LOCAL_SPACE,
     Hold,
     HoldKind,
     HostId,
@@ -25,7 +26,7 @@ from driver.model import (
     SubnetUse,
 )
 from driver.services.addresses.local_uses import local_uses
-from driver.services.addresses.pool_ids import LOCAL_SPACE, PoolName, parse_pool_id
+from driver.services.addresses.pool_ids import PoolName, parse_pool_id
 from driver.services.notes.step import put_or_restore
 from driver.services.ports import AddressBook, HoldNote, Notes, PoolNote
 from driver.work import contended

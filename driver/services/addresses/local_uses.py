@@ -10,8 +10,8 @@ from ipaddress import ip_network
 
 from driver.ipam.allocation import IpAddress
 from driver.ipam.pools import Pool
-from driver.model import Hold, HoldKind, HostId
-from driver.services.addresses.pool_ids import LOCAL_SPACE, PoolName
+from driver.model import LOCAL_SPACE, Hold, HoldKind, HostId
+from driver.services.addresses.pool_ids import PoolName
 from driver.services.ports import AddressBook
 
 

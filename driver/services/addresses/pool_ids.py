@@ -9,11 +9,7 @@ from dataclasses import dataclass
 
 from driver.errors import InvalidArgument
 from driver.ipam.pools import Pool, parse_pool
-from driver.model import PoolId
-
-LOCAL_SPACE = "slim-local"  # each host requests and releases for itself
-GLOBAL_SPACE = "slim-global"  # swarm managers do, for the whole cluster
-SPACES = (LOCAL_SPACE, GLOBAL_SPACE)
+from driver.model import SPACES, PoolId
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from ipaddress import IPv4Address, ip_network
 
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
 from driver.ipam.pools import Pool, Supernet, choose_pool, overlapping, parse_pool
-from driver.model import GLOBAL_HOLDER, HoldKind, HostId, PoolUse, SubnetUse
+from driver.model import GLOBAL_HOLDER, GLOBAL_SPACE, SPACES, HoldKind, HostId, PoolUse, SubnetUse
 from driver.services.addresses.overlaps import bridge_to_come
-from driver.services.addresses.pool_ids import GLOBAL_SPACE, SPACES, PoolName
+from driver.services.addresses.pool_ids import PoolName
 from driver.services.addresses.swarm_pools import SWARM_USER
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet, Versioned
 from driver.work import contended

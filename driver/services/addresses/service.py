@@ -15,10 +15,19 @@ from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreU
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress
 from driver.ipam.pools import Supernet
-from driver.model import GLOBAL_HOLDER, EndpointId, Hold, HoldKind, HostId, NetworkId
+from driver.model import (
+    GLOBAL_HOLDER,
+    GLOBAL_SPACE,
+    LOCAL_SPACE,
+    EndpointId,
+    Hold,
+    HoldKind,
+    HostId,
+    NetworkId,
+)
 from driver.services.addresses.holdings import Holdings
 from driver.services.addresses.local_uses import Held, LocalUses, Requested, local_uses
-from driver.services.addresses.pool_ids import GLOBAL_SPACE, LOCAL_SPACE, PoolName, parse_pool_id
+from driver.services.addresses.pool_ids import PoolName, parse_pool_id
 from driver.services.addresses.pools import PoolRelease, Pools
 from driver.services.addresses.releases import AddressRelease, AddressReleases
 from driver.services.addresses.requests import AddressRequests, Wish, is_in

@@ -12,9 +12,8 @@ from functools import partial
 from ipaddress import ip_network
 
 from driver.errors import StoreUnavailable
-from driver.model import HostId, NetworkId, PoolUse, SubnetUse
+from driver.model import GLOBAL_SPACE, HostId, NetworkId, PoolUse, SubnetUse
 from driver.services.addresses.overlaps import refuse_overlap
-from driver.services.addresses.pool_ids import GLOBAL_SPACE
 from driver.services.ports import AddressBook, RoutedNetworks
 from driver.work import contended
 from driver.work.undo import run_all

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
-from driver.model import EndpointId, Network, NetworkId, NetworkKey
+from driver.model import SPACES, EndpointId, Network, NetworkId, NetworkKey
 from driver.services import options as network_options
 from driver.services.addresses.overlaps import bridge_to_come, refuse_overlap
 from driver.services.endpoints.lifecycle import EndpointService
@@ -21,8 +21,6 @@ from driver.work.locks import KeyedLocks
 from driver.work.undo import Step, Undo, run_all
 
 log = logging.getLogger(__name__)
-
-ADDRESS_SPACES = frozenset({"slim-local", "slim-global"})  # of our own IPAM
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class NetworkPool:
 
 
 def network_key(network_id: NetworkId, pools: Sequence[NetworkPool],
-                address_spaces: Collection[str] = ADDRESS_SPACES) -> NetworkKey:
+                address_spaces: Collection[str] = SPACES) -> NetworkKey:
     """Name the virtual network: its first pool if our IPAM gave it, else Docker's id.
 
     Outside swarm each host's dockerd invents a network id of its own; a pool of our IPAM is
@@ -130,7 +128,7 @@ class NetworkService:
         coming = bridge_to_come(routed)
         for pool in pools:
             if pool.subnet.prefixlen:
-                ours = pool.address_space in ADDRESS_SPACES
+                ours = pool.address_space in SPACES
                 refuse_overlap(pool.subnet, [*routed, *(coming if ours else ())])
 
     def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:

@@ -27,13 +27,14 @@ from driver.errors import (
 from driver.ipam.pools import overlapping
 from driver.model import (
     GLOBAL_HOLDER,
+    GLOBAL_SPACE,
     HoldKind,
     NetworkId,
     Reservation,
     SubnetUse,
 )
 from driver.services.addresses.local_uses import Held
-from driver.services.addresses.pool_ids import GLOBAL_SPACE, PoolName
+from driver.services.addresses.pool_ids import PoolName
 from driver.services.addresses.releases import AddressReleases
 from driver.services.ports import AddressBook, SwarmPool, SwarmUsers, SwarmUses, Versioned
 from driver.services.swarm.marks import (

@@ -13,9 +13,17 @@ from ipaddress import ip_network
 
 from driver.ipam.allocation import IpAddress
 from driver.ipam.pools import Pool
-from driver.model import GLOBAL_HOLDER, Hold, HoldKind, PoolUse, Reservation, SubnetUse
+from driver.model import (
+    GLOBAL_HOLDER,
+    GLOBAL_SPACE,
+    Hold,
+    HoldKind,
+    PoolUse,
+    Reservation,
+    SubnetUse,
+)
 from driver.services.addresses.local_uses import Held, Requested
-from driver.services.addresses.pool_ids import GLOBAL_SPACE, PoolName
+from driver.services.addresses.pool_ids import PoolName
 from driver.services.addresses.swarm_pools import SWARM_USER
 from driver.services.ports import SwarmPool, SwarmUses, Versioned
 

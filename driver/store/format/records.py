@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from driver.errors import UnsupportedRecord
 from driver.model import (
+    VNI_MAX,
     Absence,
     Cluster,
     Endpoint,
@@ -46,7 +47,6 @@ from driver.services.ports import Answer, HoldNote, PoolNote
 from driver.store.kv.protocol import Entry
 
 SCHEMA = 1
-VNI_LAST = (1 << 24) - 1
 PORT_LAST = 65535
 _SHOWN = 100  # characters of what is wrong
 
@@ -110,7 +110,7 @@ def network(fields: Fields) -> Network:
 
 def vni(fields: Fields) -> Vni:
     """The network number of any record that has one."""
-    return Vni(_number(fields["vni"], 1, VNI_LAST))
+    return Vni(_number(fields["vni"], 1, VNI_MAX))
 
 
 # Beside it in a network's `members`: all other hosts have keys of their own.  Drivers of before,
