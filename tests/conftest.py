@@ -95,6 +95,13 @@ def pytest_make_collect_report(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a test failed with that passed at its second try: it is a defect all the same."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"first try of {report.nodeid}", sep="-")
+        terminalreporter.write_line(report.longreprtext[-6000:])
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The checkout."""
