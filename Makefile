@@ -37,7 +37,7 @@ bench: need-root  ## slim beside the host, Docker's networks and others, in many
 
 load: need-root  ## what many endpoints, a large directory and many connections need; takes 6 to 15 minutes (root)
 	@scripts/setup.sh --demo
-	@exec $(PYTHON) -m bench.load $(ARGS)
+	@exec $(PYTHON) -m bench.load.main $(ARGS)
 
 plugin: need-root  ## the managed plugin's root file system and configuration, in build/plugin
 	@scripts/plugin.sh

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bounds
-from bench.image import compiled
-from bench.measure import PORT, WORKLOADS, Pair, Sample, ratio
+from bench.harness import bounds
+from bench.harness.image import compiled
+from bench.harness.measure import PORT, WORKLOADS, Pair, Sample, ratio
 from tests.lab.rig import images
 from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 

@@ -13,16 +13,18 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import charts, image, report, results, testbed
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.networks import plan
-from bench.options import Options, listing, parse
-from bench.placement import Placement, Wanted
-from bench.progress import Progress, duration, say
-from bench.results import Conditions, Row
-from bench.session import Effort, Measured, expected_s, measure_group
-from bench.workloads import GROUPS
+from bench.harness import image, testbed
+from bench.harness.engine import Engine
+from bench.harness.errors import BenchError
+from bench.harness.networks import plan
+from bench.harness.options import Options, listing, parse
+from bench.harness.placement import Placement, Wanted
+from bench.harness.progress import Progress, duration, say
+from bench.harness.session import Effort, Measured, expected_s, measure_group
+from bench.harness.workloads import GROUPS
+from bench.report import charts, results
+from bench.report import tables as report
+from bench.report.results import Conditions, Row
 from tests.lab.rig.hosts import CommandFailed
 
 

@@ -1,4 +1,4 @@
-"""`bench.cost` measures all ways and counts the programs; `bench.growth` repeats it under load."""
+"""`bench.studies.cost` measures all ways and counts the programs; `growth` repeats that, loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cost, growth
+from bench.studies import cost, growth
 from driver.link.pairs.veth import probe_kind
 
 

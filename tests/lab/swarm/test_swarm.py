@@ -14,7 +14,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from bench.services import HOST, compare
+from bench.studies.services import HOST, compare
 from tests.lab.conftest import SERVE
 from tests.lab.docker.test_docker import address_of, call, ping, start
 from tests.lab.docker.test_examples import folder, use_stack  # noqa: F401 - a fixture
@@ -359,7 +359,7 @@ def _serves(caller: Host, host: Host, port: int) -> bool:
         return False
 
 
-@feature("Swarm: services' addresses beside Docker's overlay (bench.services)")
+@feature("Swarm: services' addresses beside Docker's overlay (bench.studies.services)")
 def test_the_benchmark_of_services(nodes: list[Host]) -> None:
     """It runs, and finds all ways that lead anywhere.  Figures are not judged here."""
     found = compare(nodes[0], nodes[1], rounds=1, seconds=0.2)

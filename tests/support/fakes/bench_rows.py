@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.results import Conditions, Row, rows_of
-from bench.runs import Run
-from bench.workloads import BY_NAME
+from bench.harness.runs import Run
+from bench.harness.workloads import BY_NAME
+from bench.report.results import Conditions, Row, rows_of
 
 CONDITIONS = Conditions("virtual machine, 2 cores, 24 GiB", "6.18", "2026-01-02", "plain", "cubic",
                         1.0, 0.02)

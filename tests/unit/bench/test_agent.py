@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import engine
-from bench.engine import Agent, Engine
-from bench.errors import BenchError
+from bench.harness import engine
+from bench.harness.engine import Agent, Engine
+from bench.harness.errors import BenchError
 from tests.conftest import PROJECT
 from tests.support.run.wait import wait_until
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench import bounds
+from bench.harness import bounds
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("1000", 1000)])
@@ -19,8 +19,8 @@ def test_numbers_within(text: str, number: int) -> None:
     ("bench.demo", ["--rounds", "0"], "argument --rounds: must be from 1 to 1000, not 0"),
     ("bench.demo", ["--starts", "-1"], "argument --starts: must be from 1 to 1000, not -1"),
     ("bench.demo", ["--seconds", "nan"], "argument --seconds: must be from 0.1 to 600, not nan"),
-    ("bench.cost", ["--rounds", "x"], "argument --rounds: 'x' is no number"),
-    ("bench.load", ["--connections", "-1"],
+    ("bench.studies.cost", ["--rounds", "x"], "argument --rounds: 'x' is no number"),
+    ("bench.load.main", ["--connections", "-1"],
      "argument --connections: must be from 0 to 1e+06, not -1"),
 ])
 def test_others_end_it_at_once(module: str, arguments: list[str], said: str) -> None:

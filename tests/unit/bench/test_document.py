@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import document, results
-from bench.options import LATEST
+from bench.harness.options import LATEST
+from bench.report import document, results
 
 
 def test_the_tables_are_those_of_the_results(project: Path) -> None:
     text = (project / "docs/performance.md").read_text()
-    assert document.written(text, results.load(LATEST)) == text, "python -m bench.document"
+    assert document.written(text, results.load(LATEST)) == text, "python -m bench.report.document"
 
 
 def test_other_results_give_other_tables(project: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import main, networks, options
-from bench.errors import BenchError
-from bench.workloads import GROUPS, SERVERS, WORKLOADS
+from bench import main
+from bench.harness import networks, options
+from bench.harness.errors import BenchError
+from bench.harness.workloads import GROUPS, SERVERS, WORKLOADS
 
 
 def test_the_defaults_measure_everything() -> None:

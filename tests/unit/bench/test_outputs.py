@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import outputs
-from bench.errors import BenchError
+from bench.harness import outputs
+from bench.harness.errors import BenchError
 
 NETBENCH = ('{"count": 7882, "seconds": 0.500, "lost": 0, "p50_us": 64.8, "p99_us": 150.6, '
             '"p999_us": 297.2, "connect_p50_us": 20.6, "connect_p99_us": 55.9}')

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import charts, compare, paper, report, results
-from bench.errors import BenchError
-from bench.workloads import BY_NAME
+from bench.harness.errors import BenchError
+from bench.harness.workloads import BY_NAME
+from bench.report import charts, compare, paper, results
+from bench.report import tables as report
 from tests.support.fakes.bench_rows import CONDITIONS, rows, run, runs
 
 RR = "tcp round trips"

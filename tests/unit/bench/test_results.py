@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, results
-from bench.errors import BenchError
-from bench.options import LATEST, SPREAD_LIMIT
-from bench.workloads import BY_NAME
+from bench.harness.errors import BenchError
+from bench.harness.options import LATEST, SPREAD_LIMIT
+from bench.harness.workloads import BY_NAME
+from bench.report import results
+from bench.report import tables as report
 from tests.support.fakes.bench_rows import CONDITIONS, rows, run, runs
 
 RR = "tcp round trips"

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from bench import session
-from bench.engine import Agent
-from bench.errors import BenchError
-from bench.placement import Path
-from bench.progress import Progress, duration
-from bench.runs import measure
-from bench.session import Effort
-from bench.workloads import BY_NAME
+from bench.harness import session
+from bench.harness.engine import Agent
+from bench.harness.errors import BenchError
+from bench.harness.placement import Path
+from bench.harness.progress import Progress, duration
+from bench.harness.runs import measure
+from bench.harness.session import Effort
+from bench.harness.workloads import BY_NAME
 
 EFFORT = Effort(rounds=3, seconds=1.0, first_port=21000, machines=1)
 RR, POSTGRESQL = BY_NAME["tcp round trips"], BY_NAME["postgresql"]

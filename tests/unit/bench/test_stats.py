@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import stats
+from bench.report import stats
 
 VALUES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=15)
 

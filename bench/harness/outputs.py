@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from bench.errors import BenchError
+from bench.harness.errors import BenchError
 
 
 @dataclass(frozen=True)

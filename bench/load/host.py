@@ -25,7 +25,7 @@ from typing import Any
 
 from bcc import lib
 
-from bench.load_directory import remote
+from bench.load.directory import remote
 from driver.store.format import keys
 from tests.conftest import PROJECT
 from tests.support.run.wait import wait_until
@@ -121,7 +121,7 @@ class LoadedHost:
             create_network(self.host, network, cidr)
             self.networks.append(Network(network, cidr, self._vni(cidr)))
         self._writer = subprocess.Popen(
-            namespace.command(sys.executable, "-m", "bench.load_directory", ETCD), cwd=PROJECT,
+            namespace.command(sys.executable, "-m", "bench.load.directory", ETCD), cwd=PROJECT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._stack.callback(self._end_writer)
 

@@ -1,4 +1,7 @@
-"""Owns the results as Markdown tables.  Pure; `python -m bench.report FILE` prints a file's."""
+"""Makes Markdown tables of results; `python -m bench.report.tables FILE` prints those of a file.
+
+Pure but for that.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import results
-from bench.networks import CROSS, HOST, KNOWN, TITLES
-from bench.results import Row
+from bench.harness.networks import CROSS, HOST, KNOWN, TITLES
+from bench.report import results
+from bench.report.results import Row
 
 SCOPE_TITLES = {CROSS: "Across hosts", "local": "On one host"}
 FABRIC_TITLES = {
@@ -115,8 +118,8 @@ def side_effects(rows: Sequence[Row]) -> list[str]:
 
 def main() -> int:
     """Print a file's report."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name(
-        "results") / "latest.json"
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else (
+        Path(__file__).parents[1] / "results" / "latest.json")
     print("\n".join(report(results.load(path), 0.10)))
     return 0
 

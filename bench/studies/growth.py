@@ -1,9 +1,9 @@
 """What a packet and a connection cost as endpoints, directory and open connections grow.
 
-    sudo .venv/bin/python -m bench.growth
+    sudo .venv/bin/python -m bench.studies.growth
 
-Two hosts as namespaces, without Docker, as in bench.cost.  Writes bench/results/growth.json and a
-chart beside it.  Everything it makes goes at the end.
+Two hosts as namespaces, without Docker, as in bench.studies.cost.  Writes bench/results/growth.json
+and a chart beside it.  Everything it makes goes at the end.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from bench import bounds, charts
-from bench.cost import (
+from bench.harness import bounds
+from bench.harness.image import compiled
+from bench.harness.measure import PORT, ratio
+from bench.report import charts
+from bench.studies.cost import (
     HOST,
     KINDS,
     SLIM,
@@ -35,13 +38,11 @@ from bench.cost import (
     rates,
     serving,
 )
-from bench.image import compiled
-from bench.measure import PORT, ratio
 from driver.link.pairs.veth import Veths
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from tests.support.world.machines import MTU, Cluster, Machine
 
-RESULTS = Path(__file__).with_name("results") / "growth.json"
+RESULTS = Path(__file__).parents[1] / "results" / "growth.json"
 STEPS = {"endpoints on each host": (10, 100, 300, 1000),
          "entries of the directory": (100, 1_000, 10_000, 100_000),
          "open connections": (10, 1_000, 10_000, 50_000)}
@@ -53,7 +54,7 @@ Grow = Callable[[int], None]  # to so many in all
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all series, print them, write them and their chart."""
-    parser = argparse.ArgumentParser(prog="bench.growth", description=__doc__,
+    parser = argparse.ArgumentParser(prog="bench.studies.growth", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=bounds.rounds, default=7)
     parser.add_argument("--seconds", type=bounds.seconds, default=0.7)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(argv)
     if os.geteuid() != 0:
-        print("bench.growth: needs root", file=sys.stderr)
+        print("bench.studies.growth: needs root", file=sys.stderr)
         return 2
     found = {what: series(what, [step for step in steps if step <= given.up_to], given.rounds,
                           given.seconds) for what, steps in STEPS.items()}

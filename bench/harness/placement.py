@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engine import Agent, Engine
-from bench.errors import BenchError
-from bench.image import BIND_FIRST, TAG
-from bench.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TITLES, Plan
+from bench.harness.engine import Agent, Engine
+from bench.harness.errors import BenchError
+from bench.harness.image import BIND_FIRST, TAG
+from bench.harness.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TITLES, Plan
 
 FILES = 16384  # descriptors of a container's process
 REMOVE_S = 15.0

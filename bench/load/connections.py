@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.image import compiled
-from bench.load_host import median
+from bench.harness.image import compiled
+from bench.load.host import median
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import Cluster, Container, Machine
 

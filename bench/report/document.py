@@ -1,6 +1,6 @@
 """Owns the tables of docs/performance.md: written from the committed results, never by hand.
 
-`python -m bench.document` rewrites them.  Pure but for the two files.
+`python -m bench.report.document` rewrites them.  Pure but for the two files.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import results
-from bench.networks import CROSS, HOST, LOCAL, OVERLAY, SLIM
-from bench.options import LATEST
-from bench.report import amount
-from bench.results import Row
+from bench.harness.networks import CROSS, HOST, LOCAL, OVERLAY, SLIM
+from bench.harness.options import LATEST
+from bench.report import results
+from bench.report.results import Row
+from bench.report.tables import amount
 
-DOC = Path(__file__).resolve().parents[1] / "docs/performance.md"
+DOC = Path(__file__).resolve().parents[2] / "docs/performance.md"
 # Medians that say what a user waits for; the rates' table has the rest.
 LATENCIES = {"tcp round trips": "p50", "udp round trips": "p50",
              "connections, client closes": "connect p50",

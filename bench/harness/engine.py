@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from bench.errors import BenchError
+from bench.harness.errors import BenchError
 
 AGENT = ("python3", "/programs/agent.py")
 SLACK_S = 30.0  # what an answer may take beyond the command's own time

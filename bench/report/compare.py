@@ -1,6 +1,6 @@
 """Before and after: two results files side by side, as ratios to the host network of their own run.
 
-Pure but for reading the files; `python -m bench.compare OLD NEW [NETWORK]` prints Markdown.
+Pure but for reading the files; `python -m bench.report.compare OLD NEW [NETWORK]` prints Markdown.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import results
-from bench.errors import BenchError
-from bench.networks import SLIM
-from bench.results import Row
+from bench.harness.errors import BenchError
+from bench.harness.networks import SLIM
+from bench.report import results
+from bench.report.results import Row
 
-USAGE = "usage: python -m bench.compare OLD.json NEW.json [NETWORK]"
+USAGE = "usage: python -m bench.report.compare OLD.json NEW.json [NETWORK]"
 
 
 def table(old: Sequence[Row], new: Sequence[Row], network: str = SLIM) -> list[str]:
@@ -82,7 +82,7 @@ def main() -> int:
         old, new = (results.load(file) for file in files)
         print("\n".join(table(old, new, *sys.argv[3:])))
     except BenchError as error:
-        print(f"bench.compare: {error}", file=sys.stderr)
+        print(f"bench.report.compare: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.engine import Agent
-from bench.errors import BenchError
-from bench.measure import turned
-from bench.placement import Path
-from bench.progress import Progress
-from bench.runs import Run, measure
-from bench.workloads import SERVERS, Workload
+from bench.harness.engine import Agent
+from bench.harness.errors import BenchError
+from bench.harness.measure import turned
+from bench.harness.placement import Path
+from bench.harness.progress import Progress
+from bench.harness.runs import Run, measure
+from bench.harness.workloads import SERVERS, Workload
 
 READY_S = 60.0
 PREPARE_S = 60.0

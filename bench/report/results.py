@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import stats
-from bench.errors import BenchError
-from bench.networks import HOST, KNOWN, SCOPES, SLIM
-from bench.runs import CPU_KINDS, Run
-from bench.workloads import BY_NAME, WORKLOADS, Workload
+from bench.harness.errors import BenchError
+from bench.harness.networks import HOST, KNOWN, SCOPES, SLIM
+from bench.harness.runs import CPU_KINDS, Run
+from bench.harness.workloads import BY_NAME, WORKLOADS, Workload
+from bench.report import stats
 
 FABRICS = ("plain", "no-offload", "mtu-9000")
 STOLEN_LIMIT = 0.05

@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import bounds, load_connections
-from bench.load_host import CALLS, LoadedHost, median, percentile
+from bench.harness import bounds
+from bench.load import connections as load_connections
+from bench.load.host import CALLS, LoadedHost, median, percentile
 
-RESULTS = Path(__file__).with_name("results") / "load.json"
+RESULTS = Path(__file__).parents[1] / "results" / "load.json"
 # Endpoints of this host, and directory entries of others.
 STEPS = ((10, 100), (100, 100), (200, 100), (1000, 100), (1000, 10_000), (1000, 50_000),
          (1000, 100_000))

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.options import Options
+from bench.harness.engine import Engine
+from bench.harness.errors import BenchError
+from bench.harness.options import Options
 from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 
 MTU = {"mtu-9000": 9000}  # of the lab's cables; else 1,500

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench import outputs
-from bench.outputs import Outcome
+from bench.harness import outputs
+from bench.harness.outputs import Outcome
 
 HIGHER, LOWER = "higher", "lower"
 CONNECTIONS = 32  # of the clients that open many

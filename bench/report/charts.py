@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import results
-from bench.errors import BenchError
-from bench.networks import CROSS, HOST, KNOWN, OVERLAY, SCOPES, SLIM, TITLES
-from bench.paper import CLAIMS, CPU, SOURCE, Claim
-from bench.results import Row
-from bench.workloads import HIGHER
+from bench.harness.errors import BenchError
+from bench.harness.networks import CROSS, HOST, KNOWN, OVERLAY, SCOPES, SLIM, TITLES
+from bench.harness.workloads import HIGHER
+from bench.report import results
+from bench.report.paper import CLAIMS, CPU, SOURCE, Claim
+from bench.report.results import Row
 
 COLOURS = {"slim": "#0b7a75", "overlay": "#d1603d", "bridge": "#8d99ae", "slim-overlay": "#7fc8c2",
            "macvlan": "#c9a227"}
@@ -110,7 +110,7 @@ def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = 
 
 
 def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw what grows (bench.growth), one column each: ratios to the host, eBPF's time."""
+    """Draw what grows (bench.studies.growth), one column each: ratios to the host, eBPF's time."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, len(found), sharey="row", figsize=(11, 5), squeeze=False)
     kinds = {"round trips": COLOURS["slim"], "connections": COLOURS["overlay"]}

@@ -1,9 +1,11 @@
 """What it costs etcd that many hosts follow many networks, at rest and after it was restarted.
 
-    .venv/bin/python -m bench.feeds [--hosts 500] [--networks 200] [--members 1] [--out FILE]
+    .venv/bin/python -m bench.studies.feeds [--hosts 500] [--networks 200] [--members 1]
+        [--out FILE]
 
 A real etcd without fsync; the hosts are the driver's connections and feeds, many in a process
-(bench/feeds_hosts.py), and one more in a process of its own, whose CPU and memory are one driver's.
+(bench/studies/feeds_hosts.py), and one more in a process of its own, whose CPU and memory are
+one driver's.
 Writes bench/results/feeds.json.  All on this machine: times include what the played hosts need.
 """
 
@@ -21,14 +23,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.feeds_hosts import mark
-from bench.load_directory import BATCH
+from bench.load.directory import BATCH
+from bench.studies.feeds_hosts import mark
 from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.kv.protocol import Put
 from tests.support.world.etcd import Etcd, EtcdCluster
 
-RESULTS = Path(__file__).with_name("results") / "feeds.json"
+RESULTS = Path(__file__).parents[1] / "results" / "feeds.json"
 PER_PROCESS = 50  # hosts
 WRITE_S = 120.0  # not given up: what is written again is told to all again
 # Of the usual length: members share two cores with all hosts.
@@ -88,7 +90,7 @@ class Hosts:
 
     def __init__(self, urls: str, hosts: int, networks: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "bench.feeds_hosts", urls, str(hosts),
+            [sys.executable, "-W", "ignore", "-m", "bench.studies.feeds_hosts", urls, str(hosts),
              str(networks)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, *command: str) -> None:
@@ -211,7 +213,7 @@ def restarted(bench: Bench, store: Store) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="bench.feeds", description=__doc__,
+    parser = argparse.ArgumentParser(prog="bench.studies.feeds", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=500)
     parser.add_argument("--networks", type=int, default=200)

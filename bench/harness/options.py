@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from bench import bounds
-from bench.errors import BenchError
-from bench.networks import CROSS, HOST, KNOWN, SCOPES, SLIM, Settings
-from bench.results import FABRICS
-from bench.workloads import GROUPS, WORKLOADS, Workload
+from bench.harness import bounds
+from bench.harness.errors import BenchError
+from bench.harness.networks import CROSS, HOST, KNOWN, SCOPES, SLIM, Settings
+from bench.harness.workloads import GROUPS, WORKLOADS, Workload
+from bench.report.results import FABRICS
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[1] / "results"
 LATEST, QUICK = RESULTS / "latest.json", RESULTS / "quick.json"
 ROUNDS, SECONDS, SPREAD_LIMIT = 7, 1.0, 0.10
 EPILOG = """\

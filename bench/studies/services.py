@@ -1,6 +1,6 @@
 """Services' addresses of a swarm: what choosing a task costs, on slim and on Docker's overlay.
 
-    sudo .venv/bin/python -m bench.services
+    sudo .venv/bin/python -m bench.studies.services
 
 Two hosts of the lab in a swarm, with the managed plugin.  A client on the first calls tasks on the
 second: on the host's network, a task by its own address, and the service by its address.
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
-from bench import bounds
 from bench.demo import build_image, progress, say
-from bench.measure import PORT, Pair, Results, Sample, interleaved, ratio, transactions
+from bench.harness import bounds
+from bench.harness.measure import PORT, Pair, Results, Sample, interleaved, ratio, transactions
 from tests.lab.rig import dockers
 from tests.lab.rig.hosts import CommandFailed, Host
 from tests.lab.rig.plugged import (
@@ -43,7 +43,7 @@ WORKLOADS = {"round trips/s": "rr", "connections/s": "crr+"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Bring two hosts up, measure, print a table."""
-    parser = argparse.ArgumentParser(prog="bench.services", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench.studies.services", description=__doc__)
     parser.add_argument("--rounds", type=bounds.rounds, default=7)
     parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
     given = parser.parse_args(argv)

@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import BenchError
-from bench.networks import CROSS
-from bench.placement import Path
-from bench.workloads import IDLE_PROCESSES, SERVERS, Workload
+from bench.harness.errors import BenchError
+from bench.harness.networks import CROSS
+from bench.harness.placement import Path
+from bench.harness.workloads import IDLE_PROCESSES, SERVERS, Workload
 
 CPU_KINDS = ("user", "system", "softirq")
 COMMAND_SLACK_S = 30.0

@@ -1,6 +1,6 @@
 """What the host path costs and where: a packet, a connection, each eBPF program.
 
-    sudo .venv/bin/python -m bench.cost [--rounds 7] [--seconds 1] [--json FILE]
+    sudo .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--json FILE]
 
 Two hosts as namespaces, without Docker; client and server have a processor each.  Three ways in
 turn: between the hosts themselves, between containers of slim, and between namespaces behind a
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import bounds
-from bench.image import compiled
-from bench.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
+from bench.harness import bounds
+from bench.harness.image import compiled
+from bench.harness.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
 from driver.link.pairs.veth import Veths, probe_kind
 from tests.support.world import netns
 from tests.support.world.machines import Cluster, Machine
@@ -47,14 +47,14 @@ class Way:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print two tables."""
-    parser = argparse.ArgumentParser(prog="bench.cost", description=__doc__,
+    parser = argparse.ArgumentParser(prog="bench.studies.cost", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=bounds.rounds, default=7)
     parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     given = parser.parse_args(argv)
     if os.geteuid() != 0:
-        print("bench.cost: needs root", file=sys.stderr)
+        print("bench.studies.cost: needs root", file=sys.stderr)
         return 2
     with ExitStack() as stack:
         netbench = compiled("netbench", stack.enter_context(tempfile.TemporaryDirectory()))

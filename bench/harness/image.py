@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.harness.errors import BenchError
 from tests.lab.rig import images
 
 TAG = "slim-bench"
-HERE = Path(__file__).parent
-SOURCES = {"netbench": HERE / "netbench.c", "manyconns": HERE / "manyconns.c",
-           "netstream": HERE / "programs" / "netstream.c"}
+PROGRAMS_HERE = Path(__file__).parents[1] / "programs"
+SOURCES = {name: PROGRAMS_HERE / f"{name}.c" for name in ("netbench", "manyconns", "netstream")}
 BIND_FIRST = "/programs/bindfirst.so"
 # Programs by workload group; each group has its server and its client.
 PROGRAMS = {"nginx": ("nginx", "wrk"), "memcached": ("memcached", "memcaslap"),
@@ -34,11 +33,11 @@ def build(groups: Iterable[str]) -> bytes:
     image.link("usr/bin/python3", images.PYTHON)
     image.tree("/usr/lib/python3.11")
     for program in ("agent.py", "nats_bench.py"):
-        image.file(str(HERE / "programs" / program), f"programs/{program}")
+        image.file(str(PROGRAMS_HERE / program), f"programs/{program}")
     with tempfile.TemporaryDirectory() as folder:
         for name in SOURCES:
             image.program(compiled(name, folder), f"usr/local/bin/{name}")
-        _compile(HERE / "programs" / "bindfirst.c", f"{folder}/bindfirst.so", "-shared", "-fPIC")
+        _compile(PROGRAMS_HERE / "bindfirst.c", f"{folder}/bindfirst.so", "-shared", "-fPIC")
         image.program(f"{folder}/bindfirst.so", BIND_FIRST)
     try:
         for group in groups:

@@ -1,0 +1,1 @@
+"""Runs the benchmark: networks, containers, workloads, rounds."""

@@ -1,0 +1,1 @@
+"""`make load`: what a driver needs with very much to look after."""

@@ -1,0 +1,1 @@
+"""Results: arithmetic, file, tables, charts."""
