@@ -115,7 +115,7 @@ def test_the_disk_is_full(world: World) -> None:
                           Address=box.ip)
     world.assert_data_path()
     assert len(world.cluster.entries(keys.HOSTS)) == 2  # what is there is kept alive
-    # As docs/operations.md says.
+    # As docs/recovery.md says.
     world.cluster.etcdctl("del", "--prefix", "/junk/")
     world.compact()
     for member in world.cluster.members:

@@ -140,7 +140,7 @@ def test_help_does_not_load_the_kernel_parts() -> None:
 
 
 def test_every_setting_is_documented(project: Path) -> None:
-    text = (project / "docs/operations.md").read_text()
+    text = (project / "docs/settings.md").read_text()
     rows = {line.split("|")[1].strip(): line for line in text.splitlines()
             if line.startswith("| `--")}
     assert list(rows) == [f"`{flag}`" for flag, *_ in describe()]
