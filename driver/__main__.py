@@ -1,6 +1,6 @@
-"""Owns the command line: `slim serve|doctor|status|...`, and the daemon's signals.
+"""Parses the command line (`slim serve|doctor|status|...`) and handles the daemon's signals.
 
-It must not know how anything is done; each command imports only what it needs.
+Each command imports only what it needs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def make_parser() -> ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status: 0, 1 (failed) or 2 (wrong use)."""
+    """Run one command and return its exit status: 0, 1 (failed) or 2 (usage error)."""
     command = ""
     try:
         options = vars(make_parser().parse_args(arguments))
@@ -87,11 +87,11 @@ def _failed(command: str, error: SlimError) -> int:
 
 
 def _refuse(error: SlimError) -> int:
-    """In a managed plugin: say why to whoever asks, for a while, and try again."""
+    """In a managed plugin: answer every request with the reason for a while, then start again."""
     from driver.compose.refusing import refuse_all  # noqa: PLC0415 - loads flask
 
     logs.begin()
-    # As `docker plugin set` knows the names of settings.
+    # With the settings' names as `docker plugin set` knows them.
     reason = f"slim does not start: {str(error).replace(settings_module.ENV_PREFIX, '')}"
     try:
         ended = refuse_all(settings_module.socket_path(os.environ), reason)
@@ -131,8 +131,8 @@ def serve(settings: Settings) -> int:
     finally:
         driver.stop()
     if not told.is_set():
-        # The underlay's address is in the programs.  A new process makes them anew and puts
-        # them in place, as after an upgrade: containers and links stay.
+        # The underlay's address is compiled into the programs.  A new process builds them again
+        # and replaces them, as after an upgrade: containers and links stay.
         _begin_anew()
     return 0
 
@@ -149,12 +149,12 @@ def doctor(settings: Settings) -> int:
 
 
 def status(settings: Settings) -> int:
-    """Show the daemon's state, one part a line."""
+    """Print the daemon's state, one part per line."""
     return _show(settings, "Slim.Status", "Status")
 
 
 def counters(settings: Settings) -> int:
-    """Print name and value of each counter, one a line."""
+    """Print the name and value of each counter, one per line."""
     return _show(settings, "Slim.Counters", "Counters")
 
 
@@ -186,7 +186,7 @@ def forget_host(name: str, alive: bool, settings: Settings) -> int:
 
 
 def adopt_cluster(settings: Settings) -> int:
-    """Have this host belong to etcd's cluster."""
+    """Make this host a member of etcd's cluster."""
     from driver.commands.adopt_cluster import run_adopt_cluster  # noqa: PLC0415
 
     return run_adopt_cluster(settings)

@@ -1,7 +1,6 @@
-"""Owns which source ports host-path connections get: the judgement that driver and doctor share.
+"""Chooses the source ports of host-path connections, for both the driver and the doctor.
 
-Pure arithmetic on port numbers, both ends inclusive.  It must not know where the host's settings
-are read or written, nor how a port is claimed.
+Pure arithmetic on port numbers; both ends of a range are inclusive.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from driver.errors import SettingsError
 
 Ports = tuple[int, int]  # first and last
 
-# Linux's default ip_local_port_range, which every container's namespace begins with: a program in
-# a container may meet a port of these by chance, and listens elsewhere.
+# Linux's default ip_local_port_range, which every container's namespace starts with: a program in
+# a container must expect a clash with any of these, so it listens elsewhere.
 CONTAINERS_OWN: Ports = (32768, 60999)
-PRIVILEGED = 1024  # ports below take a capability that the container may lack
-# A port serves one connection to each endpoint elsewhere, and connect() tries 16: with half of 1024
-# in use one connection in 65,536 finds none and takes the overlay path.  The host's own clients
-# live on the same ports: with fewer they would be the ones that fail.
+PRIVILEGED = 1024  # ports below need a capability that the container may lack
+# A port serves one connection to each remote endpoint, and connect() tries 16 ports: with half of
+# 1024 in use, one connection in 65,536 finds none and takes the overlay path.  The host's own
+# clients share these ports: with fewer, they would be the ones that fail.
 ENOUGH = 1024
 
 
 @dataclass(frozen=True)
 class ClientPorts:
-    """`count` ports from `first` on, with `gap` ports left out where `gap_first` is reached."""
+    """`count` ports from `first` on, skipping `gap` ports at `gap_first`."""
 
     first: int
     count: int
@@ -33,12 +32,12 @@ class ClientPorts:
     gap: int = 0
 
     def all(self) -> tuple[int, ...]:
-        """Return each of them."""
+        """Return every port."""
         ports = range(self.first, self.first + self.count)
         return tuple(port if port < self.gap_first else port + self.gap for port in ports)
 
     def widest(self) -> Ports:
-        """Return the longer span, for whom but one can be named (NAT)."""
+        """Return the longer span, for users that can name only one (NAT)."""
         return max(self._spans(), key=_size)
 
     def _spans(self) -> list[Ports]:
@@ -54,15 +53,15 @@ class ClientPorts:
 def client_ports(endpoints: Ports, ephemeral: Ports, reserved: Collection[int]) -> ClientPorts:
     """Choose source ports for connections on the host path, on either side of `endpoints`.
 
-    ephemeral: the host's ip_local_port_range.  reserved: what others keep free on this host.  Those
-    that containers expect are taken if they are enough, else all that the host gives to clients.
-    Error: SettingsError, saying what to do.
+    ephemeral: the host's ip_local_port_range.  reserved: ports that others keep free on this host.
+    Ports that containers expect are used if there are enough, else all that the host gives to
+    clients.  Error: SettingsError, saying what to do.
     """
     free = set(range(max(ephemeral[0], PRIVILEGED), ephemeral[1] + 1)) - _all(endpoints)
     free -= set(reserved)
     count = 0
     for wanted in (free & _all(CONTAINERS_OWN), free):
-        # Two spans: with one more comparison a connection costs the same.  The rest is crumbs.
+        # Two spans: the extra comparison adds no cost to a connection.  The rest is too small.
         spans = sorted(sorted(_spans(wanted), key=_size)[-2:])
         count = sum(map(_size, spans))
         if count >= ENOUGH:
@@ -78,9 +77,9 @@ def client_ports(endpoints: Ports, ephemeral: Ports, reserved: Collection[int]) 
 
 
 def unreserved(endpoints: Ports, ephemeral: Ports, reserved: Collection[int]) -> str:
-    """Say what to do where the kernel may give endpoint ports to the host's clients; "" if not.
+    """Say what to do if the kernel may give endpoint ports to the host's clients; "" if it cannot.
 
-    reserved: all that is, ours too.
+    reserved: all reserved ports, including ours.
     """
     meeting = _all(endpoints) & _all(ephemeral)
     if meeting <= set(reserved):
@@ -92,7 +91,7 @@ def unreserved(endpoints: Ports, ephemeral: Ports, reserved: Collection[int]) ->
 
 
 def parse_ports(text: str) -> set[int]:
-    """Parse a list as ip_local_reserved_ports has it: "8080,61000-65535".  Error: ValueError."""
+    """Parse a list in ip_local_reserved_ports' form: "8080,61000-65535".  Error: ValueError."""
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
@@ -101,7 +100,7 @@ def parse_ports(text: str) -> set[int]:
 
 
 def format_ports(ports: Collection[int]) -> str:
-    """Write them as parse_ports reads them."""
+    """Format ports as `parse_ports` reads them."""
     return ",".join(map(_text, _spans(ports)))
 
 

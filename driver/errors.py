@@ -1,26 +1,26 @@
-"""The errors that cross layers, each with the HTTP status it is answered with.
+"""Defines the errors that cross layers, each with the HTTP status of its answer.
 
-A text names the object, the cause and, where a user caused it, what to do.  It is shown
-to whoever typed the docker command, after dockerd's "remote: ".
+An error's text names the object, the cause and, where a user caused it, what to do.  The person
+who typed the docker command sees it after dockerd's "remote: ".
 """
 
 
 class SlimError(Exception):
     """Base of all errors that slim raises on purpose."""
 
-    # dockerd reads a driver's error text from a 200 answer's Err/Error field, and shows
-    # the raw body of anything else: only malformed requests are worth another status.
+    # dockerd reads a driver's error text from the Err/Error field of a 200 answer, and shows the
+    # raw body of any other status: only malformed requests get another one.
     http_status = 200
 
 
 class InvalidRequest(SlimError):
-    """The request cannot be understood: empty, not JSON, or a field is of the wrong shape."""
+    """The request cannot be understood: it is empty, not JSON, or a field has the wrong shape."""
 
     http_status = 400
 
 
 class InvalidArgument(SlimError):
-    """A well-formed request asks for something that makes no sense (user's mistake)."""
+    """A well-formed request asks for something that makes no sense (the user's mistake)."""
 
 
 class NotFound(SlimError):
@@ -48,7 +48,7 @@ class UnsupportedRecord(SlimError):
 
 
 class StateError(SlimError):
-    """The state folder cannot be read or written: what a host notes of its own would be lost."""
+    """The state folder cannot be read or written: this host's notes would be lost."""
 
 
 class LinkError(SlimError):

@@ -1,6 +1,6 @@
-"""The domain: frozen values that every layer shares.  No I/O, no JSON, no kernel formats.
+"""Defines the frozen values that every layer shares: no I/O, no JSON, no kernel formats.
 
-Addresses are `ipaddress` objects; ports are host-order integers; a MAC is six bytes.
+Addresses are `ipaddress` objects; ports are integers in host byte order; a MAC is six bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 from typing import NewType
 
-# Docker's ids.  A network id is 64 hex digits, or 25 base-36 ones for a swarm network;
-# outside swarm every dockerd has its own for what is one virtual network to slim.
+# Docker's ids.  A network id is 64 hex digits, or 25 base-36 digits for a swarm network.
+# Outside swarm, every dockerd has its own id for what slim treats as one virtual network.
 NetworkId = NewType("NetworkId", str)
 EndpointId = NewType("EndpointId", str)
 
@@ -25,18 +25,18 @@ Vni = NewType("Vni", int)  # VXLAN network identifier, 1 .. 2^24-1 (RFC 7348)
 
 VNI_MAX = (1 << 24) - 1
 SWARM_ID_LENGTH = 25  # characters of a swarm network's id; others have 64
-# Address spaces of our IPAM, as dockerd keeps them for years in PoolIDs.
+# Address spaces of our IPAM.  dockerd keeps them in PoolIDs for years.
 LOCAL_SPACE = "slim-local"  # each host requests and releases for itself
-GLOBAL_SPACE = "slim-global"  # swarm managers do, for the whole cluster
+GLOBAL_SPACE = "slim-global"  # swarm managers request and release for the whole cluster
 SPACES = (LOCAL_SPACE, GLOBAL_SPACE)
 GLOBAL_HOLDER = "global"  # holds the addresses of swarm managers, all together
 
 
 class HostPath(StrEnum):
-    """What the user has chosen for a container, an endpoint or a network."""
+    """The user's choice for a container, an endpoint or a network."""
 
     OFF = "off"
-    ON = "on"  # whatever is found in the container
+    ON = "on"  # regardless of what is found in the container
     AUTO = "auto"  # unless something in the container needs virtual addresses on its packets
 
 
@@ -46,16 +46,16 @@ class Host:
 
     id: HostId
     name: str  # for people only
-    underlay: IPv4Address  # U: address of its tunnel end and of its host connections
-    answers_probes: bool = False  # its kernel side answers probes of the wire, with a proof
+    underlay: IPv4Address  # U: address of its tunnel end and of its host-path connections
+    answers_probes: bool = False  # its kernel programs answer probes of the wire with a proof
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """All hosts that share one etcd; what tells them from others'."""
+    """All hosts that share one etcd, and what distinguishes them from other clusters."""
 
     id: str  # 32 hex digits, made by the first driver
-    name: str  # for people only: the host that began it
+    name: str  # for people only: the host that started the cluster
 
     def __str__(self) -> str:
         return f"{self.id[:12]} (begun by {self.name})"
@@ -63,9 +63,9 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells a host from a copy of its disk; hashes, empty where nothing is known."""
+    """Hashes that distinguish a host from a copy of its disk; empty if unknown."""
 
-    boot: str = ""  # of this boot of its kernel, and the network namespace of its driver
+    boot: str = ""  # of the current boot of its kernel and its driver's network namespace
     machine: str = ""  # of its machine-id and its underlay's MAC
 
 
@@ -74,12 +74,12 @@ class KnownHost:
     """A host that has registered, alive or not."""
 
     host: Host
-    # Seconds of absence after which its addresses are free for others; 0: never by themselves.
+    # Seconds of absence after which others may have its addresses; 0: never automatically.
     return_after_s: int
 
 
 class Removal(StrEnum):
-    """What others take from an absent host."""
+    """What others remove of an absent host."""
 
     NONE = ""
     ADDRESSES = "addresses"  # endpoints, and the addresses it holds; networks stay
@@ -87,23 +87,23 @@ class Removal(StrEnum):
 
 
 class Seen(StrEnum):
-    """What the drivers that look for an absent host have seen of it."""
+    """What the drivers that probe an absent host have seen of it."""
 
-    SILENCE = ""  # from a host that never answered who asks: that says nothing
-    GONE = "gone"  # certainly: it has answered before, or the network says nobody is there
-    ALIVE = "alive"  # it answers: only its driver, or its way to etcd, is away
+    SILENCE = ""  # from a host that has never answered the prober: that proves nothing
+    GONE = "gone"  # certain: it has answered before, or the network says nobody is there
+    ALIVE = "alive"  # it answers: only its driver, or its connection to etcd, is down
 
 
 @dataclass(frozen=True)
 class Absence:
-    """What is on record about a host without a lease.  Ends when the host registers."""
+    """The record about a host without a lease.  It ends when the host registers."""
 
     host: HostId
-    clock: int  # etcd's lease that ends when it has been gone for long enough; 0: none
-    removal: Removal = Removal.NONE  # under way, or
-    done: bool = False  # at its end
+    clock: int  # id of the etcd lease that ends when it has been gone for long enough; 0: none
+    removal: Removal = Removal.NONE  # under way
+    done: bool = False  # the removal is complete
     seen: Seen = Seen.SILENCE
-    version: int = 0  # of the record as it was read
+    version: int = 0  # of the record as read
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Network:
     subnets: tuple[str, ...]  # CIDR, network form; v4 first, then v6
     internal: bool = False
     mtu: int = 0  # bytes; 0: derived from the underlay
-    vip: bool = True  # services' addresses answer
+    vip: bool = True  # vips answer
     host_path: HostPath = HostPath.AUTO
 
     def subnet_of(self, address: IPv4Interface | IPv6Interface) -> str | None:
@@ -130,13 +130,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Vip:
-    """A swarm's service in one network: the address (VIP) that any of its tasks answers for."""
+    """A swarm service in one network: the address that any of its tasks answers for."""
 
     network_id: NetworkId
     address: IPv4Address
     name: str  # for people only
-    backends: tuple[IPv4Address, ...]  # of its running tasks, in order
-    swarm: str = field(default="", compare=False)  # whose it is, where that is known
+    backends: tuple[IPv4Address, ...]  # its running tasks' addresses, in order
+    swarm: str = field(default="", compare=False)  # id of its swarm, if known
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,15 @@ class Endpoint:
     mac: bytes  # six bytes
     address: IPv4Interface | None  # with its subnet's prefix length
     address6: IPv6Interface | None
-    port: int  # endpoint port P (host order); 0: reachable over the overlay path only
+    port: int  # endpoint port P (host byte order); 0: reachable over the overlay path only
     sandbox_key: str = ""  # path of its network namespace; empty until Join
-    # Of this host's only.  Not offered: P stays the endpoint's own, and its peers see 0 for now.
+    # Set for this host's endpoints only.  False: the endpoint keeps P, but peers see 0 for now.
     offered: bool = True
-    host_path: HostPath | None = None  # chosen for this endpoint; None: as its network
+    host_path: HostPath | None = None  # chosen for this endpoint; None: as for its network
 
 
 class HoldKind(StrEnum):
-    """How an address came to be held: chosen by us, named by the requester, as a gateway."""
+    """How an address came to be held: chosen by us, named by the requester, or as a gateway."""
 
     DYNAMIC = "dynamic"
     EXACT = "exact"
@@ -171,28 +171,28 @@ class Hold:
     """One holder's claim on an address."""
 
     kind: HoldKind
-    owner: str = ""  # who asked (MAC or endpoint name), where dockerd says so
-    request: str = ""  # random id of the request that made it
+    owner: str = ""  # the requester (MAC or endpoint name), if dockerd says so
+    request: str = ""  # random id of the request that created it
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """An address of a subnet with its holders: hosts' ids, and "global" for swarm managers.
+    """An address of a subnet with its holders: host ids, and "global" for swarm managers.
 
-    It exists as long as it has a hold or is bound to an endpoint.
+    It exists while it has a hold or is bound to an endpoint.
     """
 
     address: IPv4Address | IPv6Address
     holds: Mapping[str, Hold] = field(default_factory=dict)
-    endpoint: EndpointId = EndpointId("")  # bound: this endpoint lives and has the address
+    endpoint: EndpointId = EndpointId("")  # the live endpoint that the address is bound to
 
     @property
     def free(self) -> bool:
-        """Nobody has it: the record goes."""
+        """Whether nobody has the address, so the record is removed."""
         return not self.holds and not self.endpoint
 
     def held(self, holder: str, hold: Hold) -> Reservation:
-        """Return it with this holder's claim entered (in place of an earlier one)."""
+        """Return it with this holder's claim, which replaces an earlier one."""
         return replace(self, holds={**self.holds, holder: hold})
 
     def released(self, holder: str) -> Reservation:
@@ -206,24 +206,24 @@ class Reservation:
 
 @dataclass(frozen=True)
 class PoolUse:
-    """A pool (one PoolID) of a subnet and who requested it how often.
+    """A pool (one PoolID) of a subnet, and who has requested it how often.
 
-    `requests`: user (a host's id, or "swarm") -> the ids of its requests not yet released; a
-    swarm's are the ids of its networks.
+    `requests`: user (a host's id, or "swarm") -> the ids of its requests not yet released.  A
+    swarm's request ids are the ids of its networks.
     """
 
     space: str
-    sub_pool: str  # CIDR, empty: the whole subnet
+    sub_pool: str  # CIDR; empty: the whole subnet
     requests: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class SubnetUse:
-    """A subnet of our IPAM: all its pools, and the gateway address all of them share."""
+    """A subnet of our IPAM: all its pools, and the gateway address that they share."""
 
     cidr: str
     gateway: IPv4Address | IPv6Address | None
     pools: tuple[PoolUse, ...]
-    # Swarm networks whose requests were entered again on a manager's word -> their swarm's id.
-    # Read for such that are among the requests; others have gone since.
+    # Swarm networks whose requests a manager has entered again -> their swarm's id.
+    # Only networks that are still among the requests count; others have gone since.
     entered: Mapping[str, str] = field(default_factory=dict)

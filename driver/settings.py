@@ -1,7 +1,6 @@
-"""Owns every setting: its unit, default and bounds, and where its value came from.
+"""Defines every setting (unit, default, bounds) and loads it from flags, environment or file.
 
-The only reader of the environment and of the settings file.  It must not know what a
-setting is used for beyond what its user has to be told.
+This is the only reader of the environment and of the settings file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from driver.errors import SettingsError
 
 FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
-PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin, where `docker plugin set` names them
+PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin: `docker plugin set` names settings
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PAIR_KINDS = ("auto", "veth", "netkit")
 SCOPES = ("local", "global")
@@ -42,14 +41,14 @@ class PortRange:
 
 
 def parse_text(text: str) -> str:
-    """Any text without control characters."""
+    """Accept any text without control characters."""
     if not text.isprintable():
         raise ValueError("want printable text")
     return text
 
 
 def parse_urls(text: str) -> tuple[str, ...]:
-    """URLs separated by commas, all http or all https, each with a port."""
+    """Parse URLs separated by commas, all http or all https, each with a port."""
     urls = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     if not urls:
         raise ValueError("want at least one URL, as in http://127.0.0.1:2379")
@@ -71,21 +70,21 @@ def parse_urls(text: str) -> tuple[str, ...]:
 
 
 def parse_port(text: str) -> int:
-    """A port number that needs no privilege."""
+    """Parse a port number that needs no privilege."""
     if not (text.isascii() and text.isdigit() and PORT_MIN <= int(text) <= PORT_MAX):
         raise ValueError(f"want a port from {PORT_MIN} to {PORT_MAX}")
     return int(text)
 
 
 def parse_seconds(text: str) -> int:
-    """Whole seconds, 1 to a day."""
+    """Parse whole seconds, from 1 to a day."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= DAY_S):
         raise ValueError(f"want seconds from 1 to {DAY_S}")
     return int(text)
 
 
 def parse_absence(text: str) -> int:
-    """Whole seconds, a minute to a year, or 0."""
+    """Parse whole seconds, from a minute to a year, or 0."""
     if not (text.isascii() and text.isdigit() and (
             text == "0" or MINUTE_S <= int(text) <= 365 * DAY_S)):
         raise ValueError(f"want seconds from {MINUTE_S} to {365 * DAY_S}, or 0")
@@ -93,7 +92,7 @@ def parse_absence(text: str) -> int:
 
 
 def parse_port_range(text: str) -> PortRange:
-    """FIRST-LAST."""
+    """Parse FIRST-LAST."""
     first, dash, last = text.partition("-")
     if not dash:
         raise ValueError("want FIRST-LAST, as in 61000-65535")
@@ -104,7 +103,7 @@ def parse_port_range(text: str) -> PortRange:
 
 
 def parse_underlay(text: str) -> str:
-    """An IPv4 address or a device name; empty: the default route's device."""
+    """Accept an IPv4 address or a device name; empty: the default route's device."""
     if text and not DEVICE_NAME.fullmatch(text):
         raise ValueError("want an IPv4 address or a device name")
     if re.fullmatch(r"[0-9.]+", text):
@@ -113,19 +112,19 @@ def parse_underlay(text: str) -> str:
 
 
 def parse_path(text: str) -> str:
-    """An absolute path."""
+    """Accept an absolute path."""
     if not text.startswith("/") or not text.isprintable():
         raise ValueError("want an absolute path")
     return text
 
 
 def parse_optional_path(text: str) -> str:
-    """An absolute path, or empty."""
+    """Accept an absolute path, or an empty text."""
     return parse_path(text) if text else ""
 
 
 def parse_supernet(text: str) -> ipaddress.IPv4Network:
-    """An IPv4 network in CIDR form, large enough to cut pools from."""
+    """Parse an IPv4 network in CIDR form that is large enough to cut pools from."""
     network = ipaddress.IPv4Network(text)
     if network.prefixlen > SUPERNET_PREFIX_MAX:
         raise ValueError(f"want a network of /{SUPERNET_PREFIX_MAX} or larger")
@@ -143,14 +142,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _setting(default: str, parse: Callable[[str], Any], about: str) -> Any:
-    """Declare a setting: its default as a user would write it, its parser, its help."""
+    """Declare a setting: its default as a user would write it, its parser and its help text."""
     return field(default=parse(default),
                  metadata={"default": default, "parse": parse, "about": about})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, checked.  Each is --NAME, SLIM_NAME, or NAME in the file (_ for -)."""
+    """All settings, checked.  Each is --NAME, SLIM_NAME, or NAME in the file (with _ for -)."""
 
     etcd: tuple[str, ...] = _setting(
         "http://127.0.0.1:2379", parse_urls, "etcd's URLs, separated by commas; http or https")
@@ -191,13 +190,13 @@ class Settings:
 
 
 class OneLineParser(ArgumentParser):
-    """Reports a wrong option as SettingsError, so that it becomes one line; no abbreviations."""
+    """Reports a wrong option as a SettingsError, which is one line; accepts no abbreviations."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse, which would print the usage and exit."""
+        """Raise SettingsError where argparse would print the usage and exit."""
         raise SettingsError(f"{message} (see {self.prog} --help)")
 
 
@@ -213,10 +212,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
-    """Return the settings: a flag wins over the environment, that over the file.
+    """Return the settings: a flag wins over the environment, which wins over the file.
 
-    `flags`: setting's name -> text, None where not given; "config": the file.
-    Errors: SettingsError naming setting and source.
+    `flags`: setting's name -> text, None if not given; "config": the file.
+    Error: SettingsError, naming the setting and its source.
     """
     path = flags.get("config") or environment.get(ENV_PREFIX + "CONFIG")
     in_file = _read_file(path or FILE, required=path is not None)
@@ -239,9 +238,9 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Set
 
 
 def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with ETCD as SLIM_ETCD and so on, where PLAIN_NAMES asks for it.
+    """Return the environment with ETCD renamed SLIM_ETCD and so on, if PLAIN_NAMES asks for it.
 
-    An empty one is not set: Docker gives every setting of a plugin a value.
+    An empty value counts as not set: Docker gives every setting of a plugin a value.
     """
     found = dict(environment)
     if found.pop(PLAIN_NAMES, ""):
@@ -252,7 +251,7 @@ def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def socket_path(environment: Mapping[str, str]) -> str:
-    """Return the socket of a driver whose settings may be unusable."""
+    """Return the socket's path, even if other settings are unusable."""
     default = next(item for item in fields(Settings) if item.name == "socket").metadata["default"]
     return environment.get(ENV_PREFIX + "SOCKET") or str(default)
 
@@ -292,7 +291,7 @@ def _read_file(path: str, *, required: bool) -> dict[str, str]:
 
 
 def _as_text(path: str, key: str, value: object) -> str:
-    """Bring TOML's types to the one form that parsers read."""
+    """Convert a TOML value to the text that the parsers read."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -315,6 +314,6 @@ def _check_together(settings: Settings) -> None:
 
 
 def describe() -> Sequence[tuple[str, str, str, str]]:
-    """For every setting: flag, variable, default, meaning; the documentation is tested with it."""
+    """Return every setting's flag, variable, default and meaning, to test the documentation."""
     return [(_flag(item), ENV_PREFIX + item.name.upper(), item.metadata["default"],
              item.metadata["about"]) for item in fields(Settings)]

@@ -4,8 +4,8 @@
  * destinations).  Any doubt leaves the destination alone: the overlay path carries it.
  */
 
-/* bcc 0.26 does not know it.  Kernels without MPTCP refuse programs that call it, but not those that
- * never get there: the verifier follows constants. */
+/* bcc 0.26 does not know this helper.  Kernels without MPTCP refuse programs that call it,
+ * unless the call is unreachable: the verifier follows constants. */
 static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 
 #define EHOSTUNREACH_ 113
@@ -15,11 +15,11 @@ static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 #define SO_REUSEADDR_ 2
 #define SO_MARK_ 36
 
-/* May `mine` take this entry over?  Open flows never; our own TIME_WAIT at once, where the kernel
- * lets its tuple be reused (tcp_twsk_unique): that is, if the connection had timestamps. */
+/* May `mine` take this entry over?  An open flow: never.  Our own TIME_WAIT: at once, if the kernel
+ * lets its tuple be reused (tcp_twsk_unique), that is, if the connection had timestamps. */
 static __always_inline int claim_stale(const struct flow *theirs, const struct flow *mine)
 {
-    s64 age_ns = mine->since_ns - theirs->since_ns; /* below 0: entered since we began */
+    s64 age_ns = mine->since_ns - theirs->since_ns; /* below 0: inserted after we began */
     if (theirs->state == FLOW_TIME_WAIT)
         return (theirs->sandbox == mine->sandbox && !theirs->no_timestamps) ||
                age_ns > TIME_WAIT_NS;
@@ -27,8 +27,9 @@ static __always_inline int claim_stale(const struct flow *theirs, const struct f
            (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
 }
 
-/* Judging an entry and removing it are two steps: without this a second taker, that judged the
- * old entry, would remove what the first one has entered since, and both would use the tuple. */
+/* Checking an entry and removing it are two steps.  Without this lock, a second taker that
+ * checked the old entry would remove the one that the first taker has inserted since, and both
+ * would use the tuple. */
 static __always_inline int begin_removal(struct flow_key *key)
 {
     u64 now_ns = bpf_ktime_get_ns();
@@ -51,7 +52,7 @@ static __always_inline int take_over(struct flow_key *key, struct flow *mine)
     return taken;
 }
 
-/* `room`: may it be a flow more than there are? */
+/* `room`: may this sandbox open another flow? */
 static __always_inline int claim(struct flow_key *key, struct flow *mine, int room)
 {
     if (room && add_flow(key, mine))
@@ -63,14 +64,14 @@ static __always_inline int claim(struct flow_key *key, struct flow *mine, int ro
 static __always_inline void release_claim(struct flow_key *key, u64 socket)
 {
     if (!begin_removal(key))
-        return; /* somebody takes it over: it is stale */
+        return; /* somebody is taking it over: it is stale */
     struct flow *flow = flows.lookup(key);
     if (flow && flow->socket == socket)
         remove_flow(key, flow->sandbox);
     end_removal(key);
 }
 
-/* Bind the socket to (U, port); `mapped`: it is an IPv6 socket. */
+/* Bind the socket to (U, port).  `mapped`: it is an IPv6 socket. */
 static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be, int mapped)
 {
     if (mapped) {
@@ -88,7 +89,7 @@ static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be,
     return bpf_bind(ctx, (void *)&local, sizeof(local));
 }
 
-/* The n-th port for clients, of one or two spans: driver/client_ports.py chooses them. */
+/* The n-th client port, from one or two ranges that driver/client_ports.py chooses. */
 static __always_inline u32 client_port(u32 n)
 {
     u32 port = CONSTANT(CLIENT_FIRST) + n % CONSTANT(CLIENT_COUNT);
@@ -114,14 +115,14 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
     return 0;
 }
 
-/* A subflow of an MPTCP socket.  getsockname() and getpeername() are then asked of the MPTCP
+/* Is it a subflow of an MPTCP socket?  getsockname() and getpeername() then run on the MPTCP
  * socket, which has no storage: the program would see the host's addresses. */
 static __always_inline int is_mptcp(struct bpf_sock *sk)
 {
     return CONSTANT(MPTCP) && skc_to_mptcp_sock(sk) != 0;
 }
 
-/* A socket that an earlier, failed connect() left tied to the host path. */
+/* Untie a socket that an earlier, failed connect() left tied to the host path. */
 static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
                                           u64 socket)
 {
@@ -141,8 +142,8 @@ static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_
 /* Where a connect() goes: what the program asked for, and what becomes of it. */
 struct destination {
     u32 asked_be;
-    u32 addr_be;           /* an endpoint's: of a task, if a service was asked for */
-    struct location *peer; /* not 0: on the host path, to this (U, P) */
+    u32 addr_be;           /* the endpoint's address: a task's, if a vip was asked for */
+    struct location *peer; /* not 0: use the host path, to this (U, P) */
 };
 
 /* `own`: the sandbox's endpoint in the destination's network, 0 if there is none.
@@ -174,7 +175,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     }
     if (is_dead(location)) {
         count(REASON_host_dead);
-        set_retval(-EHOSTUNREACH_); /* at once, in place of two minutes of SYNs */
+        set_retval(-EHOSTUNREACH_); /* at once, instead of two minutes of SYNs */
         return DENY;
     }
     u32 *why = withheld.lookup(&cookie);
@@ -199,7 +200,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         goto elsewhere;
     }
     if (source_port >= CONSTANT(PORT_FIRST) && source_port <= CONSTANT(PORT_LAST)) {
-        count(REASON_bound_port); /* what comes back to it would be an endpoint's */
+        count(REASON_bound_port); /* replies to it would go to an endpoint */
         goto elsewhere;
     }
 

@@ -1,9 +1,9 @@
-/* tc ingress of a container's own interface, inside its namespace: find the listener that a
- * SYN means, where sockets can be looked up.  Checks nothing: a container that removes this
- * hook only cuts off its own listeners.
+/* tc ingress of a container's own interface, inside its namespace: finds the listener for a SYN,
+ * because sockets can be looked up here.  Checks nothing: a container that removes this hook only
+ * cuts off its own listeners.
  */
 
-/* State of the socket that the wire's own tuple finds: 0 if there is none. */
+/* State of the socket that the tuple on the wire finds; 0 if there is none. */
 static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
 {
     struct bpf_sock_tuple wire = {};
@@ -20,10 +20,10 @@ static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flo
     return state;
 }
 
-/* A listener that no SOCKHASH takes is unknown to listener_lookup(): hand it over with the
- * packet, unless another socket has to see the packet first.  One in TIME_WAIT answers the
- * SYN itself, which makes the caller clear it away and try again soon; handed straight to
- * the listener, the SYN would be lost until TIME_WAIT ends. */
+/* listener_lookup() cannot find a listener that no SOCKHASH takes: assign it to the packet, unless
+ * another socket has to see the packet first.  A socket in TIME_WAIT answers the SYN itself, which
+ * makes the caller clear it away and try again soon; if the SYN went straight to the listener, it
+ * would be lost until TIME_WAIT ends. */
 static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
                                    struct bpf_sock *listener)
 {
@@ -39,7 +39,7 @@ int to_container(struct __sk_buff *skb)
     struct headers4 h;
     if (skb->mark != SLIM_SEEK)
         return TC_ACT_OK;
-    skb->mark = 0; /* it has done its work, and nobody else's rules shall see it */
+    skb->mark = 0; /* it has served its purpose, and others' rules must not see it */
     if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || h.tcp->psh || h.tcp->fin ||
         h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != CONSTANT(UNDERLAY_BE))
         return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
@@ -76,7 +76,7 @@ int to_container(struct __sk_buff *skb)
         syn->assigned = 1;
         port->assigned = 1;
         assign(skb, &key, listener);
-    } else if (*(volatile u16 *)&port->listens != listens) { /* another one since we looked */
+    } else if (*(volatile u16 *)&port->listens != listens) { /* a new listener since we looked */
         listeners.delete(&name);
     }
     bpf_sk_release(listener);

@@ -1,11 +1,11 @@
-/* Host-path packets on their way into a container of this host; used by the wire's hook and, for
- * the connections that to_neighbour() still carries, by the veths' hooks.
+/* Delivers host-path packets into a container of this host.  Used by the wire's hook and, for the
+ * connections that to_neighbour() still carries, by the veths' hooks.
  */
-#define NOT_OURS (-2) /* beside TC_ACT_*: nobody's here, the caller decides */
+#define NOT_OURS (-2) /* not a TC_ACT_*: no endpoint's here, the caller decides */
 #define ADMITTED (-4)
-#define PROBED (-5) /* a peer's driver asks whether its SYNs get here: they do */
+#define PROBED (-5) /* a peer's driver asks whether its SYNs arrive: they do */
 
-/* Inside the container to_container has to look sockets up only for what is marked so. */
+/* Mark a packet: inside the container, to_container looks up sockets only for marked packets. */
 static __always_inline void seek_listener(struct __sk_buff *skb)
 {
     skb->mark = SLIM_SEEK;
@@ -18,8 +18,8 @@ static __always_inline struct listener_key listener_of(const struct pending *syn
     return name;
 }
 
-/* Is the listener of an earlier SYN still the one?  It is gone from the map when it has closed,
- * and when the container has begun to listen on any other socket (sockops). */
+/* Is the listener of an earlier SYN still valid?  It is removed from the map when it closes, and
+ * when the container begins to listen on any other socket (sockops). */
 static __always_inline int listener_known(const struct pending *syn)
 {
     struct listener_key name = listener_of(syn);
@@ -31,8 +31,8 @@ static __always_inline int listener_known(const struct pending *syn)
     return listening;
 }
 
-/* What passes before a SYN is sent again: rules or routes are put back, and the driver has looked
- * at tables that have changed (mostly it is dockerd that has set the container's DNS rules). */
+/* Reasons that end before a SYN is retransmitted: rules or routes are put back, or the driver looks
+ * at changed tables (mostly dockerd has set the container's DNS rules). */
 static __always_inline int withheld_for_a_moment(u64 sandbox, u32 why)
 {
     struct note *note = notes.lookup(&sandbox);
@@ -40,7 +40,8 @@ static __always_inline int withheld_for_a_moment(u64 sandbox, u32 why)
            (why == REASON_own_rules && note && note->what & NOTE_RULES);
 }
 
-/* The callers that have not heard yet: they fail at once, and their next attempt takes the overlay. */
+/* Tell a caller that has not heard yet: it fails at once, and its next attempt takes the
+ * overlay. */
 static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32 why)
 {
     count(REASON_syn_withheld);
@@ -50,9 +51,9 @@ static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32
     return came_by == CONSTANT(UNDERLAY_IFINDEX) ? bpf_redirect(came_by, 0) : answer(skb);
 }
 
-/* Let a SYN in, or drop it: only endpoints of the same network may call, by their own name.
- * Returns ADMITTED and remembers the SYN, or a verdict, NOT_OURS or PROBED.  What a probe asks is
- * the wire, not the endpoint: it is answered for ports that have no owner yet, too. */
+/* Admit a SYN, or drop it: only endpoints of the same network may call, by their own name.
+ * Returns ADMITTED and remembers the SYN, or returns a verdict, NOT_OURS or PROBED.  A probe tests
+ * the wire, not the endpoint: it is answered even for ports that have no owner yet. */
 static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *key,
                                  const struct port *callee, u32 doff)
 {
@@ -93,7 +94,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
     return ADMITTED;
 }
 
-/* `key` is the flow as seen from this host: peer = the packet's source. */
+/* `key`: the flow as seen from this host, so its peer is the packet's source. */
 static __always_inline int deliver(struct __sk_buff *skb, struct flow_key *key, int syn, u32 doff)
 {
     u32 local_port = bpf_ntohs(key->local_port_be);

@@ -16,9 +16,9 @@ static __always_inline int is_bare_ack(const struct iphdr *ip, const struct tcph
     return is_bare(ip, tcp) && tcp->ack && !(tcp->syn | tcp->fin | tcp->rst);
 }
 
-/* A bare RST from the sandbox's own endpoint port, to whatever sent a segment of a connection
- * that is forgotten here.  The port is this endpoint's alone, so that it can end nobody else's
- * connection; and remembering strays to answer would let outsiders fill `pending`. */
+/* Is it a bare RST from the sandbox's own endpoint port?  It answers a segment of a connection that
+ * is forgotten here.  The port belongs to this endpoint alone, so the RST can end nobody else's
+ * connection; remembering such segments instead would let outsiders fill `pending`. */
 static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcphdr *tcp,
                                         const struct veth *veth)
 {
@@ -29,8 +29,8 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
     return port && port->sandbox == veth->sandbox;
 }
 
-/* A route look-up costs as much as all of these programs: one a second and host.  That often, so
- * that a change of routes is followed without anybody's help. */
+/* A route look-up costs as much as all of these programs, so there is one per second and host:
+ * often enough to follow a change of routes without anybody's help. */
 static __always_inline struct next_hop find_next_hop(struct __sk_buff *skb, u64 now_ns, u32 dst_be)
 {
     struct next_hop *known = next_hops.lookup(&dst_be);
@@ -42,14 +42,14 @@ static __always_inline struct next_hop find_next_hop(struct __sk_buff *skb, u64 
     int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
     int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
                  route.ifindex == CONSTANT(UNDERLAY_IFINDEX) &&
-                 route.family == 2; /* not so: "via inet6", which has no room in next_hop */
+                 route.family == 2; /* not usable: "via inet6", which does not fit into next_hop */
     struct next_hop fresh = {.until_ns = now_ns + NEXT_HOP_NS,
                              .addr_be = usable ? route.ipv4_dst : 0};
     next_hops.update(&dst_be, &fresh);
     return fresh;
 }
 
-/* `flow`: 0 for the answer to a SYN, which is none yet. */
+/* `flow`: 0 for the answer to a SYN, which has no flow yet. */
 static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
     u64 now_ns = ktime_get_coarse_ns();
@@ -69,9 +69,10 @@ static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32
     return redirect_neigh(CONSTANT(UNDERLAY_IFINDEX), 0, 0, 0);
 }
 
-/* On one host connections go directly, by the overlay path's hand_over().  What still comes here:
- * those that an earlier version opened on the host path, which live on, and sockets that an earlier,
- * failed connect() to another host has bound to U, which nothing else could carry. */
+/* Between containers of one host, connections go directly, by the overlay path's hand_over().
+ * What still comes here: connections that an earlier version opened on the host path, and
+ * sockets that an earlier, failed connect() to another host has bound to U, which nothing else
+ * could carry. */
 static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow_key *key,
                                         int syn, u32 doff)
 {
@@ -85,7 +86,7 @@ static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow
     return verdict;
 }
 
-/* A packet that claims to be the host's: only as part of a connection of this sandbox. */
+/* A packet with the host's source address: allowed only in a connection of this sandbox. */
 static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
 {
     struct headers4 h;
@@ -94,12 +95,12 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
         return refuse(REASON_spoofed_source, at_sender);
     u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
     if (at_sender && dst_be == CONSTANT(UNDERLAY_BE))
-        return CROSS; /* before any look-up: they are made at the host's end */
+        return CROSS; /* before any look-up: the host's end makes them */
     int syn = is_syn(h.tcp);
     struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
                            .local_port_be = h.tcp->source};
     struct flow *flow = flows.lookup(&key);
-    if (!flow || syn || flow->ifindex != ifindex) { /* all but an open connection's packets */
+    if (!flow || syn || flow->ifindex != ifindex) { /* all except an open connection's packets */
         struct veth *veth = veths.lookup(&ifindex);
         if (!veth || !veth->sandbox)
             return refuse(veth ? REASON_spoofed_source : REASON_unknown_veth, at_sender);
@@ -144,12 +145,13 @@ static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth 
     return refuse(REASON_not_ip, at_sender);
 }
 
-/* What a container sends: may it, and where to?  `at_sender`, a constant, is for the hook of its
- * own end, from which nothing can be handed to another container of this host. */
+/* Decide whether a container's packet may be sent, and where to.  `at_sender` (a constant): the
+ * hook is at the container's own end, which cannot hand packets to another container of this
+ * host. */
 static __always_inline int sent(struct __sk_buff *skb, int at_sender)
 {
     struct headers4 h;
-    if (skb->vlan_present) /* it would go out with the packet: into another network */
+    if (skb->vlan_present) /* the tag would go out with the packet: into another network */
         return refuse(REASON_vlan_tag, at_sender);
     if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
         h.ip->saddr == CONSTANT(UNDERLAY_BE))
@@ -170,16 +172,16 @@ int from_container(struct __sk_buff *skb)
     return sent(skb, 0);
 }
 
-/* netkit's hook of a container's end: what may go to other hosts leaves from here.  The rest, and
- * what is to be dropped, crosses to the host's end, by a queue and a soft interrupt, and is judged
- * there, by from_container().  A host without netkit never runs this. */
+/* netkit's hook at a container's end: packets that may go to other hosts leave from here.  All
+ * others, including those to be dropped, cross to the host's end by a queue and a soft interrupt,
+ * where from_container() decides.  A host without netkit never runs this. */
 int from_container_direct(struct __sk_buff *skb)
 {
     return sent(skb, 1);
 }
 
-/* An ICMP error (fragmentation needed, unreachable) about a container's connection must
- * reach its socket.  The inner header is our own packet: source U. */
+/* Deliver an ICMP error (fragmentation needed, unreachable) about a container's connection to its
+ * socket.  The inner header is our own packet's: source U. */
 static __always_inline int icmp_error(struct __sk_buff *skb)
 {
     struct {
@@ -202,7 +204,7 @@ static __always_inline int icmp_error(struct __sk_buff *skb)
     return verdict == NOT_OURS ? TC_ACT_OK : verdict;
 }
 
-/* tc ingress of the underlay device.  What is not a container's goes on, untouched. */
+/* tc ingress of the underlay device.  Packets for no container pass unchanged. */
 int from_wire(struct __sk_buff *skb)
 {
     struct headers4 h;
@@ -222,7 +224,7 @@ int from_wire(struct __sk_buff *skb)
     if (h.ip->saddr == CONSTANT(UNDERLAY_BE))
         return TC_ACT_OK; /* a martian: the host's stack drops it */
     int verdict = deliver(skb, &key, syn, doff);
-    if (verdict == PROBED) /* the way that the SYN-ACK would take */
+    if (verdict == PROBED) /* answer by the way that the SYN-ACK would take */
         return turn_into_answer(skb) ? TC_ACT_SHOT : to_wire(skb, 0, key.peer_be);
     if (verdict != NOT_OURS)
         return verdict;

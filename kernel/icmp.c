@@ -1,6 +1,6 @@
-/* ICMP errors of our own (RFC 792, RFC 4443): what cannot succeed fails soon, and says why.
+/* Sends ICMP errors (RFC 792, RFC 4443), so that what cannot succeed fails soon and says why.
  *
- * The packet that cannot be delivered is turned into the answer to itself.
+ * The undeliverable packet itself is turned into the answer.
  */
 #define UNREACHABLE_HOST 1       /* codes of ICMP_DEST_UNREACH: EHOSTUNREACH to programs */
 #define UNREACHABLE_FILTERED 13
@@ -10,8 +10,8 @@
 #define ICMPV6_REDIRECT 137
 #define NEXTHDR_FRAGMENT_ 44
 #define FRAGMENT6_BYTES 8
-#define QUOTED_BEYOND 8 /* of the packet, beyond its IP header: ports, sequence numbers */
-#define CHECKSUM4_BEHIND 36 /* more than what stands before the checksummed part */
+#define QUOTED_BEYOND 8 /* bytes quoted after the IP header: ports, sequence numbers */
+#define CHECKSUM4_BEHIND 36 /* bytes: more than what precedes the checksummed part */
 #define CHECKSUM6_BEHIND 56
 
 struct unreachable {
@@ -33,9 +33,9 @@ static __always_inline u16 fold(u32 sum)
     return ~sum;
 }
 
-/* Cut or lengthen `skb` to so many bytes, which the answer then overwrites.  A checksum that was
- * still to be filled in, by the device (CHECKSUM_PARTIAL), would be filled into the answer: it is
- * forgotten when the place from which it counts is taken out, `behind` bytes. */
+/* Resize `skb` to `bytes`, which the answer then overwrites.  A checksum that the device was still
+ * to fill in (CHECKSUM_PARTIAL) would be written into the answer: the kernel forgets it when the
+ * position where it starts is cut out, with `behind` bytes. */
 static __always_inline int make_room(struct __sk_buff *skb, u32 bytes, u32 behind)
 {
     return bpf_skb_change_tail(skb, bytes + behind, 0) ||
@@ -50,8 +50,8 @@ static __always_inline int turn_macs(struct __sk_buff *skb, const u8 *macs)
     return bpf_skb_store_bytes(skb, 0, turned, sizeof(turned), 0);
 }
 
-/* Make `skb`, an IPv4 packet without options, an error to its sender; its source is whom it was
- * for.  Returns 0, or not 0: what it is now must be dropped. */
+/* Turn `skb`, an IPv4 packet without options, into an error to its sender, from the address that it
+ * was for.  Returns 0; if not 0, the packet is unusable and must be dropped. */
 static __always_inline int turn_into_unreachable(struct __sk_buff *skb, u8 code)
 {
     struct unreachable answer = {};
@@ -78,7 +78,8 @@ static __always_inline int turn_into_unreachable(struct __sk_buff *skb, u8 code)
            bpf_skb_store_bytes(skb, at, &answer, sizeof(answer), BPF_F_INVALIDATE_HASH);
 }
 
-/* The same of an IPv6 packet; `quoted`: how much of it, the rest of the answer's room is zero. */
+/* The same for an IPv6 packet.  `fragment`: it has a fragment header, which is quoted, too; else
+ * that part of the answer's room stays zero. */
 static __always_inline int turn_into_unreachable6(struct __sk_buff *skb, int fragment)
 {
     struct unreachable6 answer = {};
@@ -116,9 +117,9 @@ static __always_inline int turn_into_unreachable6(struct __sk_buff *skb, int fra
                     : bpf_skb_store_bytes(skb, at, &answer, less, BPF_F_INVALIDATE_HASH);
 }
 
-/* RFC 1122, 3.2.2: no error is sent about an error, about a fragment but the first, or about what
- * was a broadcast on the link (who was meant by its IP address is the caller's to know).  Packets
- * with IP options are not answered either: turn_into_unreachable() knows none. */
+/* RFC 1122, 3.2.2: send no error about an error, a fragment other than the first, or a broadcast on
+ * the link (whom the IP address meant is for the caller to know).  Packets with IP options are not
+ * answered either: turn_into_unreachable() does not handle options. */
 static __always_inline int may_be_answered(struct __sk_buff *skb)
 {
     struct iphdr ip;
@@ -133,8 +134,8 @@ static __always_inline int may_be_answered(struct __sk_buff *skb)
              type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB);
 }
 
-/* RFC 4443, 2.4 (e).  What stands behind extension headers, other than a first fragment's, is not
- * looked for: it might be an error, and is not answered. */
+/* RFC 4443, 2.4 (e).  Extension headers other than a first fragment's are not parsed: what follows
+ * them might be an error, so it is not answered. */
 static __always_inline int may_be_answered6(struct __sk_buff *skb, int *fragment)
 {
     struct {
@@ -161,8 +162,9 @@ static __always_inline int may_be_answered6(struct __sk_buff *skb, int *fragment
            type >= ICMPV6_FIRST_QUERY && type != ICMPV6_REDIRECT;
 }
 
-/* A packet for an address that nobody has.  As on a bridge, whose ARP requests take as long, its
- * sender hears of it 3 s after its first attempt: a peer that is just starting is not given up. */
+/* Is it time to report that nobody has the address?  The sender is told 3 s after its first
+ * attempt, as on a bridge, where ARP takes as long: so it does not give up a peer that is just
+ * starting. */
 static __always_inline int is_in_vain(const struct attempt_key *name)
 {
     u64 now_ns = bpf_ktime_get_ns();
@@ -179,16 +181,16 @@ static __always_inline int is_in_vain(const struct attempt_key *name)
     return 1;
 }
 
-/* Back to the container that it came from. */
+/* Send it back to the container that it came from. */
 static __always_inline int answer(struct __sk_buff *skb)
 {
     bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
     return bpf_redirect_peer(skb->ifindex, 0);
 }
 
-#define NOT_TOLD (-6) /* beside TC_ACT_*: to be dropped */
+#define NOT_TOLD (-6) /* not a TC_ACT_*: the packet must be dropped */
 
-/* Tell the sender, a container of this host, if it is time to.  Returns a verdict, or NOT_TOLD. */
+/* Tell the sender, a container of this host, if it is time.  Returns a verdict, or NOT_TOLD. */
 static __always_inline int tell_unreachable(struct __sk_buff *skb, u32 vni, u32 addr_be)
 {
     struct attempt_key name = {.vni = vni, .ifindex = skb->ifindex};

@@ -1,6 +1,6 @@
-/* Whom does a SYN to (U, P) mean?  Attached to each container's network namespace.
+/* Finds the listener for a SYN to (U, P).  Attached to each container's network namespace.
  *
- * Runs wherever the kernel looks a listener up: for a SYN, for one that reuses a tuple in
+ * Runs whenever the kernel looks a listener up: for a SYN, for a SYN that reuses a tuple in
  * TIME_WAIT, for the ACK of a SYN cookie.
  */
 int listener_lookup(struct bpf_sk_lookup *ctx)

@@ -1,9 +1,9 @@
-/* Every map, with its writer, readers, lifetime, and what "full" and "absent" mean.
+/* Declares every map, with its writer, readers, lifetime, and what "full" and "absent" mean.
  *
- * All are pinned by their names when they are loaded, in a folder that names the layout's version, so
- * that they outlive the driver's process.  All but counters and the connections' own state can be
- * rebuilt from etcd.  First file of the unit that driver/datapath/programs.py puts together: BCC
- * rewrites map access in the main file only, so headers have none.
+ * All are pinned by name when they are loaded, in a folder with the layout's number in its path, so
+ * that they outlive the driver's process.  All except counters and the connections' own state can
+ * be rebuilt from etcd.  This is the first file of the unit that driver/datapath/programs.py puts
+ * together: BCC rewrites map access in the main file only, so headers have none.
  */
 #include "slim.h"
 #include "reasons.h"
@@ -12,11 +12,11 @@
 #include "constants.h"
 #include <linux/pkt_cls.h>
 
-#define ATTEMPT_NS 2900000000ULL            /* as long as ARP takes to give up, less what clocks differ */
-#define ATTEMPT_FORGOTTEN_NS 10000000000ULL /* after silence it counts from the beginning */
+#define ATTEMPT_NS 2900000000ULL            /* when ARP gives up, less clock differences */
+#define ATTEMPT_FORGOTTEN_NS 10000000000ULL /* after this silence, counting starts again */
 #define TOLD_AGAIN_NS 250000000ULL          /* at most four errors a second, for each sender and address */
 
-#define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: memory as entries come */
+#define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: allocates memory per entry */
 
 /* Who may use the host path, by network namespace cookie.
  * Writer: driver, once the namespace is finished, and last. Readers: connect hooks.
@@ -34,7 +34,7 @@ BPF_F_TABLE("hash", struct address6, struct delivery, endpoints6, 16384, NO_PREA
 
 /* Endpoint ports of this host, by port (host order). Writer: driver, with the sandbox;
  * to_container sets `assigned`, sockops counts `listens`.
- * Readers: from_wire, from_container. sandbox 0: nobody's; wire traffic is the host's own. */
+ * Readers: from_wire, from_container. sandbox 0: no owner; traffic to it is the host's own. */
 BPF_TABLE("array", u32, struct port, ports, 65536);
 
 /* All endpoints of the networks that this host serves, on any host. Writer: driver, from
@@ -43,57 +43,58 @@ BPF_TABLE("array", u32, struct port, ports, 65536);
 BPF_F_TABLE("hash", struct address, struct location, directory, 262144, NO_PREALLOC);
 BPF_F_TABLE("hash", struct address6, struct location, directory6, 262144, NO_PREALLOC);
 
-/* Hosts (U) that are known to be gone, each until a moment (CLOCK_MONOTONIC, ns) that the driver
- * puts off while it sees no sign of life. Writer: driver. Readers: connect hooks.
- * Full, absent or past: connections are tried as usual. */
+/* Hosts (U) that are known to be gone, each with an expiry (CLOCK_MONOTONIC, ns) that the driver
+ * extends while it sees no sign of life. Writer: driver. Readers: connect hooks.
+ * Full, absent or expired: connections are tried as usual. */
 BPF_F_TABLE("hash", u32, u64, dead_hosts, 4096, NO_PREALLOC);
 
-/* The directory the other way round. Writer: driver, before the directory's entry.
+/* The directory reversed: (U, P) to address. Writer: driver, before the directory's entry.
  * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
 BPF_F_TABLE("hash", struct wire_name, struct address, reverse, 262144, NO_PREALLOC);
 
-/* Receivers of a network's broadcasts, by number. Writer: driver. Reader: flood(). */
+/* Receivers of a network's broadcasts, by index. Writer: driver. Reader: flood(). */
 BPF_F_TABLE("hash", struct flood_key, struct flood_target, floods, 65536, NO_PREALLOC);
 
 /* Connections on the host path. Writers: connect hooks (claim), sockops (open, accept,
  * close); driver sweeps what a removed endpoint or an expired TIME_WAIT leaves.
- * Readers: from_container (may this sandbox send so?), from_wire (whose is it?).
+ * Readers: from_container (may this sandbox send it?), from_wire (whose is it?).
  * Never evicts. Full: connect falls back to the overlay; an accepted connection is counted as
  * flow_table_full and lives on its pending entry. Absent: not a container's connection. */
 BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC);
 
-/* Ways to other hosts, by U: looked up once a second and host, however many connections there are.
+/* Next hops to other hosts, by U: one look-up per second and host, however many connections it has.
  * Writer and reader: from_container. Evicted or absent: looked up again. */
 BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
 
-/* Flows that somebody is removing because they are stale or were claimed in vain, each since when
- * (CLOCK_MONOTONIC, ns): one at a time. Writers: connect hooks, the driver's sweeper, which also
- * removes what a driver that was killed has left. Lifetime: microseconds. Full or present: the
- * flow is left alone; a connect() tries another port. */
+/* Flows that somebody is removing because they are stale or were claimed in vain, each with its
+ * start time (CLOCK_MONOTONIC, ns). A flow has one remover at a time. Writers: connect
+ * hooks, the driver's sweeper, which also removes what a killed driver has left. Lifetime:
+ * microseconds. Full or present: the flow is left alone; a connect() tries another port. */
 BPF_F_TABLE("hash", struct flow_key, u64, takeovers, 1024, NO_PREALLOC);
 
-/* How many flows each sandbox has, by cookie; all together at 0, which is no cookie.
- * Writers: whoever adds or removes a flow (shares.c); the driver counts anew when it sweeps.
+/* How many flows each sandbox has, by cookie; the total at 0, which is no cookie.
+ * Writers: whoever adds or removes a flow (shares.c); the driver recounts when it sweeps.
  * Lifetime: sandbox, until swept. Absent: none yet. Full: that sandbox has no limit. */
 BPF_F_TABLE("hash", u64, s64, shares, 16384, NO_PREALLOC);
 
-/* SYNs let in, until established. Writer: admit(). Readers: to_container, listener_lookup,
+/* Admitted SYNs, until established. Writer: admit(). Readers: to_container, listener_lookup,
  * from_container (SYN-ACK, RST). Evicted least recently used first: the caller retransmits. */
 BPF_TABLE("lru_hash", struct flow_key, struct pending, pending, 65536);
 
-/* Listening sockets by virtual address: what the last look found. Writers: to_container, at a
- * SYN; sockops removes what a new listener puts in doubt, the kernel a socket that closes.
- * Readers: admit(), listener_lookup. Absent: looked for. Full or refused: listener_assigned. */
+/* Listening sockets by virtual address, from the last look-up. Writers: to_container, at a SYN;
+ * sockops removes entries that a new listener may invalidate, the kernel a socket that closes.
+ * Readers: admit(), listener_lookup. Absent: looked up. Full or refused: listener_assigned. */
 BPF_TABLE("sockhash", struct listener_key, u64, listeners, 65536);
 
-/* Sandboxes whose new connections stay off the host path, and why (enum reason).
- * Writers: driver; setsockopt and sockops, where there is no entry yet. Readers: connect hooks,
- * admit(). Lifetime: sandbox. Full: driver tries again, and says so; a note is kept. Absent: on it. */
+/* Sandboxes whose new connections stay off the host path, and why (enum reason). Writers:
+ * driver; setsockopt and sockops, where there is no entry yet. Readers: connect hooks, admit().
+ * Lifetime: sandbox. Full: driver tries again and reports it; a note is kept. Absent: on the
+ * host path. */
 BPF_F_TABLE("hash", u64, u32, withheld, 8192, NO_PREALLOC);
 
-/* What programs of a network namespace have done that the driver has to know. Writers: setsockopt,
- * sockops. Reader: driver, each second, which removes what it has settled and, of namespaces that
- * are no sandbox, what is old. Full: such a sandbox stays on the host path. Absent: nothing. */
+/* What programs of a network namespace did that the driver must know. Writers: setsockopt, sockops.
+ * Reader: driver, each second; it removes what it has settled and, for namespaces that are no
+ * sandbox, old notes. Full: such a sandbox stays on the host path. Absent: nothing to know. */
 BPF_F_TABLE("hash", u64, struct note, notes, 16384, NO_PREALLOC);
 
 /* Hosts (U) to which SYNs with our option do not get through, as the driver found by probing.
@@ -102,33 +103,34 @@ BPF_F_TABLE("hash", u64, struct note, notes, 16384, NO_PREALLOC);
 BPF_F_TABLE("hash", u32, u64, blocked_hosts, 4096, NO_PREALLOC);
 
 /* Endpoints (U, P) of other hosts to which a SYN was not answered in time, or refused, and when
- * that was last (CLOCK_MONOTONIC, ns). Writer: sockops. Reader: driver, four times a second, which
+ * that was last (CLOCK_MONOTONIC, ns). Writer: sockops. Reader: driver, four times a second; it
  * removes what it has read and probes them. Evicted: not probed now. */
 BPF_TABLE("lru_hash", struct wire_name, u64, unanswered, 4096);
 
-/* The driver's probes that are under way, by the flow that each pretends to be. Writers: driver,
- * from_wire (the answer). Readers: from_wire, for RSTs that are no container's; driver, which
- * removes it. Lifetime: a second. Evicted: that probe counts as not answered. */
+/* The driver's probes under way, by the flow that each imitates. Writers: driver, from_wire (the
+ * answer). Readers: from_wire, for RSTs that are no container's; driver, which removes it.
+ * Lifetime: a second. Evicted: that probe counts as not answered. */
 BPF_TABLE("lru_hash", struct flow_key, struct probe, probes, 4096);
 
-/* Addresses that nobody has, and who sends to them. Writer and reader: is_in_vain(). Evicted: its
+/* Addresses that nobody has, and who sends to them. Writer and reader: is_in_vain(). Evicted: the
  * sender is told 3 s later. */
 BPF_TABLE("lru_hash", struct attempt_key, struct attempt, attempts, 4096);
 
-/* What the program on top of a socket must see. Writers: connect hooks, sockops.
+/* The names that a socket's program must see. Writers: connect hooks, sockops.
  * Readers: sockops, name hooks. Lifetime: the socket's. Absent: not on the host path. */
 BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, NO_PREALLOC);
 
-/* Service addresses of the networks that this host serves. Writer: driver, from etcd, after
- * the list in `backends`. Readers: connect hooks, send hook, overlay (ping). Full: driver
- * reports it; the address does not answer. Absent: an endpoint's address, or nobody's. */
+/* Vips of the networks that this host serves. Writer: driver, from etcd, after the list in
+ * `backends`. Readers: connect hooks, send hook, overlay (ping). Full: driver reports it; the vip
+ * does not answer. Absent: an endpoint's address, or nobody's. */
 BPF_F_TABLE("hash", struct address, struct service, services, 16384, NO_PREALLOC);
 
-/* Addresses of each service's tasks. Writer: driver, a new generation before `services` names
- * it; the old one goes a second after. Reader: choose(). Full: as above. Absent: passed over. */
+/* Addresses of the tasks behind each vip. Writer: driver; it writes a new generation before
+ * `services` names it, and removes the old one a second later. Reader: choose(). Full: as above.
+ * Absent: passed over. */
 BPF_F_TABLE("hash", struct backend_key, u32, backends, 131072, NO_PREALLOC);
 
-/* Which backend stands for which service on a socket that has no storage in `connections`:
+/* Which backend stands for which vip on a socket that has no storage in `connections`:
  * datagrams, and TCP on the overlay path. Writers: connect hooks, send hook. Readers: name
  * and receive hooks. Lifetime: the socket's. Full: names show the backend. Absent: the same. */
 BPF_F_TABLE("sk_storage", int, struct choices, chosen, 0, NO_PREALLOC);

@@ -1,13 +1,13 @@
-/* Flows that get another interface, since the one that carried them leaves.
+/* Gives flows another interface when the one that carried them leaves.
  *
- * Attached nowhere: the driver runs it (BPF_PROG_TEST_RUN), with an order in place of a packet.  It
- * could only write whole entries back, and with them what has changed since it read them: a flow
- * that has closed would be open again.  Here one field is written, where it is.
+ * Attached nowhere: the driver runs it (BPF_PROG_TEST_RUN), with an order in place of a packet.
+ * The driver itself could only write whole entries back and would undo changes since it read them:
+ * a flow that has closed would be open again.  This program writes the one field in place.
  */
 struct move_order { /* struct _Order in driver/datapath/moves.py */
     u64 sandbox;
     u32 ifindex; /* host's end of the veth that carries its host path from now on */
-    u32 count;   /* of struct flow_key that follow, up to SLIM_MOVES */
+    u32 count;   /* number of struct flow_key that follow, up to SLIM_MOVES */
 };
 
 int move_flows(struct __sk_buff *skb)

@@ -1,7 +1,7 @@
-/* getsockname(), getpeername() and accept(): programs see virtual addresses only.
+/* Shows programs only virtual addresses, in getsockname(), getpeername() and accept().
  *
- * Attached to the cgroup root; sockets without storage are not on the host path, and
- * not connected to a service.
+ * Attached to the cgroup root; a socket without storage is neither on the host path nor connected
+ * to a vip.
  */
 static __always_inline struct connection *connection_of(struct bpf_sock_addr *ctx)
 {

@@ -1,13 +1,13 @@
-/* The overlay path: everything that is not a host-path connection, in VXLAN (RFC 7348)
- * between hosts and handed over directly on one host.  No bridge: endpoints are found by
- * (network, IP address); the inner Ethernet header is filled in, never looked at.
+/* The overlay path: carries everything that is not a host-path connection, in VXLAN (RFC 7348)
+ * between hosts, and handed over directly on one host.  There is no bridge: endpoints are found by
+ * (network, IP address); the inner Ethernet header is filled in, never used for look-ups.
  */
-#define FLOOD (-3) /* beside TC_ACT_*: for everybody in the network. One call of flood() per
-                    * program, since the verifier walks its loop at each. */
-#define CROSS TC_ACT_OK /* from the sender's end to the host's (the number of NETKIT_PASS, too) */
+#define FLOOD (-3) /* not a TC_ACT_*: for everybody in the network.  Each program calls flood()
+                    * once, since the verifier walks its loop at each call. */
+#define CROSS TC_ACT_OK /* from the sender's end to the host's (NETKIT_PASS has the same number) */
 
-/* Dropped and counted at the host's end, with either kind of pair: a drop at the sender's hook
- * would be an error to the program that sends (ENOBUFS). */
+/* Drop and count at the host's end, with either kind of pair: a drop at the sender's hook would be
+ * an error for the sending program (ENOBUFS). */
 static __always_inline int refuse(u32 reason, int at_sender)
 {
     if (at_sender)
@@ -46,15 +46,15 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct locati
     return bpf_redirect(CONSTANT(VXLAN_IFINDEX), 0);
 }
 
-/* Head-end replication: a copy to each receiver.  `remote` 0: local ones only (it came from
- * another host, which has sent its copies itself). */
+/* Head-end replication: send a copy to each receiver.  `remote` 0: to local ones only (the packet
+ * came from another host, which has sent its own copies). */
 static __always_inline int flood(struct __sk_buff *skb, u32 vni, int remote)
 {
     u32 from = skb->ifindex;
     struct flood_key key = {.vni = vni};
     __u8 mac[6] = {};
     count(REASON_flooded);
-    /* An interface without ARP sends IPv4 broadcasts to its own MAC: nobody would take them. */
+    /* An interface without ARP sends IPv4 broadcasts to its own MAC: nobody would accept them. */
     if (remote && !bpf_skb_load_bytes(skb, 0, mac, 1) && !(mac[0] & 1)) {
         __builtin_memset(mac, 0xff, sizeof(mac));
         bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
@@ -126,8 +126,8 @@ static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *ve
     return verdict == NOT_TOLD ? refuse(REASON_unknown_destination, at_sender) : verdict;
 }
 
-/* The VNI and the inner destination name the endpoint; the inner source must live on the
- * host that the outer source names. */
+/* The VNI and the inner destination identify the endpoint; the inner source must live on the host
+ * that the outer source names. */
 static __always_inline int arrived(struct __sk_buff *skb, const struct location *sender,
                                    u32 outer_be, const struct delivery *to, int everybody)
 {
@@ -162,8 +162,8 @@ static __always_inline int receive(struct __sk_buff *skb, u32 vni, u32 outer_be)
         struct address to = {.vni = vni, .addr_be = h.ip->daddr};
         struct location *sender = directory.lookup(&from);
         struct delivery *local = endpoints.lookup(&to);
-        /* A subnet's broadcast address is known to the sender's host; here it is what is left
-         * of the frames that a registered host of this network sent with a group MAC. */
+        /* Only the sender's host knows a subnet's broadcast address; here a group MAC shows it,
+         * in a frame from a registered host of this network. */
         int everybody = is_multicast4(to.addr_be) || (h.eth->h_dest[0] & 1);
         return arrived(skb, sender, outer_be, local, everybody);
     }

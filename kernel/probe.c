@@ -1,8 +1,8 @@
 /* Probes: does a SYN with our option get from one host to another?  (docs/wire.md)
  *
- * The driver sends a SYN to virtual port 0 of a peer's endpoint.  The peer's hook of the wire
- * answers with a RST, whose window says that slim has seen the option; a firewall that refuses in
- * its name does not know that.  No container takes part, and the answer reaches no socket.
+ * The driver sends a SYN to virtual port 0 of a peer's endpoint.  The peer's wire hook answers with
+ * a RST whose window says that slim has seen the option; a firewall that refuses in its name does
+ * not know that value.  No container takes part, and the answer reaches no socket.
  */
 #define PROOF bpf_htons(OPTION_EXPERIMENT)
 
@@ -11,7 +11,7 @@ struct bare_segment {
     struct tcphdr tcp;
 };
 
-/* Make `skb`, a SYN, the answer to itself.  Returns 0, or not 0: it must be dropped. */
+/* Turn `skb`, a SYN, into its answer.  Returns 0; if not 0, the packet must be dropped. */
 static __always_inline int turn_into_answer(struct __sk_buff *skb)
 {
     struct bare_segment asked, answer = {};
@@ -26,7 +26,7 @@ static __always_inline int turn_into_answer(struct __sk_buff *skb)
     answer.ip.version = 4;
     answer.ip.ihl = 5;
     answer.ip.ttl = 64;
-    answer.ip.frag_off = bpf_htons(0x4000); /* "don't fragment", as the kernel's own */
+    answer.ip.frag_off = bpf_htons(0x4000); /* "don't fragment", like the kernel's own */
     answer.ip.tot_len = bpf_htons(sizeof(answer));
     answer.ip.protocol = IPPROTO_TCP;
     answer.ip.saddr = pseudo.from_be = asked.ip.daddr;
@@ -46,7 +46,7 @@ static __always_inline int turn_into_answer(struct __sk_buff *skb)
     return bpf_skb_store_bytes(skb, at, &answer, sizeof(answer), BPF_F_INVALIDATE_HASH);
 }
 
-/* Is it the answer to a probe of this host's driver?  Then it is noted, and has done its work. */
+/* Is it the answer to a probe of this host's driver?  If so, note it: it is needed no further. */
 static __always_inline int is_answer(struct __sk_buff *skb, struct flow_key *key)
 {
     struct tcphdr tcp;

@@ -1,8 +1,8 @@
-/* Service addresses: one virtual address in front of all tasks of a service.
+/* Vips: one virtual address in front of all tasks of a service.
  *
- * A task is chosen once per connection, or per socket for datagrams; the socket then talks to the
- * task's own address, by whichever path that takes, and programs see the service's.  No packet
- * is rewritten.
+ * A task is chosen once per connection, or per socket for datagrams.  The socket then talks to the
+ * task's own address, by whichever path that takes, and programs see the vip.  No packet is
+ * rewritten.
  */
 #define ALLOW 1
 #define DENY 0
@@ -12,7 +12,7 @@
 /* bcc 0.26 has no such helper (Linux 5.18). */
 static int (*set_retval)(int value) = (void *)187;
 
-/* Copies, so that what follows is verified once and not once per slot. */
+/* Copies the attachment, so that the code that follows is verified once, not once per slot. */
 static __always_inline int attachment_to(const struct sandbox *sandbox, u32 dst_be,
                                          struct attachment *found)
 {
@@ -38,8 +38,8 @@ static __always_inline int is_dead(const struct location *location)
     return until_ns && bpf_ktime_get_ns() < *until_ns;
 }
 
-/* A task is there while its endpoint is in the directory, on a host that lives: the list itself
- * comes from the swarm's managers, and later. */
+/* A task is there while its endpoint is in the directory, on a host that is not dead.  The list of
+ * tasks alone does not tell: it comes from the swarm's managers, and later. */
 static __always_inline int is_there(u32 vni, u32 addr_be)
 {
     struct address name = {.vni = vni, .addr_be = addr_be};
@@ -47,7 +47,8 @@ static __always_inline int is_there(u32 vni, u32 addr_be)
     return location && !is_dead(location);
 }
 
-/* Any backend that is there, 0 if none was found: at random as long as most are, then in a row. */
+/* Choose a backend that is there, 0 if none was found.  Random picks come first, which suffice
+ * while most are there; then backends in a row. */
 static __always_inline u32 choose(const struct address *name, const struct service *service)
 {
     u32 start = bpf_get_prandom_u32(), count = service->count;
@@ -71,7 +72,7 @@ static __always_inline int refuse_service(void)
     return DENY;
 }
 
-/* What an earlier datagram to this service chose, 0 if nothing or if the list is another one. */
+/* The backend of an earlier datagram to this vip; 0 if there is none or the list has changed. */
 static __always_inline u32 chosen_before(struct bpf_sock *sk, u32 service_be, u32 generation)
 {
     struct choices *choices = chosen.sk_storage_get(sk, 0, 0);
@@ -87,7 +88,7 @@ static __always_inline u32 chosen_before(struct bpf_sock *sk, u32 service_be, u3
     return 0;
 }
 
-/* In the slot of this service, else in the one that has not been used for longest. */
+/* Store the choice in this vip's slot, else in the least recently used one. */
 static __always_inline void remember(struct bpf_sock *sk, u32 service_be, u32 backend_be,
                                      u32 generation)
 {
@@ -110,8 +111,8 @@ static __always_inline void remember(struct bpf_sock *sk, u32 service_be, u32 ba
     choices->slots[taken].used = ++choices->uses;
 }
 
-/* The name that programs know this peer by: that of the service that was last spoken to, if it
- * is a task of several. */
+/* The address that programs see for this peer: the vip, if it is a task; of several vips, the one
+ * used last. */
 static __always_inline u32 shown(struct bpf_sock *sk, u32 peer_be)
 {
     struct choices *choices = sk ? chosen.sk_storage_get(sk, 0, 0) : 0;
@@ -127,8 +128,8 @@ static __always_inline u32 shown(struct bpf_sock *sk, u32 peer_be)
     return name_be;
 }
 
-/* A datagram on a socket that is not connected: sendto(), sendmsg().  IPv4-mapped destinations
- * of IPv6 sockets come here, too. */
+/* A datagram on an unconnected socket: sendto(), sendmsg().  IPv4-mapped destinations of IPv6
+ * sockets come here, too. */
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
     struct attachment own = {};
@@ -167,8 +168,8 @@ int recvmsg6(struct bpf_sock_addr *ctx)
     return ALLOW;
 }
 
-/* A ping of a service's address: the service answers as long as it has a task.  What is turned
- * round here goes back to its sender, without a way to anybody else. */
+/* Answer a ping of a vip, which answers as long as it has a task.  The reply goes back to the
+ * sender and cannot reach anybody else. */
 static __always_inline int answer_ping(struct __sk_buff *skb)
 {
     struct {

@@ -1,8 +1,8 @@
-/* Each sandbox's share of the flow map: no container can take it from the others.
+/* Limits each sandbox's share of the flow map, so that no container can take it from the others.
  *
- * A sandbox may have as many flows as are free.  One that takes all it gets has half of the
- * map, two have a third each, n leave a part of n + 1: there is always room for one that has
- * few.  Counted when connections open and close, never per packet.
+ * A sandbox may have as many flows as are free.  One that takes all it can gets half of the map,
+ * two get a third each, and n leave 1/(n + 1) free: there is always room for one that has few.
+ * Counted when connections open and close, never per packet.
  */
 #define SHARE_OF_ALL 0ULL
 
@@ -43,7 +43,7 @@ static __always_inline int add_flow(struct flow_key *key, struct flow *flow)
 static __always_inline int remove_flow(struct flow_key *key, u64 sandbox)
 {
     if (flows.delete(key))
-        return 0; /* somebody else has, and counted it */
+        return 0; /* somebody else has removed and counted it */
     count_flows(sandbox, -1);
     return 1;
 }

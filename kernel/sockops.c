@@ -1,8 +1,8 @@
-/* A host-path connection's life: option into the SYN, entry at accept, release at close; and
- * listeners, which are looked for anew when there is one more.
+/* Follows a host-path connection's life: option in the SYN, entry at accept, release at close.  A
+ * new listener makes the container's listeners be looked up again.
  *
- * Attached to the cgroup root (BPF_CGROUP_SOCK_OPS); runs for every TCP socket's events, so
- * each branch leaves as soon as the socket is not ours.
+ * Attached to the cgroup root (BPF_CGROUP_SOCK_OPS); runs for every TCP socket's events, so each
+ * branch returns as soon as the socket is not ours.
  */
 #define TCP_SYNCNT_ 7
 #define ENOMSG_ 42
@@ -13,14 +13,14 @@
 #define TCP_USER_TIMEOUT_ 18
 #define TCPOPT_TIMESTAMP 8
 
-/* A socket has one set of callback flags for the programs of all who are attached here: what we
- * want is added to what others want, and only what is ours is taken away. */
+/* All programs attached here share a socket's callback flags: we add ours to the others', and
+ * remove only our own. */
 static __always_inline void want_callbacks(struct bpf_sock_ops *ops, u32 flags)
 {
     bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | flags);
 }
 
-/* No program shall run per packet for our sake. */
+/* Switch off our header options callback: no program must run per packet because of us. */
 static __always_inline void no_more_options(struct bpf_sock_ops *ops, struct connection *c)
 {
     u32 ours = c->others_callbacks ? 0 : BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
@@ -39,8 +39,8 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops, struct connecti
     want_callbacks(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* Have the driver probe that host: a SYN got no answer, or was refused by the program's kernel, or
- * by a firewall in its name. */
+/* Have the driver probe that host: a SYN was not answered, or was refused by the peer's kernel,
+ * or by a firewall in its name. */
 static __always_inline void doubt_peer(const struct connection *c)
 {
     struct wire_name name = {.underlay_be = c->flow.peer_be, .port_be = c->flow.peer_port_be};
@@ -48,8 +48,8 @@ static __always_inline void doubt_peer(const struct connection *c)
     unanswered.update(&name, &now_ns);
 }
 
-/* A SYN without an answer: the driver probes its host.  Where that has shown that none gets
- * through, the program hears of it in seconds (ETIMEDOUT), and its next attempt takes the overlay. */
+/* A SYN was not answered: the driver probes its host.  If probes have shown that SYNs do not get
+ * through, the program fails within seconds (ETIMEDOUT), and its next attempt takes the overlay. */
 static __always_inline void on_timeout(struct bpf_sock_ops *ops, struct connection *c)
 {
     u32 host_be = c->flow.peer_be;
@@ -63,8 +63,8 @@ static __always_inline void on_timeout(struct bpf_sock_ops *ops, struct connecti
         doubt_peer(c);
 }
 
-/* The kernel asks about ECN right before it makes the SYN, when everybody's programs have seen
- * the connect(): one that sets flags without regard for others' has done so by now. */
+/* The kernel asks about ECN right before it builds the SYN, when all programs have seen the
+ * connect(): one that sets flags without regard for others' has done so by now. */
 static __always_inline void before_syn(struct bpf_sock_ops *ops, struct connection *c)
 {
     c->others_callbacks = ops->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
@@ -72,8 +72,8 @@ static __always_inline void before_syn(struct bpf_sock_ops *ops, struct connecti
                             BPF_SOCK_OPS_RTO_CB_FLAG);
 }
 
-/* Without timestamps nobody may use the tuple again before TIME_WAIT has run out.  Both ends must
- * want them: the SYN-ACK tells. */
+/* Without timestamps nobody may reuse the tuple before TIME_WAIT has run out.  Both ends must want
+ * timestamps: the SYN-ACK shows whether they do. */
 static __always_inline void note_timestamps(struct bpf_sock_ops *ops, struct connection *c)
 {
     u8 option[10] = {TCPOPT_TIMESTAMP};
@@ -102,8 +102,8 @@ static __always_inline int enter_flow(struct flow_key *key, struct flow *mine)
     return earlier && remove_flow(key, earlier->sandbox) && add_flow(key, mine);
 }
 
-/* Its SYN is forgotten, since `pending` had no room for it among newer ones: nobody can say any more
- * whom it means, and nothing that it sends leaves, but the RST with which it ends (is_own_reset). */
+/* Newer SYNs have evicted this connection's SYN from `pending`: nobody knows any more whom it
+ * means, and nothing that it sends gets out except the RST that ends it (is_own_reset). */
 static __always_inline void end_soon(struct bpf_sock_ops *ops)
 {
     int one = 1, second_ms = 1000;
@@ -115,7 +115,7 @@ static __always_inline void end_soon(struct bpf_sock_ops *ops)
     count(REASON_syn_forgotten);
 }
 
-/* Our listener accepted: the child socket takes over from `pending`. */
+/* Our listener has accepted: the child socket takes over from `pending`. */
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
     if (ops->local_ip4 != CONSTANT(UNDERLAY_BE) || ops->local_port < CONSTANT(PORT_FIRST))
@@ -152,7 +152,7 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     count(REASON_accepted);
 }
 
-/* The container listens on one socket more: for any of its addresses it may be the one now. */
+/* The container listens on a new socket, which may now be the listener for any of its addresses. */
 static __always_inline void on_listen(struct bpf_sock_ops *ops)
 {
     u64 cookie = bpf_get_netns_cookie(ops);
@@ -166,7 +166,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
         struct attachment *own = &sandbox->attachments[i];
         u32 endpoint_port = bpf_ntohs(own->port_be);
         struct port *port = ports.lookup(&endpoint_port);
-        if (port) /* first: to_container may have looked before it, and enter it after us */
+        if (port) /* first: to_container may have looked before, and insert its result after us */
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;
@@ -174,9 +174,9 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
     }
 }
 
-/* Who closes first keeps the tuple for TIME_WAIT, and may still have to answer for it.  Who
- * resets has a RST to send yet: the kernel sends it after the change of state.  Only after
- * LAST_ACK (the peer has acknowledged everything) and SYN_SENT is nothing left to send. */
+/* The end that closes first keeps the tuple for TIME_WAIT, and may still have to answer.  The
+ * end that resets has still to send a RST: the kernel sends it after the change of state.  Only
+ * after LAST_ACK (the peer has acknowledged everything) and SYN_SENT is nothing left to send. */
 static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection *c, u32 before)
 {
     struct flow_key key = c->flow;

@@ -1,7 +1,7 @@
-"""Owns HTTP: URLs, statuses, one log line a request, and that no answer is ever empty.
+"""Serves HTTP: routes calls, sets statuses, logs one line per request, and never answers empty.
 
-It must not know what a call does.  dockerd's unix socket has one client, so there is no
-authentication here: the socket's mode is the access right.
+The only client of the unix socket is dockerd, so there is no authentication here: the socket's mode
+is the access right.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from driver.work import deadline
 
 log = logging.getLogger("slim.api")
 
-BODY_MAX_BYTES = 1 << 20  # requests have some hundred bytes, a few more per published port
-CALL_S = 4.5  # a call is answered within 5 s, also when etcd is gone
-# While etcd answers, but others are faster at every change; dockerd gives a plugin 30 s.
+BODY_MAX_BYTES = 1 << 20  # requests take a few hundred bytes, plus some per published port
+CALL_S = 4.5  # a call is answered within 5 s, even if etcd is down
+# If etcd answers but others win every change; dockerd gives a plugin 30 s.
 CONTENDED_S = 20.0
 _LOGGED = ("NetworkID", "EndpointID", "PoolID", "Pool", "Address")
-ERROR_MAX = 1000  # characters: an error may quote what it was asked, and that may be anything
-_ID_SHOWN = 12  # characters; as the docker command shows ids
+ERROR_MAX = 1000  # characters: an error may quote its request, which may be anything
+_ID_SHOWN = 12  # characters, as the docker command shows ids
 
 
 def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
                local: Control | None = None,
                clock: Callable[[], float] = time.monotonic) -> Flask:
-    """Make the WSGI application that answers all calls of dockerd.  `clock` in seconds."""
+    """Build the WSGI application that answers all of dockerd's calls.  `clock` in seconds."""
     app = Flask("slim", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
     calls: dict[str, Call] = {
@@ -70,7 +70,7 @@ def _level(name: str, result: str) -> int:
 
 
 def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:
-    """Return HTTP status, body, and what the log says."""
+    """Return the HTTP status, the body, and the text for the log."""
     try:
         with deadline.limit(CALL_S, at_most_s=CONTENDED_S):
             return 200, codec.encode(call(body)), "ok"
@@ -78,7 +78,7 @@ def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:
         text = _brief(str(error)) or type(error).__name__
         return error.http_status, codec.encode_error(text), f"{type(error).__name__}: {text}"
     except Exception as error:
-        # The one place that both logs and answers: the user gets the gist, the log the trace.
+        # The only place that both logs and answers: the user gets the gist, the log the trace.
         log.exception("%s: unexpected error", name)
         text = _brief(f"slim: internal error in {name}: {type(error).__name__}: {error}")
         return 200, codec.encode_error(text), text
@@ -89,7 +89,7 @@ def _brief(text: str) -> str:
 
 
 def _refuse(error: HTTPException) -> Response:
-    """Answer what is no call of ours: unknown URL (404), not POST (405), too large (413)."""
+    """Refuse what is none of our calls: unknown URL (404), not POST (405), too large (413)."""
     text = f"slim: {request.method} {request.path[:80]}: {error.name}"
     log.warning("%s", text)
     response = Response(codec.encode_error(text), error.code or 500,
@@ -100,7 +100,7 @@ def _refuse(error: HTTPException) -> Response:
 
 
 def _subject(body: bytes) -> str:
-    """Name what the request is about, ids shortened; empty if that cannot be told."""
+    """Return what the request is about, with ids shortened; empty if that cannot be told."""
     try:
         members = json.loads(body)
     except (ValueError, RecursionError):
@@ -112,6 +112,6 @@ def _subject(body: bytes) -> str:
         value = members.get(name)
         if isinstance(value, str) and value:
             shown = value[:_ID_SHOWN] if name in ("NetworkID", "EndpointID") else value[:80]
-            # A body is foreign text: repr keeps line breaks and escapes out of the log.
+            # The body is foreign text: repr keeps line breaks and escapes out of the log.
             words.append(f" {name}={shown!r}" if not shown.isprintable() else f" {name}={shown}")
     return "".join(words)

@@ -1,7 +1,7 @@
-"""Owns the step from bytes to checked values and back: JSON objects and the types of their fields.
+"""Converts bytes to checked values and back: JSON objects and the types of their fields.
 
-It must not know any particular message.  dockerd sends no Content-Type, and after a lost
-connection repeats a request with an empty body: that one must never count as a request.
+dockerd sends no Content-Type, and after a lost connection repeats a request with an empty body:
+such a body must never count as a request.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from driver.model import EndpointId, NetworkId
 
 T = TypeVar("T")
 
-# 64 hex digits, or 25 base-36 ones for a swarm network; the pattern only keeps out what
-# could do harm in an etcd key or a log line.
+# 64 hex digits, or 25 base-36 digits for a swarm network; the pattern only excludes what could
+# do harm in an etcd key or a log line.
 _NETWORK_ID = re.compile(r"[0-9A-Za-z]{1,64}")
-# Interface names are made of its first digits.
+# Interface names use its first digits.
 _ENDPOINT_ID = re.compile(r"[0-9a-f]{16,64}")
 _MAC = re.compile(r"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
 
 
 class Fields:
-    """One JSON object whose fields are taken out by name and type.
+    """A JSON object whose fields are read by name and type.
 
     Absent, null and the type's zero value are the same, as in Go.
-    Every method raises InvalidRequest naming the field when its value is of another shape.
+    Every method raises InvalidRequest, naming the field, if its value has another shape.
     """
 
     def __init__(self, members: dict[str, object], where: str = "") -> None:
@@ -47,15 +47,15 @@ class Fields:
         self._where = where
 
     def itself(self) -> Fields:
-        """The object as it is, for calls whose arguments do not matter."""
+        """Return the object unchanged, for calls whose arguments do not matter."""
         return self
 
     def names(self) -> list[str]:
-        """Names of the fields that are there."""
+        """Return the names of the fields that are present."""
         return list(self._members)
 
     def text(self, name: str, *, required: bool = False) -> str:
-        """A string; `required`: not empty."""
+        """Return a string; `required`: it must not be empty."""
         value = self._members.get(name)
         if value is None:
             value = ""
@@ -68,7 +68,7 @@ class Fields:
         return value
 
     def flag(self, name: str) -> bool:
-        """A boolean, False when absent."""
+        """Return a boolean, False when absent."""
         value = self._members.get(name)
         if value is None:
             return False
@@ -77,7 +77,7 @@ class Fields:
         return value
 
     def part(self, name: str) -> Fields:
-        """An object, empty when absent."""
+        """Return an object, empty when absent."""
         value = self._members.get(name)
         if value is None:
             value = {}
@@ -86,7 +86,7 @@ class Fields:
         return Fields(value, f"{self._where}{name}.")
 
     def parts(self, name: str) -> list[Fields]:
-        """A list of objects, empty when absent."""
+        """Return a list of objects, empty when absent."""
         value = self._members.get(name)
         if value is None:
             value = []
@@ -100,28 +100,28 @@ class Fields:
         return found
 
     def text_map(self, name: str) -> dict[str, str]:
-        """An object of strings, empty when absent."""
+        """Return an object of strings, empty when absent."""
         part = self.part(name)
         return {key: part.text(key) for key in part.names()}
 
     def network_id(self) -> NetworkId:
-        """The field NetworkID, which every network call has."""
+        """Return the field NetworkID, which every network call has."""
         return NetworkId(self._matching("NetworkID", _NETWORK_ID, "a network id"))
 
     def endpoint_id(self) -> EndpointId:
-        """The field EndpointID."""
+        """Return the field EndpointID."""
         return EndpointId(self._matching("EndpointID", _ENDPOINT_ID, "hex digits"))
 
     def ipv4(self, name: str) -> IPv4Interface | None:
-        """An IPv4 address with prefix length, None when empty."""
+        """Return an IPv4 address with prefix length, None when empty."""
         return self._parsed(name, IPv4Interface, "an IPv4 address with prefix length")
 
     def ipv6(self, name: str) -> IPv6Interface | None:
-        """An IPv6 address with prefix length, None when empty."""
+        """Return an IPv6 address with prefix length, None when empty."""
         return self._parsed(name, IPv6Interface, "an IPv6 address with prefix length")
 
     def subnet(self, name: str) -> IPv4Network | IPv6Network:
-        """A subnet in CIDR form; host bits are cut off."""
+        """Return a subnet in CIDR form; host bits are cut off."""
         text = self.text(name, required=True)
         try:
             return ip_network(text, strict=False)
@@ -129,7 +129,7 @@ class Fields:
             raise self._wrong(name, "a subnet", text) from error
 
     def mac(self, name: str) -> bytes | None:
-        """A MAC address in colon form as six bytes, None when empty."""
+        """Return a MAC address in colon form as six bytes, None when empty."""
         text = self.text(name)
         if not text:
             return None
@@ -138,7 +138,7 @@ class Fields:
         return bytes.fromhex(text.replace(":", "").replace("-", ""))
 
     def base64_mac(self, name: str) -> bytes | None:
-        """A MAC address as Go's JSON writes a byte slice, None when empty."""
+        """Return a MAC address in the base64 of Go's JSON byte slices, None when empty."""
         text = self.text(name)
         if not text:
             return None
@@ -172,9 +172,9 @@ class Fields:
 
 
 def decode(body: bytes) -> Fields:
-    """Read a request's body.  Error: InvalidRequest if it is empty or no JSON object."""
+    """Decode a request's body.  Error: InvalidRequest if it is empty or no JSON object."""
     if not body.strip():
-        # dockerd has read the body of its own request by then, and nobody knows what it was.
+        # dockerd has already read the body of its own request, and nobody knows what it was.
         raise InvalidRequest("the driver was restarted during this call, and Docker repeats it "
                              "without its content: run the command again")
     try:
@@ -187,12 +187,12 @@ def decode(body: bytes) -> Fields:
 
 
 def encode(members: dict[str, object]) -> bytes:
-    """Write an answer: one JSON object and a newline."""
+    """Encode an answer: one JSON object and a newline."""
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 
 def encode_error(text: str) -> bytes:
-    """Write an error for both kinds of driver: dockerd reads Err of one, Error of the other."""
+    """Encode an error for both kinds of driver: dockerd reads Err of one, Error of the other."""
     return encode({"Err": text, "Error": text})
 
 

@@ -1,7 +1,6 @@
-"""Owns the calls that are not Docker's: what `slim status` and `slim counters` ask the daemon.
+"""Answers the calls that are not Docker's: `slim status` and `slim counters`.
 
-It must not know how the values come about.  They go over the same socket, whose mode already
-says that only root may ask.
+They go over the same socket, whose mode already lets only root ask.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from collections.abc import Callable, Mapping
 from driver.api.messages import Answer
 from driver.api.table import Call, without_request
 
-PREFIX = "Slim."  # which is no name of a Docker protocol
+PREFIX = "Slim."  # not the name of any Docker protocol
 COUNTERS = "Slim.Counters"
 STATUS = "Slim.Status"
 
 
 class Control:
-    """Answers questions about the running daemon.  Changes nothing."""
+    """Answers questions about the running daemon; changes nothing."""
 
     def __init__(self, counters: Callable[[], Mapping[str, int]],
                  status: Callable[[], Mapping[str, str]]) -> None:
@@ -26,14 +25,14 @@ class Control:
         self._status = status
 
     def calls(self) -> dict[str, Call]:
-        """All calls by their URL's last part."""
+        """Return all calls by the last part of their URL."""
         return {COUNTERS: without_request(self.get_counters),
                 STATUS: without_request(self.get_status)}
 
     def get_counters(self) -> Answer:
-        """Counters by reason."""
+        """Return the counters by reason."""
         return {"Counters": dict(self._counters())}
 
     def get_status(self) -> Answer:
-        """State of each part."""
+        """Return the state of each part."""
         return {"Status": dict(self._status())}

@@ -1,6 +1,6 @@
-"""Owns the calls of Docker's IpamDriver protocol: decode, call the service, encode.
+"""Serves the calls of Docker's IpamDriver protocol: decodes, calls the service, encodes.
 
-It must not know HTTP, nor how addresses are chosen and kept.
+driver/services/addresses chooses and keeps the addresses.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from driver.services.ports import Addresses
 
 
 class IpamDriver:
-    """Docker's side of pools and addresses."""
+    """Serves Docker's calls about pools and addresses."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
 
     def calls(self) -> dict[str, Call]:
-        """All calls by their URL's last part."""
+        """Return all calls by the last part of their URL."""
         table = {
             "GetCapabilities": without_request(self.get_capabilities),
             "GetDefaultAddressSpaces": without_request(self.get_address_spaces),
@@ -32,11 +32,11 @@ class IpamDriver:
         return {f"IpamDriver.{name}": call for name, call in table.items()}
 
     def get_capabilities(self) -> Answer:
-        """No replay: reservations are durable in etcd."""
+        """Ask for no replay: reservations are durable in etcd."""
         return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
 
     def get_address_spaces(self) -> Answer:
-        """Two names: a swarm asks for the same pool in both."""
+        """Return two names: a swarm asks for the same pool in both."""
         return {"LocalDefaultAddressSpace": LOCAL_SPACE,
                 "GlobalDefaultAddressSpace": GLOBAL_SPACE}
 

@@ -1,6 +1,6 @@
-"""Owns the shape of every request and answer between dockerd and the driver.
+"""Defines the shape of every request and answer between dockerd and the driver.
 
-It must not know what is done with them.  Field names are dockerd's, spelled here only.
+Field names are dockerd's, spelled here only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CreateNetworkRequest:
 
 @dataclass(frozen=True)
 class AllocateNetworkRequest:
-    """AllocateNetwork, which a swarm manager sends: Options is the -o map itself."""
+    """AllocateNetwork, which a swarm manager sends; Options is the -o map itself."""
 
     network_id: NetworkId
     pools: tuple[NetworkPool, ...]
@@ -69,7 +69,7 @@ class CreateEndpointRequest:
     """CreateEndpoint."""
 
     endpoint: EndpointRequest
-    mac_given: bool  # a field that came filled must go back empty
+    mac_given: bool  # a field that dockerd filled must return empty
 
     @classmethod
     def decode(cls, fields: Fields) -> CreateEndpointRequest:
@@ -117,7 +117,7 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class RequestPoolRequest:
-    """RequestPool; texts are the user's, checked by the service."""
+    """RequestPool; the texts are the user's, and the service checks them."""
 
     address_space: str
     pool: str  # CIDR, or empty: any
@@ -166,18 +166,18 @@ class AddressRequest:
 
 
 Answer = dict[str, object]
-# Plugin.Activate: what dockerd is told that it can ask of us.
+# Plugin.Activate's answer: the protocols that dockerd may use with us.
 ACTIVATED: Answer = {"Implements": ["NetworkDriver", "IpamDriver"]}
 
 
 def created_endpoint(endpoint: Endpoint, *, mac_given: bool) -> Answer:
-    """CreateEndpoint's answer: only what dockerd did not say itself."""
+    """Return CreateEndpoint's answer: only what dockerd did not specify itself."""
     interface: Answer = {} if mac_given else {"MacAddress": mac_text(endpoint.mac)}
     return {"Interface": interface}
 
 
 def joined(join: InterfaceNames) -> Answer:
-    """Join's answer.  No gateway: docker_gwbridge gives egress and published ports."""
+    """Return Join's answer.  No gateway: docker_gwbridge provides egress and published ports."""
     names: Answer = {"SrcName": join.src_name, "DstPrefix": join.dst_prefix}
     if join.dst_name:
         names["DstName"] = join.dst_name
@@ -185,7 +185,7 @@ def joined(join: InterfaceNames) -> Answer:
 
 
 def operational(endpoint: Endpoint | None) -> Answer:
-    """EndpointOperInfo's answer: shown nowhere by Docker, useful in its debug log."""
+    """Return EndpointOperInfo's answer: Docker shows it nowhere, but it helps in its debug log."""
     if endpoint is None:
         return {"Value": {}}
     return {"Value": {"slim.mac": mac_text(endpoint.mac), "slim.vni": str(endpoint.vni),
@@ -193,12 +193,12 @@ def operational(endpoint: Endpoint | None) -> Answer:
 
 
 def requested_address(address: IPv4Interface | IPv6Interface) -> Answer:
-    """RequestAddress's answer; the prefix length becomes the container's netmask."""
+    """Return RequestAddress's answer; the prefix length becomes the container's netmask."""
     return {"Address": str(address), "Data": {}}
 
 
 def _host_path(options: Fields) -> HostPath | None:
-    """Read the endpoint's `--driver-opt`; Docker sends it beside options of its own."""
+    """Read the endpoint's `--driver-opt`; Docker sends it beside its own options."""
     for name in options.names():
         if name.startswith(network_options.PREFIX) and name != network_options.HOST_PATH:
             raise InvalidArgument(f"unknown endpoint option {name!r}; known: "

@@ -1,6 +1,6 @@
-"""Owns the calls of Docker's NetworkDriver protocol: decode, call a service, encode.
+"""Serves the calls of Docker's NetworkDriver protocol: decodes, calls a service, encodes.
 
-It must not know HTTP, nor how a service does what it does.
+Some calls need no service: slim gives no gateway, and hosts find each other in etcd.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from driver.services.ports import Addresses
 
 
 class NetworkDriver:
-    """Docker's side of networks and endpoints."""
+    """Serves Docker's calls about networks and endpoints."""
 
     def __init__(self, networks: NetworkService, endpoints: EndpointService,
                  addresses: Addresses, scope: str) -> None:
@@ -24,7 +24,7 @@ class NetworkDriver:
         self._scope = scope  # settings.SCOPES
 
     def calls(self) -> dict[str, Call]:
-        """All calls by their URL's last part."""
+        """Return all calls by the last part of their URL."""
         endpoint = messages.EndpointCall.decode
         network = messages.NetworkRequest.decode
         table = {
@@ -42,7 +42,7 @@ class NetworkDriver:
             "EndpointOperInfo": with_request(endpoint, self.describe_endpoint),
             "Join": with_request(messages.JoinRequest.decode, self.join),
             "Leave": with_request(endpoint, self.leave),
-            # Never sent to a driver that gives no gateway; docker_gwbridge has the ports.
+            # Never sent to a driver without a gateway; docker_gwbridge has the ports.
             "ProgramExternalConnectivity": with_request(endpoint, self.nothing),
             "RevokeExternalConnectivity": with_request(endpoint, self.nothing),
             # Hosts find each other in etcd, not in Docker's gossip.
@@ -52,7 +52,7 @@ class NetworkDriver:
         return {f"NetworkDriver.{name}": call for name, call in table.items()}
 
     def get_capabilities(self) -> Answer:
-        """Must not need etcd: dockerd asks once and remembers a failure."""
+        """Return the scope; this must not need etcd: dockerd asks once and remembers a failure."""
         return {"Scope": self._scope, "ConnectivityScope": self._scope, "GwAllocChecker": True}
 
     def check_gateway(self, request: object) -> Answer:  # noqa: ARG002
@@ -71,7 +71,7 @@ class NetworkDriver:
         return {}
 
     def allocate_network(self, request: messages.AllocateNetworkRequest) -> Answer:
-        """Echo the options: the swarm's workers see those of this answer and no others."""
+        """Echo the options: the swarm's workers see only the options of this answer."""
         self._networks.check(request.pools, request.options)
         self._addresses.hold_pools(request.network_id, [str(p.subnet) for p in request.pools])
         return {"Options": dict(request.options)}
@@ -107,5 +107,5 @@ class NetworkDriver:
         return {}
 
     def nothing(self, request: object) -> Answer:  # noqa: ARG002
-        """Answer a call that is no business of ours."""
+        """Answer a call that does not concern us."""
         return {}

@@ -1,6 +1,6 @@
-"""Owns answering every call of dockerd's with one reason why this driver does nothing.
+"""Answers every call of dockerd's with one reason why this driver does nothing.
 
-It must not know what is wrong.
+Only Plugin.Activate gets a real answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger("slim.api")
 
 
 def create_refusing_app(reason: str) -> Flask:
-    """Make the WSGI application; only dockerd's question what it is gets an answer."""
+    """Build the WSGI application; only dockerd's question about the protocols gets an answer."""
     app = Flask("slim", static_folder=None)
     app.add_url_rule("/<path:name>", "refuse", _refuse(reason), methods=["POST"],
                      provide_automatic_options=False)

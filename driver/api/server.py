@@ -1,6 +1,6 @@
-"""Owns the unix socket and the WSGI server behind it, from binding to a graceful end.
+"""Runs the unix socket and the WSGI server behind it, from binding to a graceful stop.
 
-It must not know what the application does.
+Callers can connect while the driver still starts: they wait in the socket's queue.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from driver.errors import SlimError
 
 log = logging.getLogger("slim.api")
 
-THREADS = 64  # dockerd starts and stops many containers at once; a call may wait for etcd
-BACKLOG = 128  # callers that wait while the driver starts, which takes some seconds
-CONNECTIONS = 1000  # dockerd keeps some alive, and opens one per call beyond them
-# Idle connections: dockerd drops them after 30 s.  Ours must last longer, for a connection
-# cut under a request makes dockerd repeat it without its body.
+THREADS = 64  # dockerd starts and stops many containers concurrently; a call may wait for etcd
+BACKLOG = 128  # callers that wait while the driver starts, which takes a few seconds
+CONNECTIONS = 1000  # dockerd keeps some open, and opens one more per further call
+# Idle connections: dockerd drops them after 30 s.  We must keep them longer, because cutting a
+# connection during a request makes dockerd repeat the request without its body.
 IDLE_S = 120
-STOP_S = 6.0  # time for requests in progress to end; none takes longer than 5 s
+STOP_S = 6.0  # for requests in progress to finish; none takes longer than 5 s
 SOCKET_MODE = 0o600
 SOCKET_PATH_MAX = 107  # bytes; sun_path less the final zero
 
 
 class SocketInUseError(SlimError):
-    """Somebody else serves the socket, or its path cannot be used."""
+    """Another process serves the socket, or its path cannot be used."""
 
 
 class Listener:
-    """The socket.  Who connects waits until an ApiServer answers: dockerd gives up a plugin that
-    cannot be connected to some seconds after it was started, and a call after 15 s.
+    """The listening socket; a client that connects waits until an ApiServer answers.
+
+    dockerd gives up on a plugin if it cannot connect some seconds after the plugin was started, and
+    on a call after 15 s.
     """
 
     def __init__(self, path: str) -> None:
@@ -49,7 +51,7 @@ class Listener:
         self._file = _identity(path)
 
     def unlink(self) -> None:
-        """Remove the file, unless another driver has taken the path over since.  Idempotent."""
+        """Remove the file, unless another driver has since taken over the path.  Idempotent."""
         try:
             if _identity(self.path) == self._file:
                 os.unlink(self.path)
@@ -57,22 +59,22 @@ class Listener:
             pass
 
     def close(self) -> None:
-        """Remove the file and refuse those who wait."""
+        """Remove the file and refuse the waiting callers."""
         self.unlink()
         self.socket.close()
 
 
 def _identity(path: str) -> tuple[int, int]:
     found = os.stat(path)
-    return found.st_ino, found.st_ctime_ns  # the number alone is soon used again
+    return found.st_ino, found.st_ctime_ns  # the inode number alone is soon reused
 
 
 class ApiServer:
-    """Serves a WSGI application on a unix socket in a thread of its own."""
+    """Serves a WSGI application on a unix socket, in its own thread."""
 
     def __init__(self, app: Callable[..., Any], path: str, *, threads: int = THREADS,
                  listener: Listener | None = None) -> None:
-        """listener: one on that path that is open already, None: start() makes it."""
+        """listener: an open one on that path; None: start() makes one."""
         self._app = app
         self._path = path
         self._listener = listener
@@ -83,7 +85,7 @@ class ApiServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen, answer who waits already, and return.  Error: SocketInUseError."""
+        """Listen, answer those already waiting, and return.  Error: SocketInUseError."""
         self._listener = self._listener or Listener(self._path)
         self._server = create_server(
             self._app, map=self._sockets, sockets=[self._listener.socket], threads=self._threads,
@@ -94,12 +96,13 @@ class ApiServer:
         log.info("serving %s", self._path)
 
     def stop(self) -> None:
-        """Unlink the socket, let requests in progress end, close.  Idempotent."""
+        """Unlink the socket, let requests in progress finish, close.  Idempotent."""
         if self._thread is None or self._listener is None:
             return
-        # First of all: without a listener a socket file costs dockerd 15 s per look.
+        # First: without a listener a socket file costs dockerd 15 s per attempt.
         self._listener.unlink()
-        # In the server's own thread: one that saw it before the trigger is pulled would close that.
+        # In the server's own thread: if that saw the flag before the trigger is pulled, it would
+        # close the trigger.
         self._server.trigger.pull_trigger(self._stopping.set)
         self._thread.join()
         self._thread = None
@@ -134,7 +137,7 @@ def bind(path: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(path)
-            # Nobody can connect before listen(), so the mode is right in time.
+            # Nobody can connect before listen(), so the mode is set in time.
             os.chmod(path, SOCKET_MODE)
         except OSError:
             listener.close()
@@ -161,5 +164,5 @@ def ensure_free(path: str) -> None:
             os.unlink(path)
             return
         except (TimeoutError, BlockingIOError):
-            pass  # a listener with a full queue is a listener
+            pass  # a listener with a full queue is still a listener
     raise SocketInUseError(f"another process serves {path}; stop it or choose another --socket")

@@ -1,6 +1,6 @@
-"""Owns the form of one call: a function from a body's bytes to an answer.
+"""Builds the form of one call: a function from a body's bytes to an answer.
 
-It must not know HTTP or any particular call.
+A call with arguments decodes its body first; one without does not look at it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Call = Callable[[bytes], Answer]
 
 def with_request(decode_request: Callable[[Fields], Request],
                  answer: Callable[[Request], Answer]) -> Call:
-    """Make a call that has arguments.  Its error for a bad body: InvalidRequest."""
+    """Make a call with arguments.  The call's error for a bad body: InvalidRequest."""
     return lambda body: answer(decode_request(decode(body)))
 
 
 def without_request(answer: Callable[[], Answer]) -> Call:
-    """Make a call whose body is empty and not looked at."""
+    """Make a call whose body is empty and ignored."""
     return lambda _body: answer()

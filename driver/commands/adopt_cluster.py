@@ -1,6 +1,6 @@
-"""Owns `slim adopt-cluster`: a person says that this host belongs to another cluster from now on.
+"""Runs `slim adopt-cluster`: a person says that this host belongs to another cluster from now on.
 
-Like compose it knows the concrete adapters.  It must not touch this machine's kernel.
+It leaves this machine's kernel alone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from driver.work import deadline
 
 
 def run_adopt_cluster(settings: Settings) -> int:
-    """Keep the name of the cluster that etcd belongs to; return 0.  A running driver reads it.
+    """Store the name of the cluster that etcd belongs to; return 0.  A running driver reads it.
 
     Errors: StoreUnavailable, UnsupportedRecord, SettingsError (the state folder).
     """
     kept = host.ClusterFile(Path(settings.state))
     try:
         before = kept.get()
-    except SettingsError:  # a file that cannot be read is written anew
+    except SettingsError:  # an unreadable file is rewritten
         before = None
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         entry = kv.get(keys.CLUSTER)

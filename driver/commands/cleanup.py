@@ -1,7 +1,7 @@
-"""Owns `slim cleanup`: what outlives the driver on purpose is taken away, for good.
+"""Runs `slim cleanup`: permanently removes what outlives the driver on purpose.
 
-Like compose it knows the concrete adapters.  It must not touch etcd or Docker: networks and
-endpoints stay on record, and work again when the driver runs again.
+It leaves etcd and Docker alone: networks and endpoints stay on record, and work again when the
+driver runs again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def run_cleanup(settings: Settings) -> int:
 
     Open connections of containers on slim networks end.  Idempotent.
     Errors: SlimError if a driver runs (it would be left without its programs), SettingsError if
-    what there is belongs to another host id than --state has, LinkError, DatapathError.
+    the objects belong to a host id other than --state's, LinkError, DatapathError.
     """
     if driver_runs(settings.socket):
         raise SlimError(f"a driver answers on {settings.socket}: stop it first")
     from driver.compose.ownership import check_own, lock_host  # noqa: PLC0415 - loads pyroute2
 
-    with lock_host():  # else a driver runs that has another socket
+    with lock_host():  # in case a driver with another socket runs
         check_own(settings)
         _clean(settings)
     return 0
@@ -40,13 +40,13 @@ def _clean(settings: Settings) -> None:
     _detach_filters()
     delete_vxlan()
     remove_guard()
-    # The parent: pins of every layout, also of an older version of the driver.
+    # The parent: it holds the pins of every layout, also of an older version of the driver.
     remove_pins(pin_folder(Path(settings.bpffs)).parent)
     ReservedPorts(Path(settings.state)).release()
 
 
 def driver_runs(path: str) -> bool:
-    """Whether somebody listens on a driver's socket."""
+    """Tell whether somebody listens on a driver's socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(path)
@@ -56,7 +56,7 @@ def driver_runs(path: str) -> bool:
 
 
 def _detach_filters() -> None:
-    """On this host's side only: a container's own end loses its filter with its namespace."""
+    """Detach on this host's side only: a container's end loses its filter with its namespace."""
     from driver.link.netlink.filters import attached_ingress, detach_ingress  # noqa: PLC0415
 
     for ifindex, _ in socket.if_nameindex():
@@ -65,7 +65,7 @@ def _detach_filters() -> None:
 
 
 def remove_pins(folder: Path) -> None:
-    """Remove a folder of pins; a link that nothing else holds is detached by that."""
+    """Remove a folder of pins; this detaches a link that nothing else holds."""
     try:
         for parent, folders, files in os.walk(folder, topdown=False):
             for name in files:

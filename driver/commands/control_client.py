@@ -1,6 +1,6 @@
-"""Owns asking a running daemon over its socket, for the command line.
+"""Asks a running daemon over its socket, for the command line.
 
-It must not know what the answers mean.
+The daemon's errors become SlimError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class NotRunningError(SlimError):
 
 
 def ask(path: str, call: str) -> dict[str, object]:
-    """Return the answer of the daemon at socket `path` to `call`.
+    """Return the answer to `call` of the daemon at socket `path`.
 
     Errors: NotRunningError; SlimError with the daemon's text.
     """

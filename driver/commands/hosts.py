@@ -1,6 +1,6 @@
-"""Owns `slim hosts` and `slim forget-host`, straight to etcd: they work where no driver runs.
+"""Runs `slim hosts` and `slim forget-host` directly on etcd, so they work where no driver runs.
 
-Like compose it knows the concrete adapters.  It must not touch this machine's kernel.
+They leave this machine's kernel alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from driver.store.hosts.absences import EtcdAbsences
 from driver.store.kv.protocol import KeyValue
 from driver.work import deadline
 
-LIMIT_S = 120.0  # for all of it; thousands of endpoints take seconds
-ID_SHOWN = 12  # digits of a host's id; as many are enough to name it
+LIMIT_S = 120.0  # for the whole command; thousands of endpoints take seconds
+ID_SHOWN = 12  # digits shown of a host's id; that many suffice to name it
 
 
 def run_hosts(settings: Settings) -> int:
-    """Print a line for each known host; return 0.  Error: SlimError."""
+    """Print one line per known host; return 0.  Error: SlimError."""
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         another = _another_cluster(kv, settings)
         if another:
@@ -49,9 +49,9 @@ def run_hosts(settings: Settings) -> int:
 def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
     """Remove everything that a host has in etcd; return 0.
 
-    name: its name, its id, or the id's first 12 digits or more.  alive: also if it has a lease.
+    name: its name, its id, or at least the id's first 12 digits.  alive: also if it has a lease.
     Errors: NotFound, InvalidArgument (several have this name), Conflict (it is alive, or comes
-    back meanwhile; etcd is another cluster's than this host), StoreUnavailable.
+    back meanwhile; etcd belongs to another cluster than this host), StoreUnavailable.
     """
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         another = _another_cluster(kv, settings)
@@ -85,7 +85,7 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
 
 
 def _another_cluster(kv: KeyValue, settings: Settings) -> str:
-    """Say so if etcd is of another cluster than this host; a machine of none may ask any."""
+    """Return a text if etcd is another cluster's; a machine without a cluster may ask any."""
     mine, entry = host.ClusterFile(Path(settings.state)).get(), kv.get(keys.CLUSTER)
     theirs = records.decode(entry, records.cluster) if entry is not None else None
     if mine is None or theirs is None or mine.id == theirs.id:
@@ -94,7 +94,7 @@ def _another_cluster(kv: KeyValue, settings: Settings) -> str:
 
 
 def _refuse_own_driver(settings: Settings, found: Host) -> None:
-    """Say no where this very host would be forgotten: its driver is better asked to leave."""
+    """Refuse to forget this host itself: its driver should be asked to leave instead."""
     try:
         own = (Path(settings.state) / host.ID_FILE).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -149,7 +149,7 @@ def _span(seconds: int) -> str:
 
 @contextmanager
 def open_etcd(settings: Settings) -> Iterator[EtcdKeyValue]:
-    """Open etcd as the settings have it, for the time of a command.  Error: SettingsError."""
+    """Open etcd as in the settings, for the duration of a command.  Error: SettingsError."""
     with EtcdKeyValue(EtcdSettings(
             settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
             user=settings.etcd_user,

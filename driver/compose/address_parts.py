@@ -1,6 +1,6 @@
-"""Builds the IPAM: requesting and releasing pools and addresses, cluster-wide.
+"""Builds the IPAM: requests and releases pools and addresses, cluster-wide.
 
-Which of a swarm's are entered again when etcd has lost them: swarm_parts.py.
+swarm_parts.py decides which of a swarm's are entered again when etcd has lost them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from driver.store.address_book import EtcdAddressBook
 
 @dataclass(frozen=True)
 class AddressParts:
-    """The use cases, and this host's notes of what it was given."""
+    """The use cases, and this host's notes of its pools and addresses."""
 
     addresses: AddressService
     holdings: Holdings
@@ -28,7 +28,7 @@ class AddressParts:
 
 
 def build_addresses(ground: Ground, endpoints: EndpointParts) -> AddressParts:
-    """Make them."""
+    """Build them."""
     notes = ground.stores.notes
     holdings = Holdings(ground.me, notes.pools, notes.holds)
     book = EtcdAddressBook(ground.stores.recalling)

@@ -1,7 +1,7 @@
-"""Makes all concrete parts of the driver, and puts them in the order of their start and stop.
+"""Builds all concrete parts of the driver, and orders their start and stop.
 
-Each kind of part has a builder of its own beside this file; nothing is decided here that a
-service should.
+Each kind of part has its own builder beside this file; this module decides nothing that a service
+should decide.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ ADMISSION_S = 2.0  # for the first attempt to register, before anything else is 
 
 
 def build_everything(settings: Settings, moved: Callable[[], None], claims: Claims) -> Driver:
-    """Make all parts.  Finds the underlay and compiles the programs: 1 to 5 s.
+    """Build all parts.  Finds the underlay and compiles the programs: 1 to 5 s.
 
-    moved: called from another thread when the underlay has another address or device: all has
-    to be made again.
+    moved: called from another thread when the underlay has another address or device; everything
+    must then be built again.
     Errors: SettingsError, LinkError, DatapathError.
     """
     with ExitStack() as held:
@@ -71,7 +71,7 @@ def build_everything(settings: Settings, moved: Callable[[], None], claims: Clai
 def _build(settings: Settings, moved: Callable[[], None], listener: Listener) -> list[Part]:
     me = own_id(settings)
     host_ports = HostPorts(settings)
-    # Nothing is written in the name of a host that another machine is.
+    # Nothing is written in the name of a host if that host is another machine.
     stores = build_stores(settings, me, refusal=lambda: registry.refusal(ADMISSION_S))
     underlay = UnderlayState(find_underlay(settings.underlay), moved)
     this_host = Host(me, socket.gethostname(), underlay.found.address, answers_probes=True)
@@ -128,12 +128,12 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *endpoints.sandbox_parts(),
         upkeep.memory,
         *stores.feed_parts(),
-        # Before anything is brought in line with etcd: others may have removed records.
+        # Before anything is brought into line with etcd: others may have removed records.
         hosts.registration,
         upkeep.recovery_part(),
         *handover_parts(kernel, upkeep.recovery),
         *upkeep.parts,
         *swarm.parts,
         *hosts.parts,
-        # Last: a call that arrives finds everything in place.
+        # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

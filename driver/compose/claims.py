@@ -1,7 +1,7 @@
-"""Owns what a driver claims before it is made: the host, its state folder, and the socket.
+"""Claims the host, its state folder and the socket, before the driver is built.
 
-It loads next to nothing: dockerd gives a managed plugin 9 s for its socket, and on a busy host to
-load all parts alone takes longer.
+It loads next to nothing: dockerd gives a managed plugin 9 s for its socket, and on a busy host
+loading all parts alone takes longer.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from driver.state import host
 
 @dataclass(frozen=True)
 class Claims:
-    """`close` gives all of it up: other drivers are kept away until then."""
+    """What a driver has claimed; other drivers are kept away until `close`."""
 
     listener: Listener
     close: Callable[[], None]
 
 
 def claim(settings: Settings) -> Claims:
-    """Errors: SettingsError (another driver runs here), SocketInUseError."""
-    # Before anything in the kernel is touched that another driver may be using.
+    """Claim them.  Errors: SettingsError (another driver runs here), SocketInUseError."""
+    # Before touching anything in the kernel that another driver may be using.
     with ExitStack() as held:
         held.enter_context(lock_host())
         held.callback(os.close, host.lock_state(Path(settings.state)))

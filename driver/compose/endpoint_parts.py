@@ -1,6 +1,6 @@
-"""Builds the life of endpoints on this host: networks, links, sandboxes, and what the maps say.
+"""Builds what endpoints need on this host: networks, links, sandboxes, and map entries.
 
-Their addresses are built in address_parts.py.
+address_parts.py builds their addresses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from driver.work.later import Later
 
 @dataclass(frozen=True)
 class EndpointParts:
-    """The use cases of networks and endpoints, and what they are made of."""
+    """The use cases of networks and endpoints, and their parts."""
 
     links: Veths
     linking: Later[EndpointId]
@@ -54,23 +54,23 @@ class EndpointParts:
     networks: NetworkService
 
     def sandbox_parts(self) -> list[Part]:
-        """What works on links and sandboxes beside Docker's calls."""
+        """Return what works on links and sandboxes outside Docker's calls."""
         return [Part("sandbox finisher", self.finisher.start, self.finisher.stop),
                 Part("carrier monitor", self.carrier.start, self.carrier.stop),
                 Part("links", self.linking.start, lambda: self.linking.stop(drain=True))]
 
 
 def build_endpoints(ground: Ground) -> EndpointParts:
-    """Make them.  Error: LinkError, if this kernel lacks the kind of pair that is asked for."""
+    """Build them.  Error: LinkError, if this kernel lacks the requested kind of pair."""
     settings, kernel, stores, underlay = (
         ground.settings, ground.kernel, ground.stores, ground.underlay)
     links = Veths(settings.pair_kind, ground.me)
-    if settings.pair_kind == netkit.KIND:  # else it would be said at each Join
+    if settings.pair_kind == netkit.KIND:  # otherwise each Join would report it
         probe_kind(settings.pair_kind)
     sandboxes = KernelSandboxes(
         ingress_program_fd=kernel.loaded.programs[TO_CONTAINER.name], path_of=ground.netns_path)
 
-    # These call back into what needs them to be made.
+    # These functions call objects that are built later, and that need the functions.
     def look_inside(sandbox_key: str) -> None:
         withholding.changed(sandbox_key)
 

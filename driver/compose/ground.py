@@ -1,6 +1,6 @@
-"""What every builder stands on: settings, this host, its kernel side, and the stores.
+"""Groups what every builder needs: settings, this host, its kernel side, and the stores.
 
-Values only; who builds what is in build.py.
+It has values only; build.py calls the builders.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from driver.settings import Settings
 
 @dataclass(frozen=True)
 class Ground:
-    """Made first; the same for all."""
+    """What all builders share; it is built first."""
 
     settings: Settings
     this_host: Host
@@ -24,9 +24,9 @@ class Ground:
     host_ports: HostPorts
     kernel: Kernel
     stores: Stores
-    netns_path: Callable[[str], str]  # where this process sees the namespace of a SandboxKey
+    netns_path: Callable[[str], str]  # path of a SandboxKey's namespace, as this process sees it
 
     @property
     def me(self) -> HostId:
-        """This host's id."""
+        """Return this host's id."""
         return self.this_host.id

@@ -1,6 +1,6 @@
 """Builds this host's membership of the cluster: its registration, its records, the other hosts.
 
-Which hosts are alive, which have gone, and what they are asked is in services/hosts and peers.
+services/hosts and services/peers know which hosts are alive or gone, and what they are asked.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from driver.work import deadline
 from driver.work.later import Later
 from driver.work.repeater import Repeater
 
-REMOVAL_LIMIT_S = 60.0  # for what a dead host has in etcd; the rest is done in the next turn
+REMOVAL_LIMIT_S = 60.0  # for what a gone host has in etcd; the next run does the rest
 
 
 @dataclass(frozen=True)
 class HostParts:
-    """This host in etcd, and what it knows of the others."""
+    """This host in etcd, and what it knows of other hosts."""
 
     registry: EtcdHosts
     registration: Part
@@ -51,7 +51,7 @@ class HostParts:
 
 def build_registry(ground: Ground, endpoints: EndpointParts, entering: Callable[[], Entering]
                    ) -> EtcdHosts:
-    """Make what registers this host; nothing is written in its name before that has worked."""
+    """Build what registers this host; nothing is written in its name before that has worked."""
     settings, stores = ground.settings, ground.stores
     told_to_forget = host.Forgotten(Path(settings.state))
 
@@ -68,12 +68,12 @@ def build_registry(ground: Ground, endpoints: EndpointParts, entering: Callable[
 
 def build_entering(ground: Ground, endpoints: EndpointParts, addresses: AddressParts,
                    registry: EtcdHosts) -> Entering:
-    """Make what enters again what etcd has lost of this host's."""
+    """Build what enters this host's records again when etcd has lost them."""
     stores = ground.stores
     told_to_forget = host.Forgotten(Path(ground.settings.state))
 
     def may_enter() -> bool:
-        """Whether this host is registered, and others are not just removing its records."""
+        """Tell whether this host is registered, and others are not removing its records now."""
         if not registry.settled.is_set():
             return False
         absence = stores.absences.get(ground.me)
@@ -95,7 +95,7 @@ def build_entering(ground: Ground, endpoints: EndpointParts, addresses: AddressP
 
 def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressParts, *,
                 registry: EtcdHosts, recovery: Recovery) -> HostParts:
-    """Make all of it but the registry; recovery: says when it is known who the peers are."""
+    """Build all of it except the registry; recovery: says when the peers are known."""
     me, kernel, stores = ground.me, ground.kernel, ground.stores
     entering = build_entering(ground, endpoints, addresses, registry)
     own_records = OwnRecords(stores.feeds, me, Own(

@@ -1,6 +1,6 @@
-"""Owns building what faces the kernel: programs, maps and guard, for the underlay as it is found.
+"""Builds what faces the kernel, for the underlay that was found: programs, maps and guard.
 
-Together with build.py the only place that knows the concrete adapters.
+The underlay's MTU may change while the driver runs; a new address or device needs new programs.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from driver.work.later import Later
 from driver.work.repeater import Repeater
 
 log = logging.getLogger("slim")
-GUARD_S = 30.0  # between looks whether the guard is still there
+GUARD_S = 30.0  # between checks that the guard is still there
 GUARD_CHANGED_S = 0.05  # after the first of several changes of the host's rules
-HANDOVER_S = 0.2  # between looks whether an older layout can be taken over from
+HANDOVER_S = 0.2  # between checks whether an older layout can be taken over
 
 
 class _Filters:
-    """driver.link.netlink.filters as the datapath wants it."""
+    """Adapts driver.link.netlink.filters to the datapath."""
 
     def attach(self, ifindex: int, program_fd: int, name: str) -> None:
         """See datapath.attachments.Filters."""
@@ -58,10 +58,10 @@ class _Filters:
 
 
 class UnderlayState:
-    """The underlay as it was found at start, with the MTU it has now."""
+    """The underlay as found at the start, with its current MTU."""
 
     def __init__(self, found: Underlay, moved: Callable[[], None]) -> None:
-        """Moved: called when it has become another one."""
+        """Moved: called when the underlay has changed to another one."""
         self.found = found
         self.on_mtu: Callable[[], None] = nothing
         self._moved = moved
@@ -69,15 +69,15 @@ class UnderlayState:
         self._away = False
 
     def mtu(self) -> int:
-        """MTU in bytes, of the underlay and so of containers' interfaces."""
+        """Return the MTU in bytes, of the underlay and thus of containers' interfaces."""
         return self._mtu
 
     def overlay_mtu(self) -> int:
-        """Bytes that the overlay path carries."""
+        """Return the MTU of the overlay path in bytes."""
         return overlay_mtu(self._mtu)
 
     def changed(self, found: Underlay | None) -> None:
-        """Take news of the underlay.  The programs are loaded for its address and device."""
+        """Handle a change of the underlay.  The programs are loaded for its address and device."""
         if found is None:
             self._away = True
             log.warning("underlay %s (%s) has gone", self.found.address, self.found.name)
@@ -95,23 +95,23 @@ class UnderlayState:
                 try:
                     self.on_mtu()
                 except BaseException:
-                    self._mtu = before  # it is told again
+                    self._mtu = before  # so that the next call reports it again
                     raise
 
 
 class HostPorts:
-    """Which TCP ports of the host are endpoints', and which are for connections to others."""
+    """Chooses the host's TCP ports: endpoint ports, and those for connections to others."""
 
     def __init__(self, settings: Settings) -> None:
-        """Choose them.  Error: SettingsError, if too few are left."""
+        """Choose the ports.  Error: SettingsError, if too few are left."""
         self.endpoints: Ports = settings.port_range.first, settings.port_range.last
         self._reserved = ReservedPorts(Path(settings.state))
         self.clients = client_ports(self.endpoints, ephemeral_ports(), self._reserved.others())
 
     def reserve(self) -> None:
-        """Keep endpoints' from the host's own clients; `slim cleanup` takes that back.
+        """Reserve endpoint ports against the host's own clients; `slim cleanup` undoes that.
 
-        Where it is not allowed that is said, as a warning if it matters.
+        If the host does not allow it, this logs that, as a warning if it matters.
         """
         try:
             self._reserved.reserve(self.endpoints)
@@ -121,13 +121,13 @@ class HostPorts:
                     f"{error}; {problem}" if problem else error)
 
     def problem(self) -> str:
-        """What is wrong by now, and what to do; "" if nothing is."""
+        """Return what is wrong by now, and what to do; "" if nothing is."""
         return unreserved(self.endpoints, ephemeral_ports(), self._reserved.all())
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is made of, and for, the programs."""
+    """The loaded programs, and what is built on them."""
 
     loaded: Loaded
     datapath: EbpfDatapath
@@ -137,7 +137,7 @@ class Kernel:
 
 def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: HostPorts,
                  netns_path: Callable[[str], str]) -> Kernel:
-    """Load the programs, compiled if need be (1 to 5 s); attach nothing.  vxlan: its ifindex.
+    """Load the programs, compiling if needed (1 to 5 s); attach nothing.  vxlan: its ifindex.
 
     Errors: LinkError, DatapathError.
     """
@@ -156,13 +156,13 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: Host
         KernelGuard(Guarded(underlay.address, underlay.ifindex, settings.vxlan_port,
                             ports.endpoints, ports.clients.widest())),
         {endpoint.underlay for endpoint in datapath.list_remotes()} - {underlay.address})
-    # The guard hears from the maps who the peers are.
+    # The guard learns from the maps which hosts are peers.
     datapath.on_hosts = guarding.hosts_changed
     return Kernel(loaded, datapath, handover, guarding)
 
 
 def handover_parts(kernel: Kernel, recovery: Recovery) -> list[Part]:
-    """What takes over from a driver with another layout of maps; nothing if there is none."""
+    """Return what takes over from a driver with another map layout; nothing if there is none."""
     if not kernel.handover.pending:
         return []
 
@@ -175,13 +175,13 @@ def handover_parts(kernel: Kernel, recovery: Recovery) -> list[Part]:
 
 
 def guard_parts(guarding: Guarding, watch: NamespaceWatch) -> list[Part]:
-    """What puts the guard in place and looks after it; it stays when the driver stops."""
-    looking = Repeater("guard", guarding.check, GUARD_S)  # should a change ever be missed
+    """Return what installs the guard and maintains it; the guard stays when the driver stops."""
+    looking = Repeater("guard", guarding.check, GUARD_S)  # in case a change was missed
     checking: Later[None] = Later(lambda _: guarding.check(), threads=1, name="guard")
     return [Part("guard", guarding.start, nothing),
             Part("looking after the guard", looking.start, looking.stop),
             Part("guard's checks", checking.start, checking.stop),
-            # Docker changes its own rules many times a second where containers come and go.
+            # Docker changes its own rules many times per second where containers come and go.
             Part("changes of the packet filter", lambda: watch.watch_tables_here(
                 lambda: checking.submit(None, GUARD_CHANGED_S)), nothing)]
 

@@ -1,6 +1,6 @@
-"""Owns that one driver runs on a host, under the id that the host's kernel knows.
+"""Ensures that only one driver runs on a host, under the id that the host's kernel knows.
 
-Like compose it knows the concrete adapters.  It changes nothing, and must come before what does.
+It changes nothing, and must run before anything that does.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from driver.model import HostId
 from driver.settings import Settings
 from driver.state import host
 
-# In the abstract name space, which each network namespace has of its own, as it has one slim-vxlan:
-# it goes with the process, whatever folders that was started with.
+# In the abstract name space: each network namespace has its own, as it has one slim-vxlan.  The
+# name ends with the process, whatever folders the process was started with.
 _NAME = "\0slim-driver"
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 def lock_host() -> socket.socket:
-    """Keep other drivers off this host, whatever --state, --socket or --bpffs they have.
+    """Lock this host against other drivers, whatever --state, --socket or --bpffs they have.
 
-    Returns the lock, to be closed.  Error: SettingsError, with the process that has it.
+    Return the lock, which the caller closes.  Error: SettingsError, with the process that holds it.
     """
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -46,10 +46,10 @@ def _holder() -> str:
 
 
 def own_id(settings: Settings) -> HostId:
-    """Return this host's id: as --state has it, else as the kernel does, else a new one.
+    """Return this host's id: from --state, else from the kernel, else a new one.
 
-    Error: SettingsError; also if what is in the kernel is another host id's, or its pins are in
-    another folder than --bpffs: then nothing here may be touched.
+    Error: SettingsError; also if the kernel objects belong to another host id, or their pins are
+    in a folder other than --bpffs: nothing here may then be touched.
     """
     return host.host_id(Path(settings.state), known=check_own(settings))
 

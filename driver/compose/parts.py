@@ -1,6 +1,6 @@
-"""Owns starting and stopping the driver's parts in order.
+"""Starts the driver's parts in order, and stops them in reverse.
 
-It must not know what the parts are.
+If a part fails to start, the parts already started are stopped again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger("slim")
 
 @dataclass(frozen=True)
 class Part:
-    """Something that runs between start and stop."""
+    """A part that runs between start and stop."""
 
     name: str
     start: Callable[[], None]
@@ -25,17 +25,17 @@ class Part:
 
 
 class Driver:
-    """The running whole: parts are started in order, and stopped in reverse."""
+    """The running driver: starts its parts in order, and stops them in reverse."""
 
     def __init__(self, parts: list[Part],
                  failed: Callable[[SlimError], None] = lambda _error: None) -> None:
-        """failed: is called when it does not start, before anything is stopped again."""
+        """failed: called when a start fails, before anything is stopped again."""
         self._parts = parts
         self._failed = failed
         self._started = ExitStack()
 
     def start(self) -> None:
-        """Start all parts.  Error: SlimError; then what had started is stopped again."""
+        """Start all parts.  Error: SlimError; parts already started are then stopped again."""
         with ExitStack() as started:
             for part in self._parts:
                 try:
@@ -47,7 +47,7 @@ class Driver:
             self._started = started.pop_all()
 
     def stop(self) -> None:
-        """Stop all parts; links, maps and programs stay, connections go on.  Idempotent."""
+        """Stop all parts; links, maps and programs stay, connections continue.  Idempotent."""
         self._started.close()
 
     @staticmethod
@@ -59,4 +59,4 @@ class Driver:
 
 
 def nothing() -> None:
-    """For parts that are made ready by being built."""
+    """Do nothing: for parts that are ready once they are built."""

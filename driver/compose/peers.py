@@ -1,6 +1,6 @@
-"""Owns building what finds out to which hosts SYNs of the host path get through.
+"""Builds what finds out which hosts the host path's SYNs reach.
 
-Together with build.py and kernel.py the only place that knows the concrete adapters.
+It also builds what asks hosts without a lease for signs of life.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from driver.work.repeater import Repeater
 
 @dataclass(frozen=True)
 class Peers:
-    """The watch, what runs it, and what asks hosts without a lease."""
+    """The watch, its runner, and what asks hosts without a lease."""
 
     watch: PeerWatch
     signs: SignsOfLife
@@ -33,14 +33,14 @@ class Peers:
 
 def build_peers(settings: Settings, underlay: Underlay, loaded: Loaded, *, clients: ClientPorts,
                 index: PeerIndex, recovery: Recovery) -> Peers:
-    """Make all parts; recovery: says when the index is complete."""
+    """Build all parts; recovery: says when the index is complete."""
     syns = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex,
                          clients.all())
     presence = UnderlayProber()
     watch = PeerWatch(index=index, syns=syns, presence=presence, paths=BlockedHosts(loaded),
                       ports=str(settings.port_range), settled=recovery.done.is_set)
     watching = Repeater("watching peers", watch.run, INTERVAL_S)
-    # Sockets of its own: it runs in another thread.
+    # It has sockets of its own, because it runs in another thread.
     pings = UnderlayProber()
     raw = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex, clients.all())
     signs = SignsOfLife(pings, raw, index, settings.port_range.last)

@@ -1,7 +1,7 @@
-"""Owns the driver that cannot be: a managed plugin with wrong settings, a start that failed.
+"""Stand-in for a driver that cannot start (wrong settings, failed start): answers with the reason.
 
-To Docker a plugin that ends is one that "does not start", after 12 seconds and without a reason;
-one that runs can say it where its user looks.
+To Docker a plugin that exits "does not start", after 12 seconds and without a reason; a plugin
+that runs can report the reason where its user looks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from driver.errors import SlimError
 
 log = logging.getLogger(__name__)
 
-WAITING_S = 1.0  # for calls that have come while the driver was starting
-AGAIN_S = 30.0  # what is wrong may be another driver that ends, or a device that comes late
+WAITING_S = 1.0  # for calls that arrived while the driver was starting
+AGAIN_S = 30.0  # the cause may go away: another driver ends, or a late device appears
 
 
 def refuse_all(socket: str, reason: str, for_s: float = AGAIN_S) -> bool:
-    """Answer every call with `reason` until SIGTERM or SIGINT (True), or for so long (False).
+    """Answer every call with `reason` until SIGTERM or SIGINT (True), or for `for_s` s (False).
 
     Error: SocketInUseError.
     """
@@ -38,9 +38,9 @@ def refuse_all(socket: str, reason: str, for_s: float = AGAIN_S) -> bool:
 
 
 def refuse_who_waits(listener: Listener, error: SlimError) -> None:
-    """Answer the calls that wait for a driver that does not start with the reason.
+    """Answer the calls that wait for a driver that fails to start, with the reason.
 
-    Without an answer dockerd repeats each for 15 s, while its own start waits.
+    Without an answer dockerd retries each call for 15 s, while its own start waits.
     """
     poll = select.poll()
     poll.register(listener.socket, select.POLLIN)

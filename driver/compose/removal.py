@@ -1,6 +1,6 @@
-"""Removes from etcd what a host has on record that is gone for good, or that a person names.
+"""Removes from etcd the records of a host that is gone for good, or that a person names.
 
-The use case is services/hosts/removal.py; here it gets its parts.
+The use case is in services/hosts/removal.py; this module builds its parts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from driver.store.networks import EtcdNetworks
 
 
 def remove_records(kv: KeyValue, absence: Absence, *, speak: bool = False) -> None:
-    """Remove what the absence names, as long as it is on record like this.
+    """Remove what the absence names, as long as the recorded absence is unchanged.
 
-    speak: say in its place that all its endpoints are on record; not for the host itself, which
-    may have some that it enters again.
-    Errors: StoreUnavailable, UnsupportedRecord; Conflict: the host is back, or somebody else
+    speak: answer in the host's place that all its endpoints are on record; not for the host
+    itself, which may have endpoints that it enters again.
+    Errors: StoreUnavailable, UnsupportedRecord; Conflict: the host is back, or another driver
     has finished.
     """
     conditional = ConditionalKeyValue(kv, keys.absent(absence.host), absence.version)
@@ -31,7 +31,7 @@ def remove_records(kv: KeyValue, absence: Absence, *, speak: bool = False) -> No
         EtcdAddressBook(conditional), absence.host, supernets=(), routed=tuple),
     ).run(absence.removal)
     if speak:
-        # Whatever others still have of its endpoints, none is on record any more.
+        # No endpoint of the host is on record any more, whatever others still have of them.
         known = conditional.get(keys.known(absence.host))
         EtcdAnswers(conditional, absence.host).say(
             conditional.range(keys.local_endpoints(absence.host), keys_only=True).revision,

@@ -1,6 +1,6 @@
-"""What `slim status` says: one line a part, each from the part itself.
+"""Collects what `slim status` prints: one line per part, each from the part itself.
 
-A line that a person has to act on has the words that driver/doctor/checks.py looks for.
+A line that a person must act on contains the words that driver/doctor/checks.py looks for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from driver.services.upkeep.recovery import Recovery
 
 def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm: SwarmParts,
               recovery: Recovery) -> Mapping[str, str]:
-    """Return the lines, by their names, in the order in which they are shown."""
+    """Return the lines by name, in the order of display."""
     counts = endpoints.finisher.counts()
     found = ground.underlay.found
     return {

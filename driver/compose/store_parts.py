@@ -1,6 +1,6 @@
 """Builds what keeps records: etcd's client, what guards its writes, this host's notes, the feeds.
 
-Who this host is in etcd, and whether it may write there, is decided in host_parts.py.
+host_parts.py decides who this host is in etcd, and whether it may write there.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from driver.store.networks import EtcdNetworks
 from driver.store.vips import EtcdVipFeed
 from driver.work import deadline
 
-STATUS_S = 2.0  # for etcd's answer when the status is asked for
+STATUS_S = 2.0  # for etcd's answer to a status request
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The cluster's records in etcd, and this host's own as its notes have them."""
+    """The cluster's records in etcd, and this host's own, as its notes have them."""
 
     etcd: EtcdKeyValue
-    kv: ClusterKeyValue  # of this host's cluster, and no other
-    fenced: KeyValue  # what this host writes in its own name
-    recalling: KeyValue  # the same, remembering what it last saw of single keys
+    kv: ClusterKeyValue  # of this host's cluster only
+    fenced: KeyValue  # for what this host writes in its own name
+    recalling: KeyValue  # the same, and remembers what it last saw of single keys
     network_records: EtcdNetworks
     endpoint_records: EtcdEndpoints
     notes: HostNotes
@@ -56,33 +56,33 @@ class Stores:
     feeds: Feeds
     directory: EtcdDirectory
     vips: EtcdVipFeed
-    known_before: bool  # this host has belonged to a cluster before this start
+    known_before: bool  # this host belonged to a cluster before this start
     urls: tuple[str, ...]
 
     def describe(self) -> str:
-        """For the status: whether etcd answers, and is the right one."""
+        """Return, for the status, whether etcd answers and is the right one."""
         try:
             with deadline.limit(STATUS_S):
-                self.kv.count(keys.HOSTS)  # it says if that is another cluster's
+                self.kv.count(keys.HOSTS)  # raises if the etcd is another cluster's
                 return health.describe(self.etcd)
         except StoreUnavailable as error:
             return f"{','.join(self.urls)}: {error}"
 
     def client_part(self) -> Part:
-        """Stopped last of all."""
+        """Return the client's part, which is stopped last."""
         return Part("etcd client", nothing, self.etcd.close)
 
     def feed_parts(self) -> list[Part]:
-        """What has brought changes until it is stopped."""
+        """Return the feeds, which bring changes until they are stopped."""
         return [Part("feeds", nothing, self.feeds.close),
                 Part("directory", nothing, self.directory.close),
                 Part("services", nothing, self.vips.close)]
 
 
 def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> Stores:
-    """Make them; nothing is asked of etcd yet.
+    """Build them; this asks etcd nothing yet.
 
-    refusal: why nothing may be written in this host's name, or "".
+    refusal: returns why nothing may be written in this host's name, or "".
     """
     etcd = EtcdKeyValue(EtcdSettings(
         settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
@@ -109,5 +109,5 @@ def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> 
 
 
 def _password(path: str) -> str | Callable[[], str]:
-    # Read now, to say at start what is wrong, and again at each login.
+    # Read now to report errors at the start, and again at each login.
     return partial(host.read_password, path) if host.read_password(path) else ""

@@ -1,4 +1,4 @@
-"""Builds what a swarm's manager does for all: publish services, enter again what etcd has lost.
+"""Builds what a swarm's manager does for all hosts: publishes vips, and restores what etcd lost.
 
 Every host has these parts; only the manager that holds the swarm's key in etcd acts.
 """
@@ -20,7 +20,7 @@ from driver.work.repeater import Repeater
 
 @dataclass(frozen=True)
 class SwarmParts:
-    """What says how it stands, and what runs."""
+    """What reports the state, and what runs."""
 
     publishing: VipPublisher
     holdings: SwarmHoldings
@@ -28,7 +28,7 @@ class SwarmParts:
 
 
 def build_swarm(ground: Ground, addresses: AddressParts) -> SwarmParts:
-    """Make them; without a socket of Docker's nothing is asked."""
+    """Build them; without Docker's socket nothing is asked."""
     settings = ground.settings
     swarm = DockerSwarm(settings.docker_socket)
     publishing = VipPublisher(swarm, EtcdVipRecords(ground.stores.fenced, ground.me))

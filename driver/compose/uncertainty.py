@@ -1,6 +1,6 @@
-"""Owns building what settles doubts: this host's about others, and theirs about this host.
+"""Builds what settles doubts: this host's about others, and theirs about this host.
 
-Together with build.py and kernel.py the only place that knows the concrete adapters.
+A doubt is something missing that nobody has explained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from driver.work.repeater import Repeater
 
 @dataclass(frozen=True)
 class Uncertain:
-    """What settles this host's doubts, and what runs it and answers others."""
+    """What settles this host's doubts, its runner, and what answers other hosts."""
 
     settling: Uncertainty
     answering: Answering
@@ -34,7 +34,7 @@ class Uncertain:
 def build_uncertainty(kv: KeyValue, me: HostId, feeds: Feeds, *, publisher: Publisher,
                       services: VipMirror, directory: Directory, records: EtcdEndpoints,
                       endpoints: Endpoints, links: Links, ready: Callable[[], bool]) -> Uncertain:
-    """Make all parts; ready: whether all that this host has is known, and on record."""
+    """Build all parts; ready: tells whether everything this host has is known, and on record."""
     answers = EtcdAnswers(kv, me, feeds)
     settling = Uncertainty(publisher=publisher, services=services, directory=directory,
                            answers=answers, publications=EtcdPublications(kv))

@@ -1,6 +1,6 @@
-"""Builds what keeps this host in line: recovery at the start, retries, collecting, and memory.
+"""Builds what maintains this host: recovery at the start, retries, collecting, and memory.
 
-Nothing here is needed for a call of Docker's to be answered.
+No call of Docker's needs these parts for its answer.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from driver.services.upkeep.reconcile import Reconciler
 from driver.services.upkeep.recovery import Recovery
 from driver.work.repeater import Repeater
 
-RETRY_S = 5.0  # between attempts at what a removal left, etcd having been away
-MEMORY_S = 30.0  # between collections of garbage that nobody waits for
+RETRY_S = 5.0  # between retries of what a removal left because etcd was down
+MEMORY_S = 30.0  # between garbage collections that nobody waits for
 
 
 @dataclass(frozen=True)
 class UpkeepParts:
-    """What runs; recovery is others' to wait for."""
+    """What runs; others wait for `recovery`."""
 
     recovery: Recovery
     memory: Part
     parts: tuple[Part, ...]
 
     def recovery_part(self) -> Part:
-        """It takes over what runs."""
+        """Return the part that takes over what already runs."""
         return Part("recovery", self.recovery.start, self.recovery.stop)
 
 
 def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressParts
                  ) -> UpkeepParts:
-    """Make it; what Docker has forgotten is collected where there is a socket of Docker's."""
+    """Build it; what Docker has forgotten is collected only if Docker's socket is configured."""
     settings, kernel, stores = ground.settings, ground.kernel, ground.stores
     reconciler = Reconciler(
         networks=stores.networks, endpoints=stores.endpoints, links=endpoints.links,
@@ -62,7 +62,7 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
             endpoints=stores.endpoints, links=endpoints.links, sandboxes=endpoints.sandboxes,
             after_s=settings.collect_after, removals=Removals(
                 endpoints.endpoints, endpoints.networks, addresses.addresses))
-        # Looked at several times before it is removed; the longest wait is half as much again.
+        # Checked several times before removal; the longest wait is 1.5 times collect_after.
         repeated.append(Repeater("collecting", collector.run, settings.collect_after / 2))
     repeated.append(Repeater("services' entries", tend_vips, RETRY_S))
     housekeeping = Repeater("memory", memory.give_back, MEMORY_S)

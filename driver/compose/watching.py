@@ -1,6 +1,6 @@
-"""Owns building what watches namespaces: sandboxes that must keep off the host path, host's links.
+"""Builds what watches namespaces: sandboxes that must avoid the host path, and the host's links.
 
-Together with build.py and kernel.py the only place that knows the concrete adapters.
+Programs and the VXLAN device stay when the driver stops.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from driver.services.sandboxes.withholding import Withholding
 from driver.services.upkeep.host_links import HostLinks
 from driver.work.repeater import Repeater
 
-TICK_S = 0.5  # between looks at what programs have done; the kernel has acted by itself
+TICK_S = 0.5  # between checks of what programs did; the kernel has already acted
 
 
 def build_withholding(kernel: Kernel, watch: NamespaceWatch, underlay: UnderlayState,
                       networks: Networks, netns_path: Callable[[str], str]) -> Withholding:
-    """Make it; the finisher's part of it is to be put in."""
+    """Build it; the caller adds the finisher's part."""
 
     def choice_of(endpoint: Endpoint) -> HostPath:
         return choose(endpoint, networks.get(endpoint.network_id))
@@ -39,7 +39,7 @@ def build_withholding(kernel: Kernel, watch: NamespaceWatch, underlay: UnderlayS
 
 
 def withholding_parts(withholding: Withholding, docker_socket: str) -> list[Part]:
-    """What runs for it; labels are read where there is a socket of Docker's."""
+    """Return what runs for it; labels are read only if Docker's socket is configured."""
     ticking = Repeater("notes of programs", withholding.tick, TICK_S)
     parts = [Part("withholding", withholding.start, withholding.stop),
              Part("notes of programs", ticking.start, ticking.stop)]
@@ -52,6 +52,6 @@ def withholding_parts(withholding: Withholding, docker_socket: str) -> list[Part
 
 
 def host_link_parts(links: HostLinks, watch: NamespaceWatch) -> list[Part]:
-    """What puts back programs and the VXLAN device; they stay when the driver stops."""
+    """Return what restores programs and the VXLAN device; these stay when the driver stops."""
     return [Part("host's links", links.start, links.stop),
             Part("removals", lambda: watch.watch_removals_here(links.removed), nothing)]

@@ -1,7 +1,6 @@
-"""Owns what is attached where: cgroup and namespace links (pinned), tc filters.
+"""Attaches the programs: cgroup and namespace links (pinned), and tc filters.
 
-It knows programs by name only, and nothing of endpoints.  A restart finds the pins and gives
-the links new programs in place.
+A restart finds the pins and replaces the links' programs in place.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ class Filters(Protocol):
     """tc filters, which belong to the link layer."""
 
     def attach(self, ifindex: int, program_fd: int, name: str) -> None:
-        """Make the program the interface's ingress program, in place of an older one."""
+        """Make the program the interface's ingress program; replaces an older one."""
 
     def detach(self, ifindex: int) -> None: ...
 
     def attached(self, ifindex: int) -> str | None:
-        """Name of our filter on the interface, None if there is none."""
+        """Return the name of our filter on the interface, None if there is none."""
 
 
 def attach_to_netkit(program_fd: int, ifindex: int) -> bool:
-    """Give the program all that comes from the other end of a netkit pair; False: it is a veth."""
+    """Let the program see all packets from the other end of a netkit pair; False: it is a veth."""
     return attach_device(program_fd, ifindex, NETKIT_PEER)
 
 
@@ -78,7 +77,7 @@ class Attachments:
             detach(self._pins / program.name)
 
     def attach_services(self) -> None:
-        """Attach, or replace, the programs for datagrams to services' addresses."""
+        """Attach, or replace, the programs for datagrams to vips."""
         self._attach_cgroup(SERVICE_PROGRAMS)
 
     def detach_services(self) -> None:
@@ -101,12 +100,12 @@ class Attachments:
             os.close(cgroup_fd)
 
     def attach_veth(self, ifindex: int) -> None:
-        """Attach the program that judges what a container sends; a netkit pair has one before."""
+        """Attach the program that checks a container's packets, and the direct one on netkit."""
         self._attach_filter(ifindex, FROM_CONTAINER.name)
         self._attach_direct(self._loaded.programs[FROM_CONTAINER_DIRECT.name], ifindex)
 
     def has_filter(self, ifindex: int) -> bool:
-        """Whether a veth has this driver's program, or an older driver's."""
+        """Tell whether a veth has this driver's program, or an older driver's."""
         return self._filters.attached(ifindex) is not None
 
     def attach_sandbox(self, cookie: int, sandbox_key: str) -> None:
@@ -137,7 +136,7 @@ class Attachments:
         return found
 
     def is_gone(self, cookie: int) -> bool:
-        """Tell whether the kernel says that the namespace is gone.  Without a link: no."""
+        """Tell whether the kernel reports the namespace as gone.  False if there is no link."""
         pin = self._sandbox_pin(cookie)
         return pin.exists() and netns_of(pin) == 0
 

@@ -1,4 +1,4 @@
-"""Owns what is done with kernel objects that are there: links, batches of entries, a run.
+"""Works on existing kernel objects: attaches links, reads entries in batches, runs a program.
 
 Nothing here knows slim's programs or maps.
 """
@@ -22,14 +22,14 @@ _NOEXIST = 1  # BPF_NOEXIST
 def entries(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any]]:
     """Yield all (key, leaf) of a table (hash or array), `chunk` at a time.
 
-    Entries that change meanwhile may be seen or not.  Error: DatapathError.
+    Entries that change during the walk may or may not be seen.  Error: DatapathError.
     """
     for keys, leaves, count in chunks(table, chunk):
         yield from zip(keys[:count], leaves[:count], strict=True)
 
 
 def chunks(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any, int]]:
-    """Yield ctypes arrays of keys and leaves, and how many are filled; see `entries`."""
+    """Yield ctypes arrays of keys and leaves, and how many elements are filled; see `entries`."""
     position = ctypes.c_uint32()
     first = True
     while True:
@@ -48,13 +48,13 @@ def chunks(table: Any, chunk: int = 4096) -> Iterator[tuple[Any, Any, int]]:
 
 
 def insert(table: Any, key: Any, leaf: Any) -> bool:
-    """Enter what is not there yet (BPF_NOEXIST); False: it is there, or the map is full."""
+    """Insert a new entry (BPF_NOEXIST); False: the key exists, or the map is full."""
     return int(lib.bpf_map_update_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf),
                                        ctypes.c_uint64(_NOEXIST))) == 0
 
 
 def take(table: Any, key: Any) -> Any | None:
-    """Remove an entry and return it as it was at that moment; None: there is none."""
+    """Remove an entry and return its value at that moment, in one step; None: there is none."""
     leaf = table.Leaf()
     taken = lib.bpf_map_lookup_and_delete_elem(table.map_fd, ctypes.byref(key), ctypes.byref(leaf))
     if taken == -errno.ENOENT:
@@ -87,7 +87,7 @@ def run(program_fd: int, data: bytes) -> None:
 
 
 class Link:
-    """A bpf_link that is pinned: it outlives this process, and can be given another program."""
+    """A pinned bpf_link: it outlives this process, and its program can be replaced."""
 
     def __init__(self, fd: int, pin: Path) -> None:
         self._fd = fd
@@ -95,9 +95,9 @@ class Link:
 
     @classmethod
     def attach(cls, program_fd: int, target_fd: int, attach_type: int, pin: Path) -> Link:
-        """Attach to a cgroup or a network namespace, or replace what `pin` attaches there.
+        """Attach to a cgroup or a network namespace, or replace the program that `pin` attaches.
 
-        A replaced program leaves no moment without one.  Error: DatapathError.
+        Replacing is atomic: there is no moment without a program.  Error: DatapathError.
         """
         existing = lib.bpf_obj_get(str(pin).encode()) if pin.exists() else -1
         if existing >= 0:
@@ -117,7 +117,7 @@ class Link:
         return cls(fd, pin)
 
     def close(self) -> None:
-        """Let go of the descriptor; the program stays attached."""
+        """Close the descriptor; the program stays attached."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -129,7 +129,7 @@ class Link:
 
 
 def detach(pin: Path) -> None:
-    """Detach the link that is pinned at `pin`, and remove the pin.  Absent: fine."""
+    """Detach the link pinned at `pin`, and remove the pin.  Does nothing if it is absent."""
     fd = lib.bpf_obj_get(str(pin).encode()) if pin.exists() else -1
     if fd >= 0:
         lib.bpf_link_detach(fd)
@@ -145,10 +145,10 @@ class _AttachOptions(ctypes.Structure):
 
 
 def attach_device(program_fd: int, ifindex: int, attach_type: int) -> bool:
-    """Make it the device's only program of that type; it goes with the device.
+    """Make it the device's only program of that type; it is detached when the device is removed.
 
-    A program of before is replaced without a moment between.  False: the device is of a kind that
-    takes none.  Error: DatapathError.
+    An earlier program is replaced atomically.  False: this kind of device takes no such program.
+    Error: DatapathError.
     """
     flags, count = ctypes.c_uint32(), ctypes.c_uint32(1)
     ids = (ctypes.c_uint32 * 1)()
@@ -171,9 +171,9 @@ def attach_device(program_fd: int, ifindex: int, attach_type: int) -> bool:
 
 
 def netns_of(pin: Path) -> int:
-    """Return the inode of the namespace that a pinned link is attached to, 0: it is gone.
+    """Return the inode of the namespace that a pinned link is attached to; 0: it is gone.
 
-    Linux 5.8: struct bpf_link_info has netns_ino at byte 16, which the namespace's end clears.
+    Linux 5.8: struct bpf_link_info has netns_ino at byte 16; it is cleared when the namespace ends.
     Error: DatapathError.
     """
     fd = checked(lib.bpf_obj_get(str(pin).encode()), f"open {pin}")

@@ -1,7 +1,6 @@
-"""Owns the files of compiled programs: one for each digest of what they are compiled of.
+"""Stores compiled programs in files, one for each digest of their inputs.
 
-A file that is not exactly what this wrote is as good as none.  It must not know the compiler's
-flags, nor how anything is loaded.
+A file that is not exactly what this module wrote is ignored.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from driver.errors import DatapathError
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/var/cache/slim")
-KEPT = 8  # files; those that were used last
+KEPT = 8  # files; the most recently used ones
 _SCHEMA = 1
 _SUFFIX = ".json"
-_LIMIT = 1 << 24  # bytes of a file; 200,000 are usual
+_LIMIT = 1 << 24  # bytes of a file; 200,000 is usual
 
 
 def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = None,
                   folder: Path = FOLDER) -> Compiled:
-    """Return the programs, compiled only if they have not been before.
+    """Return the programs, compiling them only if they are not cached.
 
     headers: see compile_unit.  Error: DatapathError, if they do not compile.
     """
@@ -46,7 +45,7 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
         return found
     log.info("compiling the programs")
     made = compile_unit(kernel_folder, headers)
-    if key is not None and _key(kernel_folder) == key:  # nothing was changed meanwhile
+    if key is not None and _key(kernel_folder) == key:  # nothing changed during compilation
         try:
             check_compiler()
             write(folder, key, made)
@@ -56,7 +55,7 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
 
 
 def kept_unit(kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER) -> Compiled | None:
-    """Return what a start would not have to compile, None if it would."""
+    """Return the cached programs, None if a start would have to compile."""
     key = _key(kernel_folder)
     return None if key is None else read(folder, key)
 
@@ -70,7 +69,7 @@ def _key(kernel_folder: Path) -> str | None:
 
 
 def read(folder: Path, key: str) -> Compiled | None:
-    """Return what was compiled for this digest; None: nothing, or nothing that can be trusted."""
+    """Return the programs compiled for this digest; None: none, or none that can be trusted."""
     try:
         with _opened(folder) as folder_fd:
             name = key + _SUFFIX
@@ -79,7 +78,7 @@ def read(folder: Path, key: str) -> Compiled | None:
                 _check_owner(folder / name, os.fstat(fd))
                 data = file.read(_LIMIT)
             found = decode(data, key)
-            with suppress(OSError):  # used: see KEPT
+            with suppress(OSError):  # marks it as used: see KEPT
                 os.utime(name, dir_fd=folder_fd, follow_symlinks=False)
             return found
     except FileNotFoundError:
@@ -90,7 +89,7 @@ def read(folder: Path, key: str) -> Compiled | None:
 
 
 def write(folder: Path, key: str, compiled: Compiled) -> None:
-    """Keep it, in one step, and remove what has not been used for longest.  Error: OSError."""
+    """Write the file atomically, and remove the least recently used ones.  Error: OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -118,7 +117,7 @@ def encode(key: str, compiled: Compiled) -> bytes:
 
 
 def decode(data: bytes, key: str) -> Compiled:
-    """Return what encode() was given.  Error: ValueError, if it was another content, or key."""
+    """Return what encode() was given.  Error: ValueError, if content or key differ."""
     try:
         found = json.loads(data)
         if found["schema"] != _SCHEMA:
@@ -146,7 +145,7 @@ def _bytes(text: str) -> bytes:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[int]:
-    """Yield a descriptor of the folder.  Error: OSError, also if others could write there."""
+    """Yield a descriptor of the folder.  Error: OSError, also if others can write there."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _check_owner(folder, os.fstat(fd))
@@ -156,13 +155,13 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _check_owner(path: Path, state: os.stat_result) -> None:
-    """What others may write could make them root: what is in it is run in the kernel."""
+    """Refuse what others can write: its content runs in the kernel, so they could become root."""
     if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"{path} may be written by others")
 
 
 def _remove_old(folder: Path) -> None:
-    """Also what a writer that was killed has left.  Others may do the same at this moment."""
+    """Remove old files, and what a killed writer left.  Others may do so at the same time."""
     def used(path: Path) -> float:
         try:
             return path.stat().st_mtime

@@ -1,7 +1,7 @@
-"""Owns what the compiler made of the C text: a value that is the same on every host of a kind.
+"""Holds the compiler's output as a value that is the same on every host of a kind.
 
-Maps are named by their place in `maps`, and what differs from host to host by a number, until
-relocate() puts descriptors and values there.  It must not know the compiler nor the kernel.
+Until relocate() fills in descriptors and values, a map is named by its index in `maps`, and a
+constant that differs from host to host by a number.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from driver.errors import DatapathError
 
-# Of kernel/include/constants.h; the place is the number by which the C text knows it.
+# The constants of kernel/include/constants.h; the C text knows each by its index here.
 CONSTANTS = ("UNDERLAY_BE", "UNDERLAY_IFINDEX", "VXLAN_IFINDEX", "MARK", "HOST_NETNS",
              "PORT_FIRST", "PORT_LAST", "MPTCP", "CLIENT_FIRST", "CLIENT_COUNT",
              "CLIENT_GAP_FIRST", "CLIENT_GAP")
-_TAG = 0x511dc057  # upper half of a number that stands for a constant; nothing else has it
+_TAG = 0x511dc057  # upper half of a constant's placeholder; occurs nowhere else
 
 # struct bpf_insn: opcode, registers (source in the upper four bits), offset, immediate value.
 _INSTRUCTION = struct.Struct("=BBhi")
-_WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: takes two places, the second has the upper half
+_WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: takes two slots, the second has the upper half
 _MAP_FD = 1  # BPF_PSEUDO_MAP_FD, as source register: the value is a map's descriptor
-_CALL, _HELPER = 0x85, 0  # BPF_JMP | BPF_CALL, and what a helper's has as source register
+_CALL, _HELPER = 0x85, 0  # BPF_JMP | BPF_CALL, and the source register of a helper call
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class MapSpec:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Programs, by name, as instructions of 8 bytes; the maps that they use; types of these."""
+    """Programs by name, as instructions of 8 bytes; the maps they use; the maps' types (BTF)."""
 
     programs: Mapping[str, bytes]
     maps: tuple[MapSpec, ...]
@@ -52,15 +52,15 @@ class Compiled:
 
 
 def constant_flags() -> list[str]:
-    """Return what the compiler has to be told of the constants' numbers, as arguments."""
+    """Return the compiler arguments that define the constants' numbers."""
     return [f"-DCONSTANT_TAG={_TAG:#x}ULL",
             *(f"-DCONSTANT_{name}={number}" for number, name in enumerate(CONSTANTS))]
 
 
 def unrelocated(code: bytes, places: Mapping[int, int]) -> bytes:
-    """Return a program with maps' places for their descriptors.  places: descriptor -> place.
+    """Return a program with map descriptors replaced by indexes.  places: descriptor -> index.
 
-    Error: DatapathError, if it has something that relocate() would not know.
+    Error: DatapathError, if it contains something that relocate() does not understand.
     """
     parts = list(_instructions(code))
     for index, (opcode, registers, _, value) in enumerate(parts):
@@ -78,10 +78,10 @@ def unrelocated(code: bytes, places: Mapping[int, int]) -> bytes:
 
 def relocate(compiled: Compiled, descriptors: Sequence[int], values: Mapping[str, int]
              ) -> dict[str, bytes]:
-    """Return the programs as the kernel takes them.
+    """Return the programs in the form that the kernel loads.
 
-    descriptors: of the maps, in their order; values: of all constants, 64 bit, unsigned.
-    Error: DatapathError, if the two and the programs do not fit together.
+    descriptors: the maps', in their order; values: all constants', 64 bit, unsigned.
+    Error: DatapathError, if they do not match the programs.
     """
     numbered = [values[name] for name in CONSTANTS]
     used: set[int] = set()

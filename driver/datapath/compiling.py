@@ -1,7 +1,7 @@
-"""Owns the compiler: C text in, a Compiled out.  Takes 2 s of one core, and 100 MB for good.
+"""Compiles the C text into a Compiled.  Takes 2 s of one core, and 100 MB that are never freed.
 
-It must not load a program; BCC makes maps to compile for, which go before this returns.  Only this
-module imports BCC, and only when it has to compile.
+BCC creates maps in order to compile; they are gone before this returns.  Only this module imports
+BCC, and only when it has to compile.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from driver.datapath.objects import map_info, read_btf
 from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER, unit_text
 from driver.errors import DatapathError
 
-# Unrolled loops would be a third more to compile, and none is on a packet's way.
+# Unrolled loops would add a third to the compile time, and no loop is on a packet's path.
 FLAGS = ("-Wno-unused-function", "-fno-unroll-loops", *constant_flags())
 
 
 def compile_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = None) -> Compiled:
     """Compile the text of all programs.
 
-    headers: a folder for the time of compiling, see header_tree.
+    headers: a folder used during compilation, see header_tree.
     Error: DatapathError, with the compiler's complaint on standard error.
     """
     try:
@@ -53,7 +53,7 @@ def compile_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = Non
 
 
 def _read(lib: Any, module: Any) -> Compiled:
-    """Take out of BCC's module what it has compiled, and the maps that it has made for that."""
+    """Extract the programs from BCC's module, and the maps that it created for them."""
     lib.bpf_table_name.restype = ctypes.c_char_p
     handle = ctypes.c_void_p(module.module)
     names = [lib.bpf_table_name(handle, ctypes.c_size_t(number))

@@ -1,7 +1,7 @@
-"""Owns the order of the datapath's effects: the implementation of ports.Datapath.
+"""Implements ports.Datapath: decides the order of the datapath's effects.
 
-What a map entry looks like, how programs are attached and when flows are swept is elsewhere
-in this package; what the effects mean to Docker is the services'.
+Other modules of this package lay out map entries, attach programs and sweep flows; what the
+effects mean to Docker is decided by the services.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
 
-# SandboxKey, its namespace's cookie, names of connections -> those without a socket.
+# SandboxKey, its namespace's cookie, connections' names -> those without a socket.
 LostSockets = Callable[[str, int, Collection[Name]], Collection[Name]]
 
 
@@ -33,9 +33,9 @@ class EbpfDatapath:
     def __init__(self, loaded: Loaded, attachments: Attachments,
                  handover: Handover | None = None,
                  lost_sockets: LostSockets = lambda _key, _cookie, _names: ()) -> None:
-        """handover: from a driver with another layout of maps, None: there is none to take over.
+        """handover: from a driver with another layout of maps; None: nothing to take over.
 
-        lost_sockets: those of a sandbox's connections that have no socket any more.
+        lost_sockets: finds a sandbox's connections that no longer have a socket.
         """
         self._loaded = loaded
         self._handover = handover
@@ -44,13 +44,13 @@ class EbpfDatapath:
         self._dead_hosts = DeadHosts(loaded)
         self._services = VipTable(loaded)
         self._withheld = WithheldMaps(loaded)
-        self._serving = False  # the programs for services' addresses are attached
+        self._serving = False  # the programs for vips are attached
         self._lost_sockets = lost_sockets
         self._sandbox_keys: dict[int, str] = {}  # by cookie: those that this process published
         self._host_ifindexes: tuple[int, ...] = ()  # underlay, VXLAN device
         self._sweeper = FlowSweeper(loaded, self._maps.port_owners, lost=self._lost_flows)
         self._reasons = read_reasons(KERNEL_FOLDER)
-        # Told of each network's other hosts, after the maps were.
+        # Called with each network's other hosts, after the maps are updated.
         self.on_hosts: Callable[[Vni, Sequence[IPv4Address]], None] = lambda _vni, _hosts: None
 
     def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
@@ -61,9 +61,9 @@ class EbpfDatapath:
         self._sweeper.start()
 
     def reattach(self, ifindex: int) -> bool:
-        """Attach anew what was on an interface, 0: on the host's; False: none of ours was.
+        """Attach again what was on an interface (0: the host's); False: nothing of ours was there.
 
-        Error: LinkError, among others where the interface has gone.
+        Error: LinkError, for example if the interface is gone.
         """
         if ifindex in (0, *self._host_ifindexes):
             self._replace(lambda: self._attachments.attach_host(*self._host_ifindexes))
@@ -74,9 +74,9 @@ class EbpfDatapath:
         return True
 
     def take_over(self) -> bool:
-        """Put this driver's programs in the older ones' place once all maps are filled.
+        """Replace the older driver's programs with this driver's, once all maps are filled.
 
-        To be called, now and then, when etcd has been read.  Returns whether it is done.
+        Call it repeatedly, after etcd has been read.  Returns whether it is done.
         """
         if self._handover is None or not self._handover.pending:
             return True
@@ -95,11 +95,11 @@ class EbpfDatapath:
         pending = self._handover is not None and self._handover.pending
         if pending and self._attachments.has_filter(ifindex):
             self._replace(lambda: self._attachments.attach_veth(ifindex))
-        else:  # a new one is never without
+        else:  # a new interface is never without a program
             self._attachments.attach_veth(ifindex)
 
     def stop(self) -> None:
-        """End this process's part; programs stay attached and connections go on."""
+        """Stop this process's part; programs stay attached and connections continue."""
         self._sweeper.stop()
 
     def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:

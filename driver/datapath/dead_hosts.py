@@ -1,7 +1,6 @@
-"""Owns the map of hosts that are known to be gone, which makes connect() to them fail at once.
+"""Writes the map of gone hosts; connect() to such a host fails at once.
 
-It must not know how that is found out.  Entries end by themselves: without a driver nobody would
-see that a host has come back.
+Entries expire by themselves: without a driver nobody would notice that a host has come back.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from driver.datapath import bpf
 from driver.datapath.load import Loaded, u32_be
 from driver.errors import DatapathError
 
-LASTS_S = 60  # from the last `refuse`; far more than the time between two
+LASTS_S = 60  # after the last `refuse`; far longer than the interval between calls
 
 
 class DeadHosts:
@@ -27,7 +26,7 @@ class DeadHosts:
         self._now_ns = now_ns
 
     def refuse(self, hosts: Collection[IPv4Address]) -> None:
-        """Make these, and no others, the ones that connect() refuses, for LASTS_S.
+        """Let connect() refuse exactly these hosts, for LASTS_S.
 
         Error: DatapathError.
         """

@@ -1,6 +1,6 @@
-"""Owns the translation of the domain's values into map keys and values, and back.
+"""Translates the domain's values into map keys and values, and back.
 
-It writes single entries into tables; the order of effects is datapath.py's.
+It builds and reads single entries; datapath.py decides the order of effects.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def address_key(table: Any, vni: Vni, address: IPv4Address | IPv6Address) -> Any
 
 
 def location(table: Any, endpoint: Endpoint) -> Any:
-    """Value of the directory: where the endpoint is."""
+    """Value of `directory`: where the endpoint is."""
     leaf = table.Leaf()
     leaf.underlay_be = u32_be(endpoint.underlay)
     leaf.port_be = u16_be(endpoint.port)
@@ -41,7 +41,7 @@ def location(table: Any, endpoint: Endpoint) -> Any:
 
 
 def remote(key: Any, leaf: Any) -> Endpoint:
-    """Read an entry of `directory` or `directory6`: an endpoint of one address, no names."""
+    """Read an entry of `directory` or `directory6`: an endpoint with one address and no ids."""
     v4 = hasattr(key, "addr_be")
     return Endpoint(
         id=EndpointId(""), network_id=NetworkId(""), vni=Vni(int(key.vni)), host=HostId(""),
@@ -105,7 +105,7 @@ def sandbox_entry(table: Any, entry: SandboxEntry) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two ctypes structs hold the same bytes."""
+    """Tell whether two ctypes structs hold the same bytes."""
     return bytes(a) == bytes(b)
 
 

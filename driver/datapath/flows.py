@@ -1,8 +1,8 @@
-"""Owns the sweeping of the flow map: entries whose socket or endpoint is no more.
+"""Sweeps the flow map: removes entries whose socket or endpoint is gone.
 
-The programs release flows themselves when sockets close; what is left for here is TIME_WAIT
-that ran out, claims whose SYN never left, flows of endpoints that are gone, and those whose end no
-program has seen: another one in the same hooks can switch the callback off.
+The programs release flows themselves when sockets close.  What remains for the sweeper: expired
+TIME_WAIT, claims whose SYN never left, flows of endpoints that are gone, and flows whose end no
+program saw, because another program in the same hooks can switch the callback off.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from driver.errors import SlimError
 log = logging.getLogger(__name__)
 
 CLAIMED, OPEN, TIME_WAIT = 1, 2, 3  # enum flow_state
-# Twice what a claim takes over after, so that no entry is swept while it is taken over.
+# Twice the age at which connect() may take an entry over, so that none is swept meanwhile.
 TIME_WAIT_NS = 2 * 60 * 10**9
 CLAIM_NS = 2 * 5 * 10**9
 REMOVAL_NS = 10 * 10**9  # a removal takes microseconds
 INTERVAL_S = 30.0
-# Open flows are compared with the sockets that there are.
-LOST_S = 60.0  # between two times
-LOST_NS = 60 * 10**9  # since it was opened: so old that its socket is not just being made
-# Of the time that a sweep took, before the next one: containers that stop one after the other
-# shall not keep a core busy with a map full of others' connections.
+# Open flows are compared with the existing sockets.
+LOST_S = 60.0  # between two comparisons
+LOST_NS = 60 * 10**9  # since it was opened: old enough that its socket is not just being created
+# Pause before the next sweep, as a multiple of the last sweep's duration: containers that stop one
+# after the other must not keep a core busy with a map full of others' connections.
 PAUSES = 9
 _ALL = 0  # the share of all sandboxes together; no namespace has this cookie
 
 
 # struct flow_key: peer_be, peer_port_be, local_port_be.
 Name = tuple[int, int, int]
-# Of a sandbox (cookie): those of its connections that have no socket any more.
+# (sandbox cookie, its connections) -> those that no longer have a socket.
 LostFlows = Callable[[int, Collection[Name]], Collection[Name]]
 
 
 def none_lost(_cookie: int, _names: Collection[Name]) -> Collection[Name]:
-    """For a host of which nobody can tell."""
+    """Report no lost connections: for a host where nobody can tell."""
     return ()
 
 
 class FlowSweeper:
-    """A thread that sweeps at intervals, and soon after it was asked to."""
+    """A thread that sweeps at intervals, and soon after a request."""
 
     def __init__(self, loaded: Loaded, port_owners: Callable[[], dict[int, int]],
                  now_ns: Callable[[], int] = time.monotonic_ns,
                  lost: LostFlows = none_lost) -> None:
-        """lost: asked rarely, with all open connections of a sandbox.  Error: SlimError."""
+        """lost: called rarely, with all open connections of a sandbox; may raise SlimError."""
         self._lost = lost
         self._flows = loaded.table("flows")
         self._takeovers = loaded.table("takeovers")
@@ -77,11 +77,11 @@ class FlowSweeper:
             self._thread.join()
 
     def ask(self) -> None:
-        """Sweep soon: an endpoint has gone.  Many askings make one sweep."""
+        """Sweep soon: an endpoint is gone.  Several requests cause one sweep."""
         self._wake.set()
 
     def sweep(self) -> int:
-        """Remove dead entries; return how many.  Reads the map in batches."""
+        """Remove dead entries and return their number.  Reads the map in batches."""
         now = self._now_ns()  # before the owners: see _dead
         owners = self._port_owners()
         dead, alive = [], Counter[int]()
@@ -101,9 +101,9 @@ class FlowSweeper:
         return removed
 
     def sweep_lost(self, older_ns: int = LOST_NS) -> int:
-        """Remove open flows that have lost their socket; return how many.
+        """Remove open flows that have lost their socket; return their number.
 
-        Their shares are counted anew by the next sweep.
+        The next sweep recounts their shares.
         """
         before = self._now_ns() - older_ns
         open_since: dict[int, dict[Name, int]] = {}
@@ -127,20 +127,20 @@ class FlowSweeper:
         return removed
 
     def _remove(self, key: Any, dead: Callable[[Any], bool]) -> tuple[bool, int | None]:
-        """Remove the entry if it still is dead; return whether, and whose it is if it is not.
+        """Remove the entry if it is still dead; return whether it was removed, else whose it is.
 
-        No connect() takes it over between the judgement and the removal: see `takeovers`.
+        No connect() can take it over between check and removal: see `takeovers`.
         """
         if not bpf.insert(self._takeovers, key, self._takeovers.Leaf(self._now_ns())):
-            return False, None  # somebody else removes it, and counts it
+            return False, None  # somebody else is removing and counting it
         try:
-            leaf = self._flows[key]  # a new connection may have taken the entry over
+            leaf = self._flows[key]  # a new connection may own the entry by now
             if not dead(leaf):
                 return False, int(leaf.sandbox)
             taken = bpf.take(self._flows, key)
             if taken is None or dead(taken):
                 return taken is not None, None
-            # Accepted in this very moment.  Nothing else enters a tuple of an endpoint's port.
+            # Accepted at this very moment.  Nothing else inserts a tuple of an endpoint's port.
             bpf.insert(self._flows, key, taken)
             return False, int(taken.sandbox)
         except KeyError:
@@ -150,14 +150,14 @@ class FlowSweeper:
                 del self._takeovers[key]
 
     def _end_removals(self, now_ns: int) -> None:
-        """End those of a driver that was killed in the middle."""
+        """End the removals of a driver that was killed during them."""
         for key, since in list(bpf.entries(self._takeovers)):
             if now_ns - int(since) > REMOVAL_NS:
                 with suppress(KeyError):
                     del self._takeovers[key]
 
     def _count_anew(self, alive: Counter[int]) -> None:
-        """Write what each sandbox's share is.
+        """Write each sandbox's share.
 
         Connections that open or close meanwhile are miscounted until the next sweep.
         """
@@ -171,7 +171,7 @@ class FlowSweeper:
 
     @staticmethod
     def _dead(leaf: Any, owners: dict[int, int], now_ns: int) -> bool:
-        """Judge an entry by what was known at `now_ns`: what is newer, is not known to be dead.
+        """Tell whether an entry was dead at `now_ns`; a newer entry is not known to be dead.
 
         Reading the map takes long enough for a container to start and to connect.
         """
@@ -202,5 +202,5 @@ class FlowSweeper:
 
 
 def _still_open(since_ns: int, leaf: Any) -> bool:
-    """Whether it is the same connection: what was judged, and nothing newer."""
+    """Tell whether it is the same connection that was checked, and not a newer one."""
     return bool(leaf.state == OPEN and leaf.since_ns == since_ns)

@@ -1,8 +1,8 @@
-"""Owns taking over from a driver with another layout of maps, without a gap for connections.
+"""Takes over from a driver with another layout of maps, without interrupting connections.
 
-Its programs go on with their maps until ours are filled: from etcd, by the services as after any
-start, and `flows` from the live sockets, here.  What would put ours in their place is held back.
-It must not know what the services fill, nor how namespaces are entered.
+The older programs keep using their maps until ours are filled: `flows` from the live sockets, here,
+and the others from etcd, by the services as after any start.  Until then, whatever would replace
+an older program is deferred.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from driver.services.ports import SandboxEntry
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 30.0  # for sandboxes that are not there again; then it goes on without them
+PATIENCE_S = 30.0  # for sandboxes that have not reappeared; then it continues without them
 
 
 class LiveSocket(Protocol):
@@ -47,7 +47,7 @@ LiveSockets = Callable[[str], Iterable[LiveSocket]]  # by SandboxKey
 
 
 class Handover:
-    """Open: all is done at once.  Closed, until complete(): what replaces a program waits."""
+    """Without an inheritance everything is done at once; else replacements wait for complete()."""
 
     def __init__(self, inheritance: Inheritance | None, live_sockets: LiveSockets,
                  underlay: IPv4Address, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +59,7 @@ class Handover:
         self._lock = threading.RLock()
         self._held: list[Callable[[], None]] = []
         self._sandboxes: dict[int, tuple[SandboxEntry, str]] = {}  # by cookie, and its key
-        # Flows by sandbox's cookie: whose they are, by socket's cookie.
+        # Flows by the sandbox's cookie: each flow's name and its socket's cookie.
         self._entered: dict[int, dict[WireName, int]] = {}
         if inheritance is not None:
             log.warning("the maps' layout is another one than in %s: %s made anew; its programs "
@@ -68,11 +68,11 @@ class Handover:
 
     @property
     def pending(self) -> bool:
-        """Whether the older programs are still in their place."""
+        """Whether the older programs are still attached."""
         return self._inheritance is not None
 
     def replace(self, act: Callable[[], None]) -> None:
-        """Do what puts a program in an older one's place: now, or when all is filled."""
+        """Run `act`, which replaces an older program: now, or once all maps are filled."""
         with self._lock:
             if self.pending:
                 self._held.append(act)
@@ -80,21 +80,21 @@ class Handover:
         act()
 
     def adopt(self, entry: SandboxEntry, sandbox_key: str) -> None:
-        """Take note of a sandbox that has its entries: its sockets may have flows."""
+        """Note a sandbox that has its entries: its sockets may have flows."""
         with self._lock:
             if self.pending:
                 self._sandboxes[entry.cookie] = entry, sandbox_key
 
     def ready(self, expected: Iterable[int]) -> bool:
-        """Whether all sandboxes (cookies) that were on the host path are there again, or too late.
+        """Tell whether all sandboxes (cookies) of the host path are back, or PATIENCE_S is over.
 
-        To be asked when etcd was read.
+        Call it after etcd has been read.
         """
         return set(expected) <= self._sandboxes.keys() or (
             self._clock() - self._since_s > PATIENCE_S)
 
     def complete(self, loaded: Loaded) -> None:
-        """Fill `flows`, put our programs in place, and remove what was the older ones'."""
+        """Fill `flows`, put our programs in place, and remove the older ones' pins."""
         with self._lock:
             if self._inheritance is None:
                 return
@@ -104,9 +104,9 @@ class Handover:
             for act in self._held:
                 try:
                     act()
-                except SlimError as error:  # as it would have been for its caller: one of many
+                except SlimError as error:  # its own caller's failure: the others go on
                     log.error("taking over: %s", error)
-            if changed:  # connections that the older programs let begin, and end, meanwhile
+            if changed:  # connections that began or ended under the older programs meanwhile
                 self._fill_flows(loaded)
             discard(self._inheritance)
             log.warning("taken over from %s, with %d connections read from sockets",
@@ -117,9 +117,9 @@ class Handover:
             self._entered.clear()
 
     def _fill_flows(self, loaded: Loaded) -> None:
-        """Enter each live socket's flow; remove those entered before whose socket has gone since.
+        """Insert each live socket's flow; remove those inserted before whose socket is gone now.
 
-        Their end was seen by the older programs, which know nothing of our maps.
+        Only the older programs saw their end, and they do not know our maps.
         """
         flows, reverse = loaded.table("flows"), loaded.table("reverse")
         for entry, sandbox_key in self._sandboxes.values():
@@ -137,14 +137,14 @@ class Handover:
                 if _holder(flows, name) == before[name]:
                     del flows[flows.Key(*name)]
             for name, (socket, port) in live.items():
-                # Nobody's, or its own of before TIME_WAIT; else our programs know better by now.
+                # Nobody's, or its own from before TIME_WAIT; any other is our programs', and newer.
                 if _holder(flows, name) in {None, before.get(name)} - {socket.cookie}:
                     flows[flows.Key(*name)] = _flow(flows.Leaf(), socket, entry, port)
             self._entered[entry.cookie] = {name: socket.cookie
                                            for name, (socket, _) in live.items()}
 
     def _endpoint_port(self, socket: LiveSocket, entry: SandboxEntry, reverse: Any) -> int:
-        """P of the endpoint that the connection belongs to, 0: it is none of the host path."""
+        """Return P of the connection's endpoint, 0: it is not on the host path."""
         if socket.local != self._underlay:
             return 0
         own = {attachment.port for attachment in entry.attachments if attachment.port}
@@ -153,7 +153,7 @@ class Handover:
         name = reverse.Key()
         name.underlay_be, name.port_be = u32_be(socket.peer), u16_be(socket.peer_port)
         peer = reverse.get(name)
-        if peer is None:  # an endpoint that is gone: any of ours keeps the connection
+        if peer is None:  # the peer is gone: any port of ours keeps the connection alive
             return min(own, default=0)
         return next((attachment.port for attachment in entry.attachments
                      if attachment.vni == peer.vni), 0)
@@ -164,7 +164,7 @@ def _wire_name(socket: LiveSocket) -> WireName:
 
 
 def _holder(flows: Any, name: WireName) -> int | None:
-    """The socket whose entry it is, None: there is none."""
+    """Return the cookie of the socket that owns the entry, None: there is no entry."""
     flow = flows.get(flows.Key(*name))
     return None if flow is None else int(flow.socket)
 

@@ -1,6 +1,6 @@
-"""Owns the header tree that BCC compiles against: ours joined with the C library's UAPI.
+"""Builds the header tree that BCC compiles against: ours joined with the C library's UAPI.
 
-It must not know what is compiled.  See kernel/compat/README.md.
+See kernel/compat/README.md.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tempfile import mkdtemp
 from driver.errors import DatapathError
 
 UAPI = Path("/usr/include")
-# BCC's name of the architecture's folder, and Debian's, by machine (uname -m).
+# By machine (uname -m): BCC's and Debian's names of the architecture's folder.
 _ARCHITECTURES = {"x86_64": ("x86", "x86_64-linux-gnu"), "aarch64": ("arm64", "aarch64-linux-gnu")}
 
 
 def api_folders() -> tuple[Path, Path, Path]:
-    """Return where the C library has the headers of the kernel's API: linux, asm-generic, asm.
+    """Return the C library's folders of the kernel's API headers: linux, asm-generic, asm.
 
-    Error: DatapathError if they are missing or the machine is of another kind.
+    Error: DatapathError if they are missing or the architecture is not supported.
     """
     _, triplet = _architecture()
     folders = UAPI / "linux", UAPI / "asm-generic", UAPI / triplet / "asm"
@@ -41,10 +41,9 @@ def _architecture() -> tuple[str, str]:
 
 @contextmanager
 def header_tree(kernel_folder: Path, tree: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder for BCC_KERNEL_SOURCE, made of links; needed to compile only.
+    """Yield a temporary folder for BCC_KERNEL_SOURCE, made of symlinks; only compiling needs it.
 
-    tree: where it is made, in place of what a caller that was killed has left there; None: a
-    folder of its own in /tmp.
+    tree: where to create it, replacing what a killed caller left there; None: a new folder in /tmp.
     Error: DatapathError, see api_folders.
     """
     linux, generic, asm = api_folders()

@@ -1,6 +1,6 @@
-"""Owns the maps of hosts that SYNs do not get through to, of SYNs without answer, and of probes.
+"""Reads and writes the maps of blocked hosts, of unanswered SYNs, and of probes.
 
-It must not know when a host is probed, nor what makes it blocked.
+A host is blocked when SYNs of the host path do not get through to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driver.datapath.load import Loaded, u16_be, u32_be
 from driver.errors import DatapathError
 from driver.services.ports import ProbeFlow
 
-CHUNK = 64  # of a map that is read four times a second, and nearly always empty
+CHUNK = 64  # entries per batch: the map is read four times a second, and is nearly always empty
 
 
 class BlockedHosts:
@@ -29,7 +29,7 @@ class BlockedHosts:
         self._unanswered = loaded.table("unanswered")
 
     def block(self, hosts: Collection[IPv4Address]) -> None:
-        """See ports.HostPaths.  What stays is not touched."""
+        """See ports.HostPaths.  Entries that stay are not touched."""
         wanted = {u32_be(host) for host in hosts}
         there = {int(key) for key, _ in bpf.entries(self._blocked, CHUNK)}
         for host in there - wanted:

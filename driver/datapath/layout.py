@@ -1,7 +1,7 @@
-"""Owns which kernel maps outlive an upgrade of the driver: the layout's number and its pin folder.
+"""Decides which kernel maps outlive an upgrade of the driver: the layout's number and pin folder.
 
-It must not know what is in a map.  A map keeps its entries from layout to layout unless it is
-named in CHANGED_IN; what is named starts empty and is filled by handover.py.
+A map keeps its entries from layout to layout unless CHANGED_IN names it; a map named there starts
+empty and is filled by handover.py.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from pathlib import Path
 
 from driver.errors import DatapathError
 
-# To be raised whenever a program of before could misread a map, or the other way round, and when a
-# map has another size (it is refused then: objects.open_map);
-# tests/kernel/test_layout.py says when, and kernel/layout.json what was.
+# Raise it whenever an older program could misread a map, or a newer program an older map, and when
+# a map's size changes (objects.open_map refuses it then);
+# tests/kernel/test_layout.py says when, and tests/kernel/layout.json what was.
 LAYOUT = 1
-CHANGED_IN: Mapping[int, frozenset[str]] = {}  # layout -> maps that mean something else since
+CHANGED_IN: Mapping[int, frozenset[str]] = {}  # layout -> maps whose meaning changed with it
 
 
 @dataclass(frozen=True)
 class Inheritance:
-    """What the layout before left: its folder, and the maps that cannot be taken over."""
+    """What the previous layout left: its folder, and the maps that cannot be taken over."""
 
     folder: Path
     changed: frozenset[str]
-    cut_short: tuple[Path, ...] = ()  # of layouts in between, whose hand-over was cut short
+    cut_short: tuple[Path, ...] = ()  # of layouts in between, whose hand-over was interrupted
 
 
 def pin_folder(bpffs: Path, layout: int = LAYOUT) -> Path:
-    """Return where maps and links are pinned: the layout's number is in the path."""
+    """Return the folder where maps and links are pinned; its path has the layout's number."""
     return bpffs / "slim" / f"v{layout}"
 
 
 def inherit(bpffs: Path, layout: int = LAYOUT,
             changed_in: Mapping[int, frozenset[str]] = CHANGED_IN) -> Inheritance | None:
-    """Pin what an older layout left in this one's folder, too, but for maps that have changed.
+    """Pin an older layout's maps and links in this one's folder, too, except for changed maps.
 
-    Until the older folder is removed (see discard) its programs and ours share these maps.
-    Returns None if there is none.  Error: DatapathError, if a newer slim has run here.
+    Until discard() removes the older folder, its programs and ours share these maps.
+    Returns None if there is no older layout.  Error: DatapathError, if a newer slim has run here.
     """
     found = {int(match[1]): path for path in (bpffs / "slim").glob("v*")
              if (match := re.fullmatch(r"v(\d+)", path.name))}
@@ -51,8 +51,8 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
     older = sorted(number for number in found if number < layout)
     if not older:
         return None
-    # The first one's programs are at work: a hand-over ends with the removal of its folder.
-    # What is in between was cut short, and has maps that are half filled.
+    # The oldest one's programs are running: a hand-over ends by removing the older folder.
+    # Hand-overs to layouts in between were interrupted, and left maps half filled.
     before, *cut_short = older
     changed = frozenset().union(*(names for number, names in changed_in.items()
                                   if before < number <= layout))
@@ -66,7 +66,7 @@ def inherit(bpffs: Path, layout: int = LAYOUT,
 
 
 def discard(inheritance: Inheritance) -> None:
-    """Remove the older folders: what we share stays, the rest goes with its last program."""
+    """Remove the older folders: shared maps stay, the others go with their last program."""
     for folder in (*inheritance.cut_short, inheritance.folder):
         for pin in folder.iterdir():
             pin.unlink(missing_ok=True)

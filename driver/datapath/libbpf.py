@@ -1,6 +1,6 @@
-"""Owns the handle of libbpf 1.x, which brings no Python of its own, and how its calls say no.
+"""Loads libbpf 1.x, which has no Python bindings of its own, and checks its calls for errors.
 
-BCC's library is linked to the same one; but it brings a compiler along, which only compiling needs.
+BCC's library is linked to the same libbpf, but brings a compiler along, which only compiling needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except OSError as error:
 
 
 def checked(result: int, what: str) -> int:
-    """Return what is not negative.  libbpf 1.x answers -errno.  Error: DatapathError."""
+    """Return a result that is not negative; libbpf 1.x returns -errno.  Error: DatapathError."""
     if result < 0:
         raise DatapathError(f"{what}: {os.strerror(-result)}")
     return result

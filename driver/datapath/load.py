@@ -1,7 +1,6 @@
-"""Owns loading what was compiled: a Compiled and this host's constants in, programs and maps out.
+"""Loads a Compiled with this host's constants into the kernel: programs and maps.
 
-Maps are pinned, so loading again finds the maps of the process before.  It must not attach
-anything, and knows no etcd and no Docker.
+Maps are pinned, so loading again finds the previous process's maps.  Nothing is attached here.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from driver.errors import DatapathError
 
 @dataclass(frozen=True)
 class Constants:
-    """What this host puts in the programs."""
+    """The values that this host puts into the programs."""
 
     underlay: IPv4Address
     underlay_ifindex: int
     vxlan_ifindex: int
-    mark: int  # 32 bit, of sockets that are bound to a port only
+    mark: int  # 32 bit, for sockets that are bound to a port only
     port_first: int  # endpoint ports, both inclusive
     port_last: int
     host_netns: int  # cookie of the host's own network namespace
     clients: ClientPorts  # source ports of connections on the host path
 
     def values(self) -> dict[str, int]:
-        """Return them by their names in the C text."""
+        """Return the values by their names in the C text."""
         return {
             "UNDERLAY_BE": u32_be(self.underlay),
             "UNDERLAY_IFINDEX": self.underlay_ifindex,
@@ -55,17 +54,17 @@ class Constants:
 
 
 def u32_be(address: IPv4Address) -> int:
-    """Return the integer that lies in memory as the address in network order."""
+    """Return the integer whose bytes in memory are the address in network order."""
     return int.from_bytes(address.packed, sys.byteorder)
 
 
 def u16_be(port: int) -> int:
-    """Return the integer that lies in memory as the port in network order."""
+    """Return the integer whose bytes in memory are the port in network order."""
     return socket.htons(port)
 
 
 class Loaded:
-    """Programs and maps that the kernel has."""
+    """Programs and maps that are loaded into the kernel."""
 
     def __init__(self, tables: dict[str, Table], programs: dict[str, int]) -> None:
         self._tables = tables
@@ -76,16 +75,16 @@ class Loaded:
         return self._tables[name]
 
     def close(self) -> None:
-        """Close all descriptors; what is pinned or attached stays."""
+        """Close all descriptors; pinned maps and attached programs stay."""
         for fd in (*self.programs.values(), *(table.map_fd for table in self._tables.values())):
             os.close(fd)
         self.programs, self._tables = {}, {}
 
 
 def load(compiled: Compiled, constants: Constants, pins: Path) -> Loaded:
-    """Load everything; maps are created in, or taken from, folder `pins`.
+    """Load everything; maps are opened from folder `pins`, or created there.
 
-    Takes half a second.  Error: DatapathError, with the verifier's complaint on standard error.
+    Takes half a second.  Error: DatapathError, with the verifier's log on standard error.
     """
     with ExitStack() as undo:
         tables = _open_maps(compiled, pins, undo)
@@ -117,9 +116,9 @@ def _open_maps(compiled: Compiled, pins: Path, undo: ExitStack) -> dict[str, Tab
 
 
 def try_programs(compiled: Compiled, pins: Path) -> Iterator[tuple[str, str | None]]:
-    """Load each program for real, attach none; yield (name, error or None).
+    """Load each program into the kernel without attaching it; yield (name, error or None).
 
-    pins: a folder for that time; nothing is left.  Error: DatapathError.
+    pins: a temporary folder; nothing is left behind.  Error: DatapathError.
     """
     constants = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535, 1,
                           ClientPorts(32768, 28232))

@@ -1,7 +1,6 @@
-"""Owns the reading and writing of the maps, one domain value at a time.
+"""Reads and writes the maps, one domain value at a time.
 
-Which effect comes before which is decided here, so that no program ever sees half of a
-change; what is attached where is attachments.py's.
+It orders writes so that no program ever sees half of a change; attachments.py attaches programs.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
 
-# Address of a host (as it lies in memory), or ifindex; the other one is 0.
+# A host's address (network order in memory), or an ifindex; the other one is 0.
 FloodTarget = tuple[int, int]
 
 
 def flood_slots(before: Sequence[FloodTarget | None], targets: Sequence[FloodTarget]
                 ) -> list[FloodTarget]:
-    """Return `targets` in an order in which as many as possible stay where they are."""
+    """Return `targets`, ordered so that as many as possible keep their slots."""
     missing = Counter(targets)
     slots: list[FloodTarget | None] = []
     for target in (*before[:len(targets)], *[None] * (len(targets) - len(before))):
@@ -52,15 +51,15 @@ def _write(table: Any, key: Any, leaf: Any, what: str) -> None:
 
 
 class Maps:
-    """The kernel maps, as the control plane writes them.  Thread-safe."""
+    """Writes the control plane's kernel maps.  Thread-safe."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._table = loaded.table
         self._mover = FlowMover(loaded)
         self._lock = threading.RLock()
-        # Copy of `floods`, by network and number.
+        # Copy of `floods`, by network and index.
         self._floods: dict[Vni, list[FloodTarget | None]] = {}
-        # Copy of `ports`, which is an array: read once, as a walk over 65,536 slots is slow.
+        # Copy of `ports`, an array: read only once, since walking 65,536 slots is slow.
         self._owners = {int(port): int(leaf.sandbox) for port, leaf
                         in bpf.entries(loaded.table("ports")) if leaf.sandbox}
 
@@ -78,9 +77,9 @@ class Maps:
                        f"endpoint {endpoint.id[:12]}")
 
     def delete_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
-        """Undo put_endpoint.  An address that another endpoint has by now stays.
+        """Undo put_endpoint.  An address that belongs to another endpoint by now stays.
 
-        host_ifindex 0: the link is gone, and what names a vanished interface goes.
+        host_ifindex 0: the link is gone; entries that name a vanished interface are removed.
         """
         with self._lock:
             for table, key in self._endpoint_keys("endpoints", endpoint):
@@ -95,7 +94,7 @@ class Maps:
                 self._delete_veth(host_ifindex)
 
     def delete_interface(self, host_ifindex: int) -> None:
-        """Undo put_endpoint by the interface alone: walks the endpoints."""
+        """Undo put_endpoint, given only the interface: walks the endpoints."""
         with self._lock:
             for name in ("endpoints", "endpoints6"):
                 table = self._table(name)
@@ -109,7 +108,7 @@ class Maps:
         _delete(veths, veths.Key(ifindex))
 
     def endpoint_ifindexes(self) -> set[int]:
-        """Return the host's ends that may send."""
+        """Return the ifindexes of the host's ends that may send."""
         return {int(key.value) for key in self._table("veths")}
 
     def _endpoint_keys(self, name: str, endpoint: Endpoint) -> Iterator[tuple[Any, Any]]:
@@ -123,7 +122,7 @@ class Maps:
     # Sandboxes and their endpoint ports, for the host path.
 
     def put_sandbox(self, entry: SandboxEntry) -> None:
-        """Enter a sandbox: first what receives, then what sends, the connect hooks' entry last."""
+        """Enter a sandbox: first what receives, then what sends, last the connect hooks' entry."""
         with self._lock:
             self._clear_ports(entry.cookie, {a.port for a in entry.attachments})
             ports, veths, sandboxes = map(self._table, ("ports", "veths", "sandboxes"))
@@ -142,7 +141,7 @@ class Maps:
                 self._mover.move(entry.cookie, entry.primary_ifindex)
 
     def delete_sandbox(self, cookie: int) -> None:
-        """Undo put_sandbox, in reverse.  Its notes stay: it may come back to a network."""
+        """Undo put_sandbox in reverse order.  Its notes stay: it may rejoin a network."""
         with self._lock:
             sandboxes, veths = self._table("sandboxes"), self._table("veths")
             _delete(sandboxes, sandboxes.Key(cookie))
@@ -159,7 +158,7 @@ class Maps:
         return {int(key.value) for key in self._table("sandboxes")}
 
     def port_owners(self) -> dict[int, int]:
-        """Return endpoint port -> sandbox cookie, for all that are owned."""
+        """Return endpoint port -> sandbox cookie, for all owned ports."""
         with self._lock:
             return dict(self._owners)
 
@@ -180,7 +179,7 @@ class Maps:
     # The directory.
 
     def put_remote(self, endpoint: Endpoint) -> None:
-        """Enter an endpoint, the reverse map first: whoever is called must know the caller."""
+        """Enter an endpoint, into the reverse map first: a callee must know its caller."""
         with self._lock:
             if endpoint.port and endpoint.address is not None:
                 reverse, endpoints = self._table("reverse"), self._table("endpoints")
@@ -193,7 +192,7 @@ class Maps:
                        f"endpoint {endpoint.id[:12]}")
 
     def delete_remote(self, endpoint: Endpoint) -> None:
-        """Undo put_remote; entries that another endpoint has taken over by now stay."""
+        """Undo put_remote; entries that belong to another endpoint by now stay."""
         with self._lock:
             for table, key in self._endpoint_keys("directory", endpoint):
                 found = table.get(key)
@@ -208,7 +207,7 @@ class Maps:
                     _delete(reverse, name)
 
     def has_lost_its_port(self, endpoint: Endpoint) -> bool:
-        """Whether `reverse` names another address at its host and port."""
+        """Tell whether `reverse` has another address for the endpoint's host and port."""
         if not endpoint.port or endpoint.address is None:
             return False
         reverse = self._table("reverse")
@@ -221,16 +220,16 @@ class Maps:
         return {Vni(int(leaf.vni)) for _, leaf in bpf.entries(self._table("veths"))}
 
     def list_remotes(self) -> Iterator[Endpoint]:
-        """Read the directory back, for a driver that takes over from one before."""
+        """Read the directory back, for a driver that takes over from an earlier one."""
         for name in ("directory", "directory6"):
             for key, leaf in bpf.entries(self._table(name)):
                 yield entries.remote(key, leaf)
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
-        """Make these a network's broadcast receivers; only what has changed is written.
+        """Make these a network's broadcast receivers; writes only what has changed.
 
-        A program that walks the list meanwhile may miss a receiver of one packet, or serve one
-        twice, and never reads past the end.  Error: DatapathError; the next call writes all.
+        A program that walks the list meanwhile may miss a receiver for one packet, or serve one
+        twice, but never reads past the end.  Error: DatapathError; the next call writes all.
         """
         targets = [*((u32_be(host), 0) for host in hosts), *((0, ifindex) for ifindex in ifindexes)]
         with self._lock:
@@ -240,7 +239,7 @@ class Maps:
                 count = sum(1 for key in table if key.vni == vni)
                 before = [None] * count
             after = flood_slots(before, targets)
-            # From the end on: the list is never interrupted.
+            # Backwards from the end: the list never has a gap.
             for index in reversed(range(len(after))):
                 if index >= len(before) or before[index] != after[index]:
                     leaf = table.Leaf()
@@ -272,5 +271,5 @@ def _flood_key(table: Any, vni: Vni, index: int) -> Any:
 
 
 def _as(kind: Any, struct: Any) -> Any:
-    """Each map has a ctypes class of its own for one C struct: copy the bytes over."""
+    """Copy the bytes: each map has its own ctypes class for the same C struct."""
     return kind.from_buffer_copy(struct)

@@ -1,7 +1,7 @@
-"""Owns giving a sandbox's flows another interface, when the one that carried them leaves.
+"""Moves a sandbox's flows to another interface when the one that carried them leaves.
 
-It must not write an entry of the flow map: what the programs have written in it since it was read
-would be lost.  The kernel's program move_flows changes the one field in place.
+Python writes no flow entries: that would lose what the programs have written since the entry was
+read.  The kernel's program move_flows changes the one field in place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from driver.datapath.programs import MOVE_FLOWS
 
 log = logging.getLogger(__name__)
 
-MOVES = 256  # SLIM_MOVES: flows of one run
+MOVES = 256  # SLIM_MOVES: flows per run
 WALKS = 4
 
 
@@ -29,19 +29,19 @@ class _Order(ctypes.Structure):
 
 
 class FlowMover:
-    """The flow map's interfaces."""
+    """Changes the interfaces in the flow map."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._flows = loaded.table("flows")
         self._program_fd = loaded.programs[MOVE_FLOWS.name]
 
     def move(self, cookie: int, ifindex: int) -> None:
-        """Let all flows of the sandbox be carried by this interface (host's end).
+        """Move all flows of the sandbox to this interface (host's end).
 
-        The programs must have been told of it before.  Error: DatapathError.
+        The programs must know the interface already.  Error: DatapathError.
         """
-        # Until none is found: a program that has begun before it was told may enter another.
-        # (One that escapes is put right by its next packet out of the container.)
+        # Repeat until none is found: a program that started before it knew the interface may insert
+        # another flow.  (The next packet out of the container corrects one that is missed.)
         for _ in range(WALKS):
             keys = [bytes(key) for key, leaf in bpf.entries(self._flows)
                     if leaf.sandbox == cookie and leaf.ifindex != ifindex]

@@ -1,6 +1,6 @@
-"""Owns making kernel objects out of what was compiled: types, maps with their pins, programs.
+"""Creates kernel objects from compiled code: types (BTF), maps with their pins, programs.
 
-It must not know where that comes from, nor attach anything.
+Nothing is attached here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from driver.datapath.libbpf import checked, lib
 from driver.datapath.programs import Program
 from driver.errors import DatapathError
 
-_LOG_BYTES = 1 << 24  # for the verifier's reasons: the end of them matters
-_LICENSE = b"GPL"  # some helpers ask for it
+_LOG_BYTES = 1 << 24  # for the verifier's log: its end matters
+_LICENSE = b"GPL"  # some helpers require it
 
 
 class _MapInfo(ctypes.Structure):
-    """struct bpf_map_info, up to what is of interest; the kernel fills what there is room for."""
+    """The beginning of struct bpf_map_info; the kernel fills as much as there is room for."""
 
     _fields_ = (("type", ctypes.c_uint32), ("id", ctypes.c_uint32), ("key_size", ctypes.c_uint32),
                 ("value_size", ctypes.c_uint32), ("max_entries", ctypes.c_uint32),
@@ -35,7 +35,7 @@ class _MapInfo(ctypes.Structure):
 
 
 class _BtfInfo(ctypes.Structure):
-    """struct bpf_btf_info, its beginning."""
+    """The beginning of struct bpf_btf_info."""
 
     _fields_ = (("btf", ctypes.c_uint64), ("btf_size", ctypes.c_uint32), ("id", ctypes.c_uint32))
 
@@ -70,7 +70,7 @@ class _LoadOptions(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a map in the kernel is like, in the words of MapSpec."""
+    """The properties of a map in the kernel, named as in MapSpec."""
 
     type: int
     key_size: int
@@ -80,14 +80,14 @@ class Shape:
 
 
 def map_info(fd: int) -> tuple[Shape, int, int, int]:
-    """Return what the kernel says of a map: its shape, BTF's id, and its types there (0: none)."""
+    """Return a map's shape, its BTF id, and its key's and value's types there (0: none)."""
     info = _info(fd, _MapInfo())
     return (Shape(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags),
             info.btf_id, info.btf_key_type_id, info.btf_value_type_id)
 
 
 def read_btf(btf_id: int) -> bytes:
-    """Return the types that were loaded under this id."""
+    """Return the types (BTF) loaded under this id."""
     fd = checked(lib.bpf_btf_get_fd_by_id(btf_id), f"types {btf_id}")
     try:
         size = _info(fd, _BtfInfo()).btf_size
@@ -106,14 +106,14 @@ def _info(fd: int, info: _Info) -> _Info:
 
 
 def load_btf(data: bytes) -> int:
-    """Give the kernel the types of maps' keys and values; return a descriptor."""
+    """Load the types of the maps' keys and values into the kernel; return a descriptor."""
     return checked(lib.bpf_btf_load(data, ctypes.c_size_t(len(data)), None), "loading maps' types")
 
 
 def open_map(spec: MapSpec, btf_fd: int, pin: Path) -> int:
-    """Return a descriptor of the map that is pinned there; if there is none, of a new one.
+    """Return a descriptor of the map pinned at `pin`; create the map if there is none.
 
-    Error: DatapathError, also if that map is of another kind or has other sizes.
+    Error: DatapathError, also if the pinned map has another type, size or flags.
     """
     fd = lib.bpf_obj_get(bytes(pin))
     if fd == -errno.ENOENT:
@@ -147,9 +147,9 @@ def _make_map(spec: MapSpec, btf_fd: int, pin: Path) -> int:
 
 
 def load_program(program: Program, code: bytes) -> int:
-    """Return the descriptor of a program that the kernel has accepted.
+    """Load a program into the kernel; return its descriptor.
 
-    Error: DatapathError, with the verifier's reasons on standard error.
+    Error: DatapathError, with the verifier's log on standard error.
     """
     options = _LoadOptions(sz=ctypes.sizeof(_LoadOptions),
                            expected_attach_type=program.attach_type or 0)
@@ -159,7 +159,7 @@ def load_program(program: Program, code: bytes) -> int:
     reasons = ctypes.create_string_buffer(_LOG_BYTES)
     options.log_level, options.log_size = 1, _LOG_BYTES
     options.log_buf = ctypes.addressof(reasons)
-    # Once more: writing them down takes longer than all the rest.
+    # Only on the second attempt: writing the log takes longer than all the rest.
     fd = _load(program, code, options)
     if fd >= 0:
         return fd

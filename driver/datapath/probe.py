@@ -1,7 +1,7 @@
-"""Owns finding out what this host makes of the programs: for the doctor, who attaches none.
+"""Tests whether this host's kernel accepts the programs: for the doctor, which attaches none.
 
-It must not believe in what was compiled before, since something may have changed that nobody
-thought of.
+It compiles anew and does not trust the cache, since something that nobody thought of may have
+changed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from driver.errors import DatapathError
 
 def probe(pins: Path, kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER
           ) -> Iterator[tuple[str, str | None]]:
-    """Compile and load each program for real; yield (name, error or None).
+    """Compile the programs and load each into the kernel; yield (name, error or None).
 
-    pins: a folder for that time.  folder: what was compiled before, which is looked at only.
-    Nothing is left.  Error: DatapathError.
+    pins: a temporary folder.  folder: the cache, which is only read.
+    Nothing is left behind.  Error: DatapathError.
     """
     kept = kept_unit(kernel_folder, folder)
     try:
@@ -35,7 +35,7 @@ def probe(pins: Path, kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER
     else:
         yield "compile", None
         if kept is not None:
-            # The types are for people's eyes, and name the folder of the C text.
+            # Types are not compared: they are for human readers, and name the C text's folder.
             same = (kept.programs, kept.maps) == (unit.programs, unit.maps)
             yield "cache", None if same else (
                 f"the programs in {folder}, which the driver loads, are not what is compiled now: "

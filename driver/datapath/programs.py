@@ -1,6 +1,6 @@
-"""Owns the list of programs: name, type, where it is attached; and the text they are made of.
+"""Lists the programs with name, type and attach type, and the C files they are made of.
 
-It must not load or attach anything.
+Nothing is loaded or attached here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
 
-# The unit is compiled as one text, since BCC rewrites map access in the main file only.
+# The files are compiled as one text: BCC rewrites map access in the main file only.
 FILES = ("maps", "shares", "icmp", "probe", "deliver", "withheld", "services", "connect", "names",
          "sockops", "lookup", "overlay", "host", "container", "moves")
 
@@ -26,7 +26,7 @@ NETKIT_PEER = 55
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its function's name, program type and, where it needs one, attach type."""
+    """One program: its function's name, its type and, if needed, its attach type."""
 
     name: str
     type: int
@@ -43,7 +43,7 @@ CGROUP_PROGRAMS = (
     Program("connect4", SOCK_ADDR, INET4_CONNECT),
     Program("connect6", SOCK_ADDR, INET6_CONNECT),
 )
-# Attached while there is a service: they run for every datagram of the host.
+# Attached only while there is a vip: they run for every datagram of the host.
 SERVICE_PROGRAMS = (
     Program("recvmsg4", SOCK_ADDR, UDP4_RECVMSG),
     Program("recvmsg6", SOCK_ADDR, UDP6_RECVMSG),
@@ -61,7 +61,7 @@ ALL_PROGRAMS = (*CGROUP_PROGRAMS, *SERVICE_PROGRAMS, LISTENER_LOOKUP, FROM_CONTA
 
 
 def unit_text(kernel_folder: Path = KERNEL_FOLDER) -> str:
-    """Return the C text of all programs, with line marks so that errors name their file."""
+    """Return the C text of all programs, with #line directives so that errors name their file."""
     parts = []
     for name in FILES:
         path = kernel_folder / f"{name}.c"

@@ -1,4 +1,4 @@
-"""Owns the reading of kernel/include/reasons.h: the counters' names, kinds and meanings.
+"""Reads kernel/include/reasons.h: the counters' names, kinds and meanings.
 
 The header is the only list; nothing here repeats it.
 """
@@ -16,7 +16,7 @@ _ENTRY = re.compile(r'\bR\((\w+), (path|fallback|drop|error), "([^"]*)"\)')
 
 @dataclass(frozen=True)
 class Reason:
-    """One counter: index in the map = place in the list."""
+    """One counter; its index in the map is its position in the list."""
 
     name: str
     kind: str  # path, fallback, drop or error

@@ -1,4 +1,4 @@
-"""Owns making ctypes classes of the C types of a map's keys and values, as BCC describes them.
+"""Makes ctypes classes from BCC's descriptions of the C types of a map's keys and values.
 
 A description is a scalar's name, or [name, fields, "struct" or "struct_packed"]; a field is
 [name, description], or [name, description, [length]] for an array.  Unions, bit fields and
@@ -21,7 +21,7 @@ _SCALARS = {
 
 
 def ctypes_class(description: Any, size: int) -> Any:
-    """Return a class whose instances are of `size` bytes.  Error: DatapathError."""
+    """Return a class whose instances have `size` bytes.  Error: DatapathError."""
     try:
         made = _class(description)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""Owns a kernel map as Python sees it: a mapping of its C structs, as ctypes.
+"""Presents a kernel map to Python as a mapping of its C structs, as ctypes.
 
-It must not know what is in a map, nor how maps are made.
+It calls libbpf with the map's descriptor.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PERCPU_ARRAY = 6  # enum bpf_map_type
 
 
 class Table:
-    """One map.  Keys and values are instances of Key and Leaf; a leaf is a copy, to be put back.
+    """One map.  Keys and values are instances of Key and Leaf; a leaf is a copy: write it back.
 
-    A Leaf of a per-CPU array is an array with an element for each CPU that there may be.
+    A Leaf of a per-CPU array is an array with one element for each possible CPU.
     Methods raise DatapathError if the kernel refuses.
     """
 
@@ -51,7 +51,7 @@ class Table:
             return None
 
     def __setitem__(self, key: Any, leaf: Any) -> None:
-        """Enter, or replace.  Error: DatapathError, among others if the map is full."""
+        """Insert or replace an entry.  Error: DatapathError, for example if the map is full."""
         self._done(lib.bpf_map_update_elem(
             self.map_fd, ctypes.byref(key), ctypes.byref(leaf), ctypes.c_uint64(0)))
 
@@ -60,7 +60,7 @@ class Table:
         self._present(lib.bpf_map_delete_elem(self.map_fd, ctypes.byref(key)))
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the keys.  Beside others who change the map, some may come twice or never."""
+        """Yield the keys.  If others change the map meanwhile, some may come twice or never."""
         before = None
         while True:
             key = self.Key()
@@ -73,7 +73,7 @@ class Table:
             before = self.Key.from_buffer_copy(key)
 
     def values(self) -> Iterator[Any]:
-        """Yield the values of all keys, but for those that have gone meanwhile."""
+        """Yield the values of all keys, except entries removed meanwhile."""
         for key in self:
             leaf = self.get(key)
             if leaf is not None:

@@ -1,8 +1,8 @@
-"""Owns telling whether what was compiled before would come out the same: a digest of what matters.
+"""Computes a digest of all compiler inputs: the same digest means the same compiled programs.
 
-That is the C text, how the compiler is called, the compiler's own files and the kernel API's
-headers.  The kernel that runs is not among it: nothing of it is used, and its version changes
-nothing (a test compiles under another one's name).
+The inputs are the C text, the compiler's arguments, the compiler's own files and the kernel API's
+headers.  The running kernel is not among them: nothing of it is used, and its version changes
+nothing (a test compiles under another version's name).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from driver.datapath.compiling import FLAGS
 from driver.datapath.headers import api_folders
 from driver.datapath.programs import ALL_PROGRAMS, FILES
 
-LOADER_CACHE = Path("/etc/ld.so.cache")  # where the loader finds libraries: …, 0, path, 0
+LOADER_CACHE = Path("/etc/ld.so.cache")  # where the loader finds libraries; format: …, 0, path, 0
 LOADED = Path("/proc/self/maps")
 _LIBRARY = r"/[^\0\n]*/lib(?:bcc|LLVM|clang)[^/\0\n]*"
 
 
 class UnknownCompilerError(Exception):
-    """It cannot be told which compiler would be used, or it is not the one that was."""
+    """It is unknown which compiler would be used, or another one was used."""
 
 
 def unit_key(kernel_folder: Path) -> str:
     """Return the digest, hexadecimal; takes 10 ms.
 
-    Files that are not the project's count by name, size and time of change: to read them takes
+    Files outside the project count by name, size and modification time, because reading them takes
     longer.  Errors: UnknownCompilerError; DatapathError, see api_folders; OSError, if a file cannot
     be read.
     """
@@ -54,7 +54,7 @@ def unit_key(kernel_folder: Path) -> str:
 
 
 def compiler_files() -> list[str]:
-    """Return the files that BCC may consist of: its Python's, and libraries of any version.
+    """Return the files that BCC may consist of: its Python module, and libraries of any version.
 
     Errors: UnknownCompilerError, OSError.
     """
@@ -67,7 +67,7 @@ def compiler_files() -> list[str]:
 
 
 def check_compiler() -> None:
-    """To be called after compiling: was it done by these files?
+    """Check, after compiling, that compiler_files() names the libraries that were used.
 
     Errors: UnknownCompilerError, OSError.
     """

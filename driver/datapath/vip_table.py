@@ -1,8 +1,7 @@
-"""Owns the maps of services' addresses and of the tasks behind each.
+"""Writes the maps of vips and of the tasks behind each.
 
-It must not know where services come from.  A list is complete before it counts: programs read
-the one of the generation that `services` names.  The one before stays for a while, for those that
-have just read its name.
+A list is complete before it counts: programs read the list of the generation that `services` names.
+The previous list stays for a while, for programs that have just read its generation.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from driver.datapath.load import Loaded, u32_be
 from driver.errors import DatapathError
 from driver.model import Vni
 
-Name = tuple[int, int]  # VNI, and the address as it lies in memory
-KEPT_S: Final = 1.0  # a list that nothing names any more; programs run for microseconds
+Name = tuple[int, int]  # VNI, and the address (network order in memory)
+KEPT_S: Final = 1.0  # for an outdated list; programs run for microseconds
 
 
 class VipTable:
     """The maps `services` and `backends`.  Thread-safe."""
 
     def __init__(self, loaded: Loaded, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read what a driver before has left; lists that nothing names are removed.
+        """Read what an earlier driver left; remove lists that `services` does not name.
 
         clock: seconds, monotonic.
         """
         self._clock = clock
-        # Lists that nothing names any more, the oldest first: since when, how long they are.
+        # Outdated lists, oldest first: outdated since (s), name, generation, length.
         self._outdated: deque[tuple[float, Name, int, int]] = deque()
         self._services = loaded.table("services")
         self._backends = loaded.table("backends")
@@ -50,13 +49,13 @@ class VipTable:
                 self._delete(self._backends, key)
 
     def put(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]) -> None:
-        """Make these the service's tasks.  Error: DatapathError; it is then as it was before."""
+        """Make these the vip's backends.  Error: DatapathError; the list is then unchanged."""
         name = (vni, u32_be(address))
         wanted = [u32_be(backend) for backend in backends]
         with self._lock:
             self._sweep()
             if name in self._lists and sorted(self._lists[name]) == sorted(wanted):
-                return  # the same list has the same generation: sockets stay with their choice
+                return  # an unchanged list keeps its generation: sockets stay with their choice
             before = self._generations.get(name, 0)
             generation = (before + 1) & 0xffffffff
             try:
@@ -73,7 +72,7 @@ class VipTable:
             self._generations[name], self._lists[name] = generation, wanted
 
     def delete(self, vni: Vni, address: IPv4Address) -> None:
-        """Undo put.  Absent: fine."""
+        """Undo put.  Does nothing if the vip is absent."""
         name = (vni, u32_be(address))
         with self._lock:
             self._delete(self._services, self._services.Key(*name))
@@ -82,18 +81,18 @@ class VipTable:
             self._sweep()
 
     def sweep(self) -> None:
-        """Remove lists that nobody reads any more.  For a caller that comes at intervals."""
+        """Remove lists that nobody reads any more.  Call it at intervals."""
         with self._lock:
             self._sweep()
 
     def names(self) -> Collection[tuple[Vni, IPv4Address]]:
-        """Return network and address of all services."""
+        """Return network and address of all vips."""
         with self._lock:
             return [(Vni(vni), IPv4Address(address_be.to_bytes(4, sys.byteorder)))
                     for vni, address_be in self._lists]
 
     def is_empty(self) -> bool:
-        """Whether there is no service."""
+        """Tell whether there is no vip."""
         with self._lock:
             return not self._lists
 
@@ -107,7 +106,7 @@ class VipTable:
         while self._outdated and self._clock() - self._outdated[0][0] >= KEPT_S:
             _, name, generation, count = self._outdated.popleft()
             self._remove_list(name, generation, count)
-            # Until then counted on: a new list must not be one that is still to be removed.
+            # Kept until now: a new list must not reuse a generation that is still to be removed.
             if name not in self._lists and self._generations.get(name) == generation:
                 del self._generations[name]
 

@@ -1,6 +1,6 @@
-"""Owns the maps of sandboxes that are kept off the host path, and of notes about them.
+"""Writes the map of sandboxes that are kept off the host path, and reads the notes about them.
 
-It must not know why one is withheld, nor when; what the programs do with both is kernel/withheld.c.
+kernel/withheld.c has what the programs do with both.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from driver.services.ports import Why
 
 NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER = 1, 2, 4  # kernel/include/slim.h
 _NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER}
-KEPT_NOTES = 4096  # of namespaces that are no sandbox now: a container may come back to a network
+KEPT_NOTES = 4096  # of namespaces that are no sandbox now: their container may rejoin a network
 
 
 class WithheldMaps:
-    """ports.Verdicts.  Notes are kept here alone: a driver that comes back finds them."""
+    """ports.Verdicts.  Notes are kept in the map only: a restarted driver finds them there."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._withheld = loaded.table("withheld")
@@ -61,21 +61,21 @@ class WithheldMaps:
         self._rewrite(cookie, without=NOTE_RULES)
 
     def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
-        """See ports.Datapath: what kernel/withheld.c does for those that it sees."""
+        """See ports.Datapath: does what kernel/withheld.c does for listeners that it sees."""
         for wanted, bit in ((bound, NOTE_BOUND_LISTENER), (keyed, NOTE_KEYS)):
             if wanted:
                 self._rewrite(cookie, what=bit)
                 key = self._withheld.Key(cookie)
-                # Whoever was first has decided the same.
+                # An earlier writer has decided the same.
                 if (not bpf.insert(self._withheld, key, self._withheld.Leaf(
                         self._numbers[_NOTED[bit]])) and self._withheld.get(key) is None):
                     raise _full("the sandboxes that are kept off the host path")
 
     def _rewrite(self, cookie: int, what: int = 0, without: int = 0) -> None:
-        """Enter a note with these bits, and those that it has, but for `without`.
+        """Enter a note with the bits `what` and those that it already has, except `without`.
 
-        The programs set bits at any moment.  So an entry is taken out as a whole, and what it is to
-        say is entered again, where no program has begun another one.
+        The programs set bits at any moment.  So the entry is taken out as a whole, and the new one
+        is inserted only if no program has inserted another one meanwhile.
         """
         key, since_ns = self._notes.Key(cookie), time.monotonic_ns()
         while True:

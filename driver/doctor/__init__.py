@@ -1,6 +1,6 @@
-"""Owns `slim doctor` as a user sees it: lines and exit status.
+"""Runs `slim doctor` as a user sees it: lines and exit status.
 
-What is checked stands in checks.py; this module must not know any of it.
+checks.py has the checks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from driver.settings import Settings
 
 
 def run_doctor(settings: Settings) -> int:
-    """Print a line for each check as it is done; return 0 if all are well, else 1."""
+    """Print a line for each check as it is done; return 0 if all pass, else 1."""
     failed = 0
     for finding in findings(settings):
         print(finding, flush=True)

@@ -1,7 +1,7 @@
-"""Owns the checks of `slim doctor`: one for each thing the driver needs from this host.
+"""Checks for `slim doctor`: one for each thing the driver needs from this host.
 
-Like compose it knows the concrete adapters, each only inside its own check: a library that is
-missing must fail one line and not the command.  It leaves nothing behind.
+Each check imports its adapters itself, so that a missing library fails one line and not the
+command.  The checks leave nothing behind.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ ALL_ENTERED = "all of this host's is in etcd"
 
 
 class CheckError(Exception):
-    """A check failed; the text says why and what to do."""
+    """A check failed; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's."""
+    """One line of the doctor's output."""
 
     name: str
     problem: str | None  # None: all is well
@@ -63,7 +63,7 @@ Check = Callable[[Settings], str]
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Do the checks one after the other."""
+    """Run the checks one after the other."""
     for name, check in CHECKS:
         yield _finding(name, check, settings)
     yield from _hooks(settings)
@@ -86,7 +86,7 @@ def _line(text: str) -> str:
 
 # ---- the host
 def check_root(settings: Settings) -> str:
-    """Only root may load programs and make links."""
+    """Check for root: only root may load programs and make links."""
     del settings
     if os.geteuid() != 0:
         raise CheckError("run as root: sudo slim doctor")
@@ -94,7 +94,7 @@ def check_root(settings: Settings) -> str:
 
 
 def check_kernel(settings: Settings) -> str:
-    """The kernel's version; what it can really do, the hooks show."""
+    """Check the kernel's version; the hooks show what it really can do."""
     del settings
     release = os.uname().release
     if procfs.kernel_version(release) < KERNEL_MINIMUM:
@@ -104,7 +104,7 @@ def check_kernel(settings: Settings) -> str:
 
 
 def check_cgroup(settings: Settings) -> str:
-    """A cgroup v2 tree, also beside v1 ones."""
+    """Check for a cgroup v2 tree, also beside v1 trees."""
     mounts = procfs.mounts()
     if settings.cgroup:
         mount = procfs.mount_of(settings.cgroup, mounts)
@@ -119,7 +119,7 @@ def check_cgroup(settings: Settings) -> str:
 
 
 def check_bpffs(settings: Settings) -> str:
-    """Pins lie there while the driver is away."""
+    """Check the bpffs, which holds the pins while the driver does not run."""
     mount = procfs.mount_of(settings.bpffs, procfs.mounts())
     if mount is None or mount.kind != "bpf":
         raise CheckError(f"no bpf file system at {settings.bpffs}: "
@@ -128,7 +128,7 @@ def check_bpffs(settings: Settings) -> str:
 
 
 def check_bcc(settings: Settings) -> str:
-    """The BPF Compiler Collection's binding, which is not PyPI's package of that name."""
+    """Check the BPF Compiler Collection's binding, which is not PyPI's package of that name."""
     del settings
     found = importlib.util.find_spec("bcc")
     if found is None:
@@ -140,7 +140,7 @@ def check_bcc(settings: Settings) -> str:
 
 
 def check_headers(settings: Settings) -> str:
-    """Headers of the kernel's API; those of any version do."""
+    """Check for headers of the kernel's API; any version will do."""
     del settings
     from driver.datapath.headers import UAPI, header_tree  # noqa: PLC0415
     from driver.datapath.programs import KERNEL_FOLDER  # noqa: PLC0415
@@ -150,7 +150,7 @@ def check_headers(settings: Settings) -> str:
 
 
 def _hooks(settings: Settings) -> Iterator[Finding]:
-    """Each program, compiled and loaded for real."""
+    """Check each program by really compiling and loading it."""
     pins = Path(settings.bpffs) / f"slim-doctor-{os.getpid()}"
     try:
         from driver.datapath.probe import probe  # noqa: PLC0415
@@ -162,8 +162,10 @@ def _hooks(settings: Settings) -> Iterator[Finding]:
 
 
 def told_by_driver(settings: Settings) -> Iterator[Finding]:
-    """What only a driver that runs knows: is this host admitted, what is in conflict, and which
-    other hosts the host path does not reach.
+    """Report what only a running driver knows.
+
+    That is: whether this host is admitted, what is in conflict, and which other hosts the host
+    path does not reach.
     """
     from driver.commands.control_client import NotRunningError, ask  # noqa: PLC0415
 
@@ -177,8 +179,8 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
     if not isinstance(status, dict):
         return
     said = status.get("registration")
-    if said is not None:  # a driver of before says nothing, of this and the next two
-        # Why it had to be entered again is worth a line, but nothing is amiss by now.
+    if said is not None:  # an older driver reports neither this nor the next two
+        # Why it had to be entered again is worth a line, but nothing is wrong by now.
         mended = said.startswith(LOST) and status.get("records", "").startswith(ALL_ENTERED)
         yield Finding("registration", None if said == "registered" or mended else said, said)
     said = status.get("conflicts")
@@ -191,7 +193,7 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
 
 
 def doubts(settings: Settings) -> Iterator[Finding]:
-    """What a driver that runs knows, and cannot find on record."""
+    """Report what a running driver knows and cannot find on record."""
     from driver.commands.control_client import ask  # noqa: PLC0415
 
     try:
@@ -202,12 +204,12 @@ def doubts(settings: Settings) -> Iterator[Finding]:
         said = status.get(name) if isinstance(status, dict) else None
         if said is not None and any(word in said for word in DOUBTFUL):
             yield Finding(name, f"{said}: what is kept works on; is etcd the right one, has it "
-                          "all its data (docs/operations.md), do all drivers run?")
+                          "all its data (docs/recovery.md), do all drivers run?")
 
 
 # ---- the network
 def check_underlay(settings: Settings) -> str:
-    """The device and address of the real network."""
+    """Check the device and address of the real network."""
     from driver.link.underlay.device import find_underlay  # noqa: PLC0415
     from driver.link.underlay.vxlan import overlay_mtu  # noqa: PLC0415
 
@@ -220,7 +222,7 @@ def check_underlay(settings: Settings) -> str:
 
 
 def check_ports(settings: Settings) -> str:
-    """Endpoint ports: clients have enough others, and none of these; nobody listens there."""
+    """Check the endpoint ports: clients have enough other ports, and nobody listens on these."""
     from driver.link.underlay.port_settings import ReservedPorts, ephemeral_ports  # noqa: PLC0415
 
     first, last = settings.port_range.first, settings.port_range.last
@@ -240,7 +242,7 @@ def check_ports(settings: Settings) -> str:
 
 
 def check_vxlan_port(settings: Settings) -> str:
-    """The overlay path's UDP port: free, or held by our own device."""
+    """Check the overlay path's UDP port: free, or held by our own device."""
     from driver.link.netlink.names import VXLAN_NAME  # noqa: PLC0415
 
     port = settings.vxlan_port
@@ -253,7 +255,7 @@ def check_vxlan_port(settings: Settings) -> str:
 
 
 def check_pairs(settings: Settings) -> str:
-    """The kind of containers' interfaces, by really making a pair."""
+    """Check the kind of containers' interfaces by really making a pair."""
     from driver.link.pairs.veth import probe_kind  # noqa: PLC0415
 
     try:
@@ -263,7 +265,7 @@ def check_pairs(settings: Settings) -> str:
 
 
 def check_guard(settings: Settings) -> str:
-    """The kernel's packet filter, for what others would forward in this host's name."""
+    """Check the kernel's packet filter, for what others would forward in this host's name."""
     del settings
     from driver.link.underlay.guard import packet_filter_works  # noqa: PLC0415
 
@@ -272,7 +274,7 @@ def check_guard(settings: Settings) -> str:
 
 
 def check_notrack(settings: Settings) -> str:
-    """Rules that keep the host path's packets from being tracked, inside containers."""
+    """Check the rules that keep host-path packets in containers from being tracked."""
     del settings
     from driver.link.sandbox import untracked  # noqa: PLC0415
 
@@ -282,7 +284,7 @@ def check_notrack(settings: Settings) -> str:
 
 # ---- the others
 def check_etcd(settings: Settings) -> str:
-    """Each etcd answers over HTTP, lets us read, and would let us write."""
+    """Check that each etcd answers over HTTP, lets us read, and would let us write."""
     context = _tls(settings) if settings.etcd[0].startswith("https:") else None
     said = []
     for url in settings.etcd:
@@ -327,7 +329,7 @@ def _open_etcd(settings: Settings) -> EtcdKeyValue:
 
 
 def check_networks(settings: Settings) -> str:
-    """Networks of slim on this host: none that a route of the host has come to overlap."""
+    """Check slim's networks on this host: no route of the host may have come to overlap one."""
     from driver.link.underlay.routed import routed_networks  # noqa: PLC0415
     from driver.services.addresses.overlaps import describe, overlap  # noqa: PLC0415
     from driver.state.host import ID_FILE, host_id  # noqa: PLC0415
@@ -350,7 +352,7 @@ def check_networks(settings: Settings) -> str:
 
 
 def check_docker(settings: Settings) -> str:
-    """A Docker Engine that is new enough."""
+    """Check for a new enough Docker Engine."""
     del settings
     try:
         answer = _docker_version()

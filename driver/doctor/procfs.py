@@ -1,6 +1,6 @@
-"""Owns reading what /proc says of this host's mounts, ports and kernel, for the checks.
+"""Reads what /proc says of this host's mounts, ports and kernel, for the checks.
 
-It parses text and asks nobody else: no netlink, no BPF, no etcd, no judgement of what it finds.
+It only parses text: no netlink, no BPF, no etcd, no judgement of what it finds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Bound:
 
     @property
     def loopback_only(self) -> bool:
-        """Whether nobody outside the host can reach it."""
+        """Tell whether nobody outside the host can reach it."""
         mapped = self.address.ipv4_mapped if isinstance(self.address, IPv6Address) else None
         return (mapped or self.address).is_loopback
 
@@ -48,7 +48,7 @@ def parse_mounts(mountinfo: str) -> list[Mount]:
     mounts: dict[str, Mount] = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        # Blanks in a path are written as octal escapes.
+        # Spaces in a path are written as octal escapes.
         path = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split(" ")[4])
         mounts[path] = Mount(path, after.split(" ")[0])
     return list(mounts.values())
@@ -74,7 +74,7 @@ def parse_bound(table: str, *, listening: bool) -> list[Bound]:
         if listening and columns[3] != _LISTEN:
             continue
         address, port = columns[1].split(":")
-        # 32-bit words, each printed as the host's integer: little-endian on all we run on.
+        # 32-bit words, each printed as the host's integer: little-endian on all supported hosts.
         words = bytes.fromhex(address)
         packed = b"".join(words[at:at + 4][::-1] for at in range(0, len(words), 4))
         found.append(Bound(ip_address(packed), int(port, 16)))
@@ -89,6 +89,6 @@ def bound(protocol: str, *, listening: bool = False) -> list[Bound]:
 
 
 def has_link(name: str) -> bool:
-    """Whether this network namespace has the interface."""
+    """Tell whether this network namespace has the interface."""
     return any(line.split(":")[0].strip() == name
                for line in (PROC / "net/dev").read_text().splitlines()[2:])

@@ -1,7 +1,6 @@
-"""Owns asking Docker which networks, endpoints, addresses and labels it knows of.
+"""Asks Docker which networks, endpoints, addresses and labels it knows.
 
-It must not know what slim holds, and must never be called while a call of dockerd's is served:
-dockerd may be waiting for that call's answer.
+Never call it while a call of dockerd's is served: dockerd may be waiting for that call's answer.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ _NO_IPAM_OF_OURS = ("default", "null")
 
 
 class DockerEngine:
-    """services.ports.Engine over dockerd's unix socket.  Made without asking anything."""
+    """services.ports.Engine over dockerd's unix socket.  Its constructor asks nothing."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def look(self) -> EngineView:
-        """See services.ports.Engine.  One request for each network."""
+        """See services.ports.Engine.  Takes one request per network."""
         return asked(self._path, lambda client: _view(list(_networks(client))))
 
 
 class DockerLabels:
-    """services.ports.Labels over the same socket: one request, whatever runs."""
+    """services.ports.Labels over the same socket: one request, however many containers run."""
 
     def __init__(self, path: str, label: str) -> None:
         self._path = path
@@ -46,7 +45,7 @@ class DockerLabels:
         """See services.ports.Labels."""
         return asked(self._path, lambda client: {
             EndpointId(network["EndpointID"]): str(container["Labels"][self._label])
-            # Of a container that starts dockerd shows no endpoints before it runs.
+            # dockerd shows no endpoints of a starting container before it runs.
             for container in client.containers(filters={"label": self._label})
             for network in ((container.get("NetworkSettings") or {}).get("Networks") or {}).values()
             if network.get("EndpointID")})
@@ -55,7 +54,7 @@ class DockerLabels:
 def asked(path: str, ask: Callable[[docker.APIClient], T]) -> T:
     """Ask Docker on its socket.  Error: EngineUnavailable."""
     try:
-        # A client a look: none is left open to a dockerd that may be long gone.
+        # One client per look: none stays open to a dockerd that may be long gone.
         client = docker.APIClient(f"unix://{path}", "auto", timeout=TIMEOUT_S)
         try:
             return ask(client)
@@ -73,7 +72,7 @@ def _networks(client: docker.APIClient) -> Iterator[dict[str, Any]]:
             continue
         try:
             yield client.inspect_network(network["Id"])
-        except docker.errors.NotFound:  # it was removed meanwhile
+        except docker.errors.NotFound:  # removed meanwhile
             continue
 
 
@@ -83,7 +82,7 @@ def _view(networks: list[dict[str, Any]]) -> EngineView:
     for network in networks:
         ipam = network.get("IPAM") or {}
         if ipam.get("Driver") not in _NO_IPAM_OF_OURS:
-            # Spelled as its user did: with host bits, perhaps.
+            # Spelled as the user spelled it, perhaps with host bits.
             pools.update((_cidr(config["Subnet"]), _cidr(config.get("IPRange") or ""))
                          for config in ipam.get("Config") or () if config.get("Subnet"))
         for config in ipam.get("Config") or ():

@@ -1,6 +1,6 @@
-"""Owns asking Docker, on a manager, for the swarm's services, tasks and networks.
+"""Asks Docker, on a manager, for the swarm's services, tasks and networks.
 
-It must not know what becomes of them, and must never be called while a call of dockerd's is served.
+Never call it while a call of dockerd's is served.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from driver.model import NetworkId, Vip
 from driver.services.ports import SwarmPool, SwarmUses, SwarmView
 
 TIMEOUT_S = 10  # for one answer
-PLUGIN_SOCKET = "slim.sock"  # plugin.json's: tells our plugin apart, whatever it was named
+PLUGIN_SOCKET = "slim.sock"  # from plugin.json: identifies our plugin, whatever its name
 _NO_MANAGER = "This node is not"  # "... a swarm manager", "... part of a swarm"
 
 
 class DockerSwarm:
-    """services.ports.Swarm over dockerd's unix socket.  Made without asking anything."""
+    """services.ports.Swarm over dockerd's unix socket.  Its constructor asks nothing."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class DockerSwarm:
         self._ours: dict[NetworkId, bool] = {}  # networks seen: are they of this driver?
 
     def look(self) -> SwarmView | None:
-        """See services.ports.Swarm.  Two requests, and some more at the first look."""
+        """See services.ports.Swarm.  Takes two requests, and some more at the first look."""
         try:
             if self._client is None:
                 self._client = docker.APIClient(f"unix://{self._path}", "auto", timeout=TIMEOUT_S)
@@ -49,7 +49,7 @@ class DockerSwarm:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
-        """Let go of the connection, and of what was learnt over it."""
+        """Close the connection, and forget what it told."""
         if self._client is not None:
             self._client.close()
         self._client, self._swarm_id = None, ""
@@ -92,22 +92,22 @@ class DockerSwarm:
 
 
 class DockerSwarmUsers:
-    """services.ports.SwarmUsers over dockerd's unix socket.  Made without asking anything."""
+    """services.ports.SwarmUsers over dockerd's unix socket.  Its constructor asks nothing."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._ours: dict[str, bool] = {}  # IPAM drivers seen, by name: are they this one?
 
     def look(self) -> SwarmUses:
-        """See services.ports.SwarmUsers.  Two requests, and one more for a name that is new."""
+        """See services.ports.SwarmUsers.  Takes two requests, and one more for each new name."""
         return asked(self._path, self._look)
 
     def _look(self, client: docker.APIClient) -> SwarmUses:
-        # What the node itself still has of a network that the managers have released lists its
-        # containers, though none; what the managers say does not.
+        # A network that the managers have released, but this node still has, lists its containers
+        # (none); the managers' own answer has no such list.
         networks = [network for network in client.networks()
                     if network["Scope"] == "swarm" and network.get("Containers") is None]
-        # dockerd leaves networks out, without a word, while the swarm has no leader; this fails.
+        # While the swarm has no leader, dockerd silently omits networks; the next call then fails.
         services = client.services()
         names = {str((network.get("IPAM") or {}).get("Driver")) for network in networks}
         if not names <= self._ours.keys():
@@ -132,7 +132,7 @@ def _our_names(client: docker.APIClient) -> set[str]:
 
 
 def _pools(network: dict[str, Any]) -> list[SwarmPool]:
-    # Spelled as its user did: with host bits, perhaps.
+    # Spelled as the user spelled it, perhaps with host bits.
     return [SwarmPool(
         NetworkId(network["Id"]), str(network["Name"]),
         str(ip_network(config["Subnet"], strict=False)),
@@ -157,6 +157,6 @@ def _addresses(task: dict[str, Any]) -> list[tuple[NetworkId, IPv4Address]]:
     found = []
     for attachment in task.get("NetworksAttachments") or ():
         for text in attachment.get("Addresses") or ():
-            with suppress(ValueError):  # an IPv6 one
+            with suppress(ValueError):  # an IPv6 address
                 found.append((NetworkId(attachment["Network"]["ID"]), IPv4Interface(text).ip))
     return found

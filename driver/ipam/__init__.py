@@ -1,1 +1,1 @@
-"""Pure address arithmetic: pools, choice of addresses, who may have which."""
+"""Pure address arithmetic: pools, the choice of addresses, and who may have which address."""

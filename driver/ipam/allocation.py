@@ -1,6 +1,6 @@
-"""Owns the choice of a free address: which ones are usable, and which gap to take.
+"""Chooses a free address: which addresses are usable, and which gap to take.
 
-Pure; it must not know where reservations are kept.  Nothing here enumerates a pool.
+Pure.  Nothing here enumerates a pool.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ IpAddress = IPv4Address | IPv6Address
 
 @dataclass(frozen=True)
 class Span:
-    """Addresses from `first` to `last`, both included, as numbers; empty if last < first."""
+    """Addresses from `first` to `last` (both inclusive) as numbers; empty if last < first."""
 
     first: int
     last: int
 
     @property
     def size(self) -> int:
-        """How many addresses."""
+        """Count of addresses."""
         return max(0, self.last - self.first + 1)
 
     def window(self, start: int, size: int) -> Span:
@@ -33,10 +33,10 @@ class Span:
 
 
 def usable(subnet: IpNetwork, sub_pool: IpNetwork | None = None) -> Span:
-    """Return the addresses that may be given out: inside `sub_pool`, if there is one.
+    """Return the addresses that may be given out: those inside `sub_pool`, if there is one.
 
-    Never the subnet's network address (IPv6: the routers' anycast address, RFC 4291) or its
-    IPv4 broadcast address; a /31 has neither (RFC 3021), nor has a /127 (RFC 6164).
+    Excludes the subnet's network address (IPv6: the routers' anycast address, RFC 4291) and its
+    IPv4 broadcast address.  A /31 has neither (RFC 3021), nor does a /127 (RFC 6164).
     """
     first, last = int(subnet.network_address), int(subnet.broadcast_address)
     if subnet.prefixlen < subnet.max_prefixlen - 1:
@@ -50,15 +50,15 @@ def usable(subnet: IpNetwork, sub_pool: IpNetwork | None = None) -> Span:
 
 
 def to_address(subnet: IpNetwork, number: int) -> IpAddress:
-    """Return the address with this number, of the subnet's family."""
+    """Return the address with this number, in the subnet's address family."""
     return IPv4Address(number) if isinstance(subnet, IPv4Network) else IPv6Address(number)
 
 
 def choose(span: Span, taken: Collection[int], random: Random, count: int = 1) -> list[int]:
-    """Return up to `count` free addresses of `span`, which is small, in random order.
+    """Return up to `count` free addresses of `span` in random order.  `span` must be small.
 
-    `taken` holds at least the taken ones of `span`.  Randomness keeps requesters that
-    choose at the same moment apart.
+    `taken` holds at least the taken addresses of `span`.  Random order keeps concurrent
+    requesters from choosing the same address.
     """
     free = sorted({*range(span.first, span.last + 1)}.difference(taken))
     return random.sample(free, min(count, len(free)))
@@ -75,9 +75,9 @@ def lowest(span: Span, taken: Collection[int]) -> int | None:
 
 
 def find_gap(span: Span, count_taken: Callable[[Span], int], most: int) -> Span | None:
-    """Return a part of `span`, of at most `most` addresses, with a free one; None: all taken.
+    """Return a part of `span` with a free address, at most `most` long; None: all are taken.
 
-    `count_taken` counts the taken addresses of a span: it is asked about log2(size) times.
+    `count_taken` counts the taken addresses of a span; it is called about log2(size) times.
     """
     if count_taken(span) >= span.size:
         return None
@@ -85,6 +85,6 @@ def find_gap(span: Span, count_taken: Callable[[Span], int], most: int) -> Span 
         middle = span.first + span.size // 2
         lower, upper = Span(span.first, middle - 1), Span(middle, span.last)
         # The addresses change while we count: a wrong turn ends in a full part, and the
-        # caller tries again.
+        # caller retries.
         span = lower if count_taken(lower) < lower.size else upper
     return span

@@ -1,6 +1,6 @@
-"""Owns the arithmetic of pools: which texts are pools, what overlaps, which one comes next.
+"""Parses pools, finds overlaps and chooses the next automatic pool.
 
-Pure functions on immutable values; it must not know who requests a pool or where it is kept.
+Pure functions on immutable values.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from driver.errors import InvalidArgument
 
 IpNetwork = IPv4Network | IPv6Network
 
-# Where automatic pools come from.  10.128.0.0/9 is clear of Docker's own defaults (172.17.0.0/12
-# and 192.168.0.0/16 locally, 10.0.0.0/8 from its low end in swarm); a /20 has 4,094 addresses,
-# and there are 2,048 of them.  IPv6: a unique local prefix (RFC 4193), /64 each, 65,536 of them.
+# Source of automatic pools.  10.128.0.0/9 is clear of Docker's own defaults (172.17.0.0/12 and
+# 192.168.0.0/16 locally, 10.0.0.0/8 from its low end in swarm); a /20 has 4,094 addresses, and
+# there are 2,048 of them.  IPv6: a unique local prefix (RFC 4193), /64 each, 65,536 of them.
 SUPERNET = "10.128.0.0/9"
 POOL_PREFIXLEN = 20
 SUPERNET6 = "fd73:6c69:6d00::/48"
@@ -31,13 +31,13 @@ class Supernet:
 
     @property
     def count(self) -> int:
-        """How many pools it has."""
+        """Count of pools in the block."""
         return 1 << (self.prefixlen - self.block.prefixlen)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A checked request for a pool: the subnet, and the part dynamic addresses come from."""
+    """A checked request for a pool: the subnet, and the part that dynamic addresses come from."""
 
     subnet: IpNetwork
     sub_pool: IpNetwork | None
@@ -55,8 +55,8 @@ def parse_supernet(block: str, prefixlen: int) -> Supernet:
 def parse_pool(pool: str, sub_pool: str, *, v6: bool) -> Pool:
     """Check an explicit pool as the user wrote it; host bits are dropped.
 
-    An IPv6 pool is one whatever `v6` says (a swarm manager always says no).
-    Errors: InvalidArgument.
+    An IPv6 pool is accepted whatever `v6` says (a swarm manager always passes false).
+    Error: InvalidArgument.
     """
     if not pool:
         raise InvalidArgument(f"sub-pool {sub_pool} without a pool: give --subnet, too")
@@ -78,7 +78,7 @@ def parse_pool(pool: str, sub_pool: str, *, v6: bool) -> Pool:
 
 
 def contains(outer: IpNetwork, inner: IpNetwork) -> bool:
-    """Whether `inner` is part of `outer` (or the same)."""
+    """Return whether `inner` is part of `outer`, or the same."""
     if isinstance(outer, IPv4Network):
         return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
     return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
@@ -95,7 +95,7 @@ def overlapping(network: IpNetwork, others: Iterable[IpNetwork]) -> IpNetwork | 
 def choose_pool(supernets: Iterable[Supernet], avoid: Iterable[IpNetwork]) -> IpNetwork | None:
     """Return the lowest pool that overlaps nothing in `avoid`; None if there is none.
 
-    A network in `avoid` that covers a whole supernet (a default route, say) leaves no pool.
+    A network in `avoid` that covers a whole supernet (such as a default route) leaves no pool.
     """
     avoided = list(avoid)
     for supernet in supernets:
@@ -110,7 +110,7 @@ def choose_pool(supernets: Iterable[Supernet], avoid: Iterable[IpNetwork]) -> Ip
                 continue
             if first >= candidate + size:
                 break
-            # The next pool boundary after what is in the way.
+            # The next pool boundary after the taken network.
             candidate = block_first + -(-(last + 1 - block_first) // size) * size
         if candidate + size - 1 <= block_last:
             return type(supernet.block)((candidate, supernet.prefixlen))

@@ -1,6 +1,6 @@
-"""Owns keeping the daemon small: what glibc's malloc holds back is given to the system.
+"""Keeps the daemon small: returns memory that glibc's malloc holds back to the system.
 
-It knows nothing of the driver.  On another C library nothing happens.
+On another C library it does nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _M_ARENA_MAX = -8  # malloc.h
 def limit_arenas(count: int = 2) -> None:
     """Let all threads share `count` malloc arenas; call before the first thread starts.
 
-    The default, eight a core, makes 64 mostly idle threads hold tens of megabytes.
+    With the default, eight per core, 64 mostly idle threads hold tens of megabytes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -22,10 +22,10 @@ def limit_arenas(count: int = 2) -> None:
 
 
 def settle() -> None:
-    """To be called once, when everything is made.
+    """Call once, when everything is built.
 
-    Takes what lives now out of later garbage collections, which would otherwise stop all
-    threads for 15-20 ms at a time, and gives back what compiling used.
+    Excludes all current objects from later garbage collections, which would otherwise stop all
+    threads for 15-20 ms at a time, and returns the memory that compiling used.
     """
     give_back()
     gc.freeze()

@@ -1,8 +1,8 @@
-"""Owns how the daemon ranks among the host's processes.
+"""Raises the daemon's priority, and its limit of open files, among the host's processes.
 
-It knows nothing of the driver.  Whoever starts many containers at once has all cores busy in just
-the moments in which the driver has a few milliseconds of work for each: if that waits for its
-turn, the first connections of these containers take the overlay path.
+Starting many containers together keeps all cores busy in just the moments in which the driver has a
+few milliseconds of work for each: if that work has to wait, the first connections of these
+containers take the overlay path.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ NICE = -10
 
 
 def open_many_files() -> None:
-    """Allow this process as many descriptors as it may allow itself: two for each sandbox."""
+    """Raise the limit of open files to its maximum: each sandbox takes two descriptors."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def go_before_others() -> None:
-    """Raise this process, and what threads it starts from now on.  Without the right: nothing."""
+    """Raise the priority of this process and its future threads; does nothing without the right."""
     try:
         if os.getpriority(os.PRIO_PROCESS, 0) > NICE:
             os.setpriority(os.PRIO_PROCESS, 0, NICE)

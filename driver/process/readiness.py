@@ -1,6 +1,6 @@
-"""Owns telling systemd that the daemon answers (sd_notify(3)), so that dockerd starts after that.
+"""Tells systemd that the daemon answers (sd_notify(3)), so that dockerd starts after that.
 
-It knows nothing of the driver.  Where nobody asked, nothing happens.
+If nobody asked for it, it does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def tell_ready(environment: Mapping[str, str]) -> None:
     if not path:
         return
     address = "\0" + path[1:] if path.startswith("@") else path
-    # A supervisor that went away is no reason to end: systemd's own time-out is the answer.
+    # A missing supervisor is no reason to exit: systemd's own timeout covers that.
     with contextlib.suppress(OSError), \
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.sendto(b"READY=1", address)

@@ -1,6 +1,6 @@
-"""HTTP over a unix socket: one connection, for whoever asks a daemon something.
+"""Provides an HTTP connection over a unix socket.
 
-It asks nothing itself, and knows no daemon.
+The caller says what is asked, and of which daemon.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect to the socket in place of a host.  Error: OSError."""
+        """Connect to the socket instead of a host.  Error: OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         folder = os.open(os.path.dirname(self._path) or ".", os.O_PATH | os.O_DIRECTORY)

@@ -1,7 +1,4 @@
-"""Owns the meaning of a network's driver options (`docker network create -o key=value`).
-
-It must not know how options arrive; what it returns is checked and complete.
-"""
+"""Parses and checks a network's driver options (`docker network create -o key=value`)."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from dataclasses import dataclass
 from driver.errors import InvalidArgument
 from driver.model import HostPath
 
-PREFIX = "slim."  # ours: an option that starts so and is not known is a mistake
-MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers have for it
-VIP = "slim.vip"  # on or off: do services' addresses answer?
+PREFIX = "slim."  # ours: an unknown option with this prefix is a mistake
+MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers use
+VIP = "slim.vip"  # on or off: do vips answer?
 HOST_PATH = "slim.host_path"  # off, on or auto; the same word is an endpoint's option and a label
 KNOWN = (MTU, VIP, HOST_PATH)
-# Other drivers' options that would be missed without a word.
+# Other drivers' options that would otherwise be ignored silently.
 MISLEADING = {
     "mtu": f"it is called {MTU}",
     "encrypted": "slim encrypts nothing; leave it out where the network between the hosts is "
@@ -30,20 +27,20 @@ MTU_MAX = 65535  # bytes; the largest IP packet
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What the user chose for a network."""
+    """The user's choices for a network."""
 
-    mtu: int = 0  # bytes, of the containers' interfaces; 0: that of the underlay
-    vip: bool = True  # off: a load balancer of the user's own answers for services' addresses
+    mtu: int = 0  # bytes, of the containers' interfaces; 0: the underlay's MTU
+    vip: bool = True  # off: the user's own load balancer answers for vips
     host_path: HostPath = HostPath.AUTO
 
 
 def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
-    """Check the options that are ours and the misleading ones; ignore others.
+    """Check our own options and the misleading ones; ignore all others.
 
-    (Daemon defaults come along with them.)
+    (Others include the daemon's defaults.)
 
     `v6`: the network has an IPv6 subnet, so a higher minimum MTU.
-    Errors: InvalidArgument naming the option and the known ones.
+    Error: InvalidArgument, naming the option and the known ones.
     """
     for key in options:
         if key.startswith(PREFIX) and key not in KNOWN:
@@ -59,7 +56,7 @@ def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
 
 
 def host_path(text: str, what: str) -> HostPath:
-    """Read a value of slim.host_path; `what` has it.  Error: InvalidArgument."""
+    """Parse a value of slim.host_path; `what` names its source.  Error: InvalidArgument."""
     try:
         return HostPath(text)
     except ValueError:

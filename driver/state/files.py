@@ -1,6 +1,6 @@
-"""Turns what the file system refuses into the driver's error, which names what was to be done.
+"""Turns an OSError into the driver's LinkError, which names the failed step.
 
-For notes that end with their sandboxes; what must survive a reboot is written by notes.py.
+For notes that end with their sandboxes; notes.py writes what must survive a reboot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Owns what the daemon reads of its machine from files: id, cgroup2 mount, password.
+"""Reads and writes the files that describe this host: id, cluster, lock, password, cgroup2 mount.
 
-It must not know what these are used for.
+They are below --state, but for the password and the mount table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom, *,
             known: HostId | None = None) -> HostId:
-    """Return this host's id, 32 hex digits; made at the first call, durable in folder `state`.
+    """Return this host's id, 32 hex digits; made at the first call, kept durably in folder `state`.
 
-    known: what it is if the folder does not have it.
+    known: the id to use if the folder has none.
     Error: SettingsError (folder cannot be used, file damaged).
     """
     kept = kept_id(state)
@@ -56,13 +56,13 @@ def kept_id(state: Path) -> HostId | None:
 
 
 class ClusterFile:
-    """store.cluster.Membership: the cluster's id and name, one line, durable in folder `state`."""
+    """store.hosts.cluster.Membership: the cluster's id and name, one durable line in `state`."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / CLUSTER_FILE
 
     def get(self) -> Cluster | None:
-        """Return it; None: this host has belonged to none yet.  Error: SettingsError."""
+        """Return the cluster; None: this host has belonged to none yet.  Error: SettingsError."""
         try:
             found, _, name = self._path.read_text(encoding="utf-8").strip().partition(" ")
         except FileNotFoundError:
@@ -75,7 +75,7 @@ class ClusterFile:
         return Cluster(found, name)
 
     def put(self, cluster: Cluster) -> None:
-        """Keep it.  Error: SettingsError."""
+        """Store the cluster.  Error: SettingsError."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_durably(self._path, f"{cluster.id} {cluster.name}\n")
@@ -89,7 +89,7 @@ def new_cluster(random_bytes: Callable[[int], bytes] = os.urandom) -> Cluster:
 
 
 def lock_state(state: Path) -> int:
-    """Keep other drivers off folder `state`; return the lock, which goes with the process.
+    """Lock folder `state` against other drivers; return the lock, which ends with the process.
 
     Two drivers with one host id would each give out the same endpoint ports.
     Error: SettingsError.
@@ -146,25 +146,25 @@ def _write_durably(path: Path, text: str) -> None:
 
 
 class Forgotten:
-    """The mark that a person has had this host forgotten, until it has given up all it had."""
+    """Marks that a person has had this host forgotten, until it has given up all it had."""
 
     def __init__(self, state: Path) -> None:
-        """Keep it in folder `state`.  All errors: StateError."""
+        """Keep the mark in folder `state`.  Error of all methods: StateError."""
         self._path = state / "forgotten"
 
     def begin(self) -> None:
-        """Set it, durably."""
+        """Set the mark, durably."""
         try:
             _write_durably(self._path, "")
         except OSError as error:
             raise StateError(f"{self._path}: {error.strerror or error}") from error
 
     def is_begun(self) -> bool:
-        """Tell whether it is set."""
+        """Tell whether the mark is set."""
         return self._path.exists()
 
     def end(self) -> None:
-        """Remove it.  Idempotent."""
+        """Remove the mark.  Idempotent."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:

@@ -1,7 +1,6 @@
-"""Owns the list of which sandbox each endpoint is joined to (services.ports.Joins).
+"""Lists which sandbox each endpoint is joined to (services.ports.Joins).
 
-It outlives the driver; a reboot takes the namespaces along, so nothing is synced to the disk.
-It must not know what an endpoint is.
+The list outlives the driver; a reboot removes the namespaces too, so nothing is synced to disk.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from driver.model import EndpointId
 from driver.state.files import step
 
 FOLDER = "joins"
-_NEW = ".new"  # no name of an endpoint: quoting keeps the dot, and ids have none
+_NEW = ".new"  # never an endpoint's name: quoting keeps a dot, and ids have none
 
 
 class FiledJoins:
-    """One symbolic link per endpoint, to its sandbox: it is never half-written."""
+    """Stores one symbolic link per endpoint, to its sandbox; a link is never half-written."""
 
     def __init__(self, state: Path) -> None:
         """Keep the links in a folder of their own inside `state`."""
@@ -29,7 +28,7 @@ class FiledJoins:
         with step(f"endpoint {endpoint_id[:12]}: cannot note its sandbox"):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             new = self._folder / (quote(endpoint_id, safe="") + _NEW)
-            new.unlink(missing_ok=True)  # a driver's that was killed
+            new.unlink(missing_ok=True)  # left by a killed driver
             os.symlink(sandbox_key, new)
             os.replace(new, self._link(endpoint_id))
 

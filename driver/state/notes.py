@@ -1,7 +1,7 @@
-"""Keeps what is this host's own on its disk, one file an object (services.ports.Notes).
+"""Keeps notes of what this host has, on its disk, one file per object (services.ports.Notes).
 
-A file is made and renamed in one step, so it is whole or not there.  What must outlive a power cut
-is synced; what ends with the namespaces of this boot is not, and may be lost in one.
+A file is made and renamed in one step, so it is whole or absent.  What must survive a power cut is
+synced; what ends with the namespaces of this boot is not, and a power cut may lose it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from driver.store.format.records import (
 
 FOLDER = "notes"
 _NEW = ".new"
-_COMPLETE = ".complete"  # no note's name: quoting keeps the dot, but no name begins with one
+_COMPLETE = ".complete"  # never a note's name: quoting keeps a dot, but no name begins with one
 
 T = TypeVar("T")
 
@@ -46,9 +46,9 @@ class FiledNotes(Generic[T]):
 
     def __init__(self, state: Path, host: str, kind: str, *, fields: Callable[[T], Fields],
                  build: Callable[[Fields], T], durable: bool) -> None:
-        """Keep them in `state`/notes/`host`/`kind`: those of another host id are not this one's.
+        """Keep the notes in `state`/notes/`host`/`kind`, apart from those of another host id.
 
-        fields, build: inverse of each other (driver/store/py).
+        fields, build: inverses of each other (driver/store/format/records.py).
         """
         self._folder = state / FOLDER / quote(host, safe="") / quote(kind, safe="")
         self._fields = fields
@@ -119,7 +119,7 @@ class FiledNotes(Generic[T]):
 
 @dataclass(frozen=True)
 class HostNotes:
-    """All that a host notes."""
+    """All notes of a host."""
 
     networks: FiledNotes[Network]
     endpoints: FiledNotes[Endpoint]
@@ -130,8 +130,9 @@ class HostNotes:
 def notes_of(state: Path, host: HostId) -> HostNotes:
     """Return the notes of a host in its state folder.
 
-    Docker never repeats CreateNetwork, and asks for pools when it creates one; containers, and
-    with them endpoints and most addresses, end when the machine does.
+    Networks and pools are durable: Docker never repeats CreateNetwork, and requests pools when it
+    creates a network.  Containers, and with them endpoints and most addresses, end with the
+    machine.
     """
     return HostNotes(
         FiledNotes(state, host, "networks", fields=network_fields,

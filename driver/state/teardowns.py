@@ -1,7 +1,7 @@
-"""Owns the list of sandboxes whose inside is still to be torn down (services.ports.Teardowns).
+"""Lists the sandboxes whose inside is still to be torn down (services.ports.Teardowns).
 
-It outlives a driver that is killed between Leave's answer and its work; a reboot may lose it,
-which takes the namespaces along.  It must not know what tearing down means.
+The list outlives a driver that is killed between Leave's answer and its work; a reboot may lose it,
+but removes the namespaces too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FOLDER = "teardowns"
 
 
 class FiledTeardowns:
-    """One empty file per sandbox, its key as its name: there is nothing to be half-written."""
+    """Stores one empty file per sandbox, named by its key, so nothing can be half-written."""
 
     def __init__(self, state: Path) -> None:
         """Keep the files in a folder of their own inside `state`."""

@@ -1,6 +1,6 @@
-"""Owns pools and reservations in etcd: reading them, and changing them in one transaction each.
+"""Reads pools and reservations in etcd, and changes them in one transaction each.
 
-It must not know which address or pool to choose; services/addresses decides.
+services/addresses chooses the pool and the address.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class EtcdAddressBook:
 
     def subnets(self) -> tuple[tuple[str, ...], int]:
         """See ports.AddressBook."""
-        # The guard first: a subnet that comes between the two reads then fails the write.
+        # Read the guard first: a subnet created between the two reads then makes the write fail.
         guard = self._kv.get(keys.SUBNET_GUARD)
         listing = self._kv.range(keys.SUBNETS, keys_only=True)
         return (tuple(keys.subnet_of(entry.key) for entry in listing.entries),
@@ -113,7 +113,7 @@ class EtcdAddressBook:
         change.delete(keys.subnet(cidr))
         cidrs, guard = self.subnets()
         if cidrs == (cidr,):
-            # The last one: the guard goes too, in the same transaction, so that it is absent
+            # The last subnet: the same transaction deletes the guard too, so that it is absent
             # only while there is no subnet at all.
             change.compares.append(Unchanged(keys.SUBNET_GUARD, guard))
             change.delete(keys.SUBNET_GUARD)
@@ -127,7 +127,7 @@ class EtcdAddressBook:
         for holder, hold in old.items():
             if hold.owner and holder not in after.holds:
                 current = self.owned(cidr, holder, hold.owner)
-                # It may name a newer address of the same owner by now.
+                # By now it may name a newer address of the same owner.
                 if current.value == after.address:
                     key = keys.owner(cidr, holder, hold.owner)
                     change.compares.append(Unchanged(key, current.version))
@@ -145,4 +145,4 @@ def _put_owner(change: Transaction, key: str, owned: Versioned[IpAddress], addre
 
 
 def _after(key: str) -> str:
-    return key + "\0"  # the very next key there could be
+    return key + "\0"  # the smallest key after this one

@@ -1,7 +1,7 @@
-"""Owns what hosts say of their endpoints' records as a whole, and asking them for it.
+"""Records hosts' answers about the records of all their endpoints, and asks hosts for answers.
 
-It must not know whether an answer is true, nor what follows.  It is a revision of etcd: as of it
-all endpoints of that host were on record, so what was not on record then is none of its.
+An answer is a revision of etcd: at that revision all endpoints of the host were on record, so
+whatever was not on record then is not one of its endpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from driver.store.format import keys, records
 from driver.store.kv.protocol import Change, Entry, KeyValue, Put
 from driver.work.logs import STANDING
 
-QUESTION_S: Final = 60  # a question's lease: whoever still wants to know asks again
+QUESTION_S: Final = 60  # TTL of a question's lease: whoever still wants to know asks again
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class EtcdAnswers:
     """driver.services.ports.Answers over etcd.  Thread-safe."""
 
     def __init__(self, kv: KeyValue, me: HostId, feeds: Feeds | None = None) -> None:
-        """feeds: to hear questions by; None: nobody's are heard."""
+        """feeds: bring the questions to this host; None: it hears no questions."""
         self._kv = kv
         self._me = me
         self._feeds = feeds
@@ -49,7 +49,7 @@ class EtcdAnswers:
             except UnsupportedRecord as error:
                 log.error("%s", error, extra=STANDING)
                 continue
-            # One from the future was written in another etcd's life.
+            # A revision from the future was written before etcd lost its data.
             if answer.revision <= entry.mod_revision:
                 found[keys.answer_of(entry.key)] = answer
         return found
@@ -59,7 +59,7 @@ class EtcdAnswers:
         _ask(self._kv, keys.question(host_id), revision)
 
     def follow(self, asked: Callable[[int], None]) -> None:
-        """Call `asked` with each question to this host, the one that is there included."""
+        """Call `asked` with each question to this host, including one already there."""
         if self._feeds is not None:
             self._followed.append(self._feeds.follow(
                 keys.question(self._me), _QuestionListener(asked)))
@@ -87,7 +87,7 @@ class EtcdPublications:
 
 
 def asked_revision(entry: Entry | None) -> int:
-    """As of which revision somebody wants to know; 0: nobody asks."""
+    """Return the revision that the question is about; 0: nobody asks."""
     return 0 if entry is None else _revision(entry)
 
 

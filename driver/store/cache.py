@@ -1,6 +1,6 @@
-"""Owns the copy of what this host keeps in etcd for itself, so that reads need no round trip.
+"""Caches what this host keeps in etcd for itself, so that reads need no round trip.
 
-It must not know what it holds.  Sound because this host is the only writer of those keys.
+This is sound because this host is the only writer of those keys.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ class LocalCache(Generic[K, V]):
                 if self._items is not None:
                     return dict(self._items)
                 writes = self._writes
-            # Not under the lock: without etcd the callers wait side by side, not in a row.
+            # Not under the lock: without etcd the callers then wait in parallel, not one by one.
             items = self._read()
             with self._lock:
                 if self._writes == writes:
                     self._items = items
 
     def put(self, item: V) -> None:
-        """Enter what has just been written."""
+        """Add an item that has just been written."""
         with self._lock:
             self._writes += 1
             if self._items is not None:
                 self._items[self._identify(item)] = item
 
     def remove(self, key: K) -> None:
-        """Take out what has just been deleted."""
+        """Remove an item that has just been deleted."""
         with self._lock:
             self._writes += 1
             if self._items is not None:
@@ -64,7 +64,7 @@ class LocalCache(Generic[K, V]):
     def reread(self) -> dict[K, V]:
         """Read everything again, and return it.
 
-        Error: StoreUnavailable, and then what was known before is still held.
+        Error: StoreUnavailable; the cache then keeps what it had.
         """
         while True:
             with self._lock:
@@ -81,7 +81,7 @@ class LocalCache(Generic[K, V]):
             try:
                 item = records.decode(entry, self._build)
             except UnsupportedRecord as error:
-                log.error("%s", error, extra=STANDING)  # one bad record must not take the rest away
+                log.error("%s", error, extra=STANDING)  # one bad record must not hide the others
                 continue
             items[self._identify(item)] = item
         return items

@@ -1,6 +1,6 @@
-"""Owns endpoint records in etcd, and in the same transactions the binding of their addresses.
+"""Writes endpoint records to etcd, and binds their addresses in the same transactions.
 
-It must not know how addresses are chosen; a network that is not a pool of ours has no reservations.
+A network that is not one of our pools has no reservations.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class EtcdEndpoints:
             kv, keys.local_endpoints(host), records.endpoint, lambda endpoint: endpoint.id)
 
     def create(self, endpoint: Endpoint) -> None:
-        """See ports.Endpoints.  Error, too: NotFound (this host has no such network)."""
+        """See ports.Endpoints.  Also raises NotFound (this host has no such network)."""
         self._doubts.settle()
-        with suppress(Conflict, NotFound):  # perhaps not so any more: asked again below
+        with suppress(Conflict, NotFound):  # may be out of date: checked again below
             if self._create(endpoint, None, None, recalling(self._kv)):
                 return
         local_key = keys.local_endpoint(self._host, endpoint.id)
@@ -86,7 +86,7 @@ class EtcdEndpoints:
         try:
             done = change.commit(self._kv)
         except StoreUnavailable:
-            # It may have happened.  dockerd gives the endpoint up, and deletes nothing.
+            # The write may have happened.  dockerd gives up on the endpoint and deletes nothing.
             self._doubts.add(lambda: self._delete(endpoint.id))
             raise
         if done:
@@ -94,7 +94,7 @@ class EtcdEndpoints:
         return done
 
     def _refuse_others(self, shared: Entry) -> None:
-        """What is on record there may be a tombstone, or of this host, which has lost its own."""
+        """Refuse unless the record is a tombstone, or this host's, whose local record is lost."""
         if records.decode(shared, records.has_left):
             return
         host = records.decode(shared, records.endpoint).host
@@ -102,12 +102,12 @@ class EtcdEndpoints:
             raise Conflict(f"{shared.key} in etcd is of host {host[:12]}")
 
     def replace(self, endpoint: Endpoint) -> None:
-        """See ports.Endpoints.  The addresses stay as they are."""
+        """See ports.Endpoints.  The addresses stay unchanged."""
         self._doubts.settle()
         for read in self._reads():
             if self._replace(endpoint, read):
                 return
-        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} has too many concurrent changes")
 
     def _replace(self, endpoint: Endpoint, read: Read) -> bool:
         local_key = keys.local_endpoint(self._host, endpoint.id)
@@ -122,7 +122,7 @@ class EtcdEndpoints:
         change = Transaction()
         change.as_read(local_key, existing)
         change.put(local_key, records.encode(records.local_endpoint_fields(endpoint)))
-        # Other hosts do not need to hear of a new sandbox.
+        # Other hosts need not learn of a new sandbox.
         if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
             change.put(keys.endpoint(endpoint.vni, endpoint.id),
                        records.encode(records.shared_endpoint_fields(endpoint)))
@@ -132,9 +132,9 @@ class EtcdEndpoints:
         return done
 
     def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
-        """See ports.Endpoints.  A reservation that nobody holds any more goes with it.
+        """See ports.Endpoints.  Also deletes a reservation that nobody holds any more.
 
-        Error: StoreUnavailable; it is then done as soon as etcd answers again.
+        Error: StoreUnavailable; the deletion then happens as soon as etcd answers again.
         """
         try:
             self._doubts.settle()
@@ -148,7 +148,7 @@ class EtcdEndpoints:
             if self._delete_as_read(endpoint_id, known, read):
                 self._cache.remove(endpoint_id)
                 return
-        raise StoreUnavailable(f"endpoint {endpoint_id[:12]} is changed by too many at once")
+        raise StoreUnavailable(f"endpoint {endpoint_id[:12]} has too many concurrent changes")
 
     def _delete_as_read(self, endpoint_id: EndpointId, known: Endpoint | None, read: Read
                         ) -> bool:
@@ -160,7 +160,7 @@ class EtcdEndpoints:
             change.as_read(local_key, existing)
             change.delete(local_key)
         else:
-            # Lost in etcd, or removed by others: whatever is left of it is to go all the same.
+            # Lost in etcd, or removed by others: delete whatever is left of it all the same.
             known = known or self._cache.all().get(endpoint_id)
             if known is None:
                 return True
@@ -170,7 +170,7 @@ class EtcdEndpoints:
             change.ops.append(self._tombstones.put(
                 keys.endpoint(endpoint.vni, endpoint_id),
                 records.encode(records.left_fields(endpoint))))
-        # The network's record is still there: its deletion comes after its endpoints'.
+        # The network's record still exists: networks are deleted after their endpoints.
         network = self._networks.get(endpoint.network_id)
         for address, cidr in _reserved(network, endpoint):
             self._unbind(endpoint_id, address, cidr, change, read)
@@ -178,30 +178,30 @@ class EtcdEndpoints:
             return True
         try:
             return change.commit(self._kv)
-        except LeaseGone:  # with all of etcd's data, say: a new one, and once more
+        except LeaseGone:  # for example with all of etcd's data: get a new one and retry once
             self._tombstones.forget()
             return False
 
     def _is_to_go(self, endpoint: Endpoint, change: Transaction) -> bool:
-        """Whether the shared record must be replaced, this host having none of its own."""
+        """Tell whether to replace the shared record although this host has no local one."""
         key = keys.endpoint(endpoint.vni, endpoint.id)
         shared = self._kv.get(key)
         change.as_read(key, shared)
         if shared is None:
-            return True  # others may be in doubt
+            return True  # other hosts may be in doubt
         with suppress(UnsupportedRecord):
             return (not records.decode(shared, records.has_left)
                     and records.decode(shared, records.endpoint).host == self._host)
-        return True  # the key says whose it is
+        return True  # the key says whose record it is
 
     def missing(self, own: Callable[[], Sequence[Endpoint]]) -> tuple[list[Endpoint], int]:
-        """Which endpoints of this host others cannot find on record, and as of which revision.
+        """Return the endpoints of this host that others cannot find on record, and a revision.
 
-        own: all of them, as this host knows them.  Records that cannot be read are there.
-        Revision 0: they change just now, ask again.
+        own: all endpoints, as this host knows them.  An unreadable record counts as present.
+        The answer is as of that revision; 0: the records are changing, ask again.
         Error: StoreUnavailable.
         """
-        # First: what is made later was not on record then, and nobody can have missed it.
+        # Read this first: an endpoint made later was not on record then, so nobody can miss it.
         revision = self._kv.range(keys.local_endpoints(self._host), keys_only=True).revision
         by_network = sorted(own(), key=lambda endpoint: endpoint.vni)
         lost: list[Endpoint] = []
@@ -212,17 +212,17 @@ class EtcdEndpoints:
                 if entry is None or not _is_record(entry):
                     lost.append(endpoint)
                 elif entry.mod_revision > revision:
-                    revision = 0  # then it may not have been there
+                    revision = 0  # it may not have been there at `revision`
         return lost, revision
 
     def _reads(self) -> Iterator[Read]:
-        """At first by what is remembered, which is mostly how it is; then as etcd has it."""
+        """Yield a read that recalls, which is mostly up to date; then reads that ask etcd."""
         yield recalling(self._kv)
         for _ in contended.attempts():
             yield self._kv.get
 
     def settle(self) -> None:
-        """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
+        """Finish what etcd did not confirm earlier.  Error: StoreUnavailable."""
         self._doubts.settle()
 
     def get(self, endpoint_id: EndpointId) -> Endpoint | None:
@@ -234,7 +234,7 @@ class EtcdEndpoints:
         return list(self._cache.all().values())
 
     def on_record(self) -> Sequence[Endpoint]:
-        """See ports.Endpoints.  What etcd did not confirm is settled first."""
+        """See ports.Endpoints.  Settles first what etcd did not confirm."""
         self._doubts.settle()
         return [*self._cache.reread().values()]
 
@@ -245,10 +245,10 @@ class EtcdEndpoints:
             done = self._enter(endpoint)
             if done is not None:
                 return done
-        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} is changed by too many at once")
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]} has too many concurrent changes")
 
     def _enter(self, endpoint: Endpoint) -> bool | None:
-        """None: something changed meanwhile.  What can be read is entered beside what cannot."""
+        """None: something changed meanwhile.  An unreadable record does not stop the others."""
         network, network_entry = self._networks.locally(endpoint.network_id, self._kv.get)
         if network.vni != endpoint.vni:
             raise Conflict(f"endpoint {endpoint.id[:12]} has VNI {endpoint.vni}, its "
@@ -290,11 +290,11 @@ class EtcdEndpoints:
 
     def _bind(self, endpoint: Endpoint, address: IPv4Interface | IPv6Interface, cidr: str,
               change: Transaction, read: Read, *, holder: str = "") -> None:
-        """holder: for an address that nobody holds; "": this host."""
+        """holder: becomes the holder of an address that nobody holds; "": this host."""
         key = keys.address(cidr, address.ip)
         entry = read(key)
         if entry is None:
-            # dockerd may bring an address of its own (an answer of CreateEndpoint, say) and
+            # dockerd may bring an address of its own (CreateEndpoint's answer, for example) and
             # will release it through our IPAM all the same.
             reservation = Reservation(address.ip, {holder or self._host: Hold(HoldKind.EXACT)})
         else:
@@ -316,7 +316,7 @@ class EtcdEndpoints:
                 change: Transaction, read: Read) -> None:
         key = keys.address(cidr, address.ip)
         entry = read(key)
-        change.as_read(key, entry)  # also when it is left alone: it may be remembered wrongly
+        change.as_read(key, entry)  # even if it stays unchanged: the recalled entry may be wrong
         if entry is None:
             return
         reservation = records.decode(entry, records.reservation)
@@ -340,6 +340,6 @@ def _reserved(network: Network | None, endpoint: Endpoint
     """Return the endpoint's addresses that have reservations, each with its pool's CIDR."""
     if network is not None and not network.key.startswith("pool:"):
         return []
-    # The pool's CIDR is the network's: dockerd may show an address with another prefix length.
+    # The pool's CIDR comes from the network: dockerd may show the address with another prefix.
     return [(a, (network.subnet_of(a) if network else None) or str(a.network))
             for a in (endpoint.address, endpoint.address6) if a is not None]

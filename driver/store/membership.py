@@ -1,9 +1,9 @@
-"""Owns who has a virtual network: its key with its VNI, and one member key for each host.
+"""Adds to a transaction what a host's joining or leaving of a virtual network takes.
 
-It adds to a transaction what a host's coming and going takes, and must not know what else is in it.
-Who comes compares the network's key and writes its own one only, so hundreds come at once; who
-goes compares another member's key, or that there is none: exactly the last one removes the network.
-Drivers of before write their hosts into the network's value: these are members, too.
+Its records are the network's key with its VNI, and one member key for each host.  A joining host
+compares the network's key and writes only its own member key, so hundreds can join concurrently; a
+leaving host compares another member's key, or that there is none: exactly the last one removes the
+network.  Hosts that older drivers wrote into the network's value are members, too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from driver.store.kv.protocol import Entry, KeyValue, Transaction
 
 
 class Membership:
-    """Of one host in all virtual networks.  Without memory.  All errors, too: StoreUnavailable,
-    UnsupportedRecord.
+    """One host's membership in all virtual networks.  Stateless.
+
+    All calls also raise StoreUnavailable and UnsupportedRecord.
     """
 
     def __init__(self, kv: KeyValue, host: HostId, vnis: range) -> None:
@@ -29,10 +30,10 @@ class Membership:
 
     def join(self, key: NetworkKey, network_id: NetworkId, change: Transaction,
              vni: Vni | None = None) -> Vni:
-        """Have this host in the network; return its VNI.  Already in: nothing is added.
+        """Add this host to the network; return the VNI.  A member already: nothing is added.
 
-        vni: what it must be, None: the network's, or a free one.
-        Errors: Conflict (it cannot be that), Exhausted.
+        vni: the required VNI; None: the network's own, or a free one.
+        Errors: Conflict (the network cannot have that VNI), Exhausted.
         """
         found = self._read(key)
         change.as_read(keys.network(key), found.shared)
@@ -45,7 +46,7 @@ class Membership:
             change.as_read(keys.vni(number), None)
             change.put(keys.vni(number), records.encode({"key": key}))
         if found.vni is None or found.in_value or not found.marked:
-            # Once: the first host, the first one of this version, what it wrote before.
+            # Once: for the first host, for the first of this version, or for what it wrote before.
             change.put(keys.network(key), _encode(key, number, found.others))
         if network_id not in found.in_key:
             self._put(key, found, tuple(dict.fromkeys(
@@ -53,7 +54,7 @@ class Membership:
         return number
 
     def leave(self, key: NetworkKey, network_id: NetworkId, change: Transaction) -> None:
-        """Have this host out of the network as far as it is this Docker network's."""
+        """Remove this host from the network as far as this Docker network is concerned."""
         found = self._read(key)
         change.as_read(keys.network(key), found.shared)
         left = tuple(i for i in dict.fromkeys((*found.in_key, *found.in_value)) if i != network_id)
@@ -72,7 +73,7 @@ class Membership:
                 change.put(keys.network(key), _encode(key, found.vni, found.others))
             return
         change.empty(keys.members(key), keys.member(key, self._host))
-        if found.others:  # drivers of before; the last of them removes it
+        if found.others:  # of older drivers; the last of them removes the network
             change.put(keys.network(key), _encode(key, found.vni, found.others, marked=False))
             return
         change.delete(keys.network(key))
@@ -99,9 +100,9 @@ class Membership:
         change.put(keys.member(key, self._host), records.encode({"ids": list(ids)}))
 
     def _witness(self, key: NetworkKey) -> Entry | None:
-        """Another host's member key: as long as it is there the network is not without members.
+        """Return another host's member key; while it exists, the network has members.
 
-        The next one, so that of many who go at once each has its own.
+        It is the next key, so that each of many hosts leaving concurrently has a key of its own.
         """
         prefix, own = keys.members(key), keys.member(key, self._host)
         for start, stop in ((own + "\0", ""), (prefix, own)):
@@ -111,7 +112,7 @@ class Membership:
         return None
 
     def _own(self, vni: Vni, key: NetworkKey, change: Transaction) -> None:
-        """Have the VNI belong to the network.  Error: Conflict."""
+        """Make the VNI belong to the network.  Error: Conflict."""
         owner = self._kv.get(keys.vni(vni))
         if owner is not None and (other := records.decode(owner, records.owner_of_vni)) != key:
             raise Conflict(f"VNI {vni} of network {key} belongs to network {other} in etcd")
@@ -120,7 +121,7 @@ class Membership:
             change.put(keys.vni(vni), records.encode({"key": key}))
 
     def _free_vni(self, key: NetworkKey) -> Vni:
-        """Choose by the name's hash: two networks made at once rarely want the same number."""
+        """Choose by the name's hash, so networks made concurrently rarely want the same number."""
         digest = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
         start = self._vnis[digest % len(self._vnis)]
         for first, end in ((start, self._vnis.stop), (self._vnis.start, start)):
@@ -144,8 +145,8 @@ class _Found:
     shared: Entry | None
     vni: Vni | None
     marked: bool  # its value says that there are member keys
-    others: dict[HostId, tuple[NetworkId, ...]]  # in the value, by drivers of before
-    in_value: tuple[NetworkId, ...]  # this host's, by a driver of before
+    others: dict[HostId, tuple[NetworkId, ...]]  # in the value, by older drivers
+    in_value: tuple[NetworkId, ...]  # this host's, by an older driver
     member: Entry | None
     in_key: tuple[NetworkId, ...]
 

@@ -1,6 +1,6 @@
-"""Owns networks in etcd: the virtual network with its VNI, and this host's part in it.
+"""Reads and writes networks in etcd: the virtual network with its VNI, and this host's part in it.
 
-It must not know endpoints or addresses.  Reads come from a cache: this host alone writes its part.
+Reads come from a cache: only this host writes its part.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EtcdNetworks:
             try:
                 done = self._with_record(network, joining).commit(self._kv)
             except StoreUnavailable:
-                # It may have happened.  dockerd gives the network up, and deletes nothing.
+                # The write may have happened.  dockerd gives up on the network and deletes nothing.
                 self._doubts.add(lambda: self._delete(network_id))
                 raise
             if done:
@@ -76,7 +76,7 @@ class EtcdNetworks:
     def delete(self, network_id: NetworkId) -> None:
         """See ports.Networks.
 
-        Error: StoreUnavailable; it is then done as soon as etcd answers again.
+        Error: StoreUnavailable; the deletion then happens as soon as etcd answers again.
         """
         try:
             self._doubts.settle()
@@ -102,7 +102,7 @@ class EtcdNetworks:
         raise StoreUnavailable(f"network {network_id[:12]}: too many hosts change it at once")
 
     def settle(self) -> None:
-        """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
+        """Finish what etcd did not confirm earlier.  Error: StoreUnavailable."""
         self._doubts.settle()
 
     def get(self, network_id: NetworkId) -> Network | None:
@@ -114,7 +114,7 @@ class EtcdNetworks:
         return list(self._cache.all().values())
 
     def on_record(self) -> Sequence[Network]:
-        """See ports.Networks.  What etcd did not confirm is settled first."""
+        """See ports.Networks.  Settles first what etcd did not confirm."""
         self._doubts.settle()
         return [*self._cache.reread().values()]
 
@@ -127,7 +127,7 @@ class EtcdNetworks:
 
     def _with_record(self, network: Network, joining: Transaction,
                      before: Entry | None = None) -> Transaction:
-        """Return what writes this host's record besides; it comes first, and tells the outcome."""
+        """Return a transaction that first writes this host's record, which reveals the outcome."""
         change = Transaction()
         key = keys.local_network(self._host, network.id)
         change.as_read(key, before)

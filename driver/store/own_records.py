@@ -1,7 +1,7 @@
-"""Watches etcd for the loss of what this host has: it hears of removals only, anybody's.
+"""Watches etcd for the removal, by anybody, of records that this host has.
 
-It says that something is missing, or that removals may have been missed: whoever hears it
-compares.  What this host removes itself it has struck off its notes before, so it is not heard of.
+It reports that something is missing, or that removals may have been missed; whoever is told then
+compares.  It ignores what this host itself removes, because the notes no longer have that.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from driver.store.feeds.feeds import Feeds
 from driver.store.format import keys
 from driver.store.kv.protocol import Change, Entry
 
-# After a removal: those of a wipe come together.
+# Seconds after a removal: the removals of a wipe come together.
 SETTLED_S: Final = 0.2
 
 
 @dataclass(frozen=True)
 class Own:
-    """What this host has, by its notes."""
+    """What this host has, according to its notes."""
 
     has_endpoint: Callable[[EndpointId], bool]
     networks: Callable[[], Iterable[Network]]
     has_pool: Callable[[str], bool]  # by its subnet (CIDR)
     has_address: Callable[[str, IPv4Address | IPv6Address], bool]  # subnet, address
-    has_owner: Callable[[str, str], bool]  # subnet, the name of who asked for an address of it
+    has_owner: Callable[[str, str], bool]  # subnet, name of the owner of an address
 
 
 class OwnRecords:
-    """The feed's listener."""
+    """A FeedListener that asks for a comparison when an own record is removed."""
 
     def __init__(self, feeds: Feeds, host: HostId, own: Own, ask: Callable[[float], None]) -> None:
-        """ask: is called with the seconds to wait before a look."""
+        """ask: called with the seconds to wait before comparing."""
         self._feeds = feeds
         self._host = host
         self._own = own
@@ -45,11 +45,11 @@ class OwnRecords:
         self._feed: Feed | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the feed."""
         self._feed = self._feeds.follow(keys.ROOT, self, removals=True)
 
     def close(self) -> None:
-        """End."""
+        """End the feed."""
         if self._feed is not None:
             self._feed.close()
 
@@ -65,7 +65,7 @@ class OwnRecords:
     def _is_missed(self, key: str) -> bool:
         try:
             return self._is_own(key)
-        except ValueError:  # no key of a driver's
+        except ValueError:  # not a key of any driver
             return False
         except SlimError:  # the notes are not complete yet
             return True

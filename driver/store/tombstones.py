@@ -1,7 +1,7 @@
-"""Owns the lease of tombstones: of what stands, for minutes, in the place of a removed record.
+"""Leases tombstones: records that replace a removed record for some minutes.
 
-It must not know what is removed.  A key that only vanishes says nothing (it may have been lost); a
-tombstone says that somebody meant it, to everybody whose watch or next list comes in its time.
+A key that only vanishes says nothing (it may have been lost); a tombstone tells everybody whose
+watch or next list comes in time that the removal was meant.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 
 from driver.store.kv.protocol import KeyValue, Put
 
-TTL_S: Final = 600  # of a lease
-FRESH_S: Final = 300.0  # a lease that is older takes no more: each tombstone lives 5 to 10 minutes
+TTL_S: Final = 600  # seconds, of a lease
+FRESH_S: Final = 300.0  # an older lease takes no new tombstones: each one lives 5 to 10 minutes
 
 
 class Tombstones:
-    """One lease for many.  Thread-safe."""
+    """Shares one lease among many tombstones.  Thread-safe."""
 
     def __init__(self, kv: KeyValue, clock: Callable[[], float] = time.monotonic) -> None:
         """clock: seconds, monotonic."""
@@ -29,17 +29,17 @@ class Tombstones:
         self._granted_s = 0.0
 
     def put(self, key: str, value: bytes) -> Put:
-        """Return the operation; `forget` is to be called at LeaseGone.  Error: StoreUnavailable."""
+        """Return the operation; at LeaseGone call `forget`.  Error: StoreUnavailable."""
         with self._lock:
             lease_id, granted_s = self._lease_id, self._granted_s
         if not lease_id or self._clock() - granted_s > FRESH_S:
-            # Not under the lock: without etcd the callers wait side by side, not in a row.
+            # Not under the lock: without etcd the callers then wait in parallel, not one by one.
             granted_s, lease_id = self._clock(), self._kv.lease(TTL_S).id
             with self._lock:
                 self._lease_id, self._granted_s = lease_id, granted_s
         return Put(key, value, lease_id)
 
     def forget(self) -> None:
-        """The lease may have gone, with all of etcd's data, say: the next one is a new one."""
+        """Drop the lease, which may be gone, as when etcd lost its data; `put` gets another."""
         with self._lock:
             self._lease_id = 0

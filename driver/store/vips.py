@@ -1,6 +1,6 @@
-"""Owns services in etcd: one manager's writing of them, and every host's feed.
+"""Writes a swarm's vips to etcd, on one manager, and feeds them to listeners on every host.
 
-It must not know Docker, nor what the listener does with a service.
+The manager that holds the swarm's key, under a lease, publishes them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from driver.store.kv.protocol import Change, Entry, KeyValue, Lease, LeaseGone, 
 from driver.store.tombstones import Tombstones
 from driver.work.logs import STANDING
 
-TTL_S = 6  # after which another manager takes over from one that is gone
+TTL_S = 6  # seconds until another manager takes over from one that has stopped
 RENEW_S = 2.0
-COMPARE_S = 5.0  # between looks whether what was published is still there
-OPS = 100  # of one transaction; etcd takes 128
+COMPARE_S = 5.0  # between checks that the published records are still there
+OPS = 100  # per transaction; etcd takes 128
 
 log = logging.getLogger(__name__)
 
 
 class EtcdVipFeed:
-    """driver.services.ports.VipFeed over etcd, one prefix a network.  Thread-safe."""
+    """driver.services.ports.VipFeed over etcd, one prefix per network.  Thread-safe."""
 
     def __init__(self, feeds: Feeds, kv: KeyValue) -> None:
         self._feeds = feeds
@@ -72,7 +72,7 @@ class EtcdVipFeed:
 class EtcdVipRecords:
     """driver.services.ports.VipRecords over etcd.  Used by one thread.
 
-    kv: fenced, so that a write that was not answered cannot come after a later one.
+    kv: fenced, so that an unanswered write cannot take effect after a later one.
     """
 
     def __init__(self, kv: KeyValue, host: HostId,
@@ -86,10 +86,10 @@ class EtcdVipRecords:
         self._held: Unchanged | None = None  # the swarm's key, as this host wrote it
         self._renewed_s = 0.0
         self._known: dict[str, Vip] | None = None  # by key, as in etcd; None: not read yet
-        self._compared_s = 0.0  # when that was
-        self._compared = 0  # as of which revision, and of the last time that nothing lacked
+        self._compared_s = 0.0  # when it was read
+        self._compared = 0  # revision of that read, and of the last one that found all
         self._complete = 0
-        self._asked = self._said = 0  # as of which revision this is to be said, and was
+        self._asked = self._said = 0  # revisions: to be answered, and last answered
         self._tombstones = Tombstones(kv, clock)
 
     def lead(self, swarm_id: str) -> bool:
@@ -100,10 +100,10 @@ class EtcdVipRecords:
             if self._lease is not None and self._lease.keep_alive():
                 self._renewed_s = self._clock()
                 return True
-        self.resign()  # another swarm's key, or a lease that has ended
+        self.resign()  # it holds another swarm's key, or its lease has ended
         key = keys.publisher(swarm_id)
         before = self._kv.get(key)
-        # Its own, of an earlier process or an unanswered write, it may take over at once.
+        # It may immediately take over its own key, left by an earlier process or unanswered write.
         if before is not None and records.decode(before, records.publisher) != self._host:
             return False
         lease = self._kv.lease(TTL_S)
@@ -150,7 +150,7 @@ class EtcdVipRecords:
         return not expected.keys() <= known.keys()
 
     def _commit(self, ops: list[Op]) -> int:
-        self._known = None  # until it is known to be done
+        self._known = None  # until the commit is known to have succeeded
         assert self._held is not None
         try:
             revision = self._kv.commit([self._held], ops)
@@ -163,7 +163,7 @@ class EtcdVipRecords:
         return revision
 
     def _say(self) -> None:
-        """Answer whoever misses a service."""
+        """Answer whoever misses a vip."""
         assert self._held is not None
         assert self._lease is not None
         said, known = self._complete, self._known
@@ -172,7 +172,7 @@ class EtcdVipRecords:
         self._held, self._known, self._said = Unchanged(self._held.key, revision), known, said
 
     def _read(self) -> dict[str, Vip]:
-        """All services of this swarm; those of others are none of our business."""
+        """Return all vips of this swarm, and none of other swarms."""
         self._asked = asked_revision(self._kv.get(keys.SERVICES_QUESTION))
         listing = self._kv.range(keys.SERVICES)
         self._compared_s, self._compared = self._clock(), listing.revision
@@ -199,7 +199,7 @@ class _Listener:
     def changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.value is None:
-                with suppress(ValueError):  # a key that no driver writes never was anything
+                with suppress(ValueError):  # no driver writes such a key: nothing is missing
                     self._listener.missing(*keys.service_of(change.key), change.mod_revision)
                 continue
             for said in _said([Entry(change.key, change.value, change.mod_revision)]):

@@ -1,1 +1,1 @@
-"""How work is done, whatever it is about: undo, locks, deadlines, retries, the log."""
+"""General tools for getting work done: undo, locks, deadlines, retries, the log."""

@@ -1,7 +1,7 @@
-"""Owns the pauses between attempts at a change that others may be faster at.
+"""Paces the attempts at a compare-and-swap that others compete for.
 
-It must not know what is changed.  Of all that compare one value and change it at once one is done
-and the others read again: without pauses hundreds would mostly be busy with losing.
+Of all who compare and swap one value at the same time, one succeeds and the others read again.
+Without pauses, hundreds of them would spend most of their time losing.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from typing import Final
 from driver.work import deadline
 
 LIMIT_S: Final = 60.0  # for callers without a deadline of their own
-# The first pause is up to this, the time that a few changes take, each next one up to four times
-# as much.  With these, two hundred that read, compare and write one value are done within 2.5 s.
+# The first pause is at most this long, the time that a few changes take; each next pause is at
+# most four times as long.  With these values, two hundred that read, compare and write one value
+# finish within 2.5 s.
 FIRST_S: Final = 0.02
 GROWTH: Final = 4
-LONGEST_S: Final = 0.8  # at most
+LONGEST_S: Final = 0.8  # upper limit of any pause
 
 
 def attempts(*, recalled: bool = False) -> Iterator[int]:
-    """Number attempts from 0, each after a random pause, until the request's time is over.
+    """Number attempts from 0, each after a random pause, until the request's time is up.
 
-    It begins anew with each: etcd has answered.
-    recalled: the first one is decided on what was remembered.  That was mostly out of date if it
-    is refused, so the second one comes at once.
+    Each attempt renews that time, because etcd has answered.
+    recalled: the first attempt relies on remembered values.  If it is refused, they were probably
+    stale, so the second attempt follows at once.
     """
     end_s = time.monotonic() + LIMIT_S
     number, bound_s = 0, 0.0 if recalled else FIRST_S
     while True:
         yield number
         deadline.renew()
-        pause_s = random.uniform(0.0, bound_s)  # noqa: S311 - they only must not meet again
+        pause_s = random.uniform(0.0, bound_s)  # noqa: S311 - it is no secret
         if pause_s >= deadline.remaining_s(end_s - time.monotonic()):
             return
         if pause_s:

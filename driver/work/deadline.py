@@ -1,7 +1,4 @@
-"""Owns the time that is left for the request being served, for whoever waits on the outside.
-
-It must not know requests or what is waited for.
-"""
+"""Tracks the time left for the request being served, for code that waits on the outside."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ _time: ContextVar[_Time | None] = ContextVar("slim_deadline", default=None)
 
 @contextmanager
 def limit(seconds: float, *, at_most_s: float = 0.0) -> Iterator[None]:
-    """Everything inside has `seconds` in all; an inner limit can only shorten an outer one.
+    """Give everything inside `seconds` in total; an inner limit can only shorten an outer one.
 
-    at_most_s: with renewals; 0: there are none.
+    at_most_s: the total including renewals; 0: there are no renewals.
     """
     now_s, outer = time.monotonic(), _time.get()
     last_s = now_s + max(seconds, at_most_s)
@@ -40,7 +37,7 @@ def limit(seconds: float, *, at_most_s: float = 0.0) -> Iterator[None]:
 
 
 def renew() -> None:
-    """There was an answer: the time for the next one begins."""
+    """Restart the time: there was an answer, and the wait for the next one begins."""
     left = _time.get()
     if left is not None:
         left.end_s = max(left.end_s, min(time.monotonic() + left.seconds, left.last_s))

@@ -1,6 +1,6 @@
-"""Owns steps that a failing store left open: they are done before anything else is asked of it.
+"""Keeps the steps that a failing store left open and finishes them before its next use.
 
-It must not know what they are.  In memory only: after a crash, reconciling finds the rest.
+In memory only: after a crash, reconciling finds the rest.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 class Doubts:
     """Idempotent steps in the order they were left open.  Thread-safe.
 
-    Two kinds: undoing what may have happened though its requester was told it failed, and
-    finishing what was asked for and will not be asked for again (dockerd forgets an object
-    whose deletion fails).
+    There are two kinds: undoing what may have happened although its requester was told that it
+    failed, and finishing what will not be requested again (dockerd forgets an object whose
+    deletion fails).
     """
 
     def __init__(self) -> None:
-        # One thread settles, the others wait: a step that ran beside a new request could
-        # take away what that has just been given.
+        # One thread settles and the others wait: a step that runs beside a new request could
+        # take away what that request has just been given.
         self._settling = threading.Lock()
         self._steps: deque[Callable[[], None]] = deque()
 
@@ -37,9 +37,9 @@ class Doubts:
         self._steps.append(step)
 
     def settle(self) -> None:
-        """Do everything remembered.
+        """Do all remembered steps.
 
-        Error: StoreUnavailable; what could not be done stays remembered.
+        Error: StoreUnavailable; steps that could not be done stay remembered.
         """
         if not self._steps:
             return
@@ -52,9 +52,9 @@ class Doubts:
                     self._steps[0]()
                 except StoreUnavailable:
                     raise
-                except SlimError as error:  # it would stand in the way for ever
+                except SlimError as error:  # it would block the queue for ever
                     log.error("a step left open by an outage is given up: %s", error)
-                except Exception:  # a mistake of the driver's: so would it
+                except Exception:  # a bug in the driver would block it, too
                     log.exception("a step left open by an outage is given up; what it leaves is "
                                   "found by collecting")
                 self._steps.popleft()

@@ -1,7 +1,4 @@
-"""Owns threads that run keyed jobs, some of them later; at most one job waits per key.
-
-It must not know what the jobs do.
-"""
+"""Runs keyed jobs in threads, at once or later; at most one job waits per key."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 K = TypeVar("K")
 
-# Pauses before the attempts after the first.  A namespace may become visible a little after
+# Pauses before the second and later attempts.  A namespace may become visible a little after
 # its interface (mount propagation into a plugin); anything that lasts longer is no race.
 RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
 
@@ -22,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class Later(Generic[K]):
-    """Calls `run(key)` from threads of its own, no sooner than asked."""
+    """Calls `run(key)` from its own threads, never before the requested time."""
 
     def __init__(self, run: Callable[[K], None], *, threads: int, name: str,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """Clock: seconds, monotonic."""
+        """clock: seconds, monotonic."""
         self._run = run
         self._clock = clock
         self._heap: list[tuple[float, int, K]] = []
-        self._due: dict[K, float] = {}  # keys that wait, and until when
+        self._due: dict[K, float] = {}  # keys that wait -> until when
         self._count = 0  # keeps equal times in order
         self._changed = threading.Condition()
         self._stopped = False
@@ -39,14 +36,14 @@ class Later(Generic[K]):
                          for number in range(threads)]
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start running jobs."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Drop the jobs that wait and let those that run come to their end.
+        """Drop the waiting jobs and wait for the running ones to finish.
 
-        drain: run those that wait first, without waiting for their time.
+        drain: run the waiting jobs first, without waiting for their time.
         """
         with self._changed:
             self._stopped = True
@@ -57,7 +54,7 @@ class Later(Generic[K]):
                 thread.join()
 
     def submit(self, key: K, delay_s: float = 0.0) -> None:
-        """Run the key's job `delay_s` from now; the earlier of two submissions counts."""
+        """Run the key's job in `delay_s` seconds; the earlier of two submissions counts."""
         due = self._clock() + delay_s
         with self._changed:
             if self._stopped or self._due.get(key, due + 1) <= due:
@@ -68,7 +65,7 @@ class Later(Generic[K]):
             self._changed.notify()
 
     def cancel(self, key: K) -> None:
-        """Drop the key's job if it waits; one that runs is left alone."""
+        """Drop the key's job if it is waiting; a running job is left alone."""
         with self._changed:
             self._due.pop(key, None)
 
@@ -80,7 +77,7 @@ class Later(Generic[K]):
                 return
             try:
                 self._run(taken[0])
-            except Exception:  # the thread must outlive a job's mistake
+            except Exception:  # the thread must outlive a job's bug
                 log.exception("job %s failed", taken[0])
 
     def _take(self) -> tuple[K] | None:
@@ -88,7 +85,7 @@ class Later(Generic[K]):
             now = self._clock()
             if self._heap and (self._stopped or self._heap[0][0] <= now):
                 due, _, key = heapq.heappop(self._heap)
-                if self._due.get(key) == due:  # else cancelled, or moved forward
+                if self._due.get(key) == due:  # else cancelled, or moved to an earlier time
                     del self._due[key]
                     return (key,)
             else:

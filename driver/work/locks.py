@@ -1,6 +1,6 @@
-"""Owns one lock per object id, so that calls about one object run one after the other.
+"""Serializes the calls about one object with one lock per object id.
 
-It must not know what the objects are; a lock exists only while somebody wants it.
+A lock exists only while somebody wants it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from driver.errors import Conflict
 from driver.work import deadline
 
-WAIT_S = 4.0  # a call of dockerd must be answered within 5 s, whoever is in front of it
+WAIT_S = 4.0  # a call of dockerd must be answered within 5 s, whatever holds the lock
 
 
 class KeyedLocks:
-    """Mutual exclusion by key.  dockerd retries and repeats calls; two at once must not mix."""
+    """Mutual exclusion by key.  dockerd retries and repeats calls; concurrent ones must not mix."""
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
         self._wait_s = wait_s
@@ -25,7 +25,7 @@ class KeyedLocks:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        """Hold the lock of `key`.  Error: Conflict when it was not free in time."""
+        """Hold the lock of `key`.  Error: Conflict if it does not become free in time."""
         with self._guard:
             lock, users = self._locks.get(key, (threading.Lock(), 0))
             self._locks[key] = (lock, users + 1)

@@ -1,6 +1,6 @@
-"""How the log is written: its format, and that a fault that stands is told once an hour.
+"""Sets up the log: its format, and a limit of once an hour for faults that persist.
 
-A caller marks such a line with `extra=STANDING`: the same text again says nothing new.
+A caller marks such a line with `extra=STANDING`: repeating the text would say nothing new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STANDING: Final = {"standing": True}
 AGAIN_S: Final = 3600.0
-KEPT = 10_000  # texts; with more faults than that the oldest are told again
+KEPT = 10_000  # texts; with more faults than that, the oldest are logged again
 
 
 class StandingOnce(logging.Filter):
@@ -37,7 +37,7 @@ class StandingOnce(logging.Filter):
             said_s = self._said.get(text)
             if said_s is not None and now_s - said_s < AGAIN_S:
                 return False
-            self._said.pop(text, None)  # to the end: the first is the oldest
+            self._said.pop(text, None)  # moves to the end: the first is the oldest
             self._said[text] = now_s
             if len(self._said) > KEPT:
                 del self._said[next(iter(self._said))]

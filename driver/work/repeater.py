@@ -1,6 +1,6 @@
-"""Calls a function at intervals, in a thread of its own, until it is stopped.
+"""Calls a function at intervals in its own thread until it is stopped.
 
-A call that fails is logged, and made again after the interval.
+A failed call is logged and repeated after the interval.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LIMIT_S = 60.0  # for one call; thousands of endpoints take seconds
 
 
 class Repeater:
-    """Calls `act` at intervals; what fails is tried again the next time."""
+    """Calls `act` at intervals; a failed call is retried the next time."""
 
     def __init__(self, name: str, act: Callable[[], None],
                  interval_s: float | Callable[[], float]) -> None:
-        """interval_s: between the end of one call and the next; or what says so each time."""
+        """interval_s: from the end of one call to the next; or a function asked each time."""
         self.name = name
         self._act = act
         self._interval_s = interval_s if callable(interval_s) else lambda: interval_s
@@ -30,11 +30,11 @@ class Repeater:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start calling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the call that is under way."""
+        """Stop, after the call that is under way."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

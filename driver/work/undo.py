@@ -1,6 +1,6 @@
-"""Owns the order in which effects are taken back, and in which several inverses all run.
+"""Undoes effects in reverse order, and runs several inverses even if some fail.
 
-It must not know what the effects are: only that each one has a name and an inverse.
+Each effect has a name and an inverse.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from driver.errors import SlimError
 
 log = logging.getLogger(__name__)
 
-Step = tuple[str, Callable[[], object]]  # what it does, for the log; the inverse itself
+Step = tuple[str, Callable[[], object]]  # what it does (for the log), and the inverse itself
 
 
 class Undo:
     """Collects inverses while a use case proceeds; a failure runs them, last one first.
 
-    `with Undo() as undo:` - the error that left the block goes on after the inverses ran;
-    an inverse that fails is logged and does not keep the others from running.
+    `with Undo() as undo:` - the error that left the block propagates after the inverses ran.
+    An inverse that fails is logged and does not keep the others from running.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Undo:
             try:
                 inverse()
             except Exception as failure:
-                # Logged because it is not raised: the caller must learn of the first error.
+                # Logged, not raised: the caller must learn of the first error.
                 log.error("undo: %s failed: %s", what, failure, exc_info=not _expected(failure))
 
 
 def run_all(steps: Sequence[Step]) -> None:
-    """Run every step, whatever happens to the others; raise the first failure at the end.
+    """Run every step even if others fail; raise the first failure at the end.
 
-    For removals, which dockerd never asks for again: one stuck resource must not keep the
+    For removals, which dockerd never requests again: one stuck resource must not keep the
     others alive.
     """
     first: Exception | None = None

@@ -1,8 +1,8 @@
 /* The TCP option that a SYN of the host path carries (docs/wire.md).
  *
- * Experimental option 254 with an experiment id (RFC 6994), 8 bytes, and the last option of the
- * header: the kernel writes options of BPF programs after its own, so that nobody has to search
- * for it, unless another program of the same hooks has written one after ours.
+ * Experimental option 254 with an experiment id (RFC 6994), 8 bytes.  It is the header's last
+ * option, since the kernel writes options of BPF programs after its own; so nobody has to search
+ * for it, unless another program of the same hooks has written an option after ours.
  */
 #ifndef SLIM_OPTION_H
 #define SLIM_OPTION_H
@@ -26,21 +26,21 @@ static __always_inline int option_valid(const struct syn_option *o)
            o->experiment_be == bpf_htons(OPTION_EXPERIMENT);
 }
 
-#define OPTION_PLACES 24 /* 40 bytes, less ours, less what every SYN has */
+#define OPTION_PLACES 24 /* 40 bytes, less ours, less the options that every SYN has */
 
-/* Backwards, byte by byte: the pattern is 32 bits long, and one who puts it elsewhere on purpose
- * has it found there by both hosts. */
+/* Search backwards, byte by byte.  The pattern is 32 bits long; if somebody puts it elsewhere on
+ * purpose, both hosts find it there. */
 static __always_inline int option_search(struct __sk_buff *skb, __u32 last, struct syn_option *o)
 {
     for (__u32 i = 1; i <= OPTION_PLACES; i++) {
-        asm volatile("" : "+r"(i)); /* stays a number that the verifier can count */
+        asm volatile("" : "+r"(i)); /* keep `i` a number that the verifier can track */
         if (bpf_skb_load_bytes(skb, last - i, o, sizeof(*o)) == 0 && option_valid(o))
             return 1;
     }
     return 0;
 }
 
-/* Read our option of a TCP header that starts `tcp_offset` bytes into the packet. */
+/* Read our option from the TCP header that starts `tcp_offset` bytes into the packet. */
 static __always_inline int option_read(struct __sk_buff *skb, __u32 tcp_offset, __u32 doff,
                                        struct syn_option *o)
 {
@@ -48,7 +48,7 @@ static __always_inline int option_read(struct __sk_buff *skb, __u32 tcp_offset, 
         return 0;
     __u32 last = tcp_offset + doff * 4 - sizeof(*o);
     if (bpf_skb_load_bytes(skb, last, o, sizeof(*o)))
-        return 0; /* the header says that it is longer than the packet */
+        return 0; /* the header claims to be longer than the packet */
     return option_valid(o) || option_search(skb, last, o);
 }
 

@@ -1,4 +1,4 @@
-/* Views of a packet's headers, by direct access.  Pure: no map access, no verdicts. */
+/* Gives direct access to a packet's headers.  Pure: no map access, no verdicts. */
 #ifndef SLIM_PACKET_H
 #define SLIM_PACKET_H
 
@@ -25,7 +25,7 @@ struct icmphdr {
 };
 
 #define IP_FRAGMENT_MASK 0x3fff /* "more fragments" and the offset: any of it = a fragment */
-#define IP_OFFSET_MASK 0x1fff   /* any of it = a fragment but the first */
+#define IP_OFFSET_MASK 0x1fff   /* any of it = a fragment other than the first */
 
 struct headers4 {
     struct ethhdr *eth;
@@ -33,7 +33,7 @@ struct headers4 {
     struct tcphdr *tcp; /* only after headers_tcp4() */
 };
 
-/* Make the first `bytes` readable by direct access, if the packet is that long. */
+/* Make the first `bytes` bytes readable by direct access, if the packet is that long. */
 static __always_inline int readable(struct __sk_buff *skb, __u32 bytes)
 {
     if ((void *)(long)skb->data + bytes <= (void *)(long)skb->data_end)
@@ -69,7 +69,7 @@ static __always_inline int is_syn(const struct tcphdr *tcp)
     return tcp->syn && !tcp->ack;
 }
 
-/* 224.0.0.0/4, 255.255.255.255; a subnet's own broadcast address is the caller's to know. */
+/* 224.0.0.0/4, 255.255.255.255; the caller has to know a subnet's own broadcast address. */
 static __always_inline int is_multicast4(__u32 addr_be)
 {
     return (addr_be & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || addr_be == 0xffffffff;

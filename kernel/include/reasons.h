@@ -1,5 +1,5 @@
 /* Why a packet or connection went the way it did: one counter each (per CPU, since the maps
- * were made).  The user side and docs/operations.md's table are checked against this list.
+ * were made).  The user side and docs/counters.md's table are checked against this list.
  *
  * R(name, kind, meaning); kinds: path = normal traffic, fallback = a connection that takes
  * the overlay path instead, drop = a packet thrown away, error = a table was full.

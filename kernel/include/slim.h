@@ -1,8 +1,8 @@
-/* Shared between all programs and, through BCC's generated ctypes, the user side: keys and
- * values of every map.  Structs and constants only; no map access, no helper calls.
+/* Keys and values of every map, shared between all programs and, through BCC's generated ctypes,
+ * the user side.  Structs and constants only; no map access, no helper calls.
  *
- * Byte order: `_be` fields are network order; all others are host order.  Structs have no
- * hidden padding, since the kernel compares keys byte by byte.
+ * Byte order: `_be` fields are network order; all others are host order.  Structs have no hidden
+ * padding, since the kernel compares keys byte by byte.
  */
 #ifndef SLIM_H
 #define SLIM_H
@@ -11,10 +11,10 @@
 
 #define SLIM_ATTACHMENTS 16   /* slim networks of one container that can use the host path */
 #define SLIM_FLOOD_TARGETS 512 /* receivers of one broadcast: other hosts + local endpoints */
-#define SLIM_CHOICES 8 /* services that one socket sends datagrams to at a time */
+#define SLIM_CHOICES 8 /* vips that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
-#define SLIM_MOVES 256        /* flows that move_flows changes in a run */
-#define SLIM_SEEK 0x5eec      /* mark of a packet on its way to to_container: a listener is sought */
+#define SLIM_MOVES 256        /* flows that move_flows changes per run */
+#define SLIM_SEEK 0x5eec      /* mark of a packet for which to_container must find a listener */
 
 /* One endpoint's virtual IPv4 address in its network. */
 struct address {
@@ -64,8 +64,8 @@ struct port {
     __u32 vni;
     __u32 addr_be;
     __u32 ifindex; /* host's end of the veth that carries the sandbox's host path */
-    __u16 assigned; /* 1: has had a listener that no SOCKHASH takes: its ACKs need a look */
-    __u16 listens;  /* grows with each listen() of the sandbox: what was found before may be old */
+    __u16 assigned; /* 1: has had a listener that no SOCKHASH takes: ACKs to it must be checked */
+    __u16 listens;  /* grows with each listen() of the sandbox: earlier look-ups may be outdated */
 };
 
 struct attachment {
@@ -93,13 +93,13 @@ struct flow_key {
 enum flow_state {
     FLOW_CLAIMED = 1, /* connect() chose the tuple; no SYN yet */
     FLOW_OPEN = 2,
-    FLOW_TIME_WAIT = 3, /* closed by us first, or reset: `since_ns` says when */
+    FLOW_TIME_WAIT = 3, /* closed by us first, or reset; `since_ns` says when */
 };
 
-/* The way to another host, as the last look at the routes found it. */
+/* The next hop to another host, as the last route look-up found it. */
 struct next_hop {
-    __u64 until_ns; /* CLOCK_MONOTONIC; then the route is looked up again */
-    __u32 addr_be;  /* 0: the kernel has to find the way for each packet */
+    __u64 until_ns; /* CLOCK_MONOTONIC; after that the route is looked up again */
+    __u32 addr_be;  /* 0: the kernel has to find the next hop for each packet */
     __u32 zero;
 };
 
@@ -108,15 +108,15 @@ struct flow {
     __u64 socket; /* cookie of the owning socket; guards against late releases */
     __u64 since_ns; /* CLOCK_MONOTONIC at the last change of state */
     __u32 ifindex; /* host's end of the veth that takes its packets */
-    __u16 port_be; /* P of the endpoint it belongs to: ends with it */
+    __u16 port_be; /* P of the endpoint that it belongs to: the flow ends with it */
     __u8 state;
     __u8 no_timestamps; /* 1: the kernel keeps its tuple until TIME_WAIT has run out */
-    __u64 next_hop_until_ns; /* its host's next_hop, kept here: none is looked up per packet */
+    __u64 next_hop_until_ns; /* copy of its host's next_hop: no look-up per packet */
     __u32 next_hop_be;
     __u32 zero2;
 };
 
-/* A SYN that was let in and whose connection is not established yet. */
+/* A SYN that was admitted and whose connection is not established yet. */
 struct pending {
     __u64 sandbox;
     __u32 vni;
@@ -128,24 +128,24 @@ struct pending {
     __u32 zero2;
 };
 
-/* What a sandbox's programs have done that keeps it off the host path: bits of `what`. */
+/* What a sandbox's programs did that keeps it off the host path: bits of `what`. */
 #define NOTE_KEYS 1           /* a key of TCP-MD5 or TCP-AO was set */
 #define NOTE_RULES 2          /* iptables-legacy has changed a table: the driver looks at it */
-#define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, beside several networks */
+#define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, and there are several networks */
 
 struct note {
     __u64 since_ns; /* CLOCK_MONOTONIC */
-    __u64 what;     /* 64 bits: bits are set in it while others do the same */
+    __u64 what;     /* 64 bits, for atomic access: several writers set bits at once */
 };
 
-/* A SYN that the driver has sent to see whether such SYNs get through, and what came back. */
+/* A SYN that the driver sent to test whether such SYNs get through, and its answer. */
 struct probe {
-    __u32 ack_be;    /* of its answer: its own sequence number + 1 */
-    __u16 window_be; /* of its answer: OPTION_EXPERIMENT if slim has seen the option */
+    __u32 ack_be;    /* the answer's: the SYN's sequence number + 1 */
+    __u16 window_be; /* the answer's: OPTION_EXPERIMENT if slim has seen the option */
     __u16 answered;
 };
 
-/* Who sends to whom, where nobody is: an interface, as each container has ARP of its own. */
+/* Who sends to an address that nobody has.  By interface, as each container has its own ARP. */
 struct attempt_key {
     __u32 vni;
     __u32 ifindex; /* host's end of the sender's veth */
@@ -153,13 +153,13 @@ struct attempt_key {
 };
 
 struct attempt {
-    __u64 first_ns; /* CLOCK_MONOTONIC, as all of them */
+    __u64 first_ns; /* CLOCK_MONOTONIC, like the others */
     __u64 last_ns;
-    __u64 told_ns; /* when its sender was told last; 0: never */
+    __u64 told_ns; /* when its sender was last told; 0: never */
 };
 
 struct listener_key {
-    __u64 sandbox; /* an address may go to another one while a listener of before is open */
+    __u64 sandbox; /* an address may move to another sandbox while an old listener is open */
     __u32 vni;
     __u32 addr_be;
     __u16 port_be;
@@ -167,7 +167,7 @@ struct listener_key {
     __u32 zero2;
 };
 
-/* Socket storage: what the program on top must see instead of the wire's names. */
+/* Socket storage: the addresses and ports that the program must see instead of the wire's. */
 struct connection {
     __u32 local_addr_be;
     __u32 peer_addr_be;
@@ -176,30 +176,30 @@ struct connection {
     __u16 port_be; /* own P */
     __u16 marked;  /* 1: SO_MARK was set by us */
     struct flow_key flow;
-    __u16 unanswered; /* SYNs that had no answer in time */
+    __u16 unanswered; /* SYNs that were not answered in time */
     __u16 others_callbacks; /* not 0: another program wants to write header options, too */
 };
 
-/* A service's virtual address (VIP), behind which any of its tasks answers. */
+/* A vip: a service's address, for which any of its tasks answers. */
 struct service {
     __u32 generation; /* of its list in `backends`: a new list is complete before it counts */
-    __u32 count;      /* of backends; 0: nobody serves it at the moment */
+    __u32 count;      /* of backends; 0: none at the moment */
 };
 
 struct backend_key {
     __u32 vni;
-    __u32 service_be; /* the service's address */
+    __u32 service_be; /* the vip */
     __u32 generation;
     __u32 index; /* 0 .. count - 1 */
 };
 
-/* Socket storage: which backend was chosen for a service, so that replies and names show the
- * service, and a socket that sends datagrams stays with one backend. */
+/* Socket storage: which backend was chosen for a vip, so that replies and names show the vip, and
+ * a socket that sends datagrams stays with one backend. */
 struct choice {
     __u32 service_be; /* 0: free */
     __u32 backend_be;
     __u32 generation; /* of the list that it was chosen from */
-    __u32 used;       /* value of `uses` when it was used last */
+    __u32 used;       /* value of `uses` when it was last used */
 };
 
 struct choices {

@@ -1,6 +1,6 @@
-"""Owns tc filters on the ingress of interfaces: one bpf filter of ours per interface.
+"""Manages tc filters on the ingress of interfaces: one bpf filter of ours per interface.
 
-It must not know what the programs do; filters and queueing disciplines of others stay.
+Others' filters and queueing disciplines stay.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
 
 def attach_ingress(ifindex: int, program_fd: int, name: str, netns: str | None = None) -> bool:
-    """Make `program_fd` (sched_cls) the interface's ingress program, in place of an older one.
+    """Make `program_fd` (sched_cls) the interface's ingress program; replaces an older one.
 
     name: the filter's name in `tc filter show`.  netns: path of the interface's namespace,
-    None for the driver's own.  Replacing is atomic: no packet passes between two programs.
-    Returns True if the clsact qdisc was made by this call (see detach_ingress).
+    None for the driver's own.  Replacing is atomic: no packet passes without a program.
+    Returns True if this call created the clsact qdisc (see detach_ingress).
     """
     if netns is not None:
         return namespaces.run_in(netns, lambda: attach_ingress(ifindex, program_fd, name))
@@ -44,7 +44,7 @@ def attach_ingress(ifindex: int, program_fd: int, name: str, netns: str | None =
 
 
 def plan_ingress(changes: Changes, ifindex: int, program_fd: int, name: str) -> None:
-    """As attach_ingress, together with other changes of the interface's namespace."""
+    """Plan attach_ingress, together with other changes in the interface's namespace."""
     with changes.step(f"clsact qdisc of interface {ifindex}", ignore=(errno.EEXIST,)) as route:
         _add_qdisc(route, ifindex)
     with changes.step(f"filter {name} of interface {ifindex}") as route:
@@ -52,9 +52,9 @@ def plan_ingress(changes: Changes, ifindex: int, program_fd: int, name: str) -> 
 
 
 def detach_ingress(ifindex: int, netns: str | None = None, *, remove_qdisc: bool = False) -> None:
-    """Remove our filter; an interface that is gone, or has none, is fine.
+    """Remove our filter; do nothing if the interface is gone or has none.
 
-    remove_qdisc: also remove clsact if no filter is left on it, for a caller that made it.
+    remove_qdisc: also remove clsact if no filter is left on it, for a caller that created it.
     """
     if netns is not None:
         namespaces.run_in(netns, lambda: detach_ingress(ifindex, remove_qdisc=remove_qdisc))
@@ -69,18 +69,18 @@ def detach_ingress(ifindex: int, netns: str | None = None, *, remove_qdisc: bool
 
 
 def detach_elsewhere(name: str, ifindex: int) -> None:
-    """Remove the filter `name` from every interface of this namespace but `ifindex`.
+    """Remove the filter `name` from every interface of this namespace except `ifindex`.
 
-    For what belongs on one device only, when that was another one before.
+    For a filter that belongs on one device only, after that device has changed.
     """
     for other, link in socket.if_nameindex():
-        # Hundreds, as a rule, of which none is meant.
+        # is_host_name() skips the host's ends: usually hundreds, and none of them is meant.
         if other != ifindex and not is_host_name(link) and attached_ingress(other) == name:
             detach_ingress(other)
 
 
 def attached_ingress(ifindex: int, netns: str | None = None) -> str | None:
-    """Name of the program filter of ours on the interface, None if there is none."""
+    """Return the program name of our filter on the interface, None if there is none."""
     if netns is not None:
         return namespaces.run_in(netns, lambda: attached_ingress(ifindex))
     with open_route() as route:
@@ -88,7 +88,7 @@ def attached_ingress(ifindex: int, netns: str | None = None) -> str | None:
 
 
 def find_ingress(route: Route, ifindex: int) -> str | None:
-    """As attached_ingress, on a socket that is open."""
+    """Like attached_ingress, on an open socket."""
     for found in dump(route, "get_filters", index=ifindex, parent=_INGRESS):
         options = found.get_attr("TCA_OPTIONS")
         if (found["info"] >> 16 == FILTER_PRIORITY and found["handle"] == FILTER_HANDLE
@@ -98,7 +98,7 @@ def find_ingress(route: Route, ifindex: int) -> str | None:
 
 
 def others_filters(route: Route, ifindex: int) -> bool:
-    """Whether the interface has a filter that is not slim's, for either direction."""
+    """Tell whether the interface has a filter that is not slim's, in either direction."""
     return any(found["info"] >> 16 != FILTER_PRIORITY for parent in (_INGRESS, _EGRESS)
                for found in dump(route, "get_filters", index=ifindex, parent=parent))
 

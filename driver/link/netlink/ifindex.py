@@ -1,6 +1,6 @@
-"""Owns looking up an interface's index by its name, in the namespace of the calling thread.
+"""Looks up an interface's index by its name, in the namespace of the calling thread.
 
-It must not know whose interface it is; one system call, where rtnetlink takes a millisecond.
+This is one system call, where rtnetlink takes a millisecond.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from driver.errors import LinkError
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
-_IFREQ = struct.Struct("16si20x")  # linux/if.h: struct ifreq, with its name and index
+_IFREQ = struct.Struct("16si20x")  # linux/if.h: struct ifreq, name and index
 
 
 def find_ifindex(name: str) -> int | None:

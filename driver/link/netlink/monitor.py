@@ -1,6 +1,6 @@
-"""Owns a thread that listens to rtnetlink notifications of the driver's namespace.
+"""Listens, in a thread, to rtnetlink notifications of the driver's namespace.
 
-It must not know what they mean.  Lost notifications (ENOBUFS) are made good by a dump.
+Lost notifications (ENOBUFS) are made up for by a dump.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _RETRY_S: Final = 1.0  # after a failed dump
 
 
 class Listener(Protocol):
-    """What the monitor calls, always from its own thread and never two calls at once."""
+    """What the monitor calls, always from its own thread, one call at a time."""
 
     def resync(self, route: Route) -> None:
-        """Look at the whole state: at the start, and whenever notifications were lost."""
+        """Read the whole state: at the start, and whenever notifications were lost."""
 
     def changed(self, messages: Sequence[Any]) -> None:
-        """Take notifications, in the order in which the kernel sent them.
+        """Handle notifications, in the order in which the kernel sent them.
 
-        Those of links as LinkNews, others as pyroute2 reads them.
+        Those of links are LinkNews, others are pyroute2's messages.
         """
 
 
@@ -50,7 +50,7 @@ class Monitor:
         self._wake = -1
 
     def start(self) -> None:
-        """Subscribe, then dump in the thread: nothing is missed after this has returned.
+        """Subscribe, then dump in the thread: nothing is missed once this has returned.
 
         Error: LinkError (no socket).
         """
@@ -77,7 +77,7 @@ class Monitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it.  No call is made afterwards.  Idempotent."""
+        """Stop the thread and wait for it; the listener is not called afterwards.  Idempotent."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -104,14 +104,14 @@ class Monitor:
                 return
             messages, lost = _receive(route) if ready else ([], False)
             if lost or not complete:
-                complete = self._resync()  # newer than the messages read so far
+                complete = self._resync()  # the dump is newer than the messages read so far
             else:
-                # One that was not handled is not repeated by the kernel: the whole is looked at.
+                # The kernel does not repeat a message that was not handled: dump the whole state.
                 complete = self._guarded("notification", partial(self._listener.changed, messages))
 
     def _resync(self) -> bool:
         def resync() -> None:
-            # A socket of its own: on the subscribed one notifications would mix in.
+            # A separate socket: on the subscribed one, notifications would mix with the dump.
             with open_route() as route:
                 self._listener.resync(route)
 
@@ -127,7 +127,7 @@ class Monitor:
 
 
 def _receive(route: Route) -> tuple[list[Any], bool]:
-    """Read all that is there; True: the kernel had to drop notifications."""
+    """Read all pending notifications; True: the kernel had to drop some."""
     messages: list[Any] = []
     lost = False
     while True:

@@ -1,6 +1,6 @@
-"""Owns every name and number slim gives to links, routing tables and rules.
+"""Defines every name and number that slim gives to links, routing tables and rules.
 
-It must not know what they are used for: no I/O, no netlink.
+No I/O, no netlink.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONTAINER_PREFIX: Final = "sc"
 # a host's n endpoints share them with probability n^2 / 2^45: 3e-8 for a thousand.
 _ID_DIGITS: Final = 11
 
-PROBE_NAME: Final = "slim-probe"  # a pair made to see which kind the kernel has, and deleted
+PROBE_NAME: Final = "slim-probe"  # a pair created to see which kind the kernel has, and deleted
 PROBE_PEER: Final = "slim-probe-peer"
 VXLAN_NAME: Final = "slim-vxlan"
 GUARD_TABLE: Final = "slim"  # nftables, family ip
@@ -23,13 +23,13 @@ GUARD_SET: Final = "hosts"
 GUARD_TRANSLATED: Final = "translated"  # a set of the same table
 SANDBOX_TABLE: Final = "slim-sandbox"  # nftables, family ip, inside containers
 
-# Numbers of ours inside containers' namespaces, where nobody else lives as a rule; a
-# container with NET_ADMIN may add its own, so the numbers are odd rather than round.
+# Our numbers inside containers' namespaces, which usually nobody else uses; a container
+# with NET_ADMIN may add its own, so these numbers are unusual rather than round.
 HOST_PATH_TABLE: Final = 0x511D  # 20765
 HOST_PATH_MARK: Final = 0x511D0000  # fwmark of sockets bound to a port only
 HOST_PATH_MARK_MASK: Final = 0xFFFFFFFF  # the whole mark is compared
 # The `protocol` of our routes and rules (/etc/iproute2/rt_protos has no 81): lets tear_down
-# take away what is ours and nothing else.
+# remove ours and nothing else.
 ROUTE_PROTOCOL: Final = 81
 
 RULE_FROM_UNDERLAY: Final = 10
@@ -37,30 +37,30 @@ RULE_MARK: Final = 11
 RULE_TO_UNDERLAY: Final = 20
 RULE_LOCAL: Final = 100  # the kernel's own rule 0, moved behind ours
 
-# Place of our tc filter.  Not 1, which other people's tools take by default; filters run
-# in the order of their priority.
+# Priority of our tc filter; filters run in the order of their priority.  Not 1, which other
+# tools take by default.
 FILTER_PRIORITY: Final = 0x51  # 81
 FILTER_HANDLE: Final = 1
 SANDBOX_FILTER_NAME: Final = "slim_to_container"
 
 
 def host_name(endpoint_id: EndpointId) -> str:
-    """Name of the host's end of the endpoint's veth pair."""
+    """Return the name of the host's end of the endpoint's veth pair."""
     return HOST_PREFIX + endpoint_id[:_ID_DIGITS]
 
 
 def container_name(endpoint_id: EndpointId) -> str:
-    """Name the container's end is made with (dockerd renames it to eth0, eth1, ...)."""
+    """Return the container's end's initial name (dockerd renames it to eth0, eth1, ...)."""
     return CONTAINER_PREFIX + endpoint_id[:_ID_DIGITS]
 
 
 def is_host_name(name: str) -> bool:
-    """Tell whether `name` has the form of a host's end of slim."""
+    """Tell whether `name` has the form of the host's end of a slim pair."""
     digits = name.removeprefix(HOST_PREFIX)
     return (len(name) == len(HOST_PREFIX) + _ID_DIGITS and len(digits) == _ID_DIGITS
             and all(digit in "0123456789abcdef" for digit in digits))
 
 
 def container_name_of(host: str) -> str:
-    """The other end's first name, from the host's end's name."""
+    """Return the container's end's initial name, given the host's end's name."""
     return CONTAINER_PREFIX + host.removeprefix(HOST_PREFIX)

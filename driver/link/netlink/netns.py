@@ -1,7 +1,7 @@
-"""Owns entering network namespaces, each time in a thread made for that one visit.
+"""Enters network namespaces, each time in a new thread for that one visit.
 
-It must not know what is done inside.  No thread ever comes back from a namespace: it ends
-there, so none can be left in the wrong one, and the caller's thread never moves.
+No thread ever comes back from a namespace: it ends there, so none can be left in the wrong one,
+and the caller's thread never moves.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NamespaceAbsent(LinkError):
-    """The path is not (or not yet, or no longer) a network namespace."""
+    """There is no network namespace at the path, or not yet, or no longer."""
 
 
 def run_in(path: str, function: Callable[[], T], *, refuse_own: bool = False) -> T:
     """Run `function` inside the network namespace at `path`; return or raise what it does.
 
-    Blocks until it is done.  Sockets it opened stay in that namespace; threads it starts
-    would be born there.  refuse_own: it must not be the caller's own namespace (what is
-    right for a container would cut the host off).
+    Blocks until it is done.  Sockets it opens stay in that namespace; threads it starts
+    begin there.  refuse_own: fail if it is the caller's own namespace (what is right for a
+    container would cut the host off).
     Errors: NamespaceAbsent, LinkError (refused, or not allowed to enter).
     """
     result: list[T] = []
@@ -48,7 +48,7 @@ def run_in(path: str, function: Callable[[], T], *, refuse_own: bool = False) ->
         try:
             _enter(namespace, path)
             result.append(function())
-        except BaseException as error:  # handed over to the caller, whatever it is
+        except BaseException as error:  # passed on to the caller, whatever it is
             failure.append(error)
 
     with _open_namespace(path) as namespace:
@@ -66,7 +66,7 @@ def run_in(path: str, function: Callable[[], T], *, refuse_own: bool = False) ->
 
 
 def cookie_of(path: str) -> int | None:
-    """The namespace's cookie (64 bit, never reused while the kernel runs); None if absent."""
+    """Return the namespace's cookie (64 bit, never reused until reboot); None if absent."""
     try:
         return run_in(path, current_cookie)
     except NamespaceAbsent:
@@ -74,7 +74,7 @@ def cookie_of(path: str) -> int | None:
 
 
 def current_cookie() -> int:
-    """The cookie of the calling thread's namespace."""
+    """Return the cookie of the calling thread's namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
     return int(struct.unpack("=Q", raw)[0])
@@ -98,8 +98,8 @@ def _open_namespace(path: str) -> Iterator[int]:
     except OSError as error:
         raise LinkError(f"network namespace {path}: {error.strerror}") from error
     try:
-        # dockerd makes the file first and mounts the namespace over it afterwards; where
-        # mounts do not propagate to us it stays an empty file for good.
+        # dockerd creates the file first and then mounts the namespace over it; where mounts do
+        # not propagate to us, it stays an empty file forever.
         try:
             kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
         except OSError as error:
@@ -125,5 +125,5 @@ def _enter(namespace: int, path: str) -> None:
 
 
 def same_path(sandbox_key: str) -> str:
-    """Where a sandbox key is found by a driver that sees the host's own file system."""
+    """Return a sandbox key's path for a driver that sees the host's own file system."""
     return sandbox_key

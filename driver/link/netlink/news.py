@@ -1,7 +1,7 @@
-"""Owns reading the kernel's notifications of links, as far as anybody here wants to know.
+"""Parses the kernel's link notifications, as far as slim needs them.
 
-It must not know who wants to.  A host sends a dozen of them for each container that starts, and
-pyroute2 takes half a millisecond for each, of which hardly any is of slim: hence by hand.
+A host sends a dozen of them for each container that starts, hardly any of them about slim's links,
+and pyroute2 takes half a millisecond for each: so they are parsed by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IFLA_LINK_NETNSID: Final = 37
 
 @dataclass(frozen=True)
 class LinkNews:
-    """What one notification says of a link, or a dump (`of_dump`)."""
+    """What one notification, or a dump (`of_dump`), says about a link."""
 
     gone: bool  # RTM_DELLINK
     family: int  # AF_UNSPEC; AF_BRIDGE: it is about the link's place in a bridge
@@ -36,14 +36,14 @@ class LinkNews:
 
     @classmethod
     def of_dump(cls, link: Any) -> LinkNews:
-        """link: pyroute2's ifinfmsg."""
+        """Convert a link from a dump.  link: pyroute2's ifinfmsg."""
         return cls(gone=False, family=int(link["family"]), ifindex=int(link["index"]),
                    flags=int(link["flags"]), name=link.get_attr("IFLA_IFNAME") or "",
                    peer_elsewhere=link.get_attr("IFLA_LINK_NETNSID") is not None)
 
 
 def split(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and bytes, header included, of each netlink message in what was received."""
+    """Yield type and bytes, header included, of each netlink message received."""
     start = 0
     while start + _HEADER.size <= len(raw):
         length, kind, _, _, _ = _HEADER.unpack_from(raw, start)
@@ -54,12 +54,12 @@ def split(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def is_link(kind: int) -> bool:
-    """Whether `read` understands a message of that type."""
+    """Tell whether `read` understands messages of that type."""
     return kind in _LINK_TYPES
 
 
 def read(message: bytes) -> LinkNews:
-    """Read one message of a type of `is_link`'s.  Error: struct.error (it is cut off)."""
+    """Parse one message for which `is_link` is true.  Error: struct.error (it is cut off)."""
     _, kind, _, _, _ = _HEADER.unpack_from(message)
     family, _, ifindex, flags, _ = _LINK.unpack_from(message, _HEADER.size)
     name, elsewhere = "", False

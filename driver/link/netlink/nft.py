@@ -1,6 +1,6 @@
-"""Owns the words of nftables' netlink: messages, and the expressions of rules (family ip).
+"""Builds nftables' netlink messages and the expressions of rules (family ip).
 
-It must not know which tables slim has, nor how messages are sent (see nft_socket).
+nft_socket sends the messages.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pyroute2.nftables.expressions import genex, verdict
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)  # NF_INET_...
 EQUAL, UNEQUAL = 0, 1
-REGISTER: Final = 1  # where a value is loaded to, and compared
-# Four bytes each and one behind the other: where values are put together to one.  They share their
-# place with REGISTER.
+REGISTER: Final = 1  # where a value is loaded and compared
+# Consecutive registers of four bytes each, for values that are concatenated.  They overlap
+# REGISTER.
 WORDS: Final = (8, 9, 10)
 
 _SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
@@ -42,7 +42,8 @@ Expression = Any
 Expressions = list[Expression]
 
 
-# Expressions: load a value into the register, compare it.
+# Expressions: load a value into the register, compare it.  Each docstring says what it loads or
+# matches.
 def load_source(into: int = REGISTER) -> Expression:
     """The packet's source address."""
     return _payload(_NETWORK, _SOURCE, 4, into)
@@ -54,17 +55,17 @@ def load_destination(into: int = REGISTER) -> Expression:
 
 
 def load_destination_port(into: int = REGISTER) -> Expression:
-    """Of TCP or UDP."""
+    """The destination port of TCP or UDP."""
     return _payload(_TRANSPORT, 2, 2, into)
 
 
 def load_first_source(into: int = REGISTER) -> Expression:
-    """The source address that the connection's first packet came with, before any NAT."""
+    """The source address of the connection's first packet, before any NAT."""
     return genex("ct", {"key": _CT_SRC_IP, "direction": _CT_ORIGINAL, "dreg": into})
 
 
 def equals(address: IPv4Address) -> Expression:
-    """What was loaded is this address."""
+    """The loaded value is this address."""
     return _compare(EQUAL, address.packed)
 
 
@@ -79,7 +80,7 @@ def leaves_by(ifindex: int) -> Expressions:
 
 
 def protocol(number: int) -> Expressions:
-    """What IPv4 carries."""
+    """The protocol that IPv4 carries, by its number."""
     return [genex("meta", {"key": _META_L4PROTO, "dreg": REGISTER}),
             _compare(EQUAL, bytes([number]))]
 
@@ -90,7 +91,7 @@ def port(offset: int, number: int) -> Expressions:
 
 
 def ports(offset: int, first: int, last: int) -> Expressions:
-    """As `port`, for a range of them, both ends inclusive."""
+    """Like `port`, for a range of ports, both ends inclusive."""
     return [_payload(_TRANSPORT, offset, 2),
             genex("range", {"sreg": REGISTER, "op": EQUAL,
                             "from_data": value(struct.pack("!H", first)),
@@ -98,7 +99,7 @@ def ports(offset: int, first: int, last: int) -> Expressions:
 
 
 def opens_connection() -> Expressions:
-    """TCP's SYN without ACK."""
+    """A TCP segment with SYN and without ACK."""
     return [_payload(_TRANSPORT, _TCP_FLAGS, 1), *_masked(bytes([_SYN | _ACK_FLAG])),
             _compare(EQUAL, bytes([_SYN]))]
 
@@ -110,19 +111,19 @@ def source_changed() -> Expressions:
 
 
 def in_set(name: str, key: int = REGISTER) -> Expression:
-    """The value that begins at the register `key` is one of the set's."""
+    """The value that begins at register `key` is in the set."""
     return genex("lookup", {"set": name, "sreg": key})
 
 
 def remember(name: str, key: int) -> Expression:
-    """Put the value into the set, anew if it is there.  The rule ends here if the set is full."""
+    """Add or refresh the value in the set.  If the set is full, the rule ends here."""
     return genex("dynset", {"set_name": name, "op": 1, "sreg_key": key})
 
 
 def change_source(address: IPv4Address, first: int, last: int) -> Expressions:
-    """NAT to that address, and to a port of these; its own if it is one and free.
+    """NAT to this address and to one of these ports; keeps the own port if it is one and is free.
 
-    In a chain of kind "nat" only.
+    Only in a chain of kind "nat".
     """
     return [_immediate(2, address.packed), _immediate(3, struct.pack("!H", first)),
             _immediate(4, struct.pack("!H", last)),
@@ -131,12 +132,12 @@ def change_source(address: IPv4Address, first: int, last: int) -> Expressions:
 
 
 def drop() -> Expressions:
-    """The packet ends here."""
+    """Drop the packet."""
     return list(verdict(_DROP))
 
 
 def value(raw: bytes) -> Any:
-    """Bytes, as rules and sets hold them."""
+    """Bytes, in the form that rules and sets hold."""
     return {"attrs": [("NFTA_DATA_VALUE", raw)]}
 
 
@@ -162,15 +163,15 @@ def _compare(operator: int, raw: bytes) -> Expression:
     return genex("cmp", {"sreg": REGISTER, "op": operator, "data": value(raw)})
 
 
-# Messages.  What is there already is no error, what is to go and is not there is one.
+# Messages.  Creating what exists is no error; deleting what is absent is one.
 def table(verb: str, name: str) -> Message:
-    """A table.  verb: new, del (with all that it holds)."""
+    """A table.  verb: new, or del (with everything in it)."""
     return message(nft.nft_table_msg, verb, "TABLE", [("NFTA_TABLE_NAME", name)])
 
 
 def emptied(name: str) -> list[Message]:
-    """The table, there and empty, whatever it was before."""
-    # Adding before deleting: deleting what is not there would be refused.
+    """Messages that leave the table existing and empty, whatever it was before."""
+    # Add before deleting: the kernel refuses to delete an absent table.
     return [table("new", name), table("del", name), table("new", name)]
 
 
@@ -190,8 +191,8 @@ def new_set(of: str, name: str, number: int, *, key_type: int, key_length: int,
             flags: Collection[str] = (), more: Sequence[tuple[str, Any]] = ()) -> Message:
     """A set of the table.
 
-    number: another one for each set of a transaction.  key_type: nft's number, which only its
-    command shows.  key_length: bytes.  more: attributes.
+    number: unique within a transaction.  key_type: nft's number, which only matters to what the nft
+    command shows.  key_length: bytes.  more: further attributes.
     """
     return message(nft.nft_set_msg, "new", "SET", [
         ("NFTA_SET_TABLE", of), ("NFTA_SET_NAME", name), ("NFTA_SET_ID", number),
@@ -200,7 +201,7 @@ def new_set(of: str, name: str, number: int, *, key_type: int, key_length: int,
 
 
 def rule(of: str, chain_name: str, expressions: Expressions, about: str = "") -> Message:
-    """A rule, behind those that the chain has.  about: the comment that `nft list` shows."""
+    """A rule, appended to the chain.  about: the comment that `nft list` shows."""
     note = [("NFTA_RULE_USERDATA", comment(about))] if about else []
     return message(nft.nft_rule_msg, "new", "RULE", [
         ("NFTA_RULE_TABLE", of), ("NFTA_RULE_CHAIN", chain_name),
@@ -208,12 +209,12 @@ def rule(of: str, chain_name: str, expressions: Expressions, about: str = "") ->
 
 
 def comment(text: str) -> bytes:
-    """As a rule holds it."""
+    """A comment, in the form that a rule holds."""
     return struct.pack("BB", _COMMENT, len(text) + 1) + text.encode() + b"\0"
 
 
 def rules_of(table_name: str) -> Message:
-    """A question: all rules of a table."""
+    """A request for all rules of a table."""
     return message(nft.nft_rule_msg, "get", "RULE", [("NFTA_RULE_TABLE", table_name)])
 
 
@@ -231,7 +232,7 @@ def read_rules(answer: bytes) -> list[Message]:
 
 
 def no_rules(of: str, chain_name: str) -> Message:
-    """None of the rules that the chain has."""
+    """Delete all rules of the chain."""
     return message(nft.nft_rule_msg, "del", "RULE", [
         ("NFTA_RULE_TABLE", of), ("NFTA_RULE_CHAIN", chain_name)])
 
@@ -247,7 +248,7 @@ def message(kind: Any, verb: str, thing: str, attributes: list[Any]) -> Message:
 
 
 def bracket(kind: int) -> Message:
-    """What begins or ends a transaction."""
+    """The message that begins or ends a transaction."""
     made = nfgen_msg()
     made["res_id"] = _SUBSYSTEM >> 8
     made["header"]["type"], made["header"]["flags"] = kind, _REQUEST

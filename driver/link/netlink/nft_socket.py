@@ -1,6 +1,6 @@
-"""Owns the sockets of nftables' netlink: transactions, and questions about what is there.
+"""Opens nftables' netlink sockets, commits transactions and asks what is there.
 
-It must not know what is asked for.  All of it works in the calling thread's namespace.
+All of it works in the calling thread's namespace.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ _LACKING: Final = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)  # nfnetlink, nf_tab
 
 
 def batch(messages: Sequence[nft.Message]) -> bytes:
-    """A transaction, encoded (2 ms for ten messages): one may be committed many times."""
+    """Return an encoded transaction (2 ms for ten messages); it can be committed many times."""
     return b"".join(map(encode, [nft.bracket(_BEGIN), *messages, nft.bracket(_END)]))
 
 
 def encode(message: nft.Message) -> bytes:
-    """One message, as it is sent."""
+    """Return one message as bytes, as it is sent."""
     message.encode()
     return bytes(message.data)
 
 
 class Refused(LinkError):
-    """The kernel does not do it."""
+    """The kernel has refused a request."""
 
     def __init__(self, what: str, code: int) -> None:
-        """what: begins the text.  code: errno."""
+        """what: begins the error's text.  code: errno."""
         hint = "; this kernel lacks nf_tables" if code in _LACKING else ""
         super().__init__(f"{what}: {os.strerror(code)} (errno {code}){hint}")
         self.code = code
 
 
 def commit(transaction: bytes, what: str) -> None:
-    """All of it or nothing, in the calling thread's namespace (0.2 ms).  Error: Refused.
+    """Commit all of it or nothing, in the calling thread's namespace (0.2 ms).  Error: Refused.
 
     transaction: from `batch`.  what: begins the text of errors.
     """
     with _socket(what) as socket_:
-        # The kernel takes no message that is larger than this; CAP_NET_ADMIN may have any.
+        # The kernel takes no message larger than this buffer; CAP_NET_ADMIN may set any size.
         socket_.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE,
                            max(_BUFFER_MIN, len(transaction) + _BUFFER_MIN))
         socket_.send(transaction)
@@ -65,7 +65,7 @@ def commit(transaction: bytes, what: str) -> None:
 
 
 def _codes(socket_: socket.socket) -> Iterator[int]:
-    """Errno for each message, or for the whole; 0: done.  The kernel has answered already."""
+    """Yield an errno per message, or one for all; 0: done.  The kernel has answered already."""
     while True:
         try:
             answer = socket_.recv(_ANSWER_MAX, socket.MSG_DONTWAIT)
@@ -75,9 +75,9 @@ def _codes(socket_: socket.socket) -> Iterator[int]:
 
 
 def answers(question: bytes, what: str) -> bytes:
-    """What the kernel says to a question, not decoded, which would take longer than it does.
+    """Return the kernel's answer, not decoded: decoding would take longer than the request.
 
-    question: a message with verb "get", encoded.  Error: Refused.
+    question: an encoded message with verb "get".  Error: Refused.
     """
     whole = b""
     with _socket(what) as socket_:
@@ -103,7 +103,7 @@ def _socket(what: str) -> Iterator[socket.socket]:
 
 
 def remove_table(name: str, what: str) -> None:
-    """Remove it.  None there, nor a packet filter: nothing to do.  Error: Refused."""
+    """Remove the table.  Does nothing without the table or without nf_tables.  Error: Refused."""
     try:
         commit(batch([nft.table("del", name)]), what)
     except Refused as error:
@@ -113,7 +113,7 @@ def remove_table(name: str, what: str) -> None:
 
 @contextmanager
 def opened(what: str) -> Iterator[Any]:
-    """Open a socket for questions in the calling thread's namespace.  Error: LinkError.
+    """Open a socket for requests in the calling thread's namespace.  Error: LinkError.
 
     what: begins the text of errors.
     """

@@ -1,6 +1,6 @@
-"""Owns the opening of rtnetlink sockets and the translation of the kernel's refusals.
+"""Opens rtnetlink sockets, batches requests, and turns the kernel's refusals into LinkError.
 
-It must not know what is asked for.
+Refusals carry the kernel's own words (ext_ack), not only an errno.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
 
 @contextmanager
 def open_route() -> Iterator[Route]:
-    """Open a rtnetlink socket in the namespace of the calling thread (0.2 ms)."""
-    # ext_ack: the kernel's own words for a refusal, not only an errno.
+    """Open an rtnetlink socket in the namespace of the calling thread (0.2 ms)."""
+    # ext_ack: the kernel explains a refusal in words, not only by an errno.
     with IPRoute(ext_ack=True) as route:
         yield route
 
@@ -34,7 +34,7 @@ def open_route() -> Iterator[Route]:
 def step(what: str, *, ignore: tuple[int, ...] = ()) -> Iterator[None]:
     """Turn a refusal inside the block into LinkError("<what>: <cause>").
 
-    ignore: errno values that mean the wanted state is there already.
+    ignore: errno values which mean that the wanted state exists already.
     """
     try:
         yield
@@ -60,7 +60,7 @@ class _Collector(IPBatch):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        # Two descriptors that nobody here waits on, and that no garbage collection would close.
+        # Close two descriptors that nobody here waits on and no garbage collection would close.
         self.close()
 
     def nlm_request(self, msg: Any, msg_type: int, msg_flags: int, **_other: object) -> list[Any]:
@@ -72,8 +72,8 @@ class _Collector(IPBatch):  # type: ignore[misc]
 class Changes:
     """Changes of one namespace, sent to the kernel with one system call.
 
-    Each change takes the kernel's one lock for configuration (rtnl), which dockerd holds for
-    10 ms and more while it moves interfaces: sent one by one they would wait for it each time.
+    Each change takes the kernel's single configuration lock (rtnl), which dockerd holds for
+    10 ms and more while it moves interfaces: changes sent one by one would each wait for it.
     """
 
     def __init__(self, route: Route) -> None:
@@ -83,19 +83,19 @@ class Changes:
 
     @contextmanager
     def step(self, what: str, *, ignore: tuple[int, ...] = ()) -> Iterator[Route]:
-        """Plan the requests made on what is yielded.  what, ignore: as `step` below."""
+        """Plan the requests made on the yielded object.  what, ignore: as in function `step`."""
         self._collector.collected = []
         yield self._collector
         self._changes += [_Change(what, ignore, message) for message in self._collector.collected]
 
     def planned(self) -> str:
-        """What would be changed first; "": nothing."""
+        """Return what would be changed first; "": nothing."""
         return self._changes[0].what if self._changes else ""
 
     def apply(self) -> None:
-        """Send what was planned, in that order; the kernel tries each, whatever became of others.
+        """Send the planned changes in order; the kernel tries each, even if others fail.
 
-        Error: LinkError, of the first that failed.
+        Error: LinkError, for the first that failed.
         """
         changes, self._changes = self._changes, []
         if not changes:
@@ -112,7 +112,7 @@ class Changes:
 
 
 def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:
-    """Call one of the get_... methods again when a change went through the dump."""
+    """Call one of the get_... methods; repeat it if a change interrupted the dump."""
     for _ in range(_DUMP_TRIES - 1):
         try:
             return tuple(getattr(route, method)(**filters))
@@ -124,7 +124,7 @@ def dump(route: Route, method: str, **filters: object) -> tuple[Any, ...]:
 def plan_no_own_addresses(changes: Changes, name: str) -> None:
     """Keep the kernel from giving the interface an IPv6 link-local address.
 
-    To be done before the first carrier, which is when it would.
+    Apply it before the first carrier, which is when the kernel would add one.
     """
     # EAFNOSUPPORT: the host was booted without IPv6, so there is nothing to refuse.
     with changes.step(f"IPv6 settings of {name}", ignore=(errno.EAFNOSUPPORT,)) as planned:
@@ -133,6 +133,6 @@ def plan_no_own_addresses(changes: Changes, name: str) -> None:
 
 
 def kind_of(link: Any) -> str | None:
-    """"veth", "vxlan", ...; None for a device that no rtnl_link_ops made."""
+    """Return "veth", "vxlan", ...; None for a device not created by rtnl_link_ops."""
     info = link.get_attr("IFLA_LINKINFO")
     return None if info is None else info.get_attr("IFLA_INFO_KIND")

@@ -1,7 +1,7 @@
-"""Owns one thread that hears of changes in many network namespaces.
+"""Watches many network namespaces for changes, in one thread.
 
-It must not know what has changed, nor what follows: who is told looks for himself.  So messages are
-dropped unread, and that the kernel lost some (ENOBUFS) is news like any other.
+The callback reads the state itself.  So messages are dropped unread, and lost messages (ENOBUFS)
+are news like any other.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _NETLINK_NETFILTER: Final = 12
 LINK, TC, ADDRESS4, ROUTE4, RULE4 = 0x1, 0x8, 0x10, 0x40, 0x80
 TABLES: Final = 0x40  # NFNLGRP_NFTABLES, 7, as a bit
 INSIDE: Final = LINK | TC | ADDRESS4 | ROUTE4 | RULE4
-_TABLES_HERE, _REMOVALS_HERE = "tables", "removals"  # no sandbox's keys
+_TABLES_HERE, _REMOVALS_HERE = "tables", "removals"  # these are no sandbox's keys
 _RECEIVE_BYTES: Final = 1 << 16
-_READS: Final = 64  # of one socket before it is another one's turn
+_READS: Final = 64  # of one socket before the next one's turn
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
-_IFINDEX_AT: Final = _HEADER.size + 4  # in messages of links and of tc alike
+_IFINDEX_AT: Final = _HEADER.size + 4  # the same in messages of links and of tc
 
 
 class NamespaceWatch:
@@ -40,7 +40,7 @@ class NamespaceWatch:
 
     def __init__(self, on_change: Callable[[str], None],
                  path_of: Callable[[str], str] = same_path) -> None:
-        """on_change: called with the sandbox's key, from the thread, several times at once perhaps.
+        """on_change: called from the thread with the sandbox's key, perhaps several times in a row.
 
         path_of: as in sandbox.
         """
@@ -55,11 +55,11 @@ class NamespaceWatch:
         self._thread = threading.Thread(target=self._listen, name="namespaces", daemon=True)
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and let go of all namespaces."""
+        """Stop the thread and close the sockets of all namespaces."""
         os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
@@ -79,11 +79,11 @@ class NamespaceWatch:
         self._take(sandbox_key, opened, lambda _: self._on_change(sandbox_key))
 
     def watch_tables_here(self, told: Callable[[], None]) -> None:
-        """Tell of changes of nftables in the calling thread's namespace.  Error: LinkError."""
+        """Report changes of nftables in the calling thread's namespace.  Error: LinkError."""
         self._take(_TABLES_HERE, _open(0, TABLES), lambda _: told())
 
     def watch_removals_here(self, told: Callable[[int], None]) -> None:
-        """Tell, by ifindex, of links, filters and queueing disciplines that go in this namespace.
+        """Report, by ifindex, removed links, filters and queueing disciplines in this namespace.
 
         0: some were missed.  Error: LinkError.
         """
@@ -112,7 +112,7 @@ class NamespaceWatch:
 
     def _take(self, key: str, opened: list[socket.socket], read: Callable[[bytes], None]) -> None:
         with self._guard:
-            if key in self._watched:  # two added it at once
+            if key in self._watched:  # two threads added it at once
                 for each in opened:
                     each.close()
                 return
@@ -133,7 +133,7 @@ class NamespaceWatch:
 
     def _drain(self, descriptor: int) -> None:
         for _ in range(_READS):
-            with self._guard:  # never held while somebody is told
+            with self._guard:  # never held during a callback
                 found = self._by_descriptor.get(descriptor)
                 if found is None:
                     return  # removed meanwhile
@@ -158,7 +158,7 @@ def _open(groups: int, netfilter_groups: int) -> list[socket.socket]:
                                      | socket.SOCK_NONBLOCK, protocol)
             except OSError as error:
                 if error.errno == errno.EPROTONOSUPPORT:
-                    continue  # this kernel has no nfnetlink, and nobody has rules
+                    continue  # this kernel has no nfnetlink, so nobody has rules
                 raise
             opened.append(made)
             made.bind((0, wanted))

@@ -1,8 +1,7 @@
-"""Owns noticing that the container's end of a veth pair of slim has come up, or gone.
+"""Notices when the container's end of a slim pair comes up or goes away.
 
-It must not know endpoints or what is done then.  dockerd moves the container's end, renames
-and addresses it while it is down, and brings it up last; the host's end then has carrier and
-a peer in another namespace (IFLA_LINK_NETNSID), which no other step makes it have.
+dockerd moves the container's end, renames and addresses it while it is down, and brings it up last.
+Only then does the host's end have carrier and a peer in another namespace (IFLA_LINK_NETNSID).
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ HostEndCallback = Callable[[str, int], None]  # name and ifindex of the host's e
 
 
 class CarrierMonitor:
-    """Reports each pair once when it comes up, and once when it goes down or away."""
+    """Reports each pair once when it comes up, and once when it goes down or is removed."""
 
     def __init__(self, on_up: HostEndCallback, on_down: HostEndCallback) -> None:
-        """Both are called from the monitor's thread, one at a time; they must be quick."""
+        """Both callbacks run in the monitor's thread, one at a time, and must be quick."""
         self._on_up = on_up
         self._on_down = on_down
         self._up: dict[int, str] = {}  # by ifindex
         self._monitor = Monitor("veth carrier", _RTMGRP_LINK, self)
 
     def start(self) -> None:
-        """Begin; pairs that are up already are reported first.  Error: LinkError."""
+        """Start; pairs that are already up are reported first.  Error: LinkError."""
         self._monitor.start()
 
     def stop(self) -> None:
-        """End; nothing is reported afterwards."""
+        """Stop; nothing is reported afterwards."""
         self._monitor.stop()
 
     def resync(self, route: Route) -> None:

@@ -1,7 +1,7 @@
-"""Owns how a netkit pair is asked for: pyroute2 does not know the kind yet.
+"""Creates netkit pairs, a kind that pyroute2 does not know yet.
 
-netkit (Linux 6.7) is a pair as veth is, with a hook for a bpf program at each end: a packet can
-be sent on from there, where a veth's would first wait in a queue for the other end's turn.
+netkit (Linux 6.7) is a pair like veth, with a hook for a bpf program at each end: the hook can send
+a packet on, where a veth's packet would first wait in a queue for the other end's turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _L2: Final = 0  # enum netkit_mode: with MAC addresses, as veth
 
 
 class _Data(nla):  # type: ignore[misc]
-    """enum in linux/if_link.h, from IFLA_NETKIT_UNSPEC on."""
+    """The enum in linux/if_link.h that begins with IFLA_NETKIT_UNSPEC."""
 
     prefix = "IFLA_"
     nla_map = (
@@ -32,7 +32,7 @@ class _Data(nla):  # type: ignore[misc]
 
     @staticmethod
     def peer(_self: object, *_args: object, **_more: object) -> type:
-        """A whole link message, without its netlink header."""
+        """Decode a whole link message, without its netlink header."""
         return ifinfmsg.ifinfo.veth_data.info_peer(None)  # type: ignore[no-any-return]
 
 
@@ -40,7 +40,7 @@ ifinfmsg.ifinfo.register_link_kind(module={KIND: _Data})
 
 
 def add(route: Route, name: str, peer: str, peer_mac: str, mtu: int) -> None:
-    """Ask the kernel for a pair.  `mtu` in bytes, of both.
+    """Ask the kernel for a pair.  `mtu`: bytes, for both ends.
 
     Error: the kernel's; EOPNOTSUPP if it has no netkit.
     """

@@ -1,7 +1,7 @@
-"""Owns how slim's interfaces say whose they are: in their alias, which `ip link` shows.
+"""Marks slim's interfaces with their owner, in their alias, which `ip link` shows.
 
-It must not know what is done about another host's.  The kernel's objects outlive the driver, and
-its state folder, so they are what a driver without one knows its host by.
+The kernel's objects outlive the driver and its state folder, so a driver without that folder
+recognises its host by them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _HOST: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def pair_alias(endpoint_id: EndpointId, owner: HostId | None) -> str:
-    """Return what a pair's host end is marked with."""
+    """Return the alias of a pair's host end."""
     return f"{endpoint_id} {owner}" if owner else endpoint_id
 
 
 def pair_owner(alias: str | None) -> tuple[str | None, HostId | None]:
-    """Return endpoint and host from `pair_alias`; None: not said, as by a driver of before."""
+    """Parse a `pair_alias` into endpoint and host; None: absent, as with an earlier driver's."""
     if alias is None:
         return None, None
     endpoint_id, _, owner = alias.partition(" ")
@@ -29,7 +29,7 @@ def pair_owner(alias: str | None) -> tuple[str | None, HostId | None]:
 
 
 def device_alias(owner: HostId, pins: str) -> str:
-    """Return what the VXLAN device is marked with; pins: the folder of this host's pins.
+    """Return the alias of the VXLAN device.  pins: the folder of this host's pins.
 
     A path that is too long is left out.
     """
@@ -38,6 +38,6 @@ def device_alias(owner: HostId, pins: str) -> str:
 
 
 def device_owner(alias: str | None) -> tuple[HostId | None, str]:
-    """Return host and folder of pins from `device_alias`; None, "": not said."""
+    """Parse a `device_alias` into host and pin folder; None, "": absent."""
     owner, _, pins = (alias or "").partition(" ")
     return (HostId(owner), pins) if _HOST.fullmatch(owner) else (None, "")

@@ -1,6 +1,6 @@
-"""Owns the pairs of interfaces of this host's endpoints, veth or netkit (services.ports.Links).
+"""Manages the pairs of interfaces of this host's endpoints, veth or netkit (services.ports.Links).
 
-It must not know containers' namespaces: once dockerd has moved an end, that is sandbox.
+Once dockerd has moved an end into a container's namespace, that end is sandbox.py's.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ VETH: Final = "veth"
 
 
 class Veths:
-    """Makes, finds and removes the pairs, of whatever kind.  Safe in any thread."""
+    """Creates, finds and removes pairs of either kind.  Thread-safe."""
 
     def __init__(self, kind: str = AUTO, owner: HostId | None = None) -> None:
-        """kind: of new pairs, one of PAIR_KINDS.  owner: this host; another one's are not seen."""
+        """kind: of new pairs, one of PAIR_KINDS.  owner: this host; others' pairs are ignored."""
         self._kind = kind
         self._owner = owner
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-        """See ports.Links.  The pair is one kernel request; a batch of others completes it."""
+        """See ports.Links.  One kernel request creates the pair; a batch of others completes it."""
         name = host_name(endpoint_id)
         with open_route() as route:
             try:
@@ -69,9 +69,8 @@ class Veths:
             return Veth(name, ifindex, container_name(endpoint_id))
 
     def _add(self, route: Route, name: str, peer: str, mac: str, mtu: int) -> None:
-        # The container's end stays down: dockerd brings it up, which is how we learn that it
-        # is ready.
-        kind = self._kind  # another thread may learn meanwhile that there is no netkit
+        # The container's end stays down: dockerd brings it up, which tells us that it is ready.
+        kind = self._kind  # another thread may find out meanwhile that there is no netkit
         if kind != VETH:
             try:
                 with step(f"make netkit pair {name}"):
@@ -89,7 +88,7 @@ class Veths:
                        peer={"ifname": peer, "mtu": mtu, "address": mac})
 
     def delete_veth(self, endpoint_id: EndpointId) -> None:
-        """See ports.Links.  The kernel removes both ends together, in whatever namespace."""
+        """See ports.Links.  The kernel removes both ends together, in any namespaces."""
         with open_route() as route:
             _delete(route, host_name(endpoint_id))
 
@@ -137,30 +136,30 @@ class Veths:
 
     def _configure(self, route: Route, endpoint_id: EndpointId, mac: bytes, mtu: int, *,
                    container_end: bool) -> None:
-        """container_end: it is in this namespace, too."""
+        """Configure both ends.  container_end: that end is in this namespace, too."""
         name, inner = host_name(endpoint_id), container_name(endpoint_id)
         changes = Changes(route)
         if container_end:
-            # NOARP outlives the move: every neighbour of a container is behind our programs, none
-            # answers ARP or ND.
+            # NOARP survives the move: every neighbour of a container is behind our programs, and
+            # none answers ARP or ND.
             with changes.step(f"configure {inner}") as planned:
                 planned.link("set", ifname=inner, address=_mac_text(mac), mtu=mtu,
                              flags=_IFF_NOARP, change=_IFF_NOARP)
         plan_no_own_addresses(changes, name)
-        with changes.step(f"configure {name}") as planned:  # the alias says whose it is
+        with changes.step(f"configure {name}") as planned:  # the alias names the owner
             planned.link("set", ifname=name, ifalias=pair_alias(endpoint_id, self._owner), mtu=mtu,
                          flags=_IFF_UP, change=_IFF_UP)
         changes.apply()
 
 
 def probe_kind(kind: str) -> str:
-    """Make a pair of that kind, delete it again, and return the kind that it really had.
+    """Create a pair of that kind, delete it again, and return its actual kind.
 
-    Error: LinkError; also if it must be netkit, and the kernel has none.
+    Error: LinkError, also if it must be netkit and the kernel has no netkit.
     """
     links = Veths(kind)
     with open_route() as route:
-        _delete(route, PROBE_NAME)  # of one that was killed
+        _delete(route, PROBE_NAME)  # left by a process that was killed
         try:
             links._add(route, PROBE_NAME, PROBE_PEER, "02:00:00:00:00:01", 1500)
             found = _find(route, PROBE_NAME)
@@ -170,7 +169,7 @@ def probe_kind(kind: str) -> str:
 
 
 def is_pair(link: Any) -> bool:
-    """Whether the link (pyroute2's) is an end of a pair of a kind that slim makes."""
+    """Tell whether the link (pyroute2's) is an end of a pair of a kind that slim creates."""
     return kind_of(link) in (VETH, netkit.KIND)
 
 

@@ -1,6 +1,6 @@
-"""Owns looking inside a sandbox: is what slim set up whole, and what have its programs changed?
+"""Inspects a sandbox: is slim's set-up complete, and what have the container's programs changed?
 
-It must not know what follows from it, nor when to look.  Every look is a visit (netns.run_in).
+Every look is a visit of its own (netns.run_in).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from driver.services.ports import Findings, Interface, Veth
 
 
 class KernelInspector:
-    """ports.Inspector.  Safe in any thread."""
+    """ports.Inspector.  Thread-safe."""
 
     def __init__(self, *, overlay_mtu: Callable[[], int], with_filter: bool = True,
                  path_of: Callable[[str], str] = same_path) -> None:
-        """overlay_mtu: bytes.  with_filter: interfaces have one.  path_of: as in sandbox."""
+        """overlay_mtu: bytes.  with_filter: interfaces have our filter.  path_of: as in sandbox."""
         self._overlay_mtu = overlay_mtu
         self._with_filter = with_filter
         self._path_of = path_of
@@ -63,7 +63,7 @@ class KernelInspector:
 
 def _missing_of_host_path(route: Route, endpoint: Endpoint, interface: Interface,
                           underlay: IPv4Address) -> str:
-    if not endpoint.port:  # none of the sandbox's endpoints has one: there is no host path
+    if not endpoint.port:  # then no endpoint of the sandbox has one: there is no host path
         return ""
     return (rules.missing(route, underlay)
             or routes.missing_of_host_path(route, interface, underlay)
@@ -74,7 +74,7 @@ def _own_rules() -> str:
     try:
         return find_own_rules()
     except LinkError as error:
-        return str(error)  # what cannot be read is in doubt
+        return str(error)  # what cannot be read counts as own rules
 
 
 def _lost_address(route: Route, endpoint: Endpoint, interface: Interface) -> str:

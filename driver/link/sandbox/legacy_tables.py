@@ -1,7 +1,7 @@
-"""Owns reading the tables of iptables-legacy (x_tables) of the calling thread's namespace.
+"""Reads the tables of iptables-legacy (x_tables) in the calling thread's namespace.
 
-It must not know nftables.  The kernel shows them by getsockopt() on any socket of IPv4; a table
-that nobody has used is not there, one that somebody has listed has chains without rules.
+The kernel returns them by getsockopt() on any IPv4 socket.  A table that nobody has used is absent;
+one that somebody has listed has chains without rules.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ADDRESSES: Final = struct.Struct("=4s4s4s4s")  # source, destination, their mas
 _FLAGS_AT, _OFFSETS_AT, _ENTRY = 83, 88, 112  # in struct ipt_entry: of invflags; its size
 _INVERTED: Final = 0x08 | 0x10  # IPT_INV_SRCIP, IPT_INV_DSTIP
 _ACCEPT: Final = -2  # verdict of a standard target: -NF_ACCEPT - 1
-_TRIES: Final = 5  # a table that changes in between has another size
+_TRIES: Final = 5  # a table that changes between the two calls has another size
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def own_legacy_rules() -> str:
-    """Name a table with a rule about more than loopback addresses, or a policy.  "": none.
+    """Name a table with a rule about more than loopback addresses, or a drop policy; "": none.
 
     Error: LinkError.
     """
@@ -39,7 +39,7 @@ def own_legacy_rules() -> str:
         with open(_NAMES, encoding="ascii") as names:
             tables = names.read().split()
     except OSError:
-        return ""  # this kernel lacks them
+        return ""  # this kernel lacks iptables-legacy
     if not tables:
         return ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_:
@@ -54,7 +54,7 @@ def own_legacy_rules() -> str:
 
 
 def _read(raw: socket.socket, table: str) -> tuple[list[tuple[int, int]], bytes]:
-    """The table's built-in chains, each from its first entry to its policy, and its entries."""
+    """Return the built-in chains, each as (first entry, policy) offsets, and the entries."""
     for _ in range(_TRIES):
         info = _INFO.unpack(_get(raw, _GET_INFO, _INFO.pack(table.encode(), *[0] * 13)))
         valid, starts, policies = info[1], info[2:2 + _HOOKS], info[2 + _HOOKS:2 + 2 * _HOOKS]
@@ -72,7 +72,7 @@ def _read(raw: socket.socket, table: str) -> tuple[list[tuple[int, int]], bytes]
 
 
 def _get(raw: socket.socket, option: int, asked: bytes) -> bytes:
-    """getsockopt() that is told something, which Python's is not."""
+    """Call getsockopt() with an input buffer, which Python's does not pass."""
     buffer = ctypes.create_string_buffer(asked, len(asked))
     length = ctypes.c_uint32(len(asked))
     if _libc.getsockopt(raw.fileno(), socket.IPPROTO_IP, option, buffer, ctypes.byref(length)):

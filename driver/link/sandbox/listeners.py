@@ -1,6 +1,6 @@
-"""Owns asking a sandbox for what its listening TCP sockets are tied to (sock_diag).
+"""Asks a sandbox what its listening TCP sockets are tied to (sock_diag).
 
-It must not know what follows from it.
+A listener can be bound to a device, or have TCP-MD5 keys.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from driver.link.netlink import netns
 from driver.link.netlink.sockets import step
 from driver.services.ports import Listeners
 
-_WITH_INFO = 1 << 1  # INET_DIAG_INFO: the kernel tells of keys along with it
+_WITH_INFO = 1 << 1  # INET_DIAG_INFO: the kernel reports keys along with it
 
 
 def listeners(path: str) -> Listeners:
-    """Look at all listeners of the namespace at `path`, those of MPTCP included (1 ms).
+    """Read all listeners of the namespace at `path`, including MPTCP's (1 ms).
 
     Errors: NamespaceAbsent; LinkError, also where the kernel has no sock_diag for TCP.
     """
@@ -33,6 +33,6 @@ def _here() -> Listeners:
             for found in asking.get_sock_stats(family=family, states=1 << diag.SS_LISTEN,
                                                extensions=_WITH_INFO):
                 bound = bound or found["idiag_if"] != 0
-                # Told to whoever may configure the network; of TCP-AO's nobody is told.
+                # Reported to whoever may configure the network; TCP-AO keys are reported to nobody.
                 keyed = keyed or found.get_attr("INET_DIAG_MD5SIG") is not None
     return Listeners(bound=bound, keyed=keyed)

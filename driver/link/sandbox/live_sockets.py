@@ -1,6 +1,6 @@
-"""Owns asking a sandbox for its TCP sockets (sock_diag, since Linux 3.3).
+"""Lists the IPv4 TCP connections of a sandbox (sock_diag, since Linux 3.3).
 
-It must not know which of them are on the host path, nor what a flow is.
+IPv4-mapped ones of IPv6 sockets are included.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pyroute2.netlink import diag
 from driver.link.netlink import netns
 from driver.link.netlink.sockets import step
 
-# States are bits by number.  Without listeners, and without SYNs that nobody has accepted yet.
+# A bit per state.  Excludes listeners and SYNs that nobody has accepted yet.
 _STATES = diag.SS_ALL & ~sum(1 << state for state in (
     diag.SS_LISTEN, diag.SS_SYN_RECV, diag.SS_CLOSE))
 
 
 @dataclass(frozen=True)
 class LiveSocket:
-    """One connection of a namespace, by its names on the wire."""
+    """One connection of a namespace, by its addresses and ports on the wire."""
 
     local: IPv4Address
     local_port: int

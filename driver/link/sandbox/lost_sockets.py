@@ -1,7 +1,7 @@
-"""Owns telling which of some connections of a sandbox have no socket any more (sock_diag).
+"""Finds those of a sandbox's connections that no longer have a socket (sock_diag).
 
-It must not know what a flow is.  Names are numbers as they lie in memory, like the maps' keys; the
-messages are read by hand, as a library that turns 20,000 of them into objects takes seconds.
+Names are numbers as they lie in memory, like the maps' keys.  Messages are parsed by hand, because
+a library that turns 20,000 of them into objects takes seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from driver.errors import LinkError
 from driver.link.netlink import netns
 
-# Peer's address and port, own port: as they lie in memory.
+# Peer's address and port, own port: as they lie in memory (network order).
 Name = tuple[int, int, int]
 
 _NETLINK_SOCK_DIAG: Final = 4
@@ -24,7 +24,7 @@ _BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST, _DUMP = 0x1, 0x300
 _ERROR, _DONE = 2, 3  # NLMSG_...
 _LISTEN = 10  # TCP_LISTEN
-_STATES: Final = 0x1fff & ~(1 << 7 | 1 << _LISTEN)  # all but those that no segment finds
+_STATES: Final = 0x1fff & ~(1 << 7 | 1 << _LISTEN)  # all except those that no segment finds
 _HEAD: Final = struct.Struct("=IHHII")  # nlmsghdr
 _ASK: Final = struct.Struct("=BBBBI HH 4s12x 4s12x I8s")  # inet_diag_req_v2
 # From the start of a message, header included: family, state, ports, addresses.
@@ -35,10 +35,10 @@ _ANY_COOKIE: Final = b"\xff" * 8
 
 
 def lost_sockets(path: str, cookie: int, local: bytes, names: Collection[Name]) -> set[Name]:
-    """Return those of `names` that no TCP socket of the namespace at `path` has.
+    """Return those of `names` that no TCP socket in the namespace at `path` has.
 
-    local: the own address, four bytes.  Sockets in TIME_WAIT count, and SYNs that nobody has
-    accepted yet.  Another namespace than `cookie` is there: none is known to be lost.
+    local: the own address, four bytes.  Sockets in TIME_WAIT count, and so do SYNs that nobody has
+    accepted yet.  If the namespace is not the one with `cookie`, none is known to be lost.
     Errors: NamespaceAbsent, LinkError.
     """
     return netns.run_in(path, lambda: _lost(local, names)
@@ -53,8 +53,8 @@ def _lost(local: bytes, names: Collection[Name]) -> set[Name]:
             left = set(names)
             for family in (socket.AF_INET, socket.AF_INET6):
                 left.difference_update(_all(asking, family, own))
-            # A list is read piece by piece, and what goes meanwhile may hide another: each of
-            # those that it lacks is asked for by its name.
+            # The list is read in pieces, and a socket that goes meanwhile may hide another: look
+            # up each missing one by its name.
             return {name for name in left if not _exists(asking, local, name)}
     except OSError as error:
         raise LinkError(f"cannot list sockets: {error.strerror}") from error
@@ -91,7 +91,7 @@ def _check(answer: bytes, at: int, kind: int) -> None:
 
 
 def _name(answer: bytes, at: int) -> tuple[int, int, Name] | None:
-    """State, own address and name of an IPv4 socket, IPv4-mapped ones included."""
+    """Return state, own address and name of an IPv4 (or IPv4-mapped) socket."""
     family, state, sport, dport, source, peer = _V4.unpack_from(answer, at)
     if family == socket.AF_INET6:
         *_, mapped, source, mapped_peer, peer = _V6.unpack_from(answer, at)
@@ -101,7 +101,7 @@ def _name(answer: bytes, at: int) -> tuple[int, int, Name] | None:
 
 
 def _exists(asking: socket.socket, local: bytes, name: Name) -> bool:
-    """Look one up as a segment of it would be; a listener is not it."""
+    """Look a socket up as a segment would find it; a listener does not count."""
     _ask(asking, socket.AF_INET, 0, name=name, local=local)
     answer = asking.recv(1 << 16)
     _, kind, *_ = _HEAD.unpack_from(answer)

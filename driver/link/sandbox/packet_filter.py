@@ -1,7 +1,7 @@
-"""Owns finding packet filter rules that programs of a container have made (nftables).
+"""Finds packet filter rules that a container's programs have made (nftables).
 
-It must not know what follows from them.  Rules about IPv6 or ARP alone do not matter to the host
-path, nor do those about loopback addresses: Docker's DNS rules are that, in every release.
+Rules about only IPv6 or ARP do not matter to the host path, nor do rules about loopback addresses,
+such as Docker's DNS rules in every release.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _DUMP_TRIES: Final = 5
 
 
 def find_own_rules() -> str:
-    """Name a rule, of the calling thread's namespace, that may touch packets of the host path.
+    """Name a rule in the calling thread's namespace that may touch host path packets; "": none.
 
-    "": there is none.  Error: LinkError.
+    Error: LinkError.
     """
     return _own_chains() or own_legacy_rules() or _virtual_servers()
 
 
 def _own_chains() -> str:
-    """A chain counts by its policy, or by a rule of its own: others are reached only from it."""
+    """Check base chains' policies and own rules: other chains are reached only from them."""
     hooked = {}
     chains, rules = _read()
     for chain in chains:
@@ -56,8 +56,8 @@ def _own_chains() -> str:
 
 
 def is_about_loopback(expressions: Sequence[Any]) -> bool:
-    """Whether the rule ends, without any effect, where no address is of 127.0.0.0/8."""
-    loaded = False  # an address of the packet was, by the expression before
+    """Tell whether the rule ends without any effect unless an address is in 127.0.0.0/8."""
+    loaded = False  # the expression before has loaded an address of the packet
     for expression in expressions:
         kind, data = expression.get_attr("NFTA_EXPR_NAME"), expression.get_attr("NFTA_EXPR_DATA")
         if kind not in _MATCHES:
@@ -92,7 +92,7 @@ def _read() -> tuple[Sequence[Any], Sequence[Any]]:
 
 
 def _virtual_servers() -> str:
-    """IPVS takes what comes for a service before any socket does."""
+    """Find IPVS services: IPVS takes a service's packets before any socket does."""
     try:
         with open("/proc/thread-self/net/ip_vs", encoding="ascii") as table:
             found = any(line.startswith(("TCP", "UDP", "SCTP", "FWM")) for line in table)

@@ -1,6 +1,6 @@
-"""Owns the routes of slim inside one sandbox: the host path's two, and the overlay's MTU.
+"""Manages slim's routes inside one sandbox: the host path's two, and the overlay's MTU.
 
-It must not know rules (see rules) nor how the namespace is entered (see sandbox).
+rules has the policy routing rules; sandbox enters the namespace.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _ABSENT: Final = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 
 
 def read(route: Route, *, v6: bool) -> list[Any]:
-    """All routes of the namespace, IPv6 ones only if `v6`.  One look serves a whole visit."""
+    """Return all routes of the namespace, IPv6 ones only if `v6`.  One read serves a visit."""
     families = (socket.AF_INET, socket.AF_INET6) if v6 else (socket.AF_INET,)
     return [found for family in families for found in dump(route, "get_routes", family=family)]
 
 
 def select(route: Route, table: int, protocol: int, interface: int = 0) -> list[Any]:
-    """IPv4 routes of one table that so made them; the kernel chooses.
+    """Return one table's IPv4 routes with this `protocol`; the kernel filters them.
 
-    A container may be a router with 100,000 routes.  interface: ifindex, 0: whatever one.
+    A container may be a router with 100,000 routes.  interface: ifindex, 0: any.
     """
     request = rtmsg()
     request["family"], request["proto"] = socket.AF_INET, protocol
@@ -49,13 +49,13 @@ def select(route: Route, table: int, protocol: int, interface: int = 0) -> list[
         try:
             return list(dump(route, "nlm_request", msg=request, msg_type=_GET_ROUTE,
                              msg_flags=_REQUEST | _DUMP))
-        finally:  # pyroute2's own requests are not that strict
+        finally:  # pyroute2's own requests do not pass strict checks
             route.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 0)
     return []  # there is no such table
 
 
 def missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Address) -> str:
-    """Name what plan_host_path has made and is not there; "": nothing."""
+    """Name a route of plan_host_path that is missing; "": none."""
     if not any(found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") == str(underlay)
                for found in select(route, _TABLE_LOCAL, ROUTE_PROTOCOL)):
         return f"route local {underlay}"
@@ -66,7 +66,7 @@ def missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Addre
 
 
 def connected(route: Route, interface: Interface) -> list[Any]:
-    """Routes that the kernel has made for the interface's IPv4 addresses."""
+    """Return the routes that the kernel has made for the interface's IPv4 addresses."""
     return select(route, _TABLE_MAIN, _PROTOCOL_KERNEL, interface.ifindex)
 
 
@@ -74,7 +74,7 @@ def plan_connected_mtu(changes: Changes, present: list[Any], endpoint: Endpoint,
                        interface: Interface, mtu: int) -> None:
     """Give the endpoint's subnets the overlay's MTU (bytes) on this interface.
 
-    The kernel's connected routes keep all else: protocol, scope, source, metric.
+    The kernel's connected routes keep everything else: protocol, scope, source, metric.
     """
     subnets = [address.network for address in (endpoint.address, endpoint.address6)
                if address is not None]
@@ -85,9 +85,9 @@ def plan_connected_mtu(changes: Changes, present: list[Any], endpoint: Endpoint,
 
 def plan_host_path(changes: Changes, interface: Interface, underlay: IPv4Address,
                    mtu: int = 0) -> None:
-    """Route host connections over `interface`, in place of another one.
+    """Route host path connections over `interface`; replaces routes over another interface.
 
-    mtu: bytes, where the underlay takes less than the interface does by now; 0: it takes all.
+    mtu: bytes, if the underlay's MTU is now smaller than the interface's; 0: it is not.
     """
     metrics = {"metrics": {"mtu": mtu}} if mtu else {}
     with changes.step(f"local {underlay} dev lo") as route:
@@ -101,7 +101,7 @@ def plan_host_path(changes: Changes, interface: Interface, underlay: IPv4Address
 
 
 def remove_superseded(changes: Changes, present: list[Any], underlay: IPv4Address) -> None:
-    """Plan to take away the local routes of an underlay address of before."""
+    """Plan the removal of local routes for an earlier underlay address."""
     for found in present:
         if (_is_ours(found) and found["type"] == _TYPE_LOCAL
                 and found.get_attr("RTA_DST") != str(underlay)):
@@ -109,7 +109,7 @@ def remove_superseded(changes: Changes, present: list[Any], underlay: IPv4Addres
 
 
 def remove_host_path(route: Route) -> None:
-    """Take away what plan_host_path added, whatever the underlay was."""
+    """Remove what plan_host_path added, whatever the underlay was."""
     changes = Changes(route)
     for found in read(route, v6=False):
         if _is_ours(found):

@@ -1,6 +1,6 @@
-"""Owns the policy routing rules of the host path inside one sandbox, as values and in the kernel.
+"""Manages the host path's policy routing rules inside one sandbox, as values and in the kernel.
 
-It must not know interfaces or routes.
+routes has the routes that they look up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PROTOCOL_KERNEL: Final = 2  # RTPROT_KERNEL
 
 @dataclass(frozen=True)
 class Rule:
-    """One IPv4 rule "lookup table"; None: the rule does not look at that."""
+    """One IPv4 rule "lookup table"; None: the rule ignores that property."""
 
     priority: int
     table: int
@@ -45,9 +45,9 @@ KERNELS_LOCAL: Final = Rule(0, _TABLE_LOCAL, protocol=_PROTOCOL_KERNEL)
 
 
 def wanted(underlay: IPv4Address) -> tuple[Rule, ...]:
-    """The rules of a sandbox with the host path, in the order in which they may appear.
+    """Return the rules of a sandbox with the host path, in the order in which to add them.
 
-    The local table's rule comes first: it must be there before the kernel's own goes.
+    The local table's rule comes first: it must exist before the kernel's own is removed.
     """
     return (
         Rule(RULE_LOCAL, _TABLE_LOCAL),
@@ -58,10 +58,10 @@ def wanted(underlay: IPv4Address) -> tuple[Rule, ...]:
 
 
 def plan(changes: Changes, route: Route, underlay: IPv4Address) -> set[Rule]:
-    """Plan what makes the sandbox's rules all that `wanted` names.
+    """Plan the additions that give the sandbox all rules of `wanted`.
 
-    Returns those that are superseded by it, for remove_superseded: rules of an underlay
-    address of before, and the kernel's own for the local table.
+    Returns the rules that these supersede, for remove_superseded: rules of an earlier underlay
+    address, and the kernel's own for the local table.
     """
     present = _ours(route)
     goal = wanted(underlay)
@@ -72,7 +72,7 @@ def plan(changes: Changes, route: Route, underlay: IPv4Address) -> set[Rule]:
 
 
 def missing(route: Route, underlay: IPv4Address) -> str:
-    """Name a rule that is not as `wanted` has it; "": all are."""
+    """Name a rule that differs from `wanted`; "": none."""
     present, goal = _ours(route), wanted(underlay)
     for rule in goal:
         if rule not in present:
@@ -81,14 +81,14 @@ def missing(route: Route, underlay: IPv4Address) -> str:
 
 
 def remove_superseded(changes: Changes, superseded: set[Rule]) -> None:
-    """Plan the removal.  Without a rule for the local table nothing is delivered any more: what
-    `plan` planned must have been applied before."""
+    """Plan the removal.  First apply what `plan` planned: without a rule for the local table
+    nothing is delivered any more."""
     for rule in superseded:
         _plan_removal(changes, rule)
 
 
 def remove(route: Route) -> None:
-    """Put the kernel's rule back and take all of ours away."""
+    """Put the kernel's rule back and remove all of ours."""
     present = _ours(route)
     if not present or present == {KERNELS_LOCAL}:
         return

@@ -1,7 +1,7 @@
-"""Owns what slim adds inside containers' network namespaces (services.ports.Sandboxes).
+"""Sets up what slim adds inside containers' network namespaces (services.ports.Sandboxes).
 
-It must not know the maps, nor when to act: dockerd has moved, renamed and addressed the
-interface before set_up is called.  Every visit is a thread of its own (netns.run_in).
+dockerd has moved, renamed and addressed the interface before set_up is called.  Every visit runs in
+a thread of its own (netns.run_in).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _IFF_UP: Final = 0x1
 
 
 class KernelSandboxes:
-    """Sets namespaces up and tears them down.  Safe in any thread."""
+    """Sets namespaces up and tears them down.  Thread-safe."""
 
     def __init__(self, *, ingress_program_fd: int | None = None,
                  path_of: Callable[[str], str] = same_path) -> None:
-        """Use a program (sched_cls) for every sandbox's ingress, None: no filter is attached.
+        """ingress_program_fd: the program (sched_cls) for every sandbox's ingress; None: no filter.
 
-        path_of: turns SandboxKey, a path of the host, into the path this process sees.
+        path_of: turns SandboxKey, a path of the host, into the path that this process sees.
         """
         self.ingress_program_fd = ingress_program_fd
         self._path_of = path_of
@@ -57,7 +57,7 @@ class KernelSandboxes:
                 interface, mtu = find_interface(route, endpoint, veth)
                 present = routes.read(route, v6=endpoint.address6 is not None)
                 changes = Changes(route)
-                # A route's MTU is believed even where the device's is smaller.
+                # The kernel uses a route's MTU even if the device's is smaller.
                 routes.plan_connected_mtu(changes, present, endpoint, interface,
                                           min(overlay_mtu, mtu))
                 if self.ingress_program_fd is not None:
@@ -66,15 +66,15 @@ class KernelSandboxes:
                 if not primary:
                     changes.apply()
                     return
-                # Before the host path, which without it is not right for every program.
+                # Before the host path, which without it does not work for every program.
                 untracked.install(underlay)
-                # The underlay may take less than when the interface was made.
+                # The underlay's MTU may be smaller than when the interface was created.
                 underlay_mtu = overlay_mtu + VXLAN_OVERHEAD
                 routes.plan_host_path(changes, interface, underlay,
                                       underlay_mtu if underlay_mtu < mtu else 0)
                 superseded = rules.plan(changes, route, underlay)
                 changes.apply()
-                # Only now that what takes their place is there.
+                # Only now, when their replacements are in place.
                 rules.remove_superseded(changes, superseded)
                 routes.remove_superseded(changes, present, underlay)
                 changes.apply()
@@ -86,19 +86,19 @@ class KernelSandboxes:
         return listeners(self._path_of(sandbox_key))
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
-        """See ports.Sandboxes.  Takes 1 ms; moving it to the host takes the kernel 10 to 20."""
+        """See ports.Sandboxes.  Takes 1 ms; moving it to the host takes the kernel 10 to 20 ms."""
 
         def inside() -> None:
             with open_route() as route:
                 link = _peer(route, endpoint, veth)
                 if link.get_attr("IFLA_ADDRESS") != endpoint.mac.hex(":"):
-                    raise _not_inside(endpoint, veth)  # it may be somebody else's
+                    raise _not_inside(endpoint, veth)  # the interface may be somebody else's
                 changes = Changes(route)
                 with changes.step(f"put {veth.container_name} away") as planned:
-                    # Down first: before Linux 6.2 one that is up cannot be renamed.
+                    # Down first: before Linux 6.2 an interface that is up cannot be renamed.
                     planned.link("set", index=link["index"], flags=0, change=_IFF_UP)
                     planned.link("set", index=link["index"], ifname=veth.container_name)
-                if endpoint.address is not None:  # an IPv6 one has gone with "down"
+                if endpoint.address is not None:  # an IPv6 address went with "down"
                     with changes.step(f"address of {veth.container_name}",
                                       ignore=(errno.EADDRNOTAVAIL,)) as planned:
                         planned.addr("del", index=link["index"], address=str(endpoint.address.ip),
@@ -108,7 +108,7 @@ class KernelSandboxes:
         namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:  # noqa: ARG002
-        """See ports.Sandboxes.  A namespace that is gone took everything with it."""
+        """See ports.Sandboxes.  A namespace that is gone has taken everything with it."""
 
         def inside() -> None:
             with open_route() as route:
@@ -123,14 +123,14 @@ class KernelSandboxes:
 
 
 def find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:
-    """The other end of `veth`, whatever dockerd calls it now, and its MTU (bytes)."""
+    """Return the other end of `veth`, whatever dockerd calls it now, and its MTU (bytes)."""
     found = _peer(route, endpoint, veth)
     return (Interface(int(found["index"]), str(found.get_attr("IFLA_IFNAME"))),
             int(found.get_attr("IFLA_MTU")))
 
 
 def _peer(route: Route, endpoint: Endpoint, veth: Veth) -> Any:
-    """The other end of `veth`.  Error: LinkError (none)."""
+    """Return the other end of `veth`.  Error: LinkError (there is none)."""
     # IFLA_LINK is the peer's ifindex in *its* namespace: another pair, whose peer is in a
     # third namespace, may show the same number.  The MAC (which a user may have changed)
     # decides among several.

@@ -1,8 +1,8 @@
-"""Owns nftables' table `slim-sandbox` inside containers: the host path's packets are not tracked.
+"""Manages nftables' table `slim-sandbox` inside containers: it keeps host path packets untracked.
 
-Docker's rules for its name server switch connection tracking and NAT on in every container, and
-NAT takes a listener that was assigned to a packet (MPTCP's; see kernel/container.c) away from it.
-It must not know namespaces: it works in that of the calling thread.
+Docker's rules for its name server switch on connection tracking and NAT in every container, and NAT
+takes away from a packet the listener that was assigned to it (MPTCP's; see kernel/container.c).
+Everything here works in the calling thread's namespace.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ _RAW: Final = -300  # NF_IP_PRI_RAW: before connection tracking (-200)
 
 
 def install(underlay: IPv4Address) -> None:
-    """Leave all packets to and from `underlay` alone.  Error: LinkError.
+    """Exempt all packets to and from `underlay` from tracking.  Error: LinkError.
 
-    All protocols: nothing but the host path's connections has this address here, and ICMP errors
-    about one must not look invalid to a container's own rules.  Whatever the table held before
-    is replaced in one transaction: at no moment are packets tracked again.
+    All protocols: only host path connections have this address here, and ICMP errors about
+    one must not look invalid to a container's own rules.  One transaction replaces whatever the
+    table held before, so packets are never tracked in between.
     """
-    # Replacing a rule makes the kernel wait for 10 ms; a driver that starts finds it in each.
+    # Replacing a rule takes the kernel 10 ms, and a driver that starts finds it in each sandbox.
     if missing(underlay):
         nft_socket.commit(_rules(underlay), _TABLE)
 
 
 def missing(underlay: IPv4Address) -> str:
-    """Name what is not there of it; "": nothing.  Error: LinkError."""
+    """Name the table if any of its rules is missing; "": none is.  Error: LinkError."""
     found = nft_socket.answers(_question(), _TABLE).count(nft.comment(_about(underlay)))
     return "" if found == len(_CHAINS) else _TABLE
 
 
 def remove() -> None:
-    """Take the table away, for whatever underlay it was made.  None there: nothing to do."""
+    """Remove the table, whatever underlay it was for.  Does nothing if it is absent."""
     nft_socket.remove_table(SANDBOX_TABLE, f"remove {_TABLE}")
 
 
 def works() -> None:
-    """Ask the kernel for such a rule, leaving nothing.  Error: LinkError, with what to do."""
+    """Test whether the kernel takes such a rule; leave nothing.  Error: LinkError, with advice."""
     probe = f"{SANDBOX_TABLE}-probe"
     try:
         nft_socket.commit(nft_socket.batch([

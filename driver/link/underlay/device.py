@@ -1,6 +1,6 @@
-"""Owns finding the underlay (device, address, MTU), and watching for changes.
+"""Finds the underlay (device, address, MTU), and watches it for changes.
 
-It must not know what the underlay carries.
+Its device must carry Ethernet frames.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ETHERNET: Final = 1  # ARPHRD_ETHER
 
 @dataclass(frozen=True)
 class Underlay:
-    """This host's place in the real network."""
+    """This host's device and address in the underlay."""
 
     name: str
     ifindex: int
@@ -40,23 +40,23 @@ class Underlay:
 
 
 def find_underlay(wanted: str = "") -> Underlay:
-    """Find it by `wanted`: a device, an IPv4 address, or "" for that of the default route.
+    """Find it by `wanted`: a device, an IPv4 address, or "" for the default route's device.
 
-    Error: LinkError saying what is missing and which setting helps.
+    Error: LinkError, which says what is missing and which setting helps.
     """
     with open_route() as route, step("look for the underlay"):
         return _find(route, wanted)
 
 
 class UnderlayWatcher:
-    """Tells when the underlay has become another one, or has gone."""
+    """Reports when the underlay changes or disappears."""
 
     def __init__(self, wanted: str, on_change: Callable[[Underlay | None], None],
                  current: Underlay | None = None) -> None:
-        """on_change: called from the watcher's thread, first with what is there at the start.
+        """on_change: called from the watcher's thread, first with the underlay at the start.
 
-        None: there is no underlay at the moment.  current: the one in use, which stays the
-        underlay as long as its device has its address, whatever default routes come and go.
+        None: there is no underlay at the moment.  current: the one in use; it stays the
+        underlay as long as its device has its address, whatever happens to default routes.
         """
         self._wanted = wanted
         self._on_change = on_change
@@ -66,11 +66,11 @@ class UnderlayWatcher:
         self._monitor = Monitor("underlay", _GROUPS, self)
 
     def start(self) -> None:
-        """Begin.  Error: LinkError."""
+        """Start.  Error: LinkError."""
         self._monitor.start()
 
     def stop(self) -> None:
-        """End; on_change is not called afterwards."""
+        """Stop; on_change is not called afterwards."""
         self._monitor.stop()
 
     def resync(self, route: Route) -> None:
@@ -78,7 +78,7 @@ class UnderlayWatcher:
         found = self._look(route)
         if not self._told or found != self._known:
             self._on_change(found)
-            # Only now: what was not taken is told again at the next look (see monitor.Monitor).
+            # Only now: if on_change raised, the next look reports it again (see monitor.Monitor).
             self._told, self._known = True, found
 
     def _look(self, route: Route) -> Underlay | None:
@@ -93,15 +93,15 @@ class UnderlayWatcher:
             return None
 
     def changed(self, messages: Sequence[Any]) -> None:
-        """See monitor.Listener.  What changed does not matter: the whole is looked at."""
+        """See monitor.Listener.  Whatever changed, the whole state is read again."""
         if any(self._matters(message) for message in messages):
             with open_route() as route:
                 self.resync(route)
 
     def _matters(self, message: Any) -> bool:
         if isinstance(message, LinkNews):
-            # A dozen for each container that starts or stops.  Where another link could become
-            # the underlay, it gets an address or a default route first.
+            # A dozen for each container that starts or stops.  Before another link could become the
+            # underlay, it gets an address or a default route.
             known = (self._known, self._current)
             return (self._known is None or message.name == self._wanted
                     or message.ifindex in {each.ifindex for each in known if each is not None})
@@ -142,7 +142,7 @@ def _find(route: Route, wanted: str) -> Underlay:
 
 
 def _link(route: Route, **which: object) -> Any | None:
-    """One interface.  Never all of them: a host has thousands, and each change asks again."""
+    """Get one interface, never all: a host has thousands, and each change asks again."""
     with step("look for the underlay", ignore=(errno.ENODEV,)):
         found = route.link("get", **which)
         return found[0] if found else None
@@ -150,7 +150,7 @@ def _link(route: Route, **which: object) -> Any | None:
 
 
 def _default_route(route: Route) -> tuple[int, str | None]:
-    """Interface and preferred source of the default route that the kernel would take."""
+    """Return interface and preferred source of the default route that the kernel would take."""
     defaults = [found for found in dump(route, "get_routes", family=socket.AF_INET)
                 if found["dst_len"] == 0 and _table(found) == _TABLE_MAIN
                 and _interface(found) is not None]

@@ -1,6 +1,6 @@
-"""Owns what tells this machine from a copy of its disk.
+"""Computes a fingerprint that distinguishes this machine from a copy of its disk.
 
-It must not know what is done about a copy.
+It hashes the boot id, the namespace's cookie, the machine id and the underlay's MAC address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MACHINE: Final = Path("/etc/machine-id")
 
 
 def fingerprint(mac: str) -> Fingerprint:
-    """Return this machine's, in the namespace of the calling thread; mac: its underlay's."""
+    """Return this machine's fingerprint, in the calling thread's namespace; mac: the underlay's."""
     return Fingerprint(boot=_hash(_read(_BOOT), str(current_cookie())),
                        machine=_hash(_read(_MACHINE), mac))
 

@@ -1,8 +1,8 @@
-"""Owns the guard: nftables' table `slim`, which drops what others forward in this host's name.
+"""Manages the guard: nftables' table `slim`, which drops what others forward in this host's name.
 
 Masquerading gives a bridge network's packets the host's address, and with it the host's word for
-who is calling; and it may give them an endpoint's port (nat_ports).  It must not know who the
-peers are; packets of the host path never come by here.
+who is calling; it may also give them an endpoint port (nat_ports).  Packets of the host path never
+pass these rules.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from driver.link.netlink import nft, nft_socket
 from driver.link.netlink.names import GUARD_SET, GUARD_TABLE
 from driver.link.underlay import nat_ports
 
-# Before other tables' filters, and behind their source NAT (100): the port may be its choice.
+# Before other tables' filters, and after their source NAT (100), which may choose the port.
 _BEFORE_FILTERS, _BEHIND_NAT = -10, 300
-_IPV4_ADDRESS = 7  # nft's number of the type, which only its command shows
-_ELEMENTS: Final = 1000  # of one message: an attribute has at most 64 KiB, an element has 16 bytes
+_IPV4_ADDRESS = 7  # nft's number of the type, which only matters to what its command shows
+_ELEMENTS: Final = 1000  # per message: an attribute has at most 64 KiB, an element has 16 bytes
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Guarded:
     underlay_ifindex: int
     vxlan_port: int  # UDP
     endpoints: Ports  # TCP
-    clients: Ports  # TCP; for connections that NAT would give an endpoint's
+    clients: Ports  # TCP; for connections to which NAT would give an endpoint port
 
 
 class KernelGuard:
-    """services.guarding.Guard in the kernel's packet filter.  Stateless; safe in any thread."""
+    """services.guarding.Guard in the kernel's packet filter.  Stateless; thread-safe."""
 
     def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
 
     def install(self, hosts: Collection[IPv4Address]) -> None:
-        """See guarding.Guard.  One transaction: at no moment is there no table."""
+        """See guarding.Guard.  One transaction: there is no moment without the table."""
         messages = [*nft.emptied(GUARD_TABLE),
                     nft.new_set(GUARD_TABLE, GUARD_SET, 1, key_type=_IPV4_ADDRESS, key_length=4),
                     nat_ports.remembered()]
@@ -65,21 +65,21 @@ class KernelGuard:
 
     def dropped(self) -> int | None:
         """See guarding.Guard."""
-        # Of its own table only: Docker's and others' rules may be tens of thousands.
+        # Only its own table: Docker's and others' rules may be tens of thousands.
         answer = nft_socket.answers(_question(), "read the guard")
         counts = [_count(rule) for rule in nft.read_rules(answer)]
         return sum(counts) if len(counts) == _RULES else None
 
 
 def packet_filter_works() -> None:
-    """Ask the kernel for its tables and for NAT.  Error: LinkError, saying what is missing."""
+    """Test whether the kernel has tables and NAT.  Error: LinkError, saying what is missing."""
     with nft_socket.opened("the guard needs the packet filter nf_tables") as socket_:
         socket_.get_tables()
     nat_ports.works()
 
 
 def remove_guard() -> None:
-    """Remove the table.  None there: nothing to do.  Error: LinkError."""
+    """Remove the table.  Does nothing if it is absent.  Error: LinkError."""
     nft_socket.remove_table(GUARD_TABLE, "remove the guard")
 
 
@@ -96,7 +96,7 @@ def _rules(guarded: Guarded) -> dict[str, list[nft.Expressions]]:
     ports = guarded.endpoints
     way_out = guarded.underlay_ifindex, guarded.underlay
     return {
-        # Whoever can send with a peer's source address to one of the host's other interfaces.
+        # Against senders who can use a peer's source address to one of the host's other interfaces.
         "input": [[*nft.interface(nft.UNEQUAL, guarded.underlay_ifindex), *vxlan, *_drop()]],
         "forward": [
             [*to_peer, *vxlan, *_drop()],
@@ -104,7 +104,7 @@ def _rules(guarded: Guarded) -> dict[str, list[nft.Expressions]]:
         "translation": [nat_ports.recall(*way_out, guarded.clients)],
         "postrouting": [
             nat_ports.refuse(*way_out, ports),
-            # What this host sends itself came in by no interface.
+            # What this host itself sends came in by no interface (0).
             [*nft.interface(nft.UNEQUAL, 0), *to_peer,
              *nft.protocol(socket.IPPROTO_TCP), *nft.ports(0, *ports), *_drop()]],
     }

@@ -1,8 +1,8 @@
-"""Owns the guard's rules that keep NAT off endpoint ports: no connection may leave with one.
+"""Builds the guard's rules that keep NAT off endpoint ports: no connection may leave with one.
 
-Masquerading keeps a client's port, or takes any above 1023 where two clients have the same; the
-answers to an endpoint's port are the endpoint's (from_wire), whatever NAT knows.  It must not
-know whose NAT it is, nor ask: it sees what became of a connection.
+Masquerading keeps a client's port, or takes any above 1023 if two clients have the same; answers to
+an endpoint port go to the endpoint (from_wire), whatever NAT knows.  The rules do not depend on
+whose NAT it is: they look at its result.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from driver.errors import LinkError
 from driver.link.netlink import nft, nft_socket
 from driver.link.netlink.names import GUARD_TABLE, GUARD_TRANSLATED
 
-# Before all others' NAT (100 as a rule); the kernel takes none before its tracking (-200).
+# Before all others' NAT (usually 100); the kernel takes none before its tracking (-200).
 FIRST_OF_NAT: Final = -199
-_REMEMBERED_MS: Final = 600_000  # then it is seen anew whether that is translated
-REMEMBERED_MAX: Final = 16384  # 2 MB; more are left as they are
-# nft's number of `ipv4_addr . ipv4_addr . inet_service`, which only its command shows.
+_REMEMBERED_MS: Final = 600_000  # after that, whether others still translate it is found out again
+REMEMBERED_MAX: Final = 16384  # entries, 2 MB; further connections are left as they are
+# nft's number of `ipv4_addr . ipv4_addr . inet_service`; only matters to what nft shows.
 _KEY_TYPE: Final = 7 << 12 | 7 << 6 | 13
 _KEY_LENGTH: Final = 12
 _LAST_PORT: Final = 65535
 
 
 def remembered() -> nft.Message:
-    """The set: (source before NAT, destination, its port) of connections that others translate."""
+    """Return the set of (source before NAT, destination, its port) that others translate."""
     return nft.new_set(
         GUARD_TABLE, GUARD_TRANSLATED, 2, key_type=_KEY_TYPE, key_length=_KEY_LENGTH,
         flags=("NFT_SET_TIMEOUT", "NFT_SET_EVAL"), more=[
@@ -36,10 +36,11 @@ def remembered() -> nft.Message:
 
 
 def recall(ifindex: int, underlay: IPv4Address, clients: Ports) -> nft.Expressions:
-    """What was remembered gets the same address from us, and a port of `clients`.
+    """Give remembered connections the same address ourselves, and a port of `clients`.
 
-    Its own if it is one of them, and free.  ifindex, underlay: the device that it leaves by, and
-    this host's address there.  Ports below 1024 stay with others' NAT, which keeps them there.
+    They keep their own port if it is one of them and free.  ifindex, underlay: the device that they
+    leave by, and this host's address there.  Ports below 1024 are left to others' NAT, which keeps
+    them below 1024.
     """
     return [*nft.protocol(socket.IPPROTO_TCP), *nft.ports(0, PRIVILEGED, _LAST_PORT),
             *nft.leaves_by(ifindex), *_key(nft.load_source(nft.WORDS[0])),
@@ -48,7 +49,7 @@ def recall(ifindex: int, underlay: IPv4Address, clients: Ports) -> nft.Expressio
 
 
 def refuse(ifindex: int, underlay: IPv4Address, endpoints: Ports) -> nft.Expressions:
-    """Behind all NAT: a SYN to which it gave an endpoint's port is remembered, and dropped.
+    """After all NAT: remember and drop a SYN to which NAT gave an endpoint port.
 
     Its sender repeats it after a second.  What cannot be remembered goes out as it is.  A program
     of the host itself that has asked for such a port keeps it.
@@ -61,7 +62,7 @@ def refuse(ifindex: int, underlay: IPv4Address, endpoints: Ports) -> nft.Express
 
 
 def works() -> None:
-    """Ask the kernel for such a rule, leaving nothing.  Error: LinkError, with what to do."""
+    """Test whether the kernel takes such a rule; leave nothing.  Error: LinkError, with advice."""
     probe = f"{GUARD_TABLE}-probe"
     try:
         nft_socket.commit(nft_socket.batch([

@@ -1,8 +1,7 @@
-"""Owns the host's settings of TCP ports: which clients get, and which are kept from them.
+"""Reads and writes the host's settings of TCP ports: clients' ports, and reserved ports.
 
-The kernel keeps one list of reserved ports for everybody.  What this driver has added to it is
-noted in the state folder, so that just that can be taken back.  It must not know what the ports
-are for.
+The kernel keeps one list of reserved ports for everybody.  A note in the state folder says what
+this driver has added, so that exactly that can be taken back.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _EPHEMERAL = "ip_local_port_range"
 _RESERVED = "ip_local_reserved_ports"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NOTE = "reserved-ports"
-_LONGEST = 1 << 18  # bytes; the kernel gives the list in one read only, of 65,536 ports at most
+_LONGEST = 1 << 18  # bytes; the kernel returns the list in a single read only, 65,536 ports at most
 
 
 def ephemeral_ports() -> Ports:
@@ -32,32 +31,32 @@ class ReservedPorts:
     """net.ipv4.ip_local_reserved_ports of the caller's network namespace."""
 
     def __init__(self, state: Path) -> None:
-        """State: the folder for the note."""
+        """state: the folder for the note."""
         self._note = state / _NOTE
 
     def all(self) -> set[int]:
-        """Return what is reserved."""
+        """Return all reserved ports."""
         with (_SETTINGS / _RESERVED).open("rb", buffering=0) as file:
             return parse_ports(os.read(file.fileno(), _LONGEST).decode())
 
     def others(self) -> set[int]:
-        """Return what is reserved by others."""
+        """Return the ports reserved by others."""
         return self.all() - self._noted()
 
     def writable(self) -> bool:
-        """Whether this process could change it."""
+        """Tell whether this process can change the setting."""
         return os.access(_SETTINGS / _RESERVED, os.W_OK)
 
     def reserve(self, ports: Ports) -> None:
-        """Add these to what others have, in place of what was added before.  Idempotent.
+        """Add these to others' ports, and replace what was added before.  Idempotent.
 
-        Error: LinkError, where it cannot be written; nothing is changed then.
+        Error: LinkError, if the setting cannot be written; nothing is changed then.
         """
         before = self._noted()
         others = self.all() - before
         wanted = set(range(ports[0], ports[1] + 1))
         try:
-            # Noted first: whoever is killed in between may take back what is not there yet.
+            # Noted first: after a kill in between, taking back ports not added yet does no harm.
             self._write_note(before | (wanted - others))
             try:
                 self._write(others | wanted)
@@ -83,12 +82,12 @@ class ReservedPorts:
             (_SETTINGS / _RESERVED).write_text(format_ports(ports) + "\n", encoding="ascii")
 
     def _noted(self) -> set[int]:
-        """Void after a reboot and in another namespace, where the kernel has begun anew."""
+        """Read the note; void after a reboot and in another namespace, where the list is new."""
         try:
             place, ports = self._note.read_text(encoding="ascii").splitlines()
             return parse_ports(ports) if place == _place() else set()
         except (OSError, ValueError):
-            return set()  # rather leave ports reserved than take somebody else's
+            return set()  # rather leave ports reserved than take back somebody else's
 
     def _write_note(self, ports: set[int]) -> None:
         self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

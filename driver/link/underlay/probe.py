@@ -1,6 +1,6 @@
-"""Owns asking other machines of the underlay for a sign of life: any answer of theirs is one.
+"""Asks other machines of the underlay for a sign of life; any answer of theirs is one.
 
-It must not know why they are asked, nor what follows from their silence.
+It sends an ICMP echo request, where allowed, and a UDP datagram.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Final
 from driver.errors import LinkError
 from driver.services.ports import Presence
 
-# A datagram to where nobody listens is answered by "port unreachable".  traceroute's port: the
-# one that firewalls know for this.
+# A datagram to a port where nobody listens is answered by "port unreachable".  It is traceroute's
+# port, which firewalls know for this purpose.
 _PORT: Final = 33434
 _IP_RECVERR: Final = 11
 _ORIGIN_ICMP: Final = 2  # SO_EE_ORIGIN_ICMP
 _ECHO_REPLY, _ECHO_REQUEST, _UNREACHABLE = 0, 8, 3  # ICMP types
 _NOBODY_THERE: Final = (0, 1)  # codes of _UNREACHABLE: network, host
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBxII")  # sock_extended_err
-_ERROR_BYTES: Final = _EXTENDED_ERROR.size + 16  # and the sockaddr_in of who says so
+_ERROR_BYTES: Final = _EXTENDED_ERROR.size + 16  # plus the sockaddr_in of the error's sender
 _DATAGRAM_BYTES: Final = 576
 
 
 class UnderlayProber:
     """driver.services.ports.Prober: ICMP echo where it is allowed, and a UDP datagram.
 
-    Its sockets stay open: what an unanswered ARP request says comes seconds later, and counts
-    for the next call.  For one thread.
+    Its sockets stay open: the error of an unanswered ARP request comes seconds later, and counts
+    for the next call.  Not thread-safe: for one thread.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class UnderlayProber:
 
     def probe(self, hosts: Collection[IPv4Address], wait_s: float
               ) -> dict[IPv4Address, Presence]:
-        """See ports.Prober.  Waits `wait_s` at most, and no longer than for the last answer."""
+        """See ports.Prober.  Waits until all have answered, at most `wait_s`."""
         found = dict.fromkeys(hosts, Presence.SILENT)
         if not found:
             return found
@@ -95,7 +95,7 @@ class UnderlayProber:
             try:
                 sender.sendto(data, (str(host), _PORT))
             except OSError as error:
-                # An error of an earlier datagram may be told here; it is in the queue as well.
+                # An earlier datagram's error may be reported here; it is in the queue as well.
                 if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
                     _learn(found, host, Presence.ABSENT)
 
@@ -122,9 +122,9 @@ class UnderlayProber:
                 if origin != _ORIGIN_ICMP:
                     continue
                 if speaker == host:
-                    _learn(found, host, Presence.ANSWERED)  # whatever it complains of
+                    _learn(found, host, Presence.ANSWERED)  # any complaint is an answer
                 elif icmp_type == _UNREACHABLE and code in _NOBODY_THERE:
-                    # A router says so, or this host itself: nobody answered its ARP requests.
+                    # From a router, or from this host itself: nobody answered its ARP requests.
                     _learn(found, host, Presence.ABSENT)
 
     def _read_replies(self, icmp: socket.socket, found: dict[IPv4Address, Presence]) -> None:
@@ -134,7 +134,7 @@ class UnderlayProber:
             except OSError as error:
                 if error.errno == errno.EAGAIN:
                     return
-                continue  # an error told here; it is in the queue as well
+                continue  # an error reported here; it is in the queue as well
             at = (packet[0] & 0xf) * 4
             if len(packet) < at + 8 or packet[at] != _ECHO_REPLY:
                 continue

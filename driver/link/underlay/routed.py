@@ -1,6 +1,6 @@
-"""Owns listing the networks that the host has routes to.
+"""Lists the networks that the host has routes to.
 
-It must not know who keeps clear of them.
+Default routes and the host's own addresses are left out.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from driver.link.netlink.sockets import dump, open_route, step
 from driver.services.ports import RoutedNetwork
 
 _TABLE_LOCAL: Final = 255
-# A default route, also one in two halves (0.0.0.0/1 and 128.0.0.0/1, as VPNs have it) or for all
-# that is global (2000::/3): it says nothing of who has the addresses.
+# Up to this prefix length a route is a default route, also one in two halves (0.0.0.0/1 and
+# 128.0.0.0/1, as VPNs use) or for all global addresses (2000::/3): it does not say who has them.
 _DEFAULT_UP_TO: Final = {socket.AF_INET: 1, socket.AF_INET6: 3}
 
 
 def routed_networks() -> Sequence[RoutedNetwork]:
-    """Every network the host has a route to, in any table.
+    """Return every network that the host has a route to, in any table.
 
-    Not those that stand for everything, nor the host's own addresses.  Error: LinkError.
+    Default routes and the host's own addresses are left out.  Error: LinkError.
     """
     with open_route() as route, step("list the host's routes"):
         found = {_network(each) for family in _DEFAULT_UP_TO

@@ -1,6 +1,6 @@
-"""Owns asking other hosts by a SYN of the host path, as docs/wire.md has it, for virtual port 0.
+"""Probes other hosts with a SYN of the host path to virtual port 0, as in docs/wire.md.
 
-It must not know why they are asked, nor how the answer is kept from the host's own TCP.
+The SYN is sent from a raw socket; the answer is read from the probe table.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 
 _SO_BINDTOIFINDEX: Final = 62
 _OPTION_KIND, _EXPERIMENT = 254, 0x5e1d  # kernel/include/option.h
-_PROOF: Final = _EXPERIMENT  # window of an answer by whom has seen the option
+_PROOF: Final = _EXPERIMENT  # window of an answer from a host that has seen the option
 _SYN, _DONT_FRAGMENT, _TTL = 0x02, 0x4000, 64
-_WINDOW: Final = 64240  # as Linux has it, like the options
+_WINDOW: Final = 64240  # Linux's, like the options
 _OPTIONS: Final = struct.Struct("!BBHBBBBIIBBBB")  # MSS, SACK, timestamps, NOP, window scale
-_ATTEMPTS: Final = 4  # at a source port that no container uses towards that endpoint
-_LOOK_S, _LOOK_MAX_S = 0.002, 0.05  # between looks at the answers; doubled
+_ATTEMPTS: Final = 4  # to find a source port that no container uses towards that endpoint
+_LOOK_S, _LOOK_MAX_S = 0.002, 0.05  # between looks at the answers; doubled, up to the maximum
 
 
 class RawSynProber:
-    """driver.services.ports.SynProber by a raw socket; for one thread."""
+    """driver.services.ports.SynProber with a raw socket.  Not thread-safe: for one thread."""
 
     def __init__(self, table: ProbeTable, underlay: IPv4Address, ifindex: int,
                  source_ports: Sequence[int]) -> None:
-        """source_ports: those that containers' connections have, for the same way back."""
+        """source_ports: those of containers' connections, so that answers come the same way."""
         self._table = table
         self._underlay = underlay
         self._ifindex = ifindex
@@ -76,7 +76,7 @@ class RawSynProber:
                 opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
             except OSError as error:
                 raise LinkError(f"cannot probe peers: {error}") from error
-            # By the device that the host path uses, whatever the routes say of others.
+            # Send by the host path's device, even if routes name another one.
             opened.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, self._ifindex)
             opened.setblocking(False)
             self._socket = opened
@@ -84,7 +84,7 @@ class RawSynProber:
 
     def _send(self, sender: socket.socket, probe: Probe, expected: ExitStack
               ) -> ProbeFlow | None:
-        """None: it could not be sent."""
+        """Send one probe; None: it could not be sent."""
         sequence = int.from_bytes(os.urandom(4))
         for _ in range(_ATTEMPTS):
             flow = ProbeFlow(probe.host, probe.port, random.choice(self._source_ports))  # noqa: S311
@@ -95,7 +95,7 @@ class RawSynProber:
                 sender.sendto(syn(self._underlay, flow, sequence, probe.caller),
                               (str(probe.host), 0))
             except OSError as error:
-                # EPERM: this host's own filter, which containers' packets do not pass.
+                # EPERM: this host's own packet filter, which containers' packets bypass.
                 log.debug("probe of %s: %s", probe.host, error)
                 return None
             return flow
@@ -103,7 +103,7 @@ class RawSynProber:
 
 
 def syn(source: IPv4Address, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
-    """Return the packet: what Linux would send, and our option; the kernel adds IP's checksum."""
+    """Return the packet: Linux's SYN plus our option; the kernel adds IP's checksum."""
     options = _OPTIONS.pack(2, 4, 1460, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
     options += struct.pack("!BBHHH", _OPTION_KIND, 8, _EXPERIMENT, 0, caller)
     length = 20 + len(options)

@@ -1,7 +1,7 @@
-"""Owns the host's one VXLAN device, the overlay path's tunnel.
+"""Manages the host's only VXLAN device, the overlay path's tunnel.
 
-It must not know networks or peers: our programs set VNI and destination of every packet
-(collect-metadata mode), and rewrite the inner Ethernet destination on arrival.
+Our programs set VNI and destination of every packet (collect-metadata mode), and rewrite the inner
+Ethernet destination on arrival.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ VXLAN_OVERHEAD: Final = 50
 
 
 def overlay_mtu(underlay_mtu: int) -> int:
-    """Largest packet (bytes) that the overlay path carries without fragments: 1500 - 50."""
+    """Return the largest packet (bytes) that the overlay carries unfragmented, e.g. 1500 - 50."""
     return underlay_mtu - VXLAN_OVERHEAD
 
 
 def create_vxlan(port: int, mtu: int, ifindex: int = 0, *, alias: str = "") -> int:
-    """Make the device, up and without addresses; return its ifindex.  Idempotent.
+    """Create the device, up and without addresses; return its ifindex.  Idempotent.
 
     port: UDP, host order.  mtu: bytes, see overlay_mtu.  A device of that name with another
-    port or mode is made anew.  ifindex: of one of before, which a new one gets.  alias: whose it
-    is, see owner.device_alias; another host's is left alone.  Error: LinkError, among others when
-    the port is in use.
+    port or mode is recreated.  ifindex: an earlier device's, which a new one gets; 0: any.
+    alias: the owner, see owner.device_alias; another host's device is left alone.
+    Error: LinkError, for example if the port is in use.
     """
     with open_route() as route:
         found = _find(route)
@@ -61,13 +61,13 @@ def create_vxlan(port: int, mtu: int, ifindex: int = 0, *, alias: str = "") -> i
 
 
 def delete_vxlan() -> None:
-    """Remove the device.  None there: nothing to do."""
+    """Remove the device.  Does nothing if it is absent."""
     with open_route() as route:
         _delete(route)
 
 
 def vxlan_owner() -> tuple[HostId | None, str]:
-    """Whose the device is, and where that host's pins are; None, "": there is none, or not said."""
+    """Return the device's owner and that host's pin folder; None, "": no device, or not marked."""
     with open_route() as route:
         found = _find(route)
         return device_owner(None if found is None else found.get_attr("IFLA_IFALIAS"))

@@ -1,7 +1,7 @@
-"""Notes what this host has requested of our IPAM in its own space: pools and addresses.
+"""Notes the pools and addresses that this host has requested of our IPAM in its own space.
 
-Entered again in etcd if that has lost them.  What swarm managers hold together is not noted here:
-swarm_holdings.py enters it by what Docker says.
+They are entered again in etcd if it has lost them.  What swarm managers hold together is not noted
+here: services/swarm/holdings.py enters it from what Docker says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Holdings:
-    """The notes, and what follows from them.  Thread-safe.  Error of all: StateError."""
+    """The notes, and what follows from them.  Thread-safe.  All errors: StateError."""
 
     def __init__(self, host: HostId, pools: Notes[PoolNote], holds: Notes[HoldNote]) -> None:
         self._host = host
@@ -46,47 +46,47 @@ class Holdings:
         self._holds = holds.all()
 
     def requested(self, name: PoolName) -> None:
-        """A request of a pool was granted."""
+        """Note that a request for a pool was granted."""
         self._count(name, 1)
 
     def released(self, name: PoolName) -> None:
-        """A request of a pool is about to be released."""
+        """Note that a request for a pool is about to be released."""
         self._count(name, -1)
 
     def held(self, name: PoolName, address: IpAddress, hold: Hold) -> None:
-        """An address was granted."""
+        """Note that an address was granted."""
         if name.space == LOCAL_SPACE:
             key = _key(name.cidr, address)
             with self._lock:
                 before = self._holds.get(key)
                 if before is not None and before.hold.owner == hold.owner:
-                    return  # asked again
+                    return  # a repeated request
                 note = HoldNote(name.id, str(address), hold)
-                self._holds.pop(key, None)  # whoever had it has it no more
+                self._holds.pop(key, None)  # its previous owner no longer has it
                 put_or_restore(self._hold_notes, key, note, None)
                 self._holds[key] = note
 
     def let_go(self, name: PoolName, address: IpAddress) -> None:
-        """An address is about to be released."""
+        """Note that an address is about to be released."""
         key = _key(name.cidr, address)
         with self._lock:
             found = self._holds.get(key)
             if name.space != LOCAL_SPACE or found is None:
                 return
-            # Networks of one pool share their gateway: the last one's end releases it.
+            # Networks of one pool share their gateway: the end of the last one releases it.
             if found.hold.kind is HoldKind.GATEWAY and self._requests(name.cidr) > 1:
                 return
             self._hold_notes.remove(key)
             del self._holds[key]
 
     def strike(self, cidr: str, address: IpAddress) -> None:
-        """An address is released that Docker knows nothing of."""
+        """Note the release of an address that Docker does not know."""
         with self._lock:
             self._hold_notes.remove(_key(cidr, address))
             self._holds.pop(_key(cidr, address), None)
 
     def clear(self) -> None:
-        """All of it was taken from this host."""
+        """Remove all notes: everything was taken from this host."""
         with self._lock:
             for key in list(self._holds):
                 self._hold_notes.remove(key)
@@ -111,15 +111,15 @@ class Holdings:
             return _key(cidr, address) in self._holds
 
     def has_owner(self, cidr: str, owner: str) -> bool:
-        """Tell whether this host holds an address that `owner` asked for, whichever it got."""
+        """Tell whether this host holds an address that was chosen for `owner`."""
         with self._lock:
             return any(note.hold.owner == owner and note.hold.kind is HoldKind.DYNAMIC
                        for key, note in self._holds.items() if key.startswith(_key(cidr, "")))
 
     def fill(self, book: AddressBook) -> None:
-        """Note what this host has had since before it kept notes.
+        """Note what this host had before it kept notes.
 
-        Errors, too: StoreUnavailable, UnsupportedRecord.
+        Further errors: StoreUnavailable, UnsupportedRecord.
         """
         if self._pool_notes.is_complete():
             return
@@ -134,10 +134,10 @@ class Holdings:
         self._pool_notes.complete()
 
     def enter(self, book: AddressBook, request_id: Callable[[], str]) -> list[str]:
-        """Put on record again what etcd lacks; return what is in the way, in words.
+        """Put back on record what etcd lacks; return descriptions of what is in the way.
 
-        What is released at this very moment may come back: it is collected, as Docker does not
-        know it.  Error: StoreUnavailable.
+        A concurrent release may be undone: the left-over is collected, as Docker does not know
+        it.  Error: StoreUnavailable.
         """
         with self._lock:
             pools, holds = list(self._pools.values()), list(self._holds.values())
@@ -171,7 +171,7 @@ class Holdings:
             if subnet.value is None or not noted:
                 return
             gateway = note.hold.kind is HoldKind.GATEWAY and subnet.value.gateway is None
-            # One that was asked for by its number is found by it.
+            # An address that was requested by its number needs no owner record to be found.
             owned = (book.owned(name.cidr, self._host, note.hold.owner)
                      if note.hold.owner and note.hold.kind is HoldKind.DYNAMIC else None)
             if self._host in found.holds and not gateway:
@@ -190,7 +190,7 @@ class Holdings:
                     subnet_after=replace(subnet.value, gateway=address) if gateway else None):
                 log.warning("address %s of this host is on record again", address)
                 return
-        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
+        raise StoreUnavailable(f"address {address} has too many concurrent changes; try again")
 
     def _count(self, name: PoolName, by: int) -> None:
         if name.space != LOCAL_SPACE:
@@ -204,7 +204,7 @@ class Holdings:
                 self._pools[name.id] = note
             elif before is not None:
                 if self._requests(name.cidr) == before.requests:
-                    self._strike_all(name.cidr)  # as its record goes, with all holds
+                    self._strike_all(name.cidr)  # its record goes with all its holds
                 self._pool_notes.remove(name.id)
                 del self._pools[name.id]
 
@@ -215,7 +215,7 @@ class Holdings:
 
     def _with_requests(self, name: PoolName, request_id: Callable[[], str], use: SubnetUse
                        ) -> SubnetUse:
-        """As it is to be, by the notes of this moment: a release strikes its note off first."""
+        """Return `use` as the current notes require it: a release removes its note first."""
         with self._lock:
             note = self._pools.get(name.id)
         return _with_requests(use, name, self._host, note.requests if note else 0, request_id)
@@ -236,7 +236,7 @@ def _change(book: AddressBook, cidr: str, change: Callable[[SubnetUse], SubnetUs
         after = change(use)
         if after == use:
             return
-        # Without a look whether it overlaps another one: it was here first.
+        # No check whether it overlaps another subnet: it was here first.
         guard = book.subnets()[1] if before.value is None else None
         if book.write_subnet(cidr, before, after, guard):
             log.warning("pool %s of this host is on record again", cidr)

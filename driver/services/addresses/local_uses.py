@@ -1,7 +1,4 @@
-"""Owns reading which pools and addresses this host has in the local address space.
-
-It must not know who uses them, nor change any.
-"""
+"""Reads which pools and addresses this host has in the local address space."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from driver.services.ports import AddressBook
 
 @dataclass(frozen=True)
 class Requested:
-    """One request of a pool by this host that is not released."""
+    """One request by this host for a pool that is not released."""
 
     name: PoolName
     request: str
@@ -25,7 +22,7 @@ class Requested:
 
 @dataclass(frozen=True)
 class Held:
-    """An address that this host holds and no endpoint has.  Gateways go with their pools."""
+    """An address that this host holds and no endpoint has.  Gateways belong to their pools."""
 
     cidr: str
     address: IpAddress
@@ -34,14 +31,14 @@ class Held:
 
 @dataclass(frozen=True)
 class LocalUses:
-    """Requests in the order in which they came."""
+    """What this host has in the local space; requests are in the order of their arrival."""
 
     requested: tuple[Requested, ...]
     held: tuple[Held, ...]
 
 
 def local_uses(book: AddressBook, host: HostId) -> LocalUses:
-    """Read it.  Errors: StoreUnavailable, UnsupportedRecord."""
+    """Read this host's uses.  Errors: StoreUnavailable, UnsupportedRecord."""
     requested: list[Requested] = []
     held: list[Held] = []
     for cidr in book.subnets()[0]:

@@ -1,6 +1,6 @@
-"""Owns the refusal of subnets that the host itself has a route to: one of the two is unreachable.
+"""Refuses subnets that the host itself has a route to: one of the two would be unreachable.
 
-It must not know how routes are read, nor ask Docker: dockerd waits for our answer meanwhile.
+Nothing here asks Docker: dockerd is waiting for our answer.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from driver.errors import Conflict
 from driver.services.ports import RoutedNetwork
 
-GATEWAY_BRIDGE = "docker_gwbridge"  # the way out of every container on a network of slim's
-# What Docker takes bridges' subnets from, in this order, unless its settings say otherwise.
+GATEWAY_BRIDGE = "docker_gwbridge"  # the way out for every container on a slim network
+# Where Docker takes bridges' subnets from, in this order, unless its settings say otherwise.
 _DOCKERS_POOLS = (*(ip_network(f"172.{number}.0.0/16") for number in range(17, 32)),
                   *ip_network("192.168.0.0/16").subnets(new_prefix=20))
 _TO_COME = f"{GATEWAY_BRIDGE} to come"  # longer than a device's name may be
@@ -23,14 +23,14 @@ _BRIDGE = re.compile(r"br-([0-9a-f]{12})")  # named by Docker after the network'
 
 def overlap(subnet: IPv4Network | IPv6Network, routed: Sequence[RoutedNetwork]
             ) -> RoutedNetwork | None:
-    """Return the host's network that shares an address with `subnet`; of several the smallest."""
+    """Return the smallest host network that shares an address with `subnet`; None if none does."""
     found = [other for other in routed
              if other.subnet.version == subnet.version and other.subnet.overlaps(subnet)]
     return max(found, key=lambda other: other.subnet.prefixlen, default=None)
 
 
 def refuse_overlap(subnet: IPv4Network | IPv6Network, routed: Sequence[RoutedNetwork]) -> None:
-    """Error: Conflict, naming the other network, if this host has one that shares an address."""
+    """Raise Conflict, naming the network, if a network of this host shares an address with it."""
     other = overlap(subnet, routed)
     if other is not None:
         raise Conflict(f"subnet {subnet} overlaps {describe(other)}; choose another --subnet, for "
@@ -38,9 +38,10 @@ def refuse_overlap(subnet: IPv4Network | IPv6Network, routed: Sequence[RoutedNet
 
 
 def bridge_to_come(routed: Sequence[RoutedNetwork]) -> Sequence[RoutedNetwork]:
-    """Return the network of the bridge that Docker makes for the first container of slim's.
+    """Return the network of the bridge that Docker creates for slim's first container.
 
-    Docker avoids what has a route, and what its own IPAM has given out; slim's pools are neither.
+    Docker avoids subnets that have a route or that its own IPAM has given out; slim's pools are
+    neither.
     """
     if any(other.device == GATEWAY_BRIDGE for other in routed):
         return ()
@@ -49,7 +50,7 @@ def bridge_to_come(routed: Sequence[RoutedNetwork]) -> Sequence[RoutedNetwork]:
 
 
 def describe(network: RoutedNetwork) -> str:
-    """Say which network it is, as its administrator finds it."""
+    """Describe the network in terms with which its administrator finds it."""
     found = _BRIDGE.fullmatch(network.device)
     if found:
         where = f"{network.device} (Docker network {found[1]})"

@@ -1,7 +1,4 @@
-"""Owns the address spaces' names and the spelling of PoolIDs, which dockerd keeps for years.
-
-It must not know whether a pool exists.
-"""
+"""Formats and parses PoolIDs, which dockerd keeps for years."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from driver.model import SPACES, PoolId
 
 @dataclass(frozen=True)
 class PoolName:
-    """What a PoolID says: the space, the subnet, and the part for dynamic addresses."""
+    """The content of a PoolID: the space, the subnet, and the part for dynamic addresses."""
 
     space: str
     pool: Pool
@@ -26,7 +23,7 @@ class PoolName:
 
     @property
     def sub_pool(self) -> str:
-        """The sub-pool in network form, empty if there is none."""
+        """The sub-pool in network form; empty if there is none."""
         return str(self.pool.sub_pool) if self.pool.sub_pool is not None else ""
 
     @property
@@ -36,7 +33,7 @@ class PoolName:
 
 
 def parse_pool_id(pool_id: str) -> PoolName | None:
-    """Read a PoolID back; None if it is none of ours."""
+    """Parse a PoolID; None if it is not one of ours."""
     space, *parts = pool_id.split("/")
     if space not in SPACES or len(parts) not in (2, 4):
         return None

@@ -1,6 +1,6 @@
-"""Owns requesting and releasing pools: who uses which, and which one is chosen automatically.
+"""Requests and releases pools, and chooses the automatic ones.
 
-It must not know etcd; a pool exists as long as somebody's request for it is not released.
+A pool exists until every request for it is released.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from driver.work.doubts import Doubts
 
 @dataclass
 class PoolRelease:
-    """One release; which request it ends is chosen once, so that it can be tried again."""
+    """One release.  The request to end is chosen on the first attempt and kept for retries."""
 
     name: PoolName
     request: tuple[str, str] | None = None  # user and request id
 
 
 class Pools:
-    """Thread-safe; everything it knows is in the address book."""
+    """Requests and releases of pools.  Thread-safe; all its state is in the address book."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
                  routed: RoutedNetworks, underlay: IPv4Address | None,
@@ -49,7 +49,7 @@ class Pools:
         if pool or sub_pool:
             name = PoolName(space, parse_pool(pool, sub_pool, v6=v6))
             if self._underlay is not None and self._underlay in name.pool.subnet:
-                # Containers could not tell their hosts from each other.
+                # Containers could not tell their hosts' addresses from each other's.
                 raise InvalidArgument(f"pool {name.cidr} holds this host's own address "
                                       f"{self._underlay}; choose another subnet")
             self._use(name)
@@ -58,7 +58,7 @@ class Pools:
         return Subnet(name.id, name.cidr)
 
     def release(self, release: PoolRelease) -> None:
-        """See ports.Addresses.release_pool.  The same `release` again does nothing more."""
+        """See ports.Addresses.release_pool.  Idempotent for the same `release`."""
         name = release.name
         for _ in contended.attempts():
             before = self._book.subnet(name.cidr)
@@ -83,7 +83,7 @@ class Pools:
              ) -> tuple[Versioned[SubnetUse], SubnetUse]:
         """Return the subnet of a requested pool as it was read.  Error: NotFound.
 
-        recall: see ports.AddressBook; an error is one of etcd's all the same.
+        recall: see ports.AddressBook; an error is still based on a read from etcd.
         """
         subnet = self._book.subnet(name.cidr, recall=recall)
         if recall and (subnet.value is None or _find(subnet.value, name) is None):
@@ -134,7 +134,7 @@ class Pools:
         try:
             return self._book.write_subnet(name.cidr, before, after, guard)
         except StoreUnavailable:
-            # It may have happened, and dockerd will not release what it did not get.
+            # The write may have happened, and dockerd will not release what it did not get.
             self._doubts.add(lambda: self._withdraw(name, request))
             raise
 
@@ -151,7 +151,7 @@ class Pools:
         raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
 
     def _own_request(self, name: PoolName, used: PoolUse) -> tuple[str, str] | None:
-        """Which request a release from this host ends: (user, request id)."""
+        """Return the request that a release from this host ends: (user, request id)."""
         users: list[str] = [self._host]
         if name.space == GLOBAL_SPACE:
             # The releasing manager may not be the one that requested.
@@ -163,9 +163,9 @@ class Pools:
 
     def _purge(self, name: PoolName, before: Versioned[SubnetUse],
                after: SubnetUse | None) -> bool:
-        """Drop what the holder leaves behind in a subnet that it does not use any more.
+        """Drop what the holder leaves behind in a subnet that it no longer uses.
 
-        False: something has changed meanwhile.
+        False: something has changed in the meantime.
         """
         holder = GLOBAL_HOLDER if name.space == GLOBAL_SPACE else self._host
         if uses_of(after, name.space, holder):
@@ -174,7 +174,7 @@ class Pools:
             left = reservation.value
             if left is None:
                 continue
-            # With the last use of the subnet all holds are left-overs, whoever's.
+            # After the last use of the subnet, everybody's holds are left-overs.
             for gone in (tuple(left.holds) if after is None else (holder,)):
                 left = left.released(gone)
             if left != reservation.value and not self._book.write_reservation(
@@ -191,7 +191,7 @@ class Pools:
 
 
 def uses_of(subnet: SubnetUse | None, space: str, holder: str) -> int:
-    """How many requests keep the subnet's pools of a space: a host's, or all (GLOBAL_HOLDER)."""
+    """Count the requests for the subnet's pools of a space: a host's, or all (GLOBAL_HOLDER)."""
     pools = subnet.pools if subnet is not None else ()
     return sum(len(ids) for pool in pools if pool.space == space
                for user, ids in pool.requests.items() if holder in (GLOBAL_HOLDER, user))

@@ -1,6 +1,6 @@
-"""Owns ending holds of addresses: what was released, and what was given out to nobody.
+"""Ends holds of addresses that were released or given out to nobody.
 
-It must not know why; asking again for what is gone changes nothing.
+All operations are idempotent.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from driver.work import contended
 
 @dataclass
 class AddressRelease:
-    """One ReleaseAddress; which hold it ends is found once, so that it can be tried again.
+    """One ReleaseAddress.  The hold to end is chosen on the first attempt and kept for retries.
 
-    A try without an answer may have succeeded, and the address may be somebody else's by now.
+    An attempt without an answer may have succeeded, and the address may have a new owner by now.
     """
 
     name: PoolName
@@ -29,7 +29,7 @@ class AddressRelease:
 
 
 class AddressReleases:
-    """Without memory of its own.  Thread-safe.  All errors: StoreUnavailable."""
+    """Ends holds.  Stateless.  Thread-safe.  All errors: StoreUnavailable."""
 
     def __init__(self, book: AddressBook) -> None:
         self._book = book
@@ -38,8 +38,8 @@ class AddressReleases:
         """End the holder's hold, which is noted in `release` as soon as it is known."""
         name = release.name
         for attempt in contended.attempts(recalled=True):
-            # What is held for this host only this host changes, so a hold that is recalled has
-            # been its own; a swarm's managers take turns.
+            # Only this host changes what is held for it, so a recalled hold was its own; a
+            # swarm's managers take turns.
             recall = attempt == 0 and holder != GLOBAL_HOLDER
             subnet = self._book.subnet(name.cidr, recall=recall)
             before = self._book.reservation(name.cidr, release.address, recall=recall)
@@ -47,7 +47,7 @@ class AddressReleases:
             if before.value is None or hold is None or release.hold not in (None, hold) or (
                     _still_gateway(name, subnet.value, before.value, holder)):
                 if recall:
-                    continue  # no write would find out that this is not so any more
+                    continue  # no write follows that would notice outdated values
                 return
             release.hold = hold
             after = before.value.released(holder)
@@ -56,10 +56,10 @@ class AddressReleases:
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
         raise StoreUnavailable(
-            f"address {release.address} is changed by too many at once, try again")
+            f"address {release.address} has too many concurrent changes; try again")
 
     def withdraw(self, cidr: str, address: IpAddress, holder: str, hold: Hold) -> None:
-        """Release exactly this hold; another one of the same holder stays."""
+        """Release exactly this hold; another hold of the same holder stays."""
         for _ in contended.attempts():
             subnet = self._book.subnet(cidr)
             before = self._book.reservation(cidr, address)
@@ -70,19 +70,19 @@ class AddressReleases:
                     subnet, cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
-        raise StoreUnavailable(f"address {address} is changed by too many at once, try again")
+        raise StoreUnavailable(f"address {address} has too many concurrent changes; try again")
 
 
 def _still_gateway(name: PoolName, subnet: SubnetUse | None, found: Reservation,
                    holder: str) -> bool:
-    # Two networks of one host, or of a swarm, can have the same pool, and with it the same
-    # gateway: the first one's end leaves it to the other.  (ReleasePool comes after this.)
+    # Two networks of one host, or of a swarm, can have the same pool and so the same gateway:
+    # the first one to end leaves it to the other.  (ReleasePool comes after this.)
     return (found.holds[holder].kind is HoldKind.GATEWAY
             and uses_of(subnet, name.space, holder) > 1)
 
 
 def _without_gateway(subnet: SubnetUse | None, after: Reservation) -> SubnetUse | None:
-    """Return the subnet without its gateway if `after` is not held as one any more."""
+    """Return the subnet without its gateway if `after` is no longer held as one; else None."""
     if subnet is None or subnet.gateway != after.address or any(
             hold.kind is HoldKind.GATEWAY for hold in after.holds.values()):
         return None

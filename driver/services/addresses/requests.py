@@ -1,6 +1,6 @@
-"""Owns finding an address that may be given out: any of a pool, a named one, or the gateway.
+"""Finds and reserves an address: any one of a pool, a named one, or the gateway.
 
-It must not know how a request is spelled; a write that may have happened is withdrawn later.
+A write that may have happened although it failed is withdrawn later.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from driver.services.ports import AddressBook, Versioned
 from driver.work import contended
 from driver.work.doubts import Doubts
 
-WINDOW = 256  # addresses to choose from: so wide that simultaneous choices rarely meet
-# Free ones of a window that are remembered: etcd is read for one request of so many.  Few, for
-# others take them, too, and then a request must be written twice.
+WINDOW = 256  # addresses to choose from: wide enough that concurrent choices rarely collide
+# Free addresses of a window that are remembered, so that only one request in so many reads etcd.
+# Few, because others take them, too, and then a request must be written twice.
 SPARE = 16
 
 
@@ -48,10 +48,10 @@ class AddressRequests:
         self._doubts = doubts
         self._random = random
         self._next: dict[str, int] = {}  # PoolID -> where the next search begins
-        self._spare: dict[str, list[int]] = {}  # PoolID -> seen free; what is written is compared
+        self._spare: dict[str, list[int]] = {}  # PoolID -> seen free; every write compares
 
     def request(self, wish: Wish) -> IpAddress:
-        """Reserve what is wished for.
+        """Reserve the address of a wish.
 
         Errors: NotFound (pool), Conflict (in use), Exhausted, StoreUnavailable.
         """
@@ -63,7 +63,7 @@ class AddressRequests:
 
     def _request_any(self, wish: Wish) -> IpAddress:
         name, hold = wish.name, wish.hold
-        missed: set[int] = set()  # somebody was faster there; not worth reading again
+        missed: set[int] = set()  # lost to somebody faster; not worth reading again
         for attempt in contended.attempts(recalled=True):
             subnet, _ = self._pools.read(name, recall=attempt == 0)
             owned: Versioned[IpAddress] | None = None
@@ -86,12 +86,12 @@ class AddressRequests:
                 self._next[name.id] = number + 1
                 return address
             self._spare.pop(name.id, None)
-            if attempt > 0:  # else it may have been the subnet that was recalled wrongly
+            if attempt > 0:  # at 0 the recalled subnet may have been the outdated value
                 missed.add(number)
-        raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
+        raise StoreUnavailable(f"pool {name.cidr} has too many concurrent requests; try again")
 
     def _given_before(self, wish: Wish, address: IpAddress | None) -> IpAddress | None:
-        """Return what the same owner got by the request that dockerd now repeats."""
+        """Return what the same owner got from the request that dockerd now repeats."""
         if address is None:
             return None
         found = self._book.reservation(wish.name.cidr, address).value
@@ -110,7 +110,7 @@ class AddressRequests:
             return None
 
     def _free_number(self, name: PoolName, missed: set[int]) -> int | None:
-        """Choose near the last one given out; elsewhere if there is nothing free."""
+        """Choose a number near the last one given out; elsewhere if none is free there."""
         subnet = name.pool.subnet
         whole = allocation.usable(subnet, name.pool.sub_pool)
         if not whole.size:
@@ -148,12 +148,12 @@ class AddressRequests:
             mine = found.holds.get(wish.holder)
             if mine is not None and not (
                     wish.kind is HoldKind.GATEWAY and mine.kind is not HoldKind.GATEWAY):
-                return address  # asked again
+                return address  # a repeated request
             new_gateway = wish.kind is HoldKind.GATEWAY and use.gateway is None
             if self._write(wish, subnet, before, found.held(wish.holder, wish.hold), owned=None,
                            subnet_after=replace(use, gateway=address) if new_gateway else None):
                 return address
-        raise StoreUnavailable(f"pool {name.cidr} is requested from by too many at once, try again")
+        raise StoreUnavailable(f"pool {name.cidr} has too many concurrent requests; try again")
 
     def _first_free(self, name: PoolName) -> IpAddress:
         subnet = name.pool.subnet
@@ -173,12 +173,12 @@ class AddressRequests:
             return self._book.write_reservation(subnet, wish.name.cidr, before, after,
                                                 owned=owned, subnet_after=subnet_after)
         except StoreUnavailable:
-            # It may have happened, and dockerd will not release what it did not get.
+            # The write may have happened, and dockerd will not release what it did not get.
             self._doubts.add(lambda: self._releases.withdraw(
                 wish.name.cidr, after.address, wish.holder, wish.hold))
             raise
 
 
 def is_in(span: Span, address: IpAddress, name: PoolName) -> bool:
-    """Whether the pool has the address, and the span, too."""
+    """Return whether the address has the pool's family and lies in the span."""
     return address.version == name.pool.subnet.version and span.first <= int(address) <= span.last

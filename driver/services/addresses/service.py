@@ -1,6 +1,6 @@
-"""Owns requesting and releasing addresses: cluster-wide, whatever space or sub-pool they came by.
+"""Requests and releases pools and addresses cluster-wide, whatever their space or sub-pool.
 
-It must not know etcd or HTTP.  Everything is in the address book; nothing is lost by a restart.
+All state is in the address book; a restart loses nothing.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ NAME = "com.docker.network.endpoint.name"
 
 
 class AddressService:
-    """driver.services.ports.Addresses.  Thread-safe."""
+    """Implements driver.services.ports.Addresses.  Thread-safe."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
                  routed: RoutedNetworks, underlay: IPv4Address | None = None,
                  random: Random | None = None, holdings: Holdings | None = None,
                  bury: Callable[[EndpointId], bool] = lambda _: False,
                  request_id: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
-        """holdings: notes of what this host has; None: it is another host's (forget-host).
+        """holdings: notes of what this host has; None: `host` is another one (forget-host).
 
-        bury: removes an endpoint of this host if it is certainly dead; says whether it was.
+        bury: removes an endpoint of this host if it is certainly dead; returns whether it did.
         """
         self._book = book
         self._holdings = holdings
@@ -70,12 +70,12 @@ class AddressService:
                                          random or SystemRandom())
 
     def default_spaces(self) -> tuple[str, str]:
-        """Return the local and the global address space's name."""
+        """Return the names of the local and the global address space."""
         return LOCAL_SPACE, GLOBAL_SPACE
 
     def request_pool(self, space: str, pool: str, sub_pool: str, *, v6: bool,
                      options: dict[str, str]) -> Subnet:  # noqa: ARG002 - none matters
-        """Give a pool out, the same one again for the same values; "" chooses a free one.
+        """Give out a pool, the same one for the same values; "" chooses a free one.
 
         Errors: InvalidArgument, Conflict (overlaps another subnet), Exhausted,
         StoreUnavailable.
@@ -90,9 +90,9 @@ class AddressService:
         return given
 
     def release_pool(self, pool_id: str) -> None:
-        """Undo one request_pool; the last one ends the pool.  Unknown: nothing to do.
+        """Undo one request_pool; the last release ends the pool.  Unknown: nothing to do.
 
-        Error: StoreUnavailable; it is then done as soon as the store answers again.
+        Error: StoreUnavailable; the release is then done as soon as the store answers again.
         """
         name = parse_pool_id(pool_id)
         if name is None:
@@ -130,7 +130,7 @@ class AddressService:
     def release_address(self, pool_id: str, address: str) -> None:
         """Undo request_address for this space.  Unknown pool or address: nothing to do.
 
-        Error: StoreUnavailable; it is then done as soon as the store answers again.
+        Error: StoreUnavailable; the release is then done as soon as the store answers again.
         """
         name = parse_pool_id(pool_id)
         if name is None:
@@ -149,7 +149,7 @@ class AddressService:
             raise
 
     def hold_pools(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
-        """A swarm's network has come to be, after its pools were requested.  Idempotent.
+        """Assign requested pools to the new swarm network that they are for.  Idempotent.
 
         Errors: Conflict (it is new, and a network of this host overlaps), StoreUnavailable.
         """
@@ -157,9 +157,9 @@ class AddressService:
         self._swarm_pools.hold(network_id, cidrs)
 
     def let_pools_go(self, network_id: NetworkId) -> None:
-        """A swarm's network goes; its pools are released next.  Idempotent.
+        """Take the pools from a swarm network that goes; they are released next.  Idempotent.
 
-        Never an error, for the manager would release nothing then: without etcd it is done later.
+        Never fails, as the manager would then release nothing: without etcd it is done later.
         """
         try:
             self._doubts.settle()
@@ -174,7 +174,7 @@ class AddressService:
         self._doubts.settle()
 
     def enter(self) -> list[str]:
-        """Put on record again what etcd has lost of this host's; return what is in the way.
+        """Put back on record what etcd has lost of this host's; return what is in the way.
 
         Errors: StoreUnavailable, UnsupportedRecord, StateError.
         """
@@ -185,8 +185,7 @@ class AddressService:
         return self._holdings.enter(self._book, self._request_id)
 
     def give_up(self) -> None:
-        """Release all that this host has in its own space.  Errors: StoreUnavailable, StateError.
-        """
+        """Release all of this host in its own space.  Errors: StoreUnavailable, StateError."""
         if self._holdings is None:
             return
         uses = self.local_uses()
@@ -202,17 +201,17 @@ class AddressService:
         return local_uses(self._book, self._host)
 
     def withdraw_held(self, held: Held) -> None:
-        """Release the hold if it is still the same.  Error: StoreUnavailable."""
+        """Release the hold if it is unchanged.  Error: StoreUnavailable."""
         if self._holdings is not None:
             self._holdings.strike(held.cidr, held.address)
         self._releases.withdraw(held.cidr, held.address, self._host, held.hold)
 
     def withdraw_swarm_request(self, name: PoolName, network_id: NetworkId) -> None:
-        """Release what a swarm's network holds of a pool.  Error: StoreUnavailable."""
+        """Release a swarm network's request for a pool.  Error: StoreUnavailable."""
         self._pools.release(PoolRelease(name, (SWARM_USER, network_id)))
 
     def withdraw_requested(self, requested: Requested) -> None:
-        """Release this request of a pool if it is still there.  Error: StoreUnavailable."""
+        """Release this request for a pool if it still exists.  Error: StoreUnavailable."""
         if self._holdings is not None:
             self._holdings.released(requested.name)
         self._pools.release(PoolRelease(requested.name, (self._host, requested.request)))
@@ -226,7 +225,7 @@ class AddressService:
         except NotFound:
             if not holdings.knows(wish.name):
                 raise
-            # etcd has lost it; dockerd must not be told that its network is none.
+            # etcd has lost it; dockerd must not be told that its network does not exist.
             holdings.enter(self._book, self._request_id)
             given = self._requests.request(wish)
         with Undo() as undo:
@@ -236,11 +235,11 @@ class AddressService:
         return given
 
     def _make_way(self, cidr: str, address: IpAddress) -> bool:
-        """Release an address of this host's own whose endpoint is dead; whether it was so."""
+        """Release this host's address if its endpoint is dead; return whether it was."""
         found = self._book.reservation(cidr, address).value
         if found is None or not found.endpoint or not self._bury(found.endpoint):
             return False
-        if self._host in found.holds:  # given for that endpoint, and for no other one since
+        if self._host in found.holds:  # given for that endpoint and for no other one since
             self._releases.withdraw(cidr, address, self._host, found.holds[self._host])
         return True
 

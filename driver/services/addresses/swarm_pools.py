@@ -1,7 +1,7 @@
-"""Owns by what a swarm's networks hold their pools: each by its id, whichever manager asks for it.
+"""Tracks which swarm network holds which pool, whichever manager asks.
 
-It must not know etcd, nor Docker's API.  A new leader requests every pool once more and releases
-none before, without a word that says so; but it then allocates each network, by its id.
+A new leader requests every pool once more without releasing any and without saying that it is new;
+but it then allocates each network by its id.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from driver.services.ports import AddressBook, RoutedNetworks
 from driver.work import contended
 from driver.work.undo import run_all
 
-SWARM_USER = "swarm"  # all managers together; its requests' ids are those of networks
+SWARM_USER = "swarm"  # all managers together; the ids of its requests are network ids
 
 
 class SwarmPools:
-    """Between RequestPool and ReleasePool, which know no network.  Both calls are idempotent."""
+    """Links pools to networks, as RequestPool and ReleasePool name none.  Calls are idempotent."""
 
     def __init__(self, book: AddressBook, host: HostId, request_id: Callable[[], str],
                  routed: RoutedNetworks) -> None:
@@ -32,10 +32,10 @@ class SwarmPools:
         self._routed = routed
 
     def hold(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
-        """Turn this host's requests of the network's pools into the network's own.
+        """Turn this host's requests for the network's pools into the network's own.
 
-        A network that holds them already goes on, whatever routes this host has: it may be a new
-        leader.  Errors: Conflict (a network of this host overlaps), StoreUnavailable,
+        A network that already holds them keeps them, whatever routes this host has: this host may
+        be a new leader.  Errors: Conflict (a network of this host overlaps), StoreUnavailable,
         UnsupportedRecord.
         """
         if any(_is_new(self._book.subnet(cidr).value, network_id) for cidr in cidrs):
@@ -46,7 +46,7 @@ class SwarmPools:
             self._change(cidr, lambda subnet: _held(subnet, network_id, self._host))
 
     def let_go(self, network_id: NetworkId) -> None:
-        """Turn them back into requests of this host, which releases them next.
+        """Turn the network's requests back into this host's, which releases them next.
 
         Errors: StoreUnavailable, UnsupportedRecord; every subnet is tried.
         """
@@ -73,7 +73,7 @@ def _is_new(subnet: SubnetUse | None, network_id: NetworkId) -> bool:
 
 
 def _held(subnet: SubnetUse, network_id: NetworkId, host: HostId) -> SubnetUse:
-    # The pool that it holds already; else one that this host has just requested.
+    # The pool that the network already holds; else one that this host has just requested.
     for user, wanted in ((SWARM_USER, str(network_id)), (host, "")):
         for pool in subnet.pools:
             ids = pool.requests.get(user, ())

@@ -1,8 +1,8 @@
-"""Owns what the kernel maps say about networks: the directory's feed, and who gets broadcasts.
+"""Publishes each network's endpoints and broadcast targets from the directory's feed to the maps.
 
-It must not know where the feed comes from, nor what a map looks like.  An entry goes when its
-host, or who removed that host, has said so, or when what it names is another endpoint's by now;
-a record that is missing or cannot be read is no reason (docs/decisions/0009).
+An entry is removed when its host, or whoever removed that host, says so, or when another endpoint
+has its address or port by now.  A missing or unreadable record is no reason to remove it
+(docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from driver.services.ports import Datapath, Left, Said, Unreadable, Veth
 
 log = logging.getLogger(__name__)
 
-CHUNK = 500  # endpoints of a snapshot at a time: Docker's calls come in between
-PAUSE_S = 0.001  # in which they do
+CHUNK = 500  # endpoints of a snapshot at a time: Docker's calls get a turn in between
+PAUSE_S = 0.001  # the time for that turn
 
 
 @dataclass(frozen=True)
@@ -42,35 +42,35 @@ class HostDoubts:
     """Entries of one host (U) whose records are missing."""
 
     count: int
-    revision: int  # the newest of the lists and changes that lacked them
-    since_s: float  # the oldest, monotonic
+    revision: int  # of the newest list or change that lacked them
+    since_s: float  # of the oldest one, monotonic
 
 
 @dataclass(frozen=True)
 class Uncertain:
-    """All entries that no readable record stands for."""
+    """All entries without a readable record."""
 
     hosts: dict[IPv4Address, HostDoubts]
-    unreadable: tuple[EndpointId, ...]  # whose records are; entries stay as they were known
-    contested: int  # records whose address is another endpoint's on record
-    unlisted: int  # entries of networks that are not on record on this host
+    unreadable: tuple[EndpointId, ...]  # with unreadable records; their entries stay unchanged
+    contested: int  # records whose address another endpoint has on record, too
+    unlisted: int  # entries of networks that are not on record for this host
 
     @property
     def missing(self) -> int:
-        """Entries whose records are missing."""
+        """Count of entries whose records are missing."""
         return sum(found.count for found in self.hosts.values())
 
 
 class Publisher:
-    """Is the directory's listener, and stands between the use cases and the datapath.
+    """Listens to the directory, and stands between the use cases and the datapath.
 
-    Both know who is on a network: the feed the other hosts, the use cases this host's links.
+    Each knows a part of a network: the feed the other hosts, the use cases this host's links.
     """
 
     def __init__(self, datapath: Datapath, host: HostId, peers: PeerIndex | None = None, *,
                  underlay: IPv4Address | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """peers: is told which endpoints the maps have.  underlay: this host's own address."""
+        """peers: is told which endpoints the maps have.  underlay: this host's address."""
         self._datapath = datapath
         self._peers = peers or PeerIndex()
         self._host = host
@@ -78,41 +78,41 @@ class Publisher:
         self._lock = threading.RLock()
         self._networks: dict[Vni, NetworkView] = {}
         self._followed: set[Vni] | None = None  # None: not known yet
-        # Of entries in doubt: who has an endpoint port of a host.
+        # Entries in doubt, by host (U) and endpoint port.
         self._doubtful: dict[tuple[IPv4Address, int], tuple[Vni, EndpointId]] = {}
-        # What may be in the maps and should not: its removal, or its entry, failed.
+        # What may be in the maps but should not be: removing or entering it failed.
         self._surplus: dict[Vni, set[bytes]] = {}
-        # An endpoint of this host's own is missing in etcd.
+        # Called when one of this host's own endpoints is missing in etcd.
         self.on_own_missing: Callable[[], None] = lambda: None
-        # Told of each address that an endpoint turns out to have.
+        # Called with each address that an endpoint turns out to have.
         self.on_address: Callable[[Vni, IPv4Address], None] = lambda _vni, _address: None
-        # What a driver before this one entered stands until it is known to be wrong.
+        # Entries of an earlier driver stay until they are known to be wrong.
         for endpoint in datapath.list_remotes():
             view = self._networks.setdefault(endpoint.vni, NetworkView())
             inherited = _inherited_id(endpoint)
             view.enter(inherited, pack(endpoint, others=endpoint.underlay != underlay))
             view.doubts[inherited] = UNCOMPARED
             self._peers.put(endpoint, others=endpoint.underlay != underlay)
-            # It is as that driver left it, this host's own links included.
+            # Flooding is as that driver left it, including this host's own links.
             view.flood_changed = False
-        self._flooded = set(datapath.list_floods())  # by a driver before
+        self._flooded = set(datapath.list_floods())  # by an earlier driver
 
     # ----------------------------------------------------------- this host's links
     def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
-        """See ports.Datapath; and the link gets the network's broadcasts.
+        """See ports.Datapath.  The link also gets the network's broadcasts.
 
-        After an error some of it may have been done: withdraw_endpoint undoes it.
+        After an error, part of it may have been done: withdraw_endpoint undoes it.
         """
         with self._lock:
             self._datapath.publish_endpoint(endpoint, veth)
             view = self._networks.setdefault(endpoint.vni, NetworkView())
             view.local[endpoint.id] = veth.host_ifindex
             view.flood_changed = True
-            # No room there: packets to one address arrive all the same, and it is tried again.
+            # If the map is full, packets to one address still arrive, and this is retried.
             self._flood_or_log(endpoint.vni)
 
     def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
-        """See ports.Datapath.  `host_ifindex` 0: the link is gone already."""
+        """See ports.Datapath.  `host_ifindex` 0: the link is already gone."""
         with self._lock:
             view = self._networks.setdefault(endpoint.vni, NetworkView())
             known = view.local.get(endpoint.id, 0)
@@ -126,11 +126,11 @@ class Publisher:
     def snapshot(self, vni: Vni, said: Iterable[Said], revision: int) -> None:
         """See ports.DirectoryListener."""
         with self._lock:
-            # What is not confirmed by the end.  Until then `retry` must not touch it.
+            # What remains unconfirmed at the end is stale.  Until then `retry` must not touch it.
             stale = self._surplus.pop(vni, set())
         seen: set[EndpointId] = set()
         unreadable: set[EndpointId] = set()
-        # Their address is another's, of which the rest of the list may say that it has gone.
+        # Their address is another endpoint's, which may be gone by the rest of the list.
         contested: dict[EndpointId, bytes] = {}
         following = iter(said)
         while chunk := list(islice(following, CHUNK)):
@@ -166,7 +166,7 @@ class Publisher:
             view = self._networks.setdefault(vni, NetworkView())
             for endpoint_id, packed in contested.items():
                 self._put_or_contest(view, unpack(packed, endpoint_id), packed)
-            # Another endpoint may be where one was that has gone.
+            # Another endpoint may now be where a removed one was.
             self._surplus.setdefault(vni, set()).update(stale)
             self._clear_surplus(vni)
             self._after_change(vni)
@@ -216,12 +216,12 @@ class Publisher:
     def followed(self, vnis: Collection[Vni]) -> None:
         """See ports.DirectoryListener.
 
-        What a driver before entered for other networks goes where no container of this host is
-        in them: then nobody uses it.  Else this host's record of the network is what is missing.
+        An earlier driver's entries for other networks are removed if no container of this host is
+        in the network: then nobody uses them.  Else it is this host's record that is missing.
         """
         with self._lock:
             self._followed = set(vnis)
-            # Without interfaces of this host: nobody sends there, or hears what others send.
+            # Without an interface of this host, nobody sends there or hears what others send.
             unused = (set(self._networks) | self._flooded) - self._datapath.local_networks()
             for vni in unused:
                 view = self._networks.setdefault(vni, NetworkView())
@@ -236,7 +236,7 @@ class Publisher:
 
     # ---------------------------------------------------------------- what is in doubt
     def uncertain(self) -> Uncertain:
-        """All entries that no readable record stands for."""
+        """Return all entries without a readable record."""
         hosts: dict[IPv4Address, list[Doubt]] = defaultdict(list)
         unreadable: list[EndpointId] = []
         unlisted = contested = 0
@@ -257,11 +257,11 @@ class Publisher:
 
     def settle(self, answers: Mapping[IPv4Address, int],
                read: Callable[[Vni], Iterable[Said]]) -> Counter[IPv4Address]:
-        """All endpoints of these hosts (U) were on record as of a revision each.
+        """Remove doubtful entries of hosts (U) that had all endpoints on record as of a revision.
 
-        Return how many entries of each went.  read: lists a network as of now, which may be
-        later than the feed.
-        Error: what `read` raises; it is then to be asked for again.
+        Return how many entries of each host were removed.  read: lists a network as of now, which
+        may be later than the feed.
+        Error: whatever `read` raises; the call must then be repeated.
         """
         with self._lock:
             asked = {vni: found for vni, view in self._networks.items() if (found := {
@@ -283,7 +283,7 @@ class Publisher:
             with self._lock:
                 view = self._networks.get(vni)
                 for endpoint_id, doubt in found.items():
-                    # Since then it may be on record again, or missing anew.
+                    # In the meantime it may be back on record, or missing again.
                     if view is None or view.doubts.get(endpoint_id) != doubt:
                         continue
                     if endpoint_id in on_record or (_is_inherited(endpoint_id) and (
@@ -298,7 +298,7 @@ class Publisher:
 
     # ---------------------------------------------------------------- upkeep
     def retry(self) -> None:
-        """Try again what the maps refused.  For a caller that comes at intervals."""
+        """Retry what the maps refused.  To be called at intervals."""
         with self._lock:
             for vni in {*self._surplus, *self._networks}:
                 view = self._networks.setdefault(vni, NetworkView())
@@ -308,7 +308,7 @@ class Publisher:
                 self._after_change(vni)
 
     def directory_size(self) -> int:
-        """Count of endpoints, of all hosts, that the maps know."""
+        """Count the endpoints, of all hosts, that the maps know."""
         with self._lock:
             return sum(len(view.entries) for view in self._networks.values())
 
@@ -332,11 +332,11 @@ class Publisher:
                         "network %d has on record, too: that one keeps it until its host deletes "
                         "it", endpoint.id, endpoint.address or endpoint.address6,
                         view.others_at(packed, endpoint.id)[0], endpoint.vni)
-        self._delete(view, endpoint.id)  # where it was before, it is not
+        self._delete(view, endpoint.id)  # it is no longer where it was before
         view.rivals[endpoint.id] = packed
 
     def _put(self, view: NetworkView, endpoint: Endpoint, packed: bytes) -> bool:
-        """Enter it; False: its address is another one's, as far as is known."""
+        """Enter it; False: another endpoint has its address, as far as is known."""
         view.unreadable.discard(endpoint.id)
         if view.entries.get(endpoint.id) == packed:
             if endpoint.id in view.doubts:
@@ -346,16 +346,16 @@ class Publisher:
         if any(view.is_sure(other) for other in others):
             return False
         view.rivals.pop(endpoint.id, None)
-        # Addresses, and a host's ports, are one endpoint's: whoever was there has gone.
+        # An address, or a host's port, has one endpoint: whichever was there before is gone.
         outdated = [gone for other in (*others, endpoint.id)
                     if (gone := self._forget(view, other)) is not None]
         self._end_port_holder(endpoint)
         try:
-            # Before what it replaces goes: no connect() in between finds neither.
+            # Before what it replaces is removed: no connect() in between finds neither.
             self._datapath.put_remote(endpoint)
         except DatapathError as error:
-            # The feed cannot do anything about it.  Until it is tried again, connections to
-            # it take the overlay path or fail; some of it may have been entered.
+            # The feed cannot do anything about it.  Until the retry, connections to the
+            # endpoint take the overlay path or fail; part of it may have been entered.
             for gone in outdated:
                 self._delete_entry(gone)
             view.refused[endpoint.id] = packed
@@ -380,7 +380,7 @@ class Publisher:
         view.unreadable.discard(endpoint.id)
         view.rivals.pop(endpoint.id, None)
         known_places = places(endpoint)
-        # An inherited entry has no name: it is the same if it says the same.
+        # An inherited entry has no endpoint id: it is the same if its content is the same.
         for endpoint_id in (endpoint.id, *view.others_at(self._packed(endpoint), endpoint.id)):
             packed = view.entries.get(endpoint_id)
             if endpoint_id == endpoint.id or (
@@ -462,7 +462,7 @@ class Publisher:
 
 
 def _inherited_id(entry: Endpoint) -> EndpointId:
-    """Stand in for the id, which the maps do not say: one for each address of a network."""
+    """Make a substitute for the id, which the maps lack: one per address of a network."""
     address = entry.address or entry.address6
     return EndpointId(f"~{address.ip}" if address is not None else "~")
 
@@ -472,7 +472,7 @@ def _is_inherited(endpoint_id: EndpointId) -> bool:
 
 
 def _outdated(before: Endpoint, after: Endpoint) -> Endpoint:
-    """What of `before` is not written over when `after` is entered."""
+    """Return the part of `before` that entering `after` does not overwrite."""
     def kept(one: IPv4Interface | IPv6Interface | None,
              other: IPv4Interface | IPv6Interface | None) -> bool:
         return one is not None and other is not None and one.ip == other.ip

@@ -1,6 +1,6 @@
-"""Owns what the maps say of one network, and how sure that is: a value without effects.
+"""Models what the maps say of one network, and how certain that is: a value without effects.
 
-It must not know maps nor feeds.  Thread-safe by its owner's lock.
+Thread-safe by its owner's lock.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from driver.services.directory.packed import OTHERS, addresses_of, underlay_of
 
 
 class Doubt(NamedTuple):
-    """An entry whose record is missing, though nobody has said that the endpoint is gone."""
+    """An entry whose record is missing, although nobody has said that the endpoint is gone."""
 
-    revision: int  # of the newest list, or of the change, that lacked it
+    revision: int  # of the newest list or change that lacked it
     since_s: float  # monotonic
 
 
-UNCOMPARED: Final = Doubt(0, 0.0)  # of a driver before, and no list has been read since
+UNCOMPARED: Final = Doubt(0, 0.0)  # from an earlier driver, and no list has been read since
 
 
 @dataclass
@@ -30,20 +30,20 @@ class NetworkView:
     """One network as the maps have it."""
 
     entries: dict[EndpointId, bytes] = field(default_factory=dict)  # of all hosts, packed
-    # Who is entered at an address: a number for IPv4, bytes for IPv6.
+    # The endpoint entered at an address: a number for IPv4, bytes for IPv6.
     holders: dict[int | bytes, EndpointId] = field(default_factory=dict)
     doubts: dict[EndpointId, Doubt] = field(default_factory=dict)  # of entries
-    unreadable: set[EndpointId] = field(default_factory=set)  # records, whether entered or not
-    # On record, but their address is another one's that is on record, too.
+    unreadable: set[EndpointId] = field(default_factory=set)  # records, with or without an entry
+    # On record, but another endpoint that is on record has their address.
     rivals: dict[EndpointId, bytes] = field(default_factory=dict)
     refused: dict[EndpointId, bytes] = field(default_factory=dict)  # could not be entered
-    local: dict[EndpointId, int] = field(default_factory=dict)  # host's ends' ifindexes
-    hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others', by their endpoints
-    # Who gets broadcasts has changed, or is not known: a driver before may have written it.
+    local: dict[EndpointId, int] = field(default_factory=dict)  # ifindexes of the host's ends
+    hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others -> endpoint count
+    # The broadcast targets have changed, or are unknown: an earlier driver may have written them.
     flood_changed: bool = True
 
     def enter(self, endpoint_id: EndpointId, packed: bytes) -> None:
-        """Note what was entered."""
+        """Note an entry that was made."""
         self.entries[endpoint_id] = packed
         for address in addresses_of(packed):
             self.holders[address] = endpoint_id
@@ -53,7 +53,7 @@ class NetworkView:
             self.flood_changed |= self.hosts[underlay] == 1
 
     def forget(self, endpoint_id: EndpointId) -> bytes | None:
-        """Undo enter; return what was entered."""
+        """Undo `enter`; return what was entered."""
         self.refused.pop(endpoint_id, None)
         self.doubts.pop(endpoint_id, None)
         packed = self.entries.pop(endpoint_id, None)
@@ -71,18 +71,18 @@ class NetworkView:
         return packed
 
     def others_at(self, packed: bytes, endpoint_id: EndpointId) -> list[EndpointId]:
-        """Who else is entered at these addresses."""
+        """Return the other endpoints that are entered at these addresses."""
         found = (self.holders.get(address) for address in addresses_of(packed))
         return [holder for holder in dict.fromkeys(found)
                 if holder is not None and holder != endpoint_id]
 
     def is_sure(self, endpoint_id: EndpointId) -> bool:
-        """Whether its own record says so, as far as is known."""
+        """Return whether a readable record confirms the entry, as far as is known."""
         return endpoint_id not in self.doubts and endpoint_id not in self.unreadable
 
     def doubt(self, endpoint_ids: Iterable[EndpointId], revision: int, now_s: float) -> None:
-        """Note that these are not on record as of a revision; entries only."""
-        shared: dict[float, Doubt] = {}  # not a tuple each: there may be a hundred thousand
+        """Note which of these have an entry but no record as of a revision."""
+        shared: dict[float, Doubt] = {}  # not one tuple each: there may be a hundred thousand
         for endpoint_id in endpoint_ids:
             if endpoint_id in self.entries:
                 known = self.doubts.get(endpoint_id, UNCOMPARED)
@@ -90,13 +90,13 @@ class NetworkView:
                 self.doubts[endpoint_id] = shared.setdefault(since_s, Doubt(revision, since_s))
 
     def freed_rivals(self) -> Iterator[EndpointId]:
-        """Those whose address no other one has on record any more."""
+        """Yield the rivals whose address no other endpoint has on record any more."""
         for endpoint_id, packed in list(self.rivals.items()):
             if not any(map(self.is_sure, self.others_at(packed, endpoint_id))):
                 yield endpoint_id
 
     @property
     def empty(self) -> bool:
-        """Nothing is known of it."""
+        """Whether nothing is known of the network."""
         return not (self.entries or self.local or self.refused or self.rivals
                     or self.unreadable or self.flood_changed)

@@ -1,7 +1,7 @@
-"""Owns what is known of an endpoint as a whole: its record, and the sandbox that it is joined to.
+"""Combines an endpoint's record with the sandbox that it is joined to.
 
-The record is the cluster's; the sandbox is a path of this host until it reboots, which nobody else
-can use.  So Join and Leave write nothing to etcd, and no other host hears of them.
+The record belongs to the cluster; the sandbox is a path on this host until it reboots, which nobody
+else can use.  So Join and Leave write nothing to etcd, and no other host hears of them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from driver.work.undo import run_all
 
 
 class JoinedEndpoints:
-    """ports.Endpoints whose endpoints carry their sandbox_key.  As thread-safe as the records.
+    """Implements ports.Endpoints with sandbox_key filled in.  As thread-safe as the records.
 
-    Drivers before this one kept the key in the record: it is believed, and goes from there with
-    the next change.
+    Earlier drivers kept the key in the record: such a key is accepted, and the next change removes
+    it from there.
     """
 
     def __init__(self, records: OwnEndpoints, joins: Joins) -> None:
-        """Error: LinkError (what an earlier driver has noted cannot be read)."""
+        """Error: LinkError (an earlier driver's notes cannot be read)."""
         self._records = records
         self._joins = joins
         self._noted = joins.all()
@@ -34,7 +34,7 @@ class JoinedEndpoints:
         self._note(endpoint.id, endpoint.sandbox_key)
 
     def replace(self, endpoint: Endpoint) -> None:
-        """See ports.Endpoints.  Error, too: LinkError."""
+        """See ports.Endpoints.  Further error: LinkError."""
         record = replace(endpoint, sandbox_key="")
         known = self._records.get(endpoint.id)
         if known is not None:
@@ -43,8 +43,8 @@ class JoinedEndpoints:
             self._records.replace(record)
 
     def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
-        """See ports.Endpoints.  Error, too: LinkError."""
-        # The note last: with a record and no note it could be one that is to be joined yet.
+        """See ports.Endpoints.  Further error: LinkError."""
+        # The note last: a record without a note could be an endpoint that is still to be joined.
         run_all([("delete the record", lambda: self._records.delete(endpoint_id, known)),
                  ("forget the sandbox's name", lambda: self._note(endpoint_id, ""))])
 
@@ -66,15 +66,15 @@ class JoinedEndpoints:
         return self._records.enter(replace(endpoint, sandbox_key=""))
 
     def note(self, endpoint: Endpoint) -> None:
-        """See noted.NotedEndpoints."""
+        """See notes.own.OwnEndpoints."""
         self._records.note(replace(endpoint, sandbox_key=""))
 
     def forget_strays(self, has_link: Callable[[EndpointId], bool]) -> None:
-        """Forget the sandboxes of endpoints that this host has not, and whose link is gone, too.
+        """Forget the sandboxes of endpoints that this host does not have and whose link is gone.
 
         Errors: LinkError, StoreUnavailable.
         """
-        joined = list(self._noted)  # before the endpoints, which are noted before they are joined
+        joined = list(self._noted)  # read first: endpoints are noted before they are joined
         known = {record.id for record in self._records.list()}
         for endpoint_id in joined:
             if endpoint_id not in known and not has_link(endpoint_id):
@@ -88,7 +88,7 @@ class JoinedEndpoints:
         if self._noted.get(endpoint_id, "") == sandbox_key:
             return
         if sandbox_key:
-            # First: what fails may have been done, and whoever takes it back must find it.
+            # First: a failed step may have been done, and whoever undoes it must find it.
             self._noted[endpoint_id] = sandbox_key
             self._joins.put(endpoint_id, sandbox_key)
         else:

@@ -1,7 +1,6 @@
-"""Owns the life of an endpoint on this host: create, join, leave, delete, in that order.
+"""Takes an endpoint on this host through create, join, leave and delete, in that order.
 
-It must not know the wire's JSON, nor how links, maps and records are made; dockerd moves the
-interface into the sandbox by itself, after Join has answered.
+dockerd itself moves the interface into the sandbox, after Join has answered.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ class EndpointPublisher(Protocol):
 
 
 class EndpointService:
-    """The use cases of one endpoint; each is the same when asked twice."""
+    """The use cases of one endpoint; each is idempotent."""
 
     def __init__(self, *, host: Host, networks: Networks, endpoints: OwnEndpoints,
                  links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
                  ports: EndpointPorts, random_bytes: Callable[[int], bytes],
                  underlay_mtu: Callable[[], int]) -> None:
-        """Random_bytes: for MACs.  underlay_mtu: bytes."""
+        """random_bytes: for MACs.  underlay_mtu: in bytes."""
         self._host = host
         self._networks = networks
         self._endpoints = endpoints
@@ -63,25 +62,25 @@ class EndpointService:
         self._random_bytes = random_bytes
         self._underlay_mtu = underlay_mtu
         self._locks = KeyedLocks()
-        # Wished-for interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
+        # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
         # Endpoints whose removal failed half-way, after their record was gone: a repeated
-        # removal needs to know what to withdraw.
+        # removal must know what to withdraw.
         self._outstanding: dict[EndpointId, Endpoint] = {}
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
-        """Give the endpoint its MAC and endpoint port and publish its record.
+        """Assign the endpoint's MAC and endpoint port, and publish its record.
 
         Errors: InvalidArgument, NotFound (network), Conflict (other values under this id, or
-        the address is in use), Exhausted, StoreUnavailable; then nothing is left.
+        the address is in use), Exhausted, StoreUnavailable; after an error nothing is left.
         """
         check_ifname(request.ifname)
         with self._locks.hold(request.id), Undo() as undo:
             network = self._network(request.network_id)
             known = self._endpoints.get(request.id)
             if known is not None:
-                # An earlier call may have written the record and not lived to see it.
+                # An earlier call may have written the record and died before it knew.
                 self._ports.restore([known])
                 self._prepare_link(same(known, request), network)
                 return known
@@ -106,11 +105,11 @@ class EndpointService:
 
     def join(self, network_id: NetworkId, endpoint_id: EndpointId, sandbox_key: str
              ) -> InterfaceNames:
-        """Make the endpoint's interface and everything about it that the host can see.
+        """Create the endpoint's interface and everything about it that the host can see.
 
         The sandbox at `sandbox_key` need not exist yet (Docker <= 27).
-        Errors: NotFound, Conflict (joined at another sandbox), LinkError, DatapathError,
-        StoreUnavailable; then the endpoint is as before.
+        Errors: NotFound, Conflict (joined to another sandbox), LinkError, DatapathError,
+        StoreUnavailable; after an error the endpoint is as before.
         """
         with self._locks.hold(endpoint_id), Undo() as undo:
             before = self._endpoints.get(endpoint_id)
@@ -125,9 +124,9 @@ class EndpointService:
                 veth = self._links.find(endpoint_id)
                 if veth is not None:
                     return self._joined(endpoint_id, veth)
-            # Intent is durable first: a driver that dies here finds the endpoint when it
+            # Make the intent durable first: a driver that dies here finds the endpoint when it
             # comes back, and reconciles.
-            # Each inverse is ready before its effect: one that fails may have been done.
+            # Each inverse is ready before its effect: an effect that fails may have happened.
             endpoint = replace(before, sandbox_key=sandbox_key)
             undo.push("take the sandbox out of the record",
                       lambda: self._endpoints.replace(replace(before, sandbox_key="")))
@@ -144,8 +143,8 @@ class EndpointService:
     def leave(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         """Undo `join`.  Unknown or not joined: nothing to do.
 
-        dockerd moves the link back to the host next, if it finds it: the kernel takes 10 to 20 ms
-        for that, with a lock held that everybody needs.  So it must not find it.
+        Next, dockerd moves the link back to the host if it finds it.  The kernel takes 10 to 20 ms
+        for that and holds a lock that everybody needs.  So dockerd must not find it.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
@@ -159,20 +158,20 @@ class EndpointService:
             run_all(steps)
 
     def delete_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
-        """Remove all that is left of the endpoint.  Unknown: nothing to do but tidy up.
+        """Remove all that is left of the endpoint.  Unknown: only tidy up.
 
-        dockerd cannot be refused here and never asks again: every step is tried, also what
-        can be done without etcd.
+        dockerd cannot be refused here and never asks again: every step is tried, including those
+        that need no etcd.
         """
         with self._locks.hold(endpoint_id):
             self._delete(network_id, endpoint_id)
 
     def bury(self, endpoint_id: EndpointId, cookie: Callable[[str], int | None]) -> bool:
-        """Remove an endpoint of this host if it is certain that nobody has it; whether it was.
+        """Remove this host's endpoint if certainly nobody has it; return whether it was removed.
 
-        That is so when its interface and its sandbox are gone, both: dockerd has ended without a
-        word, or could not reach the driver.  cookie: see ports.Sandboxes.
-        Errors: as delete_endpoint's.
+        That is certain when both its interface and its sandbox are gone: dockerd ended without
+        notice, or could not reach the driver.  cookie: see ports.Sandboxes.
+        Errors: those of delete_endpoint.
         """
         with self._locks.hold(endpoint_id):  # no Join is under way
             endpoint = self._endpoints.get(endpoint_id)
@@ -199,16 +198,16 @@ class EndpointService:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
                            f"{endpoint.network_id[:12]}, not {network_id[:12]}")
         self._outstanding[endpoint_id] = endpoint
-        # The record goes whatever became of the rest: links and map entries without a
-        # record are found by reconciling, a record without a container is not.
+        # Delete the record whatever became of the rest: reconciling finds links and map
+        # entries without a record, but not a record without a container.
         run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
                  ("delete the record", lambda: self._delete_record(endpoint_id))])
         self._outstanding.pop(endpoint_id, None)
 
     def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
-        """Publish the endpoint's port, or 0: then its peers use the overlay path.
+        """Publish the endpoint's port, or 0 to send its peers to the overlay path.
 
-        Not offered it stays the endpoint's: connections that are open go on with it.
+        An endpoint keeps a port that is not offered: open connections continue to use it.
 
         Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
         """
@@ -216,7 +215,7 @@ class EndpointService:
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None:
                 return
-            # Not offered it stays the endpoint's: connections that are open go on with it.
+            # The endpoint keeps a port that is not offered, for its open connections.
             port = self._port(endpoint) if offered and not endpoint.port else endpoint.port
             wanted = replace(endpoint, port=port, offered=offered)
             if wanted != endpoint:
@@ -225,7 +224,7 @@ class EndpointService:
     def request_port(self, endpoint_id: EndpointId) -> int:
         """Return the endpoint's port, a new one if it has none; 0: it is not meant to have one.
 
-        It is published by offer_host_path.  Errors: Exhausted, StoreUnavailable.
+        offer_host_path publishes it.  Errors: Exhausted, StoreUnavailable.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
@@ -236,29 +235,29 @@ class EndpointService:
         if network is None or not self._meant_for_host_path(network, endpoint.address):
             return 0
         self.restore_ports()
-        return self._ports.request(endpoint.id)  # asked again: the one that is held
+        return self._ports.request(endpoint.id)  # a repeated request returns the held port
 
     @staticmethod
     def _meant_for_host_path(
             network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG004
-        """Whether an endpoint is to have a host path; all who ask for a port ask here."""
-        return address is not None  # it is for IPv4
+        """Return whether an endpoint is to have a host path; every request for a port asks here."""
+        return address is not None  # the host path is for IPv4
 
     def restore_ports(self, owned: Iterable[int] = ()) -> None:
-        """Learn which ports this host's endpoints have, once, before one is handed out.
+        """Learn once which ports this host's endpoints have, before any is handed out.
 
-        owned: ports that the kernel gives to somebody, known here or not.
+        owned: ports that have an owner in the kernel, known here or not.
         """
         self._ports.restore_once(self._endpoints.list)
         self._ports.spare(owned)
 
     def get_endpoint(self, network_id: NetworkId, endpoint_id: EndpointId) -> Endpoint | None:
-        """Return the endpoint of this host, None if there is none."""
+        """Return the endpoint of this host; None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)
         return endpoint if endpoint and endpoint.network_id == network_id else None
 
     def finish_removals(self) -> None:
-        """Try again what `delete_endpoint` could not remove.  Error: the first failure's."""
+        """Retry what `delete_endpoint` could not remove.  Error: that of the first failure."""
         run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
             self.delete_endpoint, endpoint.network_id, endpoint.id))
             for endpoint in list(self._outstanding.values())),
@@ -267,7 +266,7 @@ class EndpointService:
     def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
         """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
 
-        Errors: DatapathError, StoreUnavailable; its connections then go on as before.
+        Errors: DatapathError, StoreUnavailable; its connections then continue as before.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
@@ -276,7 +275,7 @@ class EndpointService:
                 self._finisher.expect(endpoint, veth)
 
     def rehome(self, endpoint_id: EndpointId) -> None:
-        """Put this host's underlay address, which may be another one by now, on record.
+        """Put this host's underlay address, which may have changed, on record.
 
         Idempotent.  Error: StoreUnavailable.  Unknown: nothing to do.
         """
@@ -286,10 +285,10 @@ class EndpointService:
                 self._endpoints.replace(replace(endpoint, underlay=self._host.underlay))
 
     def enter(self, endpoint_id: EndpointId) -> bool:
-        """Put the endpoint on record again where etcd lacks it; whether there was anything to do.
+        """Put the endpoint back on record if etcd lacks it; return whether anything had to be done.
 
-        Errors: Conflict (its address is another's in etcd), UnsupportedRecord, StoreUnavailable.
-        Unknown: nothing to do.
+        Errors: Conflict (etcd has its address for another endpoint), UnsupportedRecord,
+        StoreUnavailable.  Unknown: nothing to do.
         """
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
@@ -298,8 +297,8 @@ class EndpointService:
     def take_or_delete(self, endpoint: Endpoint) -> None:
         """Settle a record of this host that it has no note of.
 
-        Where its link is there, the notes were lost: it is noted.  Else this host has deleted
-        it, or never made it: old data has come back, or a driver died half-way.
+        If its link exists, the note was lost: the endpoint is noted again.  Otherwise this host
+        has deleted it or never created it: old data has come back, or a driver died half-way.
         Errors: LinkError, StoreUnavailable, StateError.
         """
         with self._locks.hold(endpoint.id):
@@ -316,7 +315,7 @@ class EndpointService:
                             "deleted there", endpoint.id)
 
     def give_up(self, endpoint_id: EndpointId) -> None:
-        """End an endpoint that a person has had removed.  Unknown: nothing to do."""
+        """Remove an endpoint whose removal a person has requested.  Unknown: nothing to do."""
         with self._locks.hold(endpoint_id):
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None:
@@ -329,7 +328,7 @@ class EndpointService:
             self._outstanding.pop(endpoint_id, None)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
-        """Ids of all endpoints of the network that have something left on this host."""
+        """List the ids of the network's endpoints that have anything left on this host."""
         found = [*self._endpoints.list(), *self._outstanding.values()]
         return list(dict.fromkeys(
             endpoint.id for endpoint in found if endpoint.network_id == network_id))
@@ -337,7 +336,7 @@ class EndpointService:
     def _create(self, endpoint: Endpoint, network: Network) -> None:
         try:
             self._endpoints.create(endpoint)
-        except NotFound:  # etcd has lost the network, which this host has
+        except NotFound:  # etcd has lost the network, but this host has it
             self._networks.enter(network)
             self._endpoints.create(endpoint)
 
@@ -359,7 +358,7 @@ class EndpointService:
 
     def _prepare_link(self, endpoint: Endpoint, network: Network) -> None:
         if not endpoint.sandbox_key:
-            with suppress(LinkError):  # of the underlay; Join says it
+            with suppress(LinkError):  # about the underlay; Join reports it
                 self._links.prepare(endpoint.id, endpoint.mac, self._mtu(network))
 
     def _unlinking(self, endpoint_id: EndpointId) -> Step:
@@ -380,5 +379,5 @@ class EndpointService:
 
     def _joined(self, endpoint_id: EndpointId, veth: Veth) -> InterfaceNames:
         name = self._ifnames.get(endpoint_id, "")
-        # "web0" -> prefix "web": today's dockerds ignore DstName and number the prefix.
+        # "web0" -> prefix "web": current dockerds ignore DstName and number the prefix.
         return InterfaceNames(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)

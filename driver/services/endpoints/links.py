@@ -1,7 +1,7 @@
-"""Owns when an endpoint's link is made and deleted: beside dockerd's calls, not in them.
+"""Creates and deletes endpoints' links in parallel with dockerd's calls instead of within them.
 
-It must not know records or maps.  A wish is remembered, and carried out by a thread:
-the last one counts, and until it has come true it can be tried again.
+A wish is remembered, and a thread carries it out: the last wish counts, and it can be retried
+until it is fulfilled.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from driver.work.undo import run_all
 
 log = logging.getLogger(__name__)
 
-# When it has left, dockerd still has removals to make, with the lock that the kernel holds for
-# 10 to 20 ms of ours: nobody waits for it.
+# After Leave, dockerd still has removals of its own.  They need the lock that the kernel holds for
+# 10 to 20 ms of our deletion, which nobody waits for.
 DELETE_AFTER_S: Final = 0.3
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """What shall become of a link: `mac` None: it shall be gone."""
+    """The desired state of a link; `mac` None: it shall be gone."""
 
     mac: bytes | None
     mtu: int  # bytes
@@ -37,7 +37,7 @@ _GONE: Final = _Wish(None, 0)
 
 
 class Interiors(Protocol):
-    """The part of ports.Sandboxes that is needed here."""
+    """The part of ports.Sandboxes that this module needs."""
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
         """See ports.Sandboxes."""
@@ -48,47 +48,47 @@ class EndpointLinks:
 
     def __init__(self, links: Links, sandboxes: Interiors,
                  submit: Callable[[EndpointId, float], None] | None = None) -> None:
-        """submit: has `work` called for the endpoint so many seconds later, by another thread.
+        """submit: makes another thread call `work` for the endpoint after so many seconds.
 
-        None: nothing is made ahead, and what shall go goes at once.
+        None: no link is created ahead, and links are deleted at once.
         """
         self._links = links
         self._sandboxes = sandboxes
         self._submit = submit
         self._locks = KeyedLocks()  # by endpoint: one change of a link at a time
         self._wishes: dict[EndpointId, _Wish] = {}
-        self._ready: dict[EndpointId, tuple[_Wish, Veth]] = {}  # made ahead
+        self._ready: dict[EndpointId, tuple[_Wish, Veth]] = {}  # created ahead
 
     def find(self, endpoint_id: EndpointId) -> Veth | None:
-        """Return the endpoint's link, None if there is none.  Error: LinkError."""
+        """Return the endpoint's link; None if there is none.  Error: LinkError."""
         return self._links.get_veth(endpoint_id)
 
     def prepare(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> None:
-        """Have the link made while dockerd gets ready to ask for it.  `mtu` in bytes."""
+        """Have the link created while dockerd prepares to ask for it.  `mtu` in bytes."""
         if self._submit is not None:
             self._wishes[endpoint_id] = _Wish(mac, mtu)
             self._submit(endpoint_id, 0.0)
 
     def make(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-        """Return the link, made now unless it is there.  Errors: LinkError, Conflict (busy)."""
+        """Return the link; create it unless it exists.  Errors: LinkError, Conflict (busy)."""
         with self._locks.hold(endpoint_id):
             if self._wishes.pop(endpoint_id, None) is _GONE:
-                self._links.delete_veth(endpoint_id)  # its other end may be put away somewhere
+                self._links.delete_veth(endpoint_id)  # its inner end may still be put away
             wish, veth = self._ready.pop(endpoint_id, (None, None))
             if veth is not None and wish == _Wish(mac, mtu) and self.find(endpoint_id) == veth:
                 return veth
             return self._links.create_veth(endpoint_id, mac, mtu)
 
     def delete(self, endpoint_id: EndpointId) -> None:
-        """Delete the link now.  None there: nothing to do.  Errors: LinkError, Conflict (busy)."""
+        """Delete the link now, if there is one.  Errors: LinkError, Conflict (busy)."""
         self._wishes[endpoint_id] = _GONE
         self.work(endpoint_id)
 
     def retire(self, endpoint: Endpoint) -> None:
-        """Take the link out of the sandbox's and dockerd's hands now, and have it deleted soon.
+        """Put the link out of the sandbox's and dockerd's reach now, and have it deleted soon.
 
-        Most containers that leave have stopped: their namespace takes the link along when it
-        goes, while nobody waits.
+        Most containers that leave have stopped: their namespace deletes the link when it ends,
+        while nobody waits.
         """
         delay_s = DELETE_AFTER_S
         with self._locks.hold(endpoint.id):
@@ -102,7 +102,7 @@ class EndpointLinks:
         self.delete_soon(endpoint.id, delay_s)
 
     def delete_soon(self, endpoint_id: EndpointId, delay_s: float = DELETE_AFTER_S) -> None:
-        """Have the link deleted; `retry` tries again what fails."""
+        """Have the link deleted; `retry` repeats what fails."""
         self._wishes[endpoint_id] = _GONE
         if self._submit is None:
             self.work(endpoint_id)
@@ -110,7 +110,7 @@ class EndpointLinks:
             self._submit(endpoint_id, delay_s)
 
     def work(self, endpoint_id: EndpointId) -> None:
-        """Do what is wished of the endpoint's link.  Errors: LinkError, Conflict (busy)."""
+        """Carry out the wish for the endpoint's link.  Errors: LinkError, Conflict (busy)."""
         with self._locks.hold(endpoint_id):
             wish = self._wishes.get(endpoint_id)
             if wish is None:
@@ -120,16 +120,16 @@ class EndpointLinks:
                 self._links.delete_veth(endpoint_id)
             else:
                 self._make_ahead(endpoint_id, wish, wish.mac)
-            if self._wishes.get(endpoint_id) is wish:  # else it is another one by now
+            if self._wishes.get(endpoint_id) is wish:  # else there is a new wish by now
                 del self._wishes[endpoint_id]
 
     def retry(self) -> None:
-        """Delete what should be gone and is not.  Error: the first failure's."""
+        """Delete the links that should be gone but are not.  Error: that of the first failure."""
         run_all([(f"delete the link of {endpoint_id[:12]}", partial(self.work, endpoint_id))
                  for endpoint_id, wish in list(self._wishes.items()) if wish is _GONE])
 
     def _make_ahead(self, endpoint_id: EndpointId, wish: _Wish, mac: bytes) -> None:
         try:
             self._ready[endpoint_id] = wish, self._links.create_veth(endpoint_id, mac, wish.mtu)
-        except SlimError as error:  # Join makes it, or says why not
+        except SlimError as error:  # Join creates it, or says why it cannot
             log.info("link of endpoint %.12s is not made ahead: %s", endpoint_id, error)

@@ -1,7 +1,6 @@
-"""Owns which endpoint port of this host belongs to which endpoint, and which is next.
+"""Assigns this host's endpoint ports to its endpoints.
 
-It must not know how a port is used; durable truth is the endpoint records, from which it is
-restored at start.
+The durable truth is in the endpoint records, from which the assignment is restored at start.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from driver.model import Endpoint, EndpointId
 class EndpointPorts:
     """Hands out the least recently used free port of [first, last], both inclusive.
 
-    A freed port goes to the end of the queue: a peer whose directory is a moment behind
-    must not reach another endpoint under the old number.
+    A freed port goes to the end of the queue: a peer whose directory lags behind must not reach
+    another endpoint under the old number.
     """
 
     def __init__(self, first: int, last: int) -> None:
@@ -29,15 +28,15 @@ class EndpointPorts:
         self._restored = False
 
     def restore_once(self, read: Callable[[], Iterable[Endpoint]]) -> None:
-        """`restore` what `read` returns, unless that has been done; its errors pass through.
+        """`restore` what `read` returns, unless that has been done; errors of `read` pass through.
 
-        etcd may have been away when the driver started; no port is handed out before.
+        etcd may have been unavailable when the driver started; no port is handed out before.
         """
         if self._restored:
             return
         endpoints = list(read())
         with self._guard:
-            # Of several callers the first to come back: what the others read may be outdated.
+            # The first of several callers to come back: what the others read may be outdated.
             if not self._restored:
                 self._take(endpoints)
                 self._restored = True
@@ -48,7 +47,7 @@ class EndpointPorts:
             self._take(endpoints)
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Hand none of these out: somebody in the kernel has it, known here or not."""
+        """Never hand these out: each has an owner in the kernel, known here or not."""
         with self._guard:
             for port in ports:
                 self._free.pop(port, None)
@@ -77,10 +76,10 @@ class EndpointPorts:
         """Give the endpoint's port back.  Idempotent."""
         with self._guard:
             port = self._owners.pop(endpoint_id, None)
-            # A port restored from a record may lie outside a range that was changed since.
+            # A port restored from a record may lie outside the range if that has changed since.
             if port is not None and port in self._range and port not in self._owners.values():
                 self._free[port] = None
 
     def in_use(self) -> int:
-        """Count of endpoints that have a port."""
+        """Count the endpoints that have a port."""
         return len(self._owners)

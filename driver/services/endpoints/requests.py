@@ -1,6 +1,6 @@
-"""Owns what dockerd asks of an endpoint and what it is told, as values: checked and compared.
+"""Defines, checks and compares what dockerd asks for an endpoint and what it is told.
 
-Pure: it must not know how any of it comes to be.
+Pure.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ IFNAME_MAX = 15  # characters; IFNAMSIZ less the final zero
 
 @dataclass(frozen=True)
 class EndpointRequest:
-    """What dockerd wants an endpoint to be; `mac` (six bytes) None: ours to choose."""
+    """The endpoint that dockerd requests; `mac` (six bytes) None: ours to choose."""
 
     id: EndpointId
     network_id: NetworkId
     address: IPv4Interface | None
     address6: IPv6Interface | None
     mac: bytes | None
-    ifname: str = ""  # the user's wish for the name inside the container
+    ifname: str = ""  # the user's requested name inside the container
     host_path: HostPath | None = None  # chosen for this endpoint
 
 
 @dataclass(frozen=True)
 class InterfaceNames:
-    """Names of the interface: on the host, and inside the container."""
+    """Names of the interface on the host and inside the container."""
 
     src_name: str
     dst_prefix: str
@@ -40,7 +40,7 @@ class InterfaceNames:
 
 
 def choose_mac(address: IPv4Interface | None, random_bytes: Callable[[int], bytes]) -> bytes:
-    """Return six bytes, locally administered and unicast: 02:42 and the address, as Docker.
+    """Return six bytes, locally administered and unicast: 02:42 and the address, as Docker does.
 
     Without an IPv4 address the last four bytes are random.
     """
@@ -49,7 +49,7 @@ def choose_mac(address: IPv4Interface | None, random_bytes: Callable[[int], byte
 
 
 def same(known: Endpoint, request: EndpointRequest) -> Endpoint:
-    """Return what is known if it is what is asked for again.  Error: Conflict."""
+    """Return the known endpoint if the repeated request matches it.  Error: Conflict."""
     if (known.network_id, known.address, known.address6) != (
             request.network_id, request.address, request.address6) or (
             request.mac is not None and request.mac != known.mac):
@@ -58,7 +58,7 @@ def same(known: Endpoint, request: EndpointRequest) -> Endpoint:
 
 
 def check_ifname(name: str) -> None:
-    """Refuse what cannot be the name of an interface; "" is no wish.  Error: InvalidArgument."""
+    """Refuse an impossible interface name; "" requests none.  Error: InvalidArgument."""
     if name and (len(name) > IFNAME_MAX or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name)):
         raise InvalidArgument(
             f"interface name {name!r}: want a letter and up to {IFNAME_MAX - 1} more letters, "

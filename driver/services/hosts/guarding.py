@@ -1,7 +1,7 @@
-"""Owns whom the guard protects: the hosts that this host's networks have endpoints on.
+"""Keeps the guard up to date for the hosts that this host's networks have endpoints on.
 
-It must not know how packets are filtered.  Without a guard slim works, and containers of other
-networks of this host can speak in its name: that is logged, shown by the status, and tried again.
+Without a guard slim works, but containers of other networks of this host can speak in its name:
+that is logged, shown in the status, and retried.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ log = logging.getLogger(__name__)
 
 
 class Guard(Protocol):
-    """Drops what this host would forward to peers as if it were its own.  All: LinkError."""
+    """Drops what this host would forward to peers as its own packets.  All errors: LinkError."""
 
     def install(self, hosts: Collection[IPv4Address]) -> None:
-        """Make it anew, for these underlay addresses of peers."""
+        """Create it afresh, for these underlay addresses of peers."""
 
     def change(self, added: Collection[IPv4Address], removed: Collection[IPv4Address]) -> None:
-        """Change the peers.  Refused where it is not there."""
+        """Change the peers.  Fails if the guard does not exist."""
 
     def dropped(self) -> int | None:
-        """Packets dropped since it was made; None: it is not there, or not whole."""
+        """Return the packets dropped since its creation; None: it is missing or incomplete."""
 
 
 class Guarding:
-    """Keeps the guard in place and its peers right.  Thread-safe."""
+    """Keeps the guard in place and its peers correct.  Thread-safe."""
 
     def __init__(self, guard: Guard, inherited: Collection[IPv4Address]) -> None:
-        """inherited: peers that a driver before this one knew; protected as long as this runs."""
+        """inherited: peers that an earlier driver knew; protected as long as this one runs."""
         self._guard = guard
         self._inherited = frozenset(inherited)
         self._by_network: dict[Vni, frozenset[IPv4Address]] = {}
-        self._installed: frozenset[IPv4Address] | None = None  # None: has to be made anew
+        self._installed: frozenset[IPv4Address] | None = None  # None: must be created
         self._problem: str | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Install it.  A failure is logged only."""
+        """Install the guard.  A failure is only logged."""
         with self._lock:
             self._bring_up()
 
     def hosts_changed(self, vni: Vni, hosts: Sequence[IPv4Address]) -> None:
-        """Take news of a network: the other hosts that have endpoints of it."""
+        """Take the other hosts that now have endpoints of the network."""
         with self._lock:
             if hosts:
                 self._by_network[vni] = frozenset(hosts)
@@ -58,15 +58,15 @@ class Guarding:
             self._bring_up()
 
     def check(self) -> None:
-        """Look whether it is still there: others may flush the whole packet filter."""
+        """Check whether the guard still exists: others may flush the whole packet filter."""
         with self._lock:
             installed = self._installed
-        try:  # without the lock, which Joins wait for
+        try:  # without the lock: Joins wait for it
             whole = self._guard.dropped() is not None
         except LinkError:
-            whole = False  # installing says why
+            whole = False  # installing reports why
         with self._lock:
-            # Changed meanwhile: it was there then, and the next look is not far.
+            # If it changed in the meantime, it existed then, and the next check comes soon.
             if not whole and installed is not None and installed is self._installed:
                 log.warning("the guard (nftables table slim) was removed: it is made anew; does "
                             "something flush the rule set?")
@@ -74,7 +74,7 @@ class Guarding:
             self._bring_up()
 
     def state(self) -> str:
-        """In a word or two, for the status."""
+        """Describe the guard in a word or two, for the status."""
         with self._lock:
             if self._problem is not None or self._installed is None:
                 return f"missing: {self._problem}"
@@ -84,7 +84,7 @@ class Guarding:
         except LinkError as error:
             return f"unknown: {error}"
         if dropped is None:
-            return "missing: somebody has removed it; it is made anew at the next look"
+            return "missing: somebody has removed it; the next check restores it"
         return f"{hosts} hosts, {dropped} packets dropped"
 
     def _bring_up(self) -> None:

@@ -1,7 +1,6 @@
-"""Owns what is taken from a host that has gone: its endpoints and addresses, or all that it had.
+"""Removes a gone host's endpoints and addresses, or everything that it had.
 
-It must not know who has gone, nor how it is made sure that the host does not write meanwhile.
-Begun again, also by another driver at the same moment, it goes on with what is left.
+A repeated removal, even a concurrent one by another driver, continues with what is left.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ class HostRemoval:
 
     def __init__(self, networks: Networks, endpoints: Endpoints, addresses: AddressService
                  ) -> None:
-        """All three: as that host's own driver would have them, and fresh."""
+        """All three must be fresh and as that host's own driver would have them."""
         self._networks = networks
         self._endpoints = endpoints
         self._addresses = addresses
 
     def run(self, removal: Removal) -> None:
-        """Remove; each record, with what belongs to it, in a transaction of its own.
+        """Remove each record, with what belongs to it, in its own transaction.
 
         Errors: StoreUnavailable, UnsupportedRecord; Conflict: somebody else has taken over.
         """
-        # In the order of Docker's own calls.  Gateways go with their pools.
+        # In the order of Docker's own calls.  Gateways are removed with their pools.
         for endpoint in self._endpoints.list():
             self._endpoints.delete(endpoint.id)
         for held in self._addresses.local_uses().held:

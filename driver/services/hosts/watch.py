@@ -1,7 +1,7 @@
-"""Owns judging hosts without a lease: gone, or only their driver or their way to etcd is.
+"""Judges whether a host without a lease is gone, or only its driver or its connection to etcd.
 
-It must not know how a sign of life is asked for, nor what connect() does with the answer.
-Whoever answers is alive, whatever etcd says: its containers talk on (docs/decisions/0004).
+A host that answers is alive, whatever etcd says: its containers keep talking
+(docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 3.0  # between two runs
 WAIT_S: Final = 1.0  # for answers
-MISSES: Final = 3  # in a row: three lost packets are no accident any more
-RECORDS_S: Final = 30.0  # between looks at etcd; less than the shortest return_after_s (60)
-CALIBRATE_S: Final = 60.0  # between questions to hosts that have a lease, until one is answered
+MISSES: Final = 3  # in a row: three lost packets are no accident
+RECORDS_S: Final = 30.0  # between reads of etcd; less than the shortest return_after_s (60)
+CALIBRATE_S: Final = 60.0  # between probes of a host that has a lease, until it answers once
 
 
 class _Place(NamedTuple):
-    """Where a host is asked: it may move, and another one may come in its place."""
+    """A host at an address: the host may move, and another one may take its place."""
 
     host: HostId
     underlay: IPv4Address
@@ -44,12 +44,12 @@ class _Watched:
     """What is known of a host without a lease."""
 
     misses: int = 0  # in a row
-    said_absent: bool = False  # the network has said that nobody is there, since it answered last
+    said_absent: bool = False  # since its last answer, the network has said that nobody is there
     gone: bool = False
-    answered: bool = False  # when it was asked last
+    answered: bool = False  # the last probe
 
     def seen(self) -> Seen | None:
-        """What it comes to; None: it is too early to say."""
+        """Return the verdict; None: it is too early to say."""
         if self.answered:
             return Seen.ALIVE
         if self.gone:
@@ -58,7 +58,7 @@ class _Watched:
 
 
 class HostWatch:
-    """`run` is called at intervals, from one thread."""
+    """Watches the hosts without a lease.  `run` is called at intervals, from one thread."""
 
     def __init__(self, *, me: HostId, absences: Absences, prober: Prober,
                  refuse: Callable[[Collection[IPv4Address]], None],
@@ -67,8 +67,8 @@ class HostWatch:
                  clock: Callable[[], float] = time.monotonic) -> None:
         """refuse: see ports.Datapath.refuse_hosts.
 
-        remove: removes what a host's absence names.  apart: calls in another thread, so that the
-        looks go on, which a refused host must have once a minute: removing may take longer.
+        remove: removes what a host's absence names.  apart: calls in another thread, because
+        removing may take longer than a minute, and a refused host must be probed once a minute.
         clock: seconds, monotonic.
         """
         self._me = me
@@ -80,26 +80,26 @@ class HostWatch:
         self._clock = clock
         self._lock = threading.Lock()  # of the next two
         self._live: dict[HostId, Host] | None = None  # None: not heard of yet
-        # None: what a driver before this one has left there is not known.
+        # None: what an earlier driver has left there is not known.
         self._refused: frozenset[IPv4Address] | None = None
         self._known: dict[HostId, KnownHost] = {}
         self._watched: dict[HostId, _Watched] = {}
-        self._absent: dict[HostId, KnownHost] = {}  # whose records are to be looked at
-        # At least once, at that address: silence means something.
+        self._absent: dict[HostId, KnownHost] = {}  # whose records are to be checked
+        # Hosts that answered at least once at that address: their silence means something.
         self._answered: set[_Place] = set()
         self._records_s = self._calibrate_s = -1e9
-        self._unreadable: set[str] = set()  # whose records; said once
+        self._unreadable: set[str] = set()  # whose records are unreadable; logged once
         self._seen: frozenset[HostId] = frozenset()
 
     def hosts_changed(self, live: dict[HostId, Host]) -> None:
-        """Take all hosts that have a lease, now and at each change.  Error: DatapathError."""
+        """Take all hosts that have a lease, at first and at each change.  Error: DatapathError."""
         with self._lock:
             self._live = live
-            # Who comes back is called again at once.
+            # A host that comes back can be called again at once.
             self._refuse_only(self._refused or frozenset())
 
     def run(self) -> None:
-        """Ask once, and act.  Errors: LinkError, DatapathError; trouble with etcd is logged."""
+        """Probe once and act.  Errors: LinkError, DatapathError; trouble with etcd is logged."""
         with self._lock:
             live = self._live
         if live is None:
@@ -119,7 +119,7 @@ class HostWatch:
             self._apart(self._keep_records)
 
     def describe(self) -> str:
-        """How the other hosts are, in a few words."""
+        """Describe the other hosts' states in a few words."""
         watched = list(self._watched.values())
         with self._lock:
             live = len(self._live or {})
@@ -142,7 +142,7 @@ class HostWatch:
         if self._clock() - self._calibrate_s >= CALIBRATE_S:
             self._calibrate_s = self._clock()
             asked |= {place for place in alive if place.host != self._me} - self._answered
-        # What nobody asks for any more is forgotten.
+        # Forget the places that are no longer probed.
         self._answered &= asked | alive
         try:
             answers = self._prober.probe({place.underlay for place in asked}, WAIT_S)
@@ -150,7 +150,7 @@ class HostWatch:
             log.error("%s", error)
             return
         in_use = {place.underlay for place in alive}
-        # Else who answers there is another one by now: a machine that was set up anew, say.
+        # Otherwise another host answers there by now, such as a machine that was set up anew.
         answered = {place for place in asked if answers[place.underlay] is Presence.ANSWERED
                     and (place in alive or place.underlay not in in_use)}
         self._answered |= answered
@@ -184,9 +184,9 @@ class HostWatch:
                         "its containers are refused until it does", host.name, host.underlay)
 
     def _refuse_only(self, gone: frozenset[IPv4Address]) -> None:
-        # A machine may have a new id, or another one the old one's address.
+        # A machine may have a new id, or another machine may have the old one's address.
         gone -= {host.underlay for host in (self._live or {}).values()}
-        # Also when nothing has changed: it lasts for a minute only.
+        # Also if nothing has changed: a refusal lasts only a minute.
         if gone or self._refused is None or self._refused:
             self._refuse(gone)
         self._refused = gone
@@ -199,7 +199,7 @@ class HostWatch:
                     self._keep_record, known, watched[host_id]))
 
     def _keep_record(self, known: KnownHost, watched: _Watched) -> None:
-        """Put on record what is seen of it; take what it had when it was gone for too long."""
+        """Put on record what was seen of a host; remove what it had if it was gone for too long."""
         absence, seen = self._absences.get(known.host.id), watched.seen()
         if seen is None:
             return
@@ -210,7 +210,7 @@ class HostWatch:
             if seen is not Seen.ALIVE and not absence.done:
                 self._take(known.host, absence)
         elif seen is Seen.SILENCE and absence.seen is not Seen.GONE:
-            pass  # what others have seen says more
+            pass  # what others have seen says more than silence
         elif seen is not Seen.SILENCE and seen is not absence.seen:
             self._absences.note(known, absence, seen)
         elif absence.seen is Seen.GONE and self._absences.left_s(absence) == 0:
@@ -227,7 +227,7 @@ class HostWatch:
         try:
             act()
         except Conflict as error:
-            log.info("%s: %s", what, error)  # another driver goes on with it
+            log.info("%s: %s", what, error)  # another driver continues with it
         except UnsupportedRecord as error:
             if what not in self._unreadable:
                 log.warning("%s: %s; the host keeps all it has until that is put right, or "
@@ -235,6 +235,6 @@ class HostWatch:
             self._unreadable.add(what)
             return
         except SlimError as error:
-            log.debug("%s: %s", what, error)  # without etcd nothing is recorded
+            log.debug("%s: %s", what, error)  # without etcd, nothing is recorded
             return
         self._unreadable.discard(what)

@@ -1,7 +1,7 @@
-"""Owns which virtual networks this host follows, for the Docker networks that are one of them.
+"""Follows the feeds of the virtual networks that this host's Docker networks belong to.
 
-It must not know what is heard.  Docker networks with one subnet share a VNI, and are made, removed
-and found again by calls that know nothing of each other: one lock for each VNI.
+Docker networks with the same subnet share a VNI, and independent calls create, remove and find
+them again: so each VNI has one lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from driver.work.undo import run_all
 
 
 class Following:
-    """Both feeds of each network, directory and services.  Thread-safe, all calls idempotent."""
+    """Follows each network's directory and services.  Thread-safe; all calls are idempotent."""
 
     def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
                  services: VipMirror) -> None:
@@ -26,13 +26,13 @@ class Following:
         self._going: set[NetworkId] = set()  # unfollowed, perhaps still on record
 
     def follow(self, network: Network) -> None:
-        """Follow a network that is on record from now on.  Error: Conflict (still busy)."""
+        """Start following a network that is on record.  Error: Conflict (still busy)."""
         with self._locks.hold(str(network.vni)):
             self._going.discard(network.id)
             self._follow(network)
 
     def resume(self, network: Network) -> None:
-        """Follow a network that was found on record, unless it is going or gone by now.
+        """Follow a network that was found on record, unless it is being removed or is gone.
 
         Errors: Conflict, StoreUnavailable.
         """
@@ -41,7 +41,7 @@ class Following:
                 self._follow(network)
 
     def unfollow(self, network: Network) -> None:
-        """Before it goes from the record, or after.  Errors: Conflict, StoreUnavailable."""
+        """Stop following, before or after the record goes.  Errors: Conflict, StoreUnavailable."""
         with self._locks.hold(str(network.vni)):
             self._going.add(network.id)
             run_all([("unfollow its services", lambda: self._services.unfollow(network)),

@@ -1,7 +1,4 @@
-"""Owns what happens when a Docker network is made or removed on this host.
-
-It must not know the wire's JSON, etcd's keys, or how endpoints are made.
-"""
+"""Creates and removes Docker networks on this host."""
 
 from __future__ import annotations
 
@@ -35,8 +32,8 @@ def network_key(network_id: NetworkId, pools: Sequence[NetworkPool],
                 address_spaces: Collection[str] = SPACES) -> NetworkKey:
     """Name the virtual network: its first pool if our IPAM gave it, else Docker's id.
 
-    Outside swarm each host's dockerd invents a network id of its own; a pool of our IPAM is
-    the one thing that the hosts of one network have in common.
+    Outside swarm, each host's dockerd makes up its own network id; a pool of our IPAM is the one
+    thing that the hosts of one network have in common.
     """
     for pool in pools:
         if pool.address_space in address_spaces:
@@ -45,17 +42,17 @@ def network_key(network_id: NetworkId, pools: Sequence[NetworkPool],
 
 
 class NetworkService:
-    """Create and delete: inverse of each other, and the same when asked twice."""
+    """Creates and deletes networks.  Each call is the other's inverse, and idempotent."""
 
     def __init__(self, networks: Networks, following: Following, endpoints: EndpointService, *,
                  routed: RoutedNetworks = tuple) -> None:
-        """`routed`: networks of the host that no new one may overlap."""
+        """`routed`: networks of the host that a new one must not overlap."""
         self._networks = networks
         self._following = following
         self._endpoints = endpoints
         self._routed = routed
         self._locks = KeyedLocks()
-        # Networks whose removal failed half-way: a repeated removal goes on with them.
+        # Networks whose removal failed half-way: a repeated removal continues with them.
         self._outstanding: dict[NetworkId, Network] = {}
 
     def check(self, pools: Sequence[NetworkPool], options: Mapping[str, str]) -> None:
@@ -64,7 +61,7 @@ class NetworkService:
 
     def create_network(self, network_id: NetworkId, pools: Sequence[NetworkPool],
                        options: Mapping[str, str], *, internal: bool) -> Network:
-        """Make the network known here and follow its directory.
+        """Create the network on this host and follow its directory.
 
         `pools`: IPv4 first, then IPv6.  `options`: the user's, values as typed.
         Errors: InvalidArgument (options), Conflict (the id exists with other values; a subnet
@@ -72,7 +69,7 @@ class NetworkService:
         after an error nothing new is left.
         """
         chosen = network_options.parse(options, v6=_has_v6(pools))
-        # A pool of prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
+        # A pool with prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
         subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
         with self._locks.hold(network_id), Undo() as undo:
             self._outstanding.pop(network_id, None)
@@ -91,7 +88,7 @@ class NetworkService:
             return network
 
     def delete_network(self, network_id: NetworkId) -> None:
-        """Forget the network, its endpoints included.  Unknown: nothing to do.
+        """Remove the network and its endpoints from this host.  Unknown: nothing to do.
 
         dockerd cannot be refused here and never asks again: every step is tried.
         """
@@ -109,16 +106,16 @@ class NetworkService:
             self._outstanding.pop(network_id, None)
 
     def enter(self, network_id: NetworkId) -> bool:
-        """Put the network on record again where etcd lacks it; whether there was anything to do.
+        """Put the network back on record if etcd lacks it; return whether anything had to be done.
 
-        Errors: see ports.Networks.enter.  Unknown here, or going by now: nothing to do.
+        Errors: see ports.Networks.enter.  Unknown here, or being removed: nothing to do.
         """
         with self._locks.hold(network_id):
             network = self._networks.get(network_id)
             return network is not None and self._networks.enter(network)
 
     def finish_removals(self) -> None:
-        """Try again what could not be removed: dockerd asks only once.  Error: the first one."""
+        """Retry failed removals, as dockerd asks only once.  Error: that of the first failure."""
         run_all([("remove endpoints", self._endpoints.finish_removals), *(
             (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
             for network_id in list(self._outstanding))])
@@ -135,7 +132,7 @@ class NetworkService:
         return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
 
     def _say_who_shares(self, network: Network) -> None:
-        """Docker's command says nothing of this, and not all who typed it meant it."""
+        """Log what Docker's command does not say: its user may not have meant it."""
         if network.key.startswith("id:"):
             log.info("network %s has no addresses of slim's: outside a swarm it is of this host "
                      "alone; for several hosts --ipam-driver slim (Compose: ipam: driver: slim)",
@@ -145,7 +142,7 @@ class NetworkService:
                      "their containers reach each other", other.id[:12], network.id[:12])
 
     def _same_virtual_network(self, network: Network) -> list[Network]:
-        """Two Docker networks of one host can be one virtual network: they share its VNI."""
+        """Return this host's other Docker networks with the same VNI: one virtual network."""
         return [other for other in self._networks.list()
                 if other.vni == network.vni and other.id != network.id]
 

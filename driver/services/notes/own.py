@@ -1,7 +1,7 @@
-"""This host's own networks and endpoints: its notes are the truth of them, etcd has the copy.
+"""Keeps this host's own networks and endpoints: its notes are the truth, etcd has the copy.
 
-What a host has is noted on its own disk when it is on record, and struck off before it is deleted
-there.  So data that etcd has lost, or that cannot be read, is missing in etcd and nowhere else
+An object is noted on the host's disk once it is on record, and its note is removed before its
+record.  So data that etcd has lost, or that cannot be read, is missing in etcd and nowhere else
 (docs/decisions/0012).
 """
 
@@ -29,50 +29,50 @@ class OwnNetworks(Networks, Protocol):
     """This host's networks, whatever etcd says of them."""
 
     def note(self, network: Network) -> None:
-        """Note one that is on record.  Error: StateError."""
+        """Note a network that is on record.  Error: StateError."""
 
 
 class OwnEndpoints(Endpoints, Protocol):
     """This host's endpoints, whatever etcd says of them."""
 
     def note(self, endpoint: Endpoint) -> None:
-        """Note one that is on record.  Error: StateError."""
+        """Note an endpoint that is on record.  Error: StateError."""
 
 
 class Noted(Generic[K, T]):
     """The objects of one kind, by id.  Thread-safe.
 
-    Until a host has notes (its first start with a driver that keeps them) they are completed from
-    etcd, which has to answer for that; from then on nothing of it is asked of etcd.
+    At a host's first start with a driver that keeps notes, they are completed from etcd, which must
+    answer for that.  From then on they are not read from etcd.
     """
 
     def __init__(self, notes: Notes[T], read: Callable[[], Iterable[T]],
                  identify: Callable[[T], K]) -> None:
-        """read: what etcd has, may raise StoreUnavailable.  Error: StateError."""
+        """read: returns what etcd has; may raise StoreUnavailable.  Error: StateError."""
         self._notes = notes
         self._read = read
         self._identify = identify
         self._lock = threading.Lock()
         self._items: dict[K, T] = {identify(item): item for item in notes.all().values()}
         self._complete = notes.is_complete()
-        self._struck: set[K] = set()  # until it is complete: what etcd may still show
+        self._struck: set[K] = set()  # until the notes are complete: etcd may still list these
 
     def all(self) -> dict[K, T]:
-        """Return everything.  Errors: StoreUnavailable, StateError; only before it is complete."""
+        """Return everything.  Errors: StoreUnavailable, StateError; only until it is complete."""
         if not self._complete:
             self._fill()
         with self._lock:
             return dict(self._items)
 
     def get(self, key: K) -> T | None:
-        """Return one, None if this host has none.  Errors: see `all`."""
+        """Return one object; None if this host does not have it.  Errors: see `all`."""
         if not self._complete:
             self._fill()
         with self._lock:
             return self._items.get(key)
 
     def put(self, item: T) -> None:
-        """Note it.  Error: StateError, and then all is as before."""
+        """Note an object.  Error: StateError, and then nothing has changed."""
         key = self._identify(item)
         with self._lock:
             before = self._items.get(key)
@@ -82,7 +82,7 @@ class Noted(Generic[K, T]):
             self._struck.discard(key)
 
     def strike(self, key: K) -> None:
-        """Forget it.  Idempotent.  Error: StateError, and then it is still noted."""
+        """Remove a note.  Idempotent.  Error: StateError, and then it is still noted."""
         with self._lock:
             self._notes.remove(key)
             self._items.pop(key, None)
@@ -105,7 +105,7 @@ class Noted(Generic[K, T]):
 
 
 class NotedNetworks:
-    """services.ports.Networks: as `records` has them, read from notes."""
+    """Implements services.ports.Networks: writes to `records`, reads from notes."""
 
     def __init__(self, records: Networks, notes: Notes[Network]) -> None:
         """Error: StateError."""
@@ -116,7 +116,7 @@ class NotedNetworks:
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int, vip: bool = True,
                host_path: HostPath = HostPath.AUTO) -> Network:
-        """See ports.Networks.  Error, too: StateError."""
+        """See ports.Networks.  Further error: StateError."""
         network = self._records.create(network_id, key, subnets=subnets, internal=internal,
                                        mtu=mtu, vip=vip, host_path=host_path)
         try:
@@ -132,7 +132,7 @@ class NotedNetworks:
         return self._records.enter(network)
 
     def delete(self, network_id: NetworkId) -> None:
-        """See ports.Networks.  Error, too: StateError."""
+        """See ports.Networks.  Further error: StateError."""
         run_all([("strike the note off", lambda: self._noted.strike(network_id)),
                  ("delete the record", lambda: self._records.delete(network_id))])
 
@@ -149,16 +149,16 @@ class NotedNetworks:
         return self._records.on_record()
 
     def note(self, network: Network) -> None:
-        """Note one that is on record.  Error: StateError."""
+        """Note a network that is on record.  Error: StateError."""
         self._noted.put(network)
 
 
 class NotedEndpoints:
-    """services.ports.Endpoints: as `records` has them, read from notes."""
+    """Implements services.ports.Endpoints: writes to `records`, reads from notes."""
 
     def __init__(self, records: Endpoints, notes: Notes[Endpoint],
                  on_missing: Callable[[EndpointId], None] = lambda _id: None) -> None:
-        """on_missing: told which one etcd has lost, when that is found by chance.
+        """on_missing: told which endpoint etcd has lost, if that is found by chance.
 
         Error: StateError.
         """
@@ -168,7 +168,7 @@ class NotedEndpoints:
             notes, records.list, lambda endpoint: endpoint.id)
 
     def create(self, endpoint: Endpoint) -> None:
-        """See ports.Endpoints.  Error, too: StateError."""
+        """See ports.Endpoints.  Further error: StateError."""
         self._records.create(endpoint)
         try:
             self._noted.put(endpoint)
@@ -178,9 +178,9 @@ class NotedEndpoints:
             raise
 
     def replace(self, endpoint: Endpoint) -> None:
-        """See ports.Endpoints; one that etcd has lost is changed in the notes.
+        """See ports.Endpoints; an endpoint that etcd has lost is changed in the notes only.
 
-        Error, too: StateError.
+        Further error: StateError.
         """
         if self._noted.get(endpoint.id) is None:
             raise NotFound(f"endpoint {endpoint.id[:12]} does not exist on this host")
@@ -197,7 +197,7 @@ class NotedEndpoints:
         return self._records.enter(endpoint)
 
     def delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
-        """See ports.Endpoints.  Error, too: StateError."""
+        """See ports.Endpoints.  Further error: StateError."""
         with suppress(StoreUnavailable):
             known = known or self._noted.get(endpoint_id)
         run_all([("strike the note off", lambda: self._noted.strike(endpoint_id)),
@@ -216,5 +216,5 @@ class NotedEndpoints:
         return self._records.on_record()
 
     def note(self, endpoint: Endpoint) -> None:
-        """Note one that is on record.  Error: StateError."""
+        """Note an endpoint that is on record.  Error: StateError."""
         self._noted.put(endpoint)

@@ -1,7 +1,4 @@
-"""Owns noting something in one step: either it is noted, or all is as before.
-
-It must not know what is noted, nor remember it.
-"""
+"""Notes something in one step: either it is noted, or everything is as before."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ T = TypeVar("T")
 
 
 def put_or_restore(notes: Notes[T], name: str, item: T, before: T | None) -> None:
-    """Note it in place of `before` (None: nothing was noted).  Error: StateError."""
+    """Note `item` in place of `before` (None: nothing was noted).  Error: StateError."""
     try:
         notes.put(name, item)
     except StateError:
-        # It may have been written, though its writer was told that it failed.
+        # It may have been written, although the write was reported as failed.
         with suppress(StateError):
             if before is None:
                 notes.remove(name)

@@ -1,7 +1,4 @@
-"""Owns the list of endpoint ports by host and network, from which probes are chosen.
-
-It must not know whether anybody is probed, nor where the endpoints come from.
-"""
+"""Lists endpoint ports by host and network, and chooses probe targets from them."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from ipaddress import IPv4Address
 
 from driver.model import Endpoint, Vni
 
-CALLERS = 3  # of ours, for one target: a peer may not know the newest of them yet
+CALLERS = 3  # our endpoints per target: a peer may not know the newest of them yet
 
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint of another host, and who of ours may call it."""
+    """An endpoint of another host, and the ports of our endpoints that may call it."""
 
     host: IPv4Address
     port: int
@@ -27,17 +24,17 @@ class Target:
 
 
 class PeerIndex:
-    """Thread-safe.  Two bytes for each endpoint: there may be a hundred thousand."""
+    """The index.  Thread-safe.  Two bytes per endpoint: there may be a hundred thousand."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Oldest first.
         self._mine: dict[Vni, array[int]] = {}
         self._theirs: dict[IPv4Address, dict[Vni, array[int]]] = {}
-        self._hosts: frozenset[IPv4Address] | None = frozenset()  # None: to be found anew
+        self._hosts: frozenset[IPv4Address] | None = frozenset()  # None: to be recomputed
 
     def put(self, endpoint: Endpoint, *, others: bool) -> None:
-        """Enter an endpoint that can use the host path; `others`: of another host."""
+        """Enter an endpoint if it can use the host path; `others`: it is on another host."""
         if endpoint.port and endpoint.address is not None:
             with self._lock:
                 networks = (self._theirs.setdefault(endpoint.underlay, {}) if others
@@ -48,7 +45,7 @@ class PeerIndex:
                 networks[endpoint.vni].append(endpoint.port)
 
     def remove(self, endpoint: Endpoint, *, others: bool) -> None:
-        """Undo `put`.  Not there: fine."""
+        """Undo `put`.  Unknown: nothing to do."""
         if endpoint.port and endpoint.address is not None:
             with self._lock:
                 networks = self._theirs.get(endpoint.underlay, {}) if others else self._mine
@@ -62,7 +59,7 @@ class PeerIndex:
                     self._theirs.pop(endpoint.underlay, None)
 
     def hosts(self) -> frozenset[IPv4Address]:
-        """Other hosts that have a network in common with this one."""
+        """Return the other hosts that have a network in common with this one."""
         with self._lock:
             if self._hosts is None:
                 self._hosts = frozenset(host for host, networks in self._theirs.items()
@@ -71,9 +68,9 @@ class PeerIndex:
 
     def targets(self, host: IPv4Address, suspects: Collection[int],
                 choose: Callable[[int], int]) -> list[Target]:
-        """Whom to probe on a host: these ports as far as they are known, the oldest, another one.
+        """Return the probe targets on a host: the known suspects, the oldest port and another one.
 
-        choose: a number below the given one.
+        choose: returns a number below the given one.
         """
         with self._lock:
             common = {vni: ports for vni, ports in self._theirs.get(host, {}).items()

@@ -1,7 +1,7 @@
-"""Owns what other hosts are asked for a sign of life: pings, then SYNs to endpoint ports.
+"""Asks other hosts for a sign of life: with pings, then with SYNs to endpoint ports.
 
-It must not know what follows from an answer.  A firewall between the hosts may drop pings, but not
-those SYNs: the host path needs them.  They are answered by the kernel there, driver or not.
+A firewall between the hosts may drop pings, but not those SYNs: the host path needs them.  The
+kernel there answers them, whether or not the driver runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NOBODY = 0  # a caller's port that is no endpoint's
 
 
 class SignsOfLife:
-    """services.ports.Prober; for one thread."""
+    """Implements services.ports.Prober; for one thread."""
 
     def __init__(self, pings: Prober, syns: SynProber, index: PeerIndex, last_port: int) -> None:
-        """last_port: of the endpoints' range, asked where no endpoint is known.
+        """last_port: the last endpoint port, probed where no endpoint is known.
 
-        Nobody has it as a rule, so the host itself refuses.
+        Usually no endpoint has it, so the host itself refuses.
         """
         self._pings = pings
         self._syns = syns
@@ -35,7 +35,7 @@ class SignsOfLife:
 
     def probe(self, hosts: Collection[IPv4Address], wait_s: float
               ) -> dict[IPv4Address, Presence]:
-        """See ports.Prober.  Waits `wait_s` at most, for each of the two."""
+        """See ports.Prober.  Waits at most `wait_s` each for pings and SYNs."""
         found = self._pings.probe(hosts, wait_s)
         rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED]
         for host in self._answering(rest, wait_s) if rest else ():
@@ -46,18 +46,18 @@ class SignsOfLife:
         probes = [probe for host in hosts for probe in self._probes(host)]
         try:
             replies = self._syns.ask(probes, wait_s)
-        except (LinkError, DatapathError) as error:  # CAP_NET_RAW is missing, say
+        except (LinkError, DatapathError) as error:  # such as without CAP_NET_RAW
             if str(error) != self._cannot:
                 log.warning("hosts are asked for a sign of life by pings only: %s", error)
             self._cannot = str(error)
             return set()
         self._cannot = ""
-        # Whoever refuses: a firewall in its name is a doubt, and who is in doubt is kept.
+        # Whoever refuses: a firewall may do it in the host's name, but a host in doubt is kept.
         return {probe.host for probe, reply in replies.items()
                 if reply in (Reply.PROVEN, Reply.PLAIN)}
 
     def _probes(self, host: IPv4Address) -> list[Probe]:
-        # The oldest endpoints, here and there: a host whose driver is away knows no others.
+        # The oldest endpoints on both sides: a host whose driver is away knows no others.
         return [Probe(host, target.port, caller) for target in self._index.targets(host, (), _first)
                 for caller in target.callers] or [Probe(host, self._last_port, NOBODY)]
 

@@ -1,7 +1,4 @@
-"""Owns the words for a peer that the host path does not reach: what is the matter, what to do.
-
-It must not know how that was found out.
-"""
+"""Describes why the host path does not reach a peer, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,19 +10,19 @@ from ipaddress import IPv4Address
 class Kind(Enum):
     """What the probes have shown."""
 
-    UNKNOWN = auto()  # a driver of before has found out
-    DROPPED = auto()  # the host answers, the SYNs do not arrive, or not with their option
-    REFUSED = auto()  # they are refused, and not by slim
-    PARTLY = auto()  # at some endpoint ports they are answered
+    UNKNOWN = auto()  # found by an earlier driver
+    DROPPED = auto()  # the host answers, but the SYNs do not arrive, or without their option
+    REFUSED = auto()  # the SYNs are refused, and not by slim
+    PARTLY = auto()  # the SYNs are answered at some endpoint ports only
     SILENT = auto()  # the host answers nothing at all
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """One peer's."""
+    """What is wrong with one peer."""
 
     kind: Kind
-    ports: tuple[int, ...] = ()  # of PARTLY: those that are not answered
+    ports: tuple[int, ...] = ()  # for PARTLY: those that do not answer
 
     def __str__(self) -> str:
         if self.kind is Kind.PARTLY:
@@ -43,12 +40,12 @@ _SEEN = {
 
 
 def named(name: str, host: IPv4Address) -> str:
-    """Return how a peer is called in status and log; its name may not be known."""
+    """Return a peer's designation for status and log; its name may be unknown."""
     return f"{name} ({host})" if name else str(host)
 
 
 def advice(trouble: Trouble, ports: str) -> str:
-    """Return the likely cause, and what to do about it; `ports`: the range of endpoint ports."""
+    """Return the likely cause and what to do about it; `ports`: the range of endpoint ports."""
     if trouble.kind is Kind.SILENT:
         return "is it down, or the way to it cut?"
     return (f"is there a firewall between the hosts that lacks TCP {ports}, or a middlebox that "

@@ -1,6 +1,6 @@
-"""Owns judging, for each other host, whether SYNs of the host path get there; else it is blocked.
+"""Probes whether the host path's SYNs reach each other host, and blocks hosts they do not reach.
 
-It must not know how a SYN is sent, nor what connect() does with the verdict.  No etcd takes part.
+etcd takes no part in this.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from driver.services.ports import HostPaths, Presence, Probe, Prober, Reply, Syn
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S: Final = 0.25  # between two runs: the second time-out of a SYN shall know the verdict
-ATTEMPTS: Final = 3  # at each target: three lost packets are no accident any more
+INTERVAL_S: Final = 0.25  # between two runs: a verdict must precede a SYN's second time-out
+ATTEMPTS: Final = 3  # at each target: three lost packets are no accident
 WAIT_S: Final = 0.4  # for the answers to one attempt
-OPEN_S: Final = 60.0  # between probes of a peer that answers, a quarter more or less
-BLOCKED_S: Final = 5.0  # between probes of one that does not
-DOUBT_S: Final = 2.0  # after a probe, before real connections without an answer ask for another
+OPEN_S: Final = 60.0  # between probes of a peer that answers, plus or minus a quarter
+BLOCKED_S: Final = 5.0  # between probes of a peer that does not answer
+DOUBT_S: Final = 2.0  # after a probe, before unanswered real connections trigger another
 # A peer, or this host's first endpoint in its network, may not be known everywhere yet.  Silence
-# then says something only if real connections had no answer either.
+# then means something only if real connections had no answer either.
 FRESH_S: Final = 5.0
 FRESH_AGAIN_S: Final = 1.0
 PRESENCE_S: Final = 1.0  # to wait for a ping
-SUSPECTS: Final = 8  # ports of one host that are asked because of real connections, at a time
+SUSPECTS: Final = 8  # ports of one host that are probed at a time because of real connections
 
 
 @dataclass
@@ -43,19 +43,19 @@ class _Peer:
     since_s: float
     due_s: float
     asked_s: float = -1e9
-    suspects: set[int] = field(default_factory=set)  # ports that real SYNs had no answer from
+    suspects: set[int] = field(default_factory=set)  # ports that did not answer real SYNs
     trouble: Trouble | None = None  # None: SYNs get through, as far as is known
-    answered: bool = False  # when it was judged last
+    answered: bool = False  # at the last verdict
 
 
 class PeerWatch:
-    """`run` is called at intervals, from one thread."""
+    """Probes and judges the peers.  `run` is called at intervals, from one thread."""
 
     def __init__(self, *, index: PeerIndex, syns: SynProber, presence: Prober, paths: HostPaths,
                  ports: str, settled: Callable[[], bool],
                  clock: Callable[[], float] = time.monotonic,
                  chance: random.Random | None = None) -> None:
-        """ports: the range of endpoint ports, for people.  settled: whether etcd was read.
+        """ports: the range of endpoint ports, for people.  settled: whether etcd has been read.
 
         clock: seconds, monotonic.
         """
@@ -70,16 +70,16 @@ class PeerWatch:
         self._lock = threading.Lock()  # of the next four
         self._peers: dict[IPv4Address, _Peer] = {}
         self._live: dict[IPv4Address, Host] = {}
-        self._known: dict[IPv4Address, Host] = {}  # these, and peers whose lease has ended
-        self._returned: set[IPv4Address] = set()  # have a lease since the last run
-        self._cannot = ""  # why nothing can be asked
-        self._proves: set[IPv4Address] = set()  # have proved once that they can: without a record
+        self._known: dict[IPv4Address, Host] = {}  # live hosts, and peers whose lease has ended
+        self._returned: set[IPv4Address] = set()  # those that got a lease since the last run
+        self._cannot = ""  # why no probe can be sent
+        self._proves: set[IPv4Address] = set()  # gave a proof once: used for hosts without a record
         self._written = frozenset(paths.blocked())
         self._inherited = set(self._written)
         self._settled_s: float | None = None
 
     def hosts_changed(self, live: Mapping[HostId, Host]) -> None:
-        """Take all hosts that have a lease, now and at each change."""
+        """Take all hosts that have a lease, at first and at each change."""
         with self._lock:
             before, self._live = self._live, {host.underlay: host for host in live.values()}
             self._returned |= self._live.keys() - before.keys()
@@ -87,7 +87,7 @@ class PeerWatch:
                            if host in self._peers} | self._live
 
     def run(self) -> None:
-        """Probe whom it is time to probe, and act.  Error: DatapathError."""
+        """Probe the peers that are due, and act.  Error: DatapathError."""
         self._follow_index()
         now_s = self._clock()
         for host, port in self._paths.take_unanswered():
@@ -100,7 +100,7 @@ class PeerWatch:
         self._write()
 
     def describe(self) -> str:
-        """How many peers there are, and which are blocked, in one line."""
+        """Say in one line how many peers there are and which are blocked."""
         with self._lock:
             peers = dict(self._peers)
         open_ = sum(peer.trouble is None and peer.answered for peer in peers.values())
@@ -112,7 +112,7 @@ class PeerWatch:
             f"; {self._cannot}" if self._cannot else "")
 
     def blocked(self) -> list[str]:
-        """Return a text for each blocked peer, but those that are dead as far as is known."""
+        """Return a text for each blocked peer, except those that seem dead."""
         with self._lock:
             troubled = {host: peer.trouble for host, peer in self._peers.items()
                         if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
@@ -151,13 +151,13 @@ class PeerWatch:
                 if trouble is not None and trouble.kind is Kind.DROPPED]
         silent: set[IPv4Address] = set()
         if lost:
-            self._write(also=lost)  # what exactly the matter is takes another second to find out
+            self._write(also=lost)  # finding the exact cause takes another second
             silent = self._silent(lost)
         for host, trouble in found.items():
             self._enter(host, Trouble(Kind.SILENT) if host in silent else trouble)
 
     def _ask(self, targets: Collection[Target]) -> dict[Target, Reply]:
-        """Ask each until it answers: in another endpoint's name each time, if there are more."""
+        """Probe each target until it answers, each time from another endpoint if there are more."""
         best: dict[Target, Reply] = {}
         for attempt in range(ATTEMPTS):
             asked = {Probe(target.host, target.port, target.callers[attempt % len(target.callers)]):
@@ -188,7 +188,7 @@ class PeerWatch:
 
     def _judge(self, host: IPv4Address, targets: Iterable[Target],
                replies: Mapping[Target, Reply]) -> Trouble | None:
-        """None: SYNs get through, or it is not known that they do not."""
+        """Return the trouble; None: SYNs get through, or are not known to fail."""
         peer = self._peers[host]
         found = {target.port: replies[target] for target in targets
                  if replies[target] is not Reply.UNSENT}
@@ -201,7 +201,7 @@ class PeerWatch:
         missed = {port for port, reply in found.items() if reply not in good}
         if len(missed) == len(found):
             return Trouble(Kind.REFUSED if Reply.PLAIN in found.values() else Kind.DROPPED)
-        # Whose answer is no proof may have an endpoint that answers nobody.
+        # A host that gives no proof may have an endpoint that answers nobody.
         decisive = peer.suspects & missed if proves else set[int]()
         peer.answered = not decisive
         return Trouble(Kind.PARTLY, tuple(sorted(decisive))) if decisive else None
@@ -239,7 +239,7 @@ class PeerWatch:
                         self._name(host), trouble, advice(trouble, self._ports))
 
     def _is_dead(self, host: IPv4Address, trouble: Trouble) -> bool:
-        """Whether that is HostWatch's matter: it has no lease and gives no sign of life."""
+        """Return whether this is HostWatch's matter: no lease and no sign of life."""
         return trouble.kind is Kind.SILENT and host in self._known and host not in self._live
 
     def _name(self, host: IPv4Address) -> str:

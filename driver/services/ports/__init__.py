@@ -1,7 +1,7 @@
-"""What the use cases need from the outside, as Protocols: the seams of the whole driver.
+"""Defines what the use cases need from outside as Protocols: the seams of the whole driver.
 
 store/, link/ and datapath/ implement them; services/ and the tests' fakes know nothing else.
-Every effect stands beside its inverse.  Inverses of something absent succeed.
+Every effect stands beside its inverse.  The inverse of something absent succeeds.
 """
 
 from driver.services.ports.addresses import (

@@ -1,6 +1,6 @@
-"""Pools and reservations: what the API asks of IPAM, and what IPAM asks of etcd.
+"""Defines pools and reservations: what the API asks of IPAM, and what IPAM asks of etcd.
 
-Which address is chosen is the matter of services/addresses.
+services/addresses chooses the addresses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Addresses(Protocol):
 
 @dataclass(frozen=True)
 class Versioned(Generic[T]):
-    """A record as it was read; `version` 0 and `value` None: there is none."""
+    """A record as it was read; `version` 0 and `value` None: there is no record."""
 
     value: T | None
     version: int
@@ -52,19 +52,19 @@ class Versioned(Generic[T]):
 class AddressBook(Protocol):
     """Pools and reservations in etcd.  All errors: StoreUnavailable, UnsupportedRecord.
 
-    The writes return False if something is not as it was read any more: read again.  A write
-    whose outcome is unknown, even after reading back, raises StoreUnavailable.  With `recall` a
-    read may be answered by what this host saw last: for what the write that follows compares.
+    A write returns False if something has changed since it was read: read again.  A write whose
+    outcome is unknown, even after reading back, raises StoreUnavailable.  With `recall`, a read may
+    return what this host saw last: use it only for values that the following write compares.
     """
 
     def subnets(self) -> tuple[tuple[str, ...], int]:
-        """The CIDRs of all subnets of the cluster, and the version that guards that list."""
+        """Return the CIDRs of the cluster's subnets, and the version that guards that list."""
 
     def subnet(self, cidr: str, *, recall: bool = False) -> Versioned[SubnetUse]: ...
 
     def write_subnet(self, cidr: str, before: Versioned[SubnetUse], after: SubnetUse | None,
                      guard: int | None = None) -> bool:
-        """Put or (None) remove; with `guard` only if no subnet came since that version."""
+        """Put or (None) remove; with `guard`, only if no subnet was added since that version."""
 
     def reservation(self, cidr: str, address: IPv4Address | IPv6Address, *, recall: bool = False
                     ) -> Versioned[Reservation]: ...
@@ -73,29 +73,29 @@ class AddressBook(Protocol):
 
     def taken(self, cidr: str, first: IPv4Address | IPv6Address,
               last: IPv4Address | IPv6Address) -> list[int]:
-        """Addresses from `first` to `last` (included) that have a reservation, as numbers."""
+        """Return the reserved addresses from `first` to `last` (inclusive) as numbers."""
 
     def count_taken(self, cidr: str, first: IPv4Address | IPv6Address,
                     last: IPv4Address | IPv6Address) -> int:
-        """How many `taken` would return."""
+        """Count what `taken` would return."""
 
     def owned(self, cidr: str, holder: str, owner: str
               ) -> Versioned[IPv4Address | IPv6Address]:
-        """Which address `owner` was given last."""
+        """Return the address that `owner` was given last."""
 
     def write_reservation(self, subnet: Versioned[SubnetUse], cidr: str,
                           before: Versioned[Reservation], after: Reservation, *,
                           subnet_after: SubnetUse | None = None,
                           owned: Versioned[IPv4Address | IPv6Address] | None = None) -> bool:
-        """Put, or remove if `after` is free, provided the subnet is as read, too.
+        """Put, or remove if `after` is free, provided that the subnet is also as read.
 
-        `subnet_after`: write this as well.  `owned`: as read; entered for holds that are new,
-        provided it is unchanged, and removed with holds that go.
+        `subnet_after`: write this as well.  `owned`: as read; entered for new holds, provided that
+        it is unchanged, and removed with holds that go.
         """
 
     def write_owner(self, cidr: str, reservation: Versioned[Reservation], holder: str,
                     owned: Versioned[IPv4Address | IPv6Address]) -> bool:
-        """Enter for the owner of `holder`'s hold that it was given this address.
+        """Record that the owner of `holder`'s hold was given this address.
 
-        reservation, owned: as read; False: one of them has changed since, nothing was written.
+        reservation, owned: as read; False: one of them has changed since, and nothing was written.
         """

@@ -1,6 +1,6 @@
-"""The kernel maps, as the use cases fill them.
+"""Defines the kernel maps as the use cases fill them.
 
-What the programs make of them is the matter of kernel/.
+The programs that read them are in kernel/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from driver.services.ports.links import Veth
 
 @dataclass(frozen=True)
 class Attachment:
-    """What a sandbox's connect hook needs to know of one of its endpoints."""
+    """What a sandbox's connect hook needs to know about one of its endpoints."""
 
     vni: Vni
     address: IPv4Interface
@@ -29,33 +29,33 @@ class SandboxEntry:
     """One sandbox as the maps know it."""
 
     cookie: int
-    primary_ifindex: int  # host's end of the veth that carries its host path
+    primary_ifindex: int  # of the host's end of the veth that carries its host path
     attachments: tuple[Attachment, ...]
 
 
 class Datapath(Protocol):
-    """The kernel maps.  All of it is derived from etcd and may be rebuilt at any time."""
+    """The kernel maps.  All their content is derived from etcd and may be rebuilt at any time."""
 
     def publish_endpoint(self, endpoint: Endpoint, veth: Veth) -> None:
         """Let the overlay path reach the endpoint, and attach the host end's hooks."""
 
     def withdraw_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
-        """Undo publish_endpoint, and end the endpoint's flows; ifindex 0: its link is gone."""
+        """Undo publish_endpoint and end the endpoint's flows; ifindex 0: its link is gone."""
 
     def withdraw_interface(self, host_ifindex: int) -> None:
-        """Undo publish_endpoint of an endpoint that nothing is known of any more."""
+        """Undo publish_endpoint of an endpoint that is no longer known."""
 
     def endpoint_ifindexes(self) -> set[int]:
-        """Return the host's ends of all published endpoints."""
+        """Return the ifindexes of the host's ends of all published endpoints."""
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
-        """Let the sandbox use the host path, both ways.  Replaces an earlier entry."""
+        """Let the sandbox use the host path in both directions.  Replaces an earlier entry."""
 
     def withdraw_sandbox(self, cookie: int) -> None: ...
 
     def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
-        """Keep the sandbox off the host path for good: a listener is bound to a device beside
-        several networks, or has keys of TCP-MD5.  May come before publish_sandbox.
+        """Keep the sandbox off the host path for good: it has several networks and a listener
+        bound to a device, or a listener with TCP-MD5 keys.  May come before publish_sandbox.
         """
 
     def put_remote(self, endpoint: Endpoint) -> None:
@@ -64,37 +64,37 @@ class Datapath(Protocol):
     def delete_remote(self, endpoint: Endpoint) -> None: ...
 
     def list_remotes(self) -> Iterable[Endpoint]:
-        """All directory entries, each as an endpoint of one address and without names."""
+        """Return all directory entries, each as an endpoint with one address and no ids."""
 
     def has_lost_its_port(self, endpoint: Endpoint) -> bool:
-        """Whether its host's endpoint port was entered for another address since."""
+        """Return whether its host's endpoint port was entered for another address since."""
 
     def local_networks(self) -> set[Vni]:
-        """Networks that an interface of this host is in."""
+        """Return the networks that an interface of this host is in."""
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
-        """Who gets the network's broadcasts: other hosts' underlay addresses, local veths."""
+        """Send the network's broadcasts to these hosts' underlay addresses and local veths."""
 
     def list_floods(self) -> Collection[Vni]:
-        """Networks whose broadcasts anybody gets."""
+        """Return the networks whose broadcasts have any target."""
 
     def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
-        """Let connect() to endpoints of these hosts (U), and no others, fail at once.
+        """Make connect() to endpoints of exactly these hosts (U) fail at once.
 
-        Holds for a minute at least; ask again before.  Error: DatapathError.
+        Holds for at least a minute; repeat the call before that.  Error: DatapathError.
         """
 
     def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
                     ) -> None:
-        """Let connections to this address go to any of these endpoints of the network.
+        """Send connections to this vip to any of these endpoints of the network.
 
-        None of them: they are refused.  Idempotent.  Error: DatapathError.
+        Without backends they are refused.  Idempotent.  Error: DatapathError.
         """
 
     def delete_service(self, vni: Vni, address: IPv4Address) -> None: ...
 
     def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
-        """All services' addresses, with their networks."""
+        """Return all vips with their networks."""
 
     def counters(self) -> dict[str, int]:
-        """Packets or connections per reason since the maps were made."""
+        """Return the packets or connections per reason since the maps were created."""

@@ -1,6 +1,6 @@
-"""What Docker still knows of.
+"""Defines what the use cases ask Docker.
 
-How it is asked is the matter of driver/engine.
+driver/engine does the asking.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from driver.model import EndpointId, NetworkId, Vip
 
 @dataclass(frozen=True)
 class EngineView:
-    """What this host's dockerd knows of at one moment."""
+    """What this host's dockerd knows at one moment."""
 
     networks: frozenset[NetworkId]
     endpoints: frozenset[EndpointId]
-    # (subnet, sub-pool or "") of networks whose IPAM is a plugin's -> how many there are
+    # (subnet, sub-pool or "") of networks whose IPAM is a plugin -> how many there are
     pools: Mapping[tuple[str, str], int]
-    # Of containers, gateways and auxiliary ones, of all networks alike.
+    # Containers' addresses, gateways and auxiliary addresses of all networks.
     addresses: frozenset[IPv4Address | IPv6Address]
 
 
 class Engine(Protocol):
-    """Docker's API.  Never asked while a call of dockerd's is served."""
+    """Docker's API.  Never used while a call of dockerd is being served."""
 
     def look(self) -> EngineView:
-        """Ask what there is.  Error: EngineUnavailable."""
+        """Return what Docker knows now.  Error: EngineUnavailable."""
 
 
 @dataclass(frozen=True)
 class SwarmView:
-    """What a manager knows of its swarm at one moment."""
+    """What a manager knows about its swarm at one moment."""
 
     swarm_id: str
     services: tuple[Vip, ...]  # on networks of this driver
-    changing: bool  # tasks come and go at the moment
+    changing: bool  # tasks are starting or stopping
 
 
 class Swarm(Protocol):
-    """Docker's API, on a manager.  Never asked while a call of dockerd's is served."""
+    """Docker's API on a manager.  Never used while a call of dockerd is being served."""
 
     def look(self) -> SwarmView | None:
-        """Ask what there is; None: this host manages no swarm.  Error: EngineUnavailable."""
+        """Return the swarm now; None: this host manages none.  Error: EngineUnavailable."""
 
 
 @dataclass(frozen=True)
 class SwarmPool:
-    """A subnet of a swarm's network whose addresses are ours, whatever driver it has."""
+    """A subnet of a swarm network whose addresses come from our IPAM, whatever its driver."""
 
     network_id: NetworkId
     network: str  # its name, for people only
@@ -61,7 +61,7 @@ class SwarmPool:
 
 @dataclass(frozen=True)
 class SwarmUses:
-    """What a swarm's managers have requested of our IPAM for networks and services."""
+    """What a swarm's managers have requested from our IPAM for networks and services."""
 
     pools: tuple[SwarmPool, ...]
     # (subnet, address) of services in those pools -> the service's name
@@ -69,7 +69,7 @@ class SwarmUses:
 
 
 class SwarmUsers(Protocol):
-    """Docker's API, on a manager.  Never asked while a call of dockerd's is served."""
+    """Docker's API on a manager.  Never used while a call of dockerd is being served."""
 
     def look(self) -> SwarmUses:
-        """Ask what there is.  Error: EngineUnavailable."""
+        """Return the uses now.  Error: EngineUnavailable."""

@@ -1,6 +1,6 @@
-"""What etcd tells by itself: a snapshot, its changes, a snapshot again.
+"""Defines the feeds that etcd sends: a snapshot, its changes, a snapshot again.
 
-How a watch is kept alive is the store's matter.
+The store keeps the watches alive.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vip, Vni
 
 @dataclass(frozen=True)
 class Left:
-    """An endpoint's host, or who removed that host, has said that it is gone."""
+    """An endpoint's host, or whoever removed that host, has said that it is gone."""
 
     endpoint: Endpoint  # as it was
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """There is a record of this endpoint that this driver cannot read."""
+    """This endpoint has a record that this driver cannot read."""
 
     endpoint_id: EndpointId
 
@@ -33,53 +33,53 @@ Said = Endpoint | Left | Unreadable  # what a key says of an endpoint
 class Directory(Protocol):
     """What other hosts (and this one) publish, as a feed: snapshot, changes, snapshot again.
 
-    `revision`: etcd's, of the list or the change.
+    `revision`: etcd's revision of the list or the change.
     """
 
     def follow(self, vni: Vni, listener: DirectoryListener) -> None:
         """Feed `listener` with the network's endpoints from now on.  Idempotent."""
 
     def unfollow(self, vni: Vni) -> None:
-        """Stop, and tell the listener that this host is not in the network any more."""
+        """Stop, and tell the listener that this host is no longer in the network."""
 
     def read(self, vni: Vni) -> Iterable[Said]:
         """List a network once, as of now.  Error: StoreUnavailable."""
 
 
 class DirectoryListener(Protocol):
-    """Called from a thread of the feeds, never two calls at once for one network."""
+    """Called from a thread of the feeds, never concurrently for one network."""
 
     def snapshot(self, vni: Vni, said: Iterable[Said], revision: int) -> None:
-        """All that is on record.  What is not in it is missing, which says nothing of it."""
+        """Take all that is on record.  Anything else is missing, which does not mean gone."""
 
     def put(self, endpoint: Endpoint) -> None: ...
 
     def left(self, vni: Vni, endpoint: Endpoint) -> None:
-        """It is gone: its host has said so."""
+        """Take the news that an endpoint is gone: its host has said so."""
 
     def missing(self, vni: Vni, endpoint_id: EndpointId, revision: int) -> None:
-        """Its record was removed without a word of its host."""
+        """Take the news that a record was removed without word from its host."""
 
     def unreadable(self, vni: Vni, endpoint_id: EndpointId) -> None:
-        """Its record cannot be read any more."""
+        """Take the news that a record can no longer be read."""
 
     def unfollowed(self, vni: Vni) -> None:
-        """This host is not in the network any more: none of its entries is wanted."""
+        """Drop all entries of a network that this host is no longer in."""
 
     def followed(self, vnis: Collection[Vni]) -> None:
-        """These are all networks of this host that are on record."""
+        """Take the complete list of this host's networks that are on record."""
 
 
 @dataclass(frozen=True)
 class VipLeft:
-    """A manager has said that there is no such service any more."""
+    """A manager has said that this service no longer exists."""
 
     address: IPv4Address
 
 
 @dataclass(frozen=True)
 class VipUnreadable:
-    """There is a record of this service that this driver cannot read."""
+    """This service has a record that this driver cannot read."""
 
     address: IPv4Address
 
@@ -88,25 +88,25 @@ VipSaid = Vip | VipLeft | VipUnreadable
 
 
 class VipListener(Protocol):
-    """Called from a thread of the feeds, never two calls at once for one network."""
+    """Called from a thread of the feeds, never concurrently for one network."""
 
     def snapshot(self, network_id: NetworkId, said: Iterable[VipSaid], revision: int) -> None:
-        """All that is on record.  What is not in it is missing, which says nothing of it."""
+        """Take all that is on record.  Anything else is missing, which does not mean gone."""
 
     def put(self, service: Vip) -> None: ...
 
     def left(self, network_id: NetworkId, address: IPv4Address) -> None:
-        """A manager has said that it is gone."""
+        """Take the news that a service is gone: a manager has said so."""
 
     def missing(self, network_id: NetworkId, address: IPv4Address, revision: int) -> None:
-        """Its record was removed without a manager's word."""
+        """Take the news that a record was removed without word from a manager."""
 
     def unreadable(self, network_id: NetworkId, address: IPv4Address) -> None:
-        """Its record cannot be read any more."""
+        """Take the news that a record can no longer be read."""
 
 
 class VipFeed(Protocol):
-    """What a swarm's managers publish of its services; see Directory."""
+    """What a swarm's managers publish about its services; see Directory."""
 
     def follow(self, network_id: NetworkId, listener: VipListener) -> None:
         """Feed `listener` with the network's services from now on.  Idempotent."""
@@ -119,33 +119,33 @@ class VipFeed(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """As of a revision of etcd, all endpoints of a host were on record."""
+    """A statement that all endpoints of a host were on record as of a revision of etcd."""
 
     revision: int
-    underlay: IPv4Address | None = None  # of a host that was removed: who did says it in its place
+    underlay: IPv4Address | None = None  # of a removed host: whoever removed it answers for it
 
 
 class Answers(Protocol):
-    """What hosts say of their records as a whole.  All errors: StoreUnavailable."""
+    """What hosts say about their records as a whole.  All errors: StoreUnavailable."""
 
     def all(self) -> Mapping[HostId, Answer]:
-        """The answers that there are."""
+        """Return the existing answers."""
 
     def ask(self, host_id: HostId, revision: int) -> None:
-        """Have that host say so, as of this revision or a later one."""
+        """Ask that host for an answer as of this revision or a later one."""
 
     def say(self, revision: int) -> None:
         """Answer for this host: all its endpoints were on record as of this revision."""
 
 
 class Publications(Protocol):
-    """The same for the services of swarms.  All errors: StoreUnavailable."""
+    """The same as Answers, for the services of swarms.  All errors: StoreUnavailable."""
 
     def all(self) -> Mapping[str, int]:
-        """Swarm's id -> revision as of which all its services were on record."""
+        """Return swarm's id -> revision as of which all its services were on record."""
 
     def ask(self, revision: int) -> None:
-        """Have all swarms' publishers say so, as of this revision or a later one."""
+        """Ask all swarms' publishers for an answer as of this revision or a later one."""
 
 
 class Hosts(Protocol):

@@ -1,6 +1,6 @@
-"""Interfaces, the inside of sandboxes, and other machines on the underlay.
+"""Defines interfaces, the inside of sandboxes, and other machines on the underlay.
 
-How the kernel is told is the matter of driver/link.
+driver/link talks to the kernel.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from driver.model import Endpoint, EndpointId
 
 
 class Presence(Enum):
-    """What became of a sign of life that was asked for."""
+    """The result of asking for a sign of life."""
 
     ANSWERED = auto()
-    ABSENT = auto()  # this network says that nobody is there
+    ABSENT = auto()  # the network says that nobody is there
     SILENT = auto()
 
 
@@ -27,17 +27,17 @@ class Prober(Protocol):
 
     def probe(self, hosts: Collection[IPv4Address], wait_s: float
               ) -> dict[IPv4Address, Presence]:
-        """Ask all at once.  Error: LinkError (nothing could be asked)."""
+        """Ask all concurrently.  Error: LinkError (nothing could be asked)."""
 
 
 @dataclass(frozen=True)
 class Veth:
-    """One endpoint's pair of interfaces.  The inner one is moved and renamed by dockerd."""
+    """One endpoint's pair of interfaces.  dockerd moves and renames the inner one."""
 
     host_name: str
     host_ifindex: int
     container_name: str  # its name on the host: Join's SrcName
-    # Of list_veths only.  Without carrier nobody can be using it: the inner end is down.
+    # Set by list_veths only.  Without carrier nobody can be using the pair: its inner end is down.
     carrier: bool = field(default=False, compare=False)
 
 
@@ -45,7 +45,7 @@ class Links(Protocol):
     """Network interfaces of the host."""
 
     def create_veth(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
-        """Make the pair (host's end up, container's end NOARP and with `mac`); idempotent.
+        """Create the pair (host's end up, container's end NOARP and with `mac`); idempotent.
 
         `mtu` in bytes, for both ends.  Error: LinkError, and then nothing is left.
         """
@@ -54,15 +54,15 @@ class Links(Protocol):
         """Remove the pair, wherever its container's end is."""
 
     def delete_veth_named(self, host_name: str) -> None:
-        """Remove a pair whose endpoint is not known, by its host's end's name."""
+        """Remove a pair whose endpoint is unknown, by the name of its host's end."""
 
     def get_veth(self, endpoint_id: EndpointId) -> Veth | None: ...
 
     def list_veths(self) -> dict[str, Veth]:
-        """All pairs of slim on this host, by the host's end's name."""
+        """Return all pairs of slim on this host, by the name of the host's end."""
 
     def veth_name(self, endpoint_id: EndpointId) -> str:
-        """Name that the host's end of this endpoint has or would have."""
+        """Return the name that the host's end of this endpoint has or would have."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +75,33 @@ class Interface:
 
 @dataclass(frozen=True)
 class Listeners:
-    """What any of a sandbox's listening TCP sockets is tied to."""
+    """What at least one of a sandbox's listening TCP sockets is tied to."""
 
     bound: bool  # to a device
     keyed: bool  # to keys of TCP-MD5
 
 
 class Sandboxes(Protocol):
-    """The inside of containers' network namespaces.  Never enters one in the caller's thread."""
+    """The inside of containers' network namespaces, never entered in the caller's thread."""
 
     def cookie(self, sandbox_key: str) -> int | None:
-        """The namespace's cookie (SO_NETNS_COOKIE, 64 bit); None if there is no namespace."""
+        """Return the namespace's cookie (SO_NETNS_COOKIE, 64 bit); None: there is no namespace."""
 
     def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
                overlay_mtu: int, primary: bool) -> None:
-        """Routes, rules and the ingress hook for one endpoint that dockerd has moved in.
+        """Set up routes, rules and the ingress hook for one endpoint that dockerd has moved in.
 
         `primary`: this interface carries the host path (its routing table names it).  Idempotent.
         """
 
     def listeners(self, sandbox_key: str) -> Listeners:
-        """Look at the sandbox's listening sockets, as they are now.  Error: LinkError."""
+        """Inspect the sandbox's current listening sockets.  Error: LinkError."""
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
-        """Take the interface down and its address away, and give it the name it was made with.
+        """Set the interface down, remove its address and give it back its original name.
 
         Nobody in the sandbox can use it any more, and dockerd, which looks for the name that it
-        gave it, finds none to move back.  Error: LinkError, also when it is not inside.
+        gave, finds nothing to move back.  Error: LinkError, also if the interface is not inside.
         """
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
@@ -109,36 +109,36 @@ class Sandboxes(Protocol):
 
 
 class Teardowns(Protocol):
-    """Sandboxes whose inside is still to be torn down; it outlives this process."""
+    """Notes of sandboxes whose inside is still to be torn down; they outlive this process."""
 
     def begin(self, sandbox_key: str) -> None:
-        """Note it.  Idempotent.  Error: LinkError."""
+        """Note a sandbox.  Idempotent.  Error: LinkError."""
 
     def end(self, sandbox_key: str) -> None:
-        """It is torn down, or in use again.  Idempotent.  Error: LinkError."""
+        """Remove the note: it is torn down, or in use again.  Idempotent.  Error: LinkError."""
 
     def outstanding(self) -> Sequence[str]:
-        """Return the keys that were begun and not ended.  Error: LinkError."""
+        """Return the keys that were begun but not ended.  Error: LinkError."""
 
 
 class Joins(Protocol):
-    """Which sandbox each endpoint of this host is joined to; it outlives this process."""
+    """Notes of the sandbox that each endpoint here is joined to; they outlive this process."""
 
     def put(self, endpoint_id: EndpointId, sandbox_key: str) -> None:
-        """Note it, in place of what was noted before.  Error: LinkError."""
+        """Note a join in place of an earlier one.  Error: LinkError."""
 
     def remove(self, endpoint_id: EndpointId) -> None:
-        """It is joined to none.  Idempotent.  Error: LinkError."""
+        """Note that the endpoint is joined to none.  Idempotent.  Error: LinkError."""
 
     def all(self) -> dict[EndpointId, str]:
-        """Return the sandbox keys of all that are joined.  Error: LinkError."""
+        """Return the sandbox keys of all joined endpoints.  Error: LinkError."""
 
 
 class SandboxFinisher(Protocol):
     """Completes sandboxes after Join has answered: dockerd moves the interface only then."""
 
     def expect(self, endpoint: Endpoint, veth: Veth) -> None:
-        """Set the sandbox up when the container's end of `veth` has come up.
+        """Set the sandbox up once the container's end of `veth` has come up.
 
         Returns at once.  Idempotent; `endpoint` carries its sandbox_key.
         """
@@ -147,7 +147,7 @@ class SandboxFinisher(Protocol):
         """Stop expecting, or take the endpoint out of its sandbox's entry and rules."""
 
     def resume_teardowns(self) -> None:
-        """Go on with what a driver of before left, once all that runs is expected again.
+        """Continue an earlier driver's teardowns, once everything that runs is expected again.
 
         Returns at once.  Error: LinkError.
         """
@@ -158,8 +158,8 @@ class RoutedNetwork:
     """A network that the host has a route to."""
 
     subnet: IPv4Network | IPv6Network
-    device: str  # over which; "" where there is none, as with a blackhole
+    device: str  # of the route; "" if there is none, as with a blackhole
 
 
-# The host's own routes, but those that stand for everything: slim's subnets keep clear of them.
+# The host's own routes, except those that stand for everything: slim's subnets avoid them.
 RoutedNetworks = Callable[[], Sequence[RoutedNetwork]]

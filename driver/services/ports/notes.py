@@ -1,6 +1,6 @@
-"""What this host keeps on its own disk of what is its own.
+"""Defines the notes of its own objects that this host keeps on its disk.
 
-How it is written there is the matter of driver/state.
+driver/state writes them.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ T = TypeVar("T")
 
 
 class Notes(Protocol[T]):
-    """Objects of one kind, each under its name.  All errors: StateError.  Thread-safe."""
+    """Notes of one kind, each under its name.  All errors: StateError.  Thread-safe."""
 
     def put(self, name: str, item: T) -> None:
-        """Note it, in place of what was noted under this name before."""
+        """Note `item` in place of an earlier note under this name."""
 
     def remove(self, name: str) -> None:
-        """Forget it.  Idempotent."""
+        """Remove a note.  Idempotent."""
 
     def all(self) -> dict[str, T]:
-        """Return everything that can be read, by name; what cannot is left alone, and logged."""
+        """Return all readable notes by name; unreadable ones are left alone and logged."""
 
     def is_complete(self) -> bool:
         """Tell whether everything of this kind has been noted since `complete`."""
 
     def complete(self) -> None:
-        """State, for good, that all there is was noted."""
+        """State permanently that everything of this kind was noted."""
 
 
 @dataclass(frozen=True)
 class PoolNote:
-    """A pool that this host has requested in its own space, and how often."""
+    """A pool that this host has requested in its own space, with the number of requests."""
 
     pool_id: PoolId
     requests: int

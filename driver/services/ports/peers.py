@@ -1,6 +1,6 @@
-"""Whether SYNs of the host path get to other hosts, as it is asked and written down.
+"""Defines how to probe whether the host path's SYNs reach other hosts, and how to store the result.
 
-How a SYN is made is the matter of driver/link, what the programs make of it that of kernel/.
+driver/link makes the SYNs; the programs that handle them are in kernel/.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Probe:
-    """One SYN to ask with: from an endpoint of this host to one of the same network elsewhere."""
+    """One probe SYN from an endpoint of this host to an endpoint of the same network elsewhere."""
 
     host: IPv4Address  # U of the other host
     port: int  # P of the endpoint there
-    caller: int  # P of ours, in whose name it asks
+    caller: int  # P of our endpoint, in whose name the SYN is sent
 
 
 class Reply(Enum):
-    """What became of a probe."""
+    """The result of a probe."""
 
     PROVEN = auto()  # slim there has seen the SYN with its option
     PLAIN = auto()  # refused: by a slim that gives no proof, or by a firewall in its name
     NONE = auto()
-    UNSENT = auto()  # this host could not send it: that says nothing of the way
+    UNSENT = auto()  # this host could not send it: that says nothing about the path
 
 
 class SynProber(Protocol):
-    """Asks other hosts by SYNs as real connections would send them."""
+    """Probes other hosts with SYNs like those of real connections."""
 
     def ask(self, probes: Collection[Probe], wait_s: float) -> Mapping[Probe, Reply]:
-        """Send all at once, wait no longer than for the last answer.  Error: LinkError."""
+        """Send all at once and wait no longer than for the last answer.  Error: LinkError."""
 
 
 @dataclass(frozen=True)
 class ProbeFlow:
-    """The connection that a probe pretends to begin."""
+    """The connection that a probe pretends to open."""
 
     host: IPv4Address
     port: int
@@ -47,26 +47,26 @@ class ProbeFlow:
 
 
 class ProbeTable(Protocol):
-    """Probes that are under way, as the wire's hook knows them.  Error of all: DatapathError."""
+    """Probes under way, as the wire's hook knows them.  All errors: DatapathError."""
 
     def expect(self, flow: ProbeFlow, sequence: int) -> bool:
-        """Have the hook keep the answer.  False: a container has that flow, take another one."""
+        """Have the hook keep the answer.  False: a container has that flow, so use another one."""
 
     def window(self, flow: ProbeFlow) -> int | None:
-        """Return the answer's window, None: none has come."""
+        """Return the answer's window; None: no answer has come."""
 
     def forget(self, flow: ProbeFlow) -> None:
         """Undo `expect`."""
 
 
 class HostPaths(Protocol):
-    """To which hosts the host path is used.  Error of all: DatapathError."""
+    """The hosts that the host path is used to.  All errors: DatapathError."""
 
     def block(self, hosts: Collection[IPv4Address]) -> None:
-        """Let new connections to these hosts (U), and no others, take the overlay path."""
+        """Let new connections to exactly these hosts (U) take the overlay path."""
 
     def blocked(self) -> Collection[IPv4Address]:
-        """Return what the last `block` said, also a driver's of before."""
+        """Return the hosts of the last `block`, even an earlier driver's."""
 
     def take_unanswered(self) -> Collection[tuple[IPv4Address, int]]:
-        """Endpoints (U, P) whose SYNs were not answered, or refused, since this was last asked."""
+        """Return endpoints (U, P) whose SYNs got no answer or a refusal since the last call."""

@@ -1,6 +1,6 @@
-"""Sandboxes whose new connections stay off the host path, and what is seen inside them.
+"""Defines how sandboxes are kept off the host path, and what is seen inside them.
 
-The kernel side is kernel/withheld.c; why it is done stands in docs/security.md.
+The kernel side is kernel/withheld.c; docs/security.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from driver.services.ports.links import Veth
 
 
 class Why(StrEnum):
-    """Reasons by their counters' names; of several the first one is counted."""
+    """Reasons, named like their counters; if several apply, the first one is counted."""
 
     SWITCHED_OFF = "switched_off"
     KEYS = "keys"
@@ -27,70 +27,70 @@ class Why(StrEnum):
 
 
 class Verdicts(Protocol):
-    """The kernel's maps `withheld` and `notes`, by netns cookie.  All: DatapathError."""
+    """The kernel's maps `withheld` and `notes`, by netns cookie.  All errors: DatapathError."""
 
     def withhold(self, cookie: int, why: Why) -> None:
         """Keep the sandbox's new connections off the host path, from now on."""
 
     def release(self, cookie: int) -> None:
-        """Undo withhold, and what a program in the kernel has entered by itself."""
+        """Undo withhold, and what a kernel program has entered by itself."""
 
     def withheld(self) -> Collection[int]:
-        """Cookies of all that are withheld, by whomever."""
+        """Return the cookies of all withheld sandboxes, whoever withholds them."""
 
     def notes(self) -> Mapping[int, frozenset[Why]]:
-        """What the programs of each namespace have done; OWN_RULES: tables may have changed."""
+        """Return what each namespace's programs did; OWN_RULES: its tables may have changed."""
 
     def notes_of(self, cookie: int) -> frozenset[Why]:
-        """The same of one namespace."""
+        """Return the same for one namespace."""
 
     def settle_rules(self, cookie: int) -> None:
-        """Take the note of changed tables away: they are looked at next.  Others stay."""
+        """Remove the note of changed tables, which are inspected next.  Other notes stay."""
 
     def forget_notes(self, keep: Collection[int]) -> None:
-        """Remove what is old of namespaces that are none of these."""
+        """Remove old notes of all other namespaces."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a look inside a sandbox has shown."""
+    """The result of inspecting a sandbox."""
 
     missing: str = ""  # a rule, route or filter of ours that is not as it was set up
-    lost_address: str = ""  # an endpoint's that its interface has no more
-    own_rules: str = ""  # a rule of the packet filter that is neither Docker's nor slim's
+    lost_address: str = ""  # an endpoint's address that its interface no longer has
+    own_rules: str = ""  # a packet filter rule that is neither Docker's nor slim's
 
 
 class Inspector(Protocol):
-    """Looks inside sandboxes."""
+    """Inspects sandboxes."""
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
              underlay: IPv4Address, just_set_up: bool = False) -> Findings:
-        """Compare it with what was set up; the first member carries the host path.
+        """Compare a sandbox with what was set up; the first member carries the host path.
 
-        just_set_up: that much need not be compared.
+        just_set_up: our own setup need not be compared.
 
-        Error: LinkError (it is gone, or an interface is not inside).
+        Error: LinkError (the sandbox is gone, or an interface is not inside).
         """
 
 
 class Watch(Protocol):
-    """Tells when something changes inside sandboxes."""
+    """Reports changes inside sandboxes."""
 
     def add(self, sandbox_key: str) -> None:
-        """Begin to watch.  Idempotent.  Error: LinkError."""
+        """Start watching.  Idempotent.  Error: LinkError."""
 
     def remove(self, sandbox_key: str) -> None:
-        """End, and let go of the namespace."""
+        """Stop watching and release the namespace."""
 
     def sweep(self) -> None:
-        """Let go of namespaces that are no sandbox's any more: being watched keeps them."""
+        """Release namespaces that no sandbox has any more: watching keeps them alive."""
 
 
 class Labels(Protocol):
-    """What containers' labels say.  Never asked while a call of dockerd's is served."""
+    """Containers' labels.  Never used while a call of dockerd is being served."""
 
     def look(self) -> Mapping[EndpointId, str]:
-        """Values of slim.host_path, of all endpoints whose container has that label.
+        """Return the slim.host_path values of all endpoints whose container has that label.
 
         Error: EngineUnavailable.
         """

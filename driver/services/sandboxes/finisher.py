@@ -1,7 +1,7 @@
-"""Owns when a sandbox gets its host path: after dockerd has brought the interface up.
+"""Gives a sandbox its host path once dockerd has brought the interface up.
 
-It must not know how a namespace is entered or a map written.  The datapath learns of a
-sandbox last and forgets it first; whatever fails, its connections use the overlay path.
+The datapath learns of a sandbox last and forgets it first; whatever fails, the sandbox's
+connections use the overlay path.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from driver.work.shown import some_of
 
 log = logging.getLogger(__name__)
 
-# What has failed that often is no race any more; its cause may go away, today or tomorrow.
+# After that many failures it is no race; the cause may go away today or tomorrow.
 AGAIN_S: Final = 60.0
-OFFER_AGAIN_S: Final = 5.0  # etcd was away when peers were to be told of an endpoint
+OFFER_AGAIN_S: Final = 5.0  # if etcd was unavailable when peers were to be told of an endpoint
 _THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
 
 
 @dataclass(frozen=True)
 class FinisherCounts:
-    """Since the start: endpoints finished, failed attempts, endpoints given up."""
+    """Counts since the start: endpoints finished, failed attempts, endpoints given up."""
 
     finished: int = 0
     failed_attempts: int = 0
@@ -52,12 +52,12 @@ class Finisher:
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
                  withholding: Withholding | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """overlay_mtu: bytes, asked anew for each endpoint.  clock: seconds, monotonic.
+        """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
 
         offer_host_path: tells the other hosts whether an endpoint can be called on its port;
-        asked when a sandbox is given up, and when it came to be after all.
-        request_port: for an endpoint whose record has none; 0: it is not meant to have one.
-        withholding: judges each sandbox before it is published, None: nobody does.
+        called when a sandbox is given up, and when it succeeds after all.
+        request_port: for an endpoint whose record has no port; 0: it is not meant to have one.
+        withholding: judges each sandbox before it is published; None: nothing does.
         """
         self._sandboxes = sandboxes
         self._datapath = datapath
@@ -67,14 +67,14 @@ class Finisher:
         self._request_port = request_port
         self._withholding = withholding
         self._clock = clock
-        self._guard = threading.Lock()  # of all below; never held while something is called
+        self._guard = threading.Lock()  # of all below; never held during calls to others
         self._expected: dict[EndpointId, Expected] = {}
-        self._up: dict[str, float] = {}  # host's ends with carrier, and since when
+        self._up: dict[str, float] = {}  # host's ends with carrier -> since when
         self._half_forgotten: dict[EndpointId, Expected] = {}  # `forget` failed
         self._by_sandbox: dict[str, Sandbox] = {}
         self._attempts: dict[EndpointId, int] = {}
-        self._unreachable: set[EndpointId] = set()  # by its record: peers use the overlay path
-        self._waiting: dict[EndpointId, str] = {}  # tried again once a minute, and why
+        self._unreachable: set[EndpointId] = set()  # peers are to use the overlay path
+        self._waiting: dict[EndpointId, str] = {}  # retried once a minute -> why
         self._counts = FinisherCounts()
         self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
         self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
@@ -86,7 +86,7 @@ class Finisher:
             in_use=self._will_use_host_path, clock=clock)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start working."""
         self._later.start()
         self._offers.start()
         self._teardowns.start()
@@ -113,8 +113,8 @@ class Finisher:
     def forget(self, endpoint_id: EndpointId) -> None:
         """See ports.SandboxFinisher.
 
-        When it returns the datapath no longer knows of the endpoint.  Errors: those of
-        Sandboxes and Datapath, after every step was tried.
+        When it returns, the datapath no longer knows the endpoint.  Errors: those of Sandboxes
+        and Datapath, after every step was tried.
         """
         with self._guard:
             expected = (self._expected.pop(endpoint_id, None)
@@ -124,7 +124,7 @@ class Finisher:
             self._attempts.pop(endpoint_id, None)
             self._unreachable.discard(endpoint_id)
             self._waiting.pop(endpoint_id, None)
-            # Until it has worked: who asks again finds what is left to do.
+            # Until it has succeeded: a repeated call finds what is left to do.
             self._half_forgotten[endpoint_id] = expected
         self._later.cancel(endpoint_id)
         self._offers.cancel(endpoint_id)
@@ -148,12 +148,12 @@ class Finisher:
             self._later.submit(endpoint_id)
 
     def carrier_down(self, host_name: str, _ifindex: int) -> None:
-        """Take the news that this pair went down or away.  Leave decides what it means."""
+        """Take the news that this pair is down or gone.  Leave decides what that means."""
         with self._guard:
             self._up.pop(host_name, None)
 
     def refresh(self) -> None:
-        """Set all sandboxes up again: the overlay's MTU is another one now.  Returns at once."""
+        """Set all sandboxes up again, as the overlay's MTU has changed.  Returns at once."""
         with self._guard:
             found = [expected.endpoint.id for expected in self._expected.values()
                      if expected.veth.host_name in self._up]
@@ -162,7 +162,7 @@ class Finisher:
             self._later.submit(endpoint_id)
 
     def repair(self, sandbox_key: str) -> None:
-        """Set one sandbox up again, and publish it anew.  Returns at once."""
+        """Set one sandbox up and publish it again.  Returns at once."""
         with self._guard:
             found = [each.endpoint.id for each in self._expected.values()
                      if each.endpoint.sandbox_key == sandbox_key and each.has_host_path]
@@ -170,16 +170,16 @@ class Finisher:
             self._later.submit(endpoint_id)
 
     def offer(self, endpoint_id: EndpointId, delay_s: float = 0.0) -> None:
-        """Tell the peers anew how it is with the endpoint's host path.  Returns at once."""
+        """Tell the peers the current state of the endpoint's host path.  Returns at once."""
         self._offers.submit(endpoint_id, delay_s)
 
     def counts(self) -> FinisherCounts:
-        """How it went so far."""
+        """Return the counts so far."""
         with self._guard:
             return self._counts
 
     def waiting(self) -> str:
-        """Who has no host path though it should, in words; empty: nobody."""
+        """Say which endpoints lack a host path that they should have; empty: none."""
         with self._guard:
             named = [f"{endpoint_id:.12}: {why}" for endpoint_id, why in self._waiting.items()]
         return some_of(named)
@@ -190,14 +190,14 @@ class Finisher:
         if expected is None:
             return
         try:
-            # Before any lock: who takes the endpoint away holds its own, and waits for ours.
+            # Before any lock: whoever removes the endpoint holds its own lock and waits for ours.
             expected, refused = self._with_port(expected)
             with self._locks.hold(expected.endpoint.sandbox_key):
                 with self._guard:  # it may have been forgotten while we waited
                     if self._expected.get(endpoint_id) is not expected:
                         return
                 self._complete(expected)
-        except Exception as error:  # nobody is there to catch it
+        except Exception as error:  # nobody else would catch it
             self._retry(expected, error)
             return
         told = expected.endpoint.offered is self._may_be_called(expected.endpoint)
@@ -210,7 +210,7 @@ class Finisher:
         log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
 
     def _finished(self, expected: Expected, no_port: str, *, told: bool) -> None:
-        """told: its record says by now whether it may be called."""
+        """told: its record already says whether it may be called."""
         endpoint_id = expected.endpoint.id
         self._attempts[endpoint_id] = 0
         self._waiting.pop(endpoint_id, None)
@@ -222,7 +222,7 @@ class Finisher:
             self._offers.submit(endpoint_id)
 
     def _with_port(self, expected: Expected) -> tuple[Expected, str]:
-        """Return it with an endpoint port if it should have one; else why it has none."""
+        """Return the endpoint with a port if it should have one, and why it has none, if so."""
         endpoint = expected.endpoint
         if endpoint.port or endpoint.address is None:
             return expected, ""
@@ -263,7 +263,7 @@ class Finisher:
             raise LinkError(f"there is no network namespace at {key}")
         sandbox = self._by_sandbox.get(key)
         if sandbox is not None and sandbox.cookie != cookie:
-            # Another namespace at the same path; the old one went without a word.
+            # Another namespace at the same path; the old one ended without notice.
             del self._by_sandbox[key]
             self._withdraw(sandbox.cookie, key)
             sandbox = None
@@ -323,7 +323,7 @@ class Finisher:
             self._offers.submit(endpoint.id)
 
     def _offer(self, endpoint_id: EndpointId) -> None:
-        """Tell the peers how it is now: else they would go on calling a port where nobody is."""
+        """Tell the peers the current state, so that they do not keep calling an unused port."""
         with self._guard:
             expected = self._expected.get(endpoint_id)
             if expected is None:
@@ -338,7 +338,7 @@ class Finisher:
             self._offers.submit(endpoint_id, OFFER_AGAIN_S)
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
-        """Withdraw at once what others can see; the inside follows, and need not be waited for."""
+        """Withdraw at once what others can see; the inside follows later, and nobody waits."""
         self._by_sandbox[key] = sandbox  # as long as the maps may know it
         self._teardowns.note(key)
         try:
@@ -348,22 +348,22 @@ class Finisher:
             self._teardowns.submit(key)
 
     def _will_use_host_path(self, key: str) -> bool:
-        """Whether it was joined again meanwhile: set up is then what it has to be."""
+        """Return whether it was joined again in the meantime, so that it must stay set up."""
         with self._guard:
             return any(each.endpoint.sandbox_key == key and each.has_host_path
                        for each in self._expected.values())
 
     def _sweep(self, key: str) -> None:
-        """Remove what a failed attempt, or a driver of before, may have left in a sandbox."""
+        """Remove what a failed attempt or an earlier driver may have left in a sandbox."""
         with self._guard:
             if any(other.endpoint.sandbox_key == key for other in self._expected.values()):
-                return  # its own completion will put the sandbox right
+                return  # that endpoint's completion will fix the sandbox
         cookie = self._sandboxes.cookie(key)
         if cookie is not None:
             self._dismantle(key, Sandbox(cookie))
 
     def _shrink(self, key: str, sandbox: Sandbox, *, primary_left: bool) -> None:
-        """Go on with the members that are left, on another interface if need be."""
+        """Continue with the remaining members, on another interface if necessary."""
         heir = sandbox.primary
         try:
             if primary_left:
@@ -379,7 +379,7 @@ class Finisher:
 
 
 def _again_s() -> float:
-    """Not all at the same time, whatever they wait for."""
+    """Return a random delay, so that not all retry at the same time."""
     return random.uniform(0.75, 1.25) * AGAIN_S  # noqa: S311 - no secret
 
 

@@ -1,7 +1,7 @@
-"""Owns asking for containers' labels: when somebody new is here, and until Docker surely knows it.
+"""Reads containers' labels from Docker when a new endpoint appears, until Docker surely knows it.
 
-It must not know what a label means to a sandbox.  dockerd holds a container's lock while it starts
-it, and shows its endpoints only when it runs: so it is asked later, a few times.
+dockerd holds a container's lock while it starts the container, and shows its endpoints only when
+it runs: so dockerd is asked later, several times.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from driver.work.later import Later
 
 log = logging.getLogger(__name__)
 
-FIRST_S: Final = 0.2  # doubled each time, until
-LAST_S: Final = 60.0  # since the newest one came
+FIRST_S: Final = 0.2  # the pause doubles each time
+LAST_S: Final = 60.0  # no pause is longer: then the asking ends
 _ALL: Final = "all"
 
 
 class LabelReader:
-    """Asks, and hands on what is new.  Thread-safe."""
+    """Asks for labels and hands them on.  Thread-safe."""
 
     def __init__(self, labels: Labels, take: Callable[[Mapping[EndpointId, HostPath]], None],
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """take: gets all labels that can be read, each time."""
+        """take: receives all readable labels each time."""
         self._labels = labels
         self._take = take
         self._guard = threading.Lock()
@@ -40,16 +40,16 @@ class LabelReader:
         self._later: Later[str] = Later(self._ask, threads=1, name="labels", clock=clock)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start asking."""
         self._later.start()
         self._later.submit(_ALL)
 
     def stop(self) -> None:
-        """Stop."""
+        """Stop asking."""
         self._later.stop()
 
     def ask_soon(self) -> None:
-        """Somebody is new.  Returns at once."""
+        """Ask soon, as an endpoint is new.  Returns at once."""
         with self._guard:
             self._pause_s = FIRST_S
         self._later.submit(_ALL, FIRST_S)
@@ -75,7 +75,7 @@ class LabelReader:
     def _read(self, endpoint_id: EndpointId, text: str) -> HostPath | None:
         try:
             return network_options.host_path(text, "label")
-        except InvalidArgument as error:  # nobody is there to be told but the log
+        except InvalidArgument as error:  # nobody can be told except by the log
             if self._refused.get(endpoint_id) != text:
                 log.error("container of endpoint %.12s: %s; it counts as if it had none",
                           endpoint_id, error)

@@ -1,7 +1,7 @@
-"""Owns the order in which a sandbox is published and its listeners are looked at.
+"""Publishes a sandbox and inspects its listeners in the right order.
 
-It must not know how either is done.  The kernel sees listeners that begin, and keys that
-are set, in sandboxes that it knows; what was there before has to be looked for.
+In sandboxes that it knows, the kernel sees when a listener starts or keys are set; what existed
+before must be looked for.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ log = logging.getLogger(__name__)
 
 def publish(sandboxes: Sandboxes, datapath: Datapath, entry: SandboxEntry, sandbox_key: str
             ) -> None:
-    """Let the sandbox use the host path, unless its listeners speak against it.
+    """Let the sandbox use the host path, unless its listeners prevent that.
 
-    A listener that is bound to a device would be found by the address of any network of the
-    sandbox.  Errors: those of Datapath.
+    A listener that is bound to a device would be reachable by the address of any of the sandbox's
+    networks.  Errors: those of Datapath.
     """
     several = len(entry.attachments) > 1
-    if several:  # not for a moment may the new network's callers reach the other's listener
+    if several:  # the new network's callers must never reach the other network's listener
         _look(sandboxes, datapath, entry, sandbox_key, several=several)
     datapath.publish_sandbox(entry, sandbox_key)
-    # One may have begun meanwhile, when the kernel knew of one network only; and keys may have
-    # been set before there were programs of ours.  A new container has no process yet: it is
-    # published first, as it waits for that.
+    # A listener may have started in the meantime, while the kernel knew only one network, and
+    # keys may have been set before our programs were there.  A new container has no process yet:
+    # it waits for publishing, which therefore comes first.
     _look(sandboxes, datapath, entry, sandbox_key, several=several)
 
 

@@ -1,6 +1,6 @@
-"""Owns why a sandbox's new connections stay off the host path, as values.
+"""Decides from its findings why a sandbox's new connections stay off the host path.
 
-Pure: it must not know how any of it is found out, nor how it is enforced.
+Pure.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from driver.model import Endpoint, EndpointId, HostPath, Network
 from driver.services.ports import Findings, Veth, Why
 
-# They stay as long as the namespace does: a key or a listener of it may do so, too.
+# These last as long as the namespace, as its keys and listeners may, too.
 LASTING = frozenset({Why.KEYS, Why.BOUND_LISTENER})
-# What is found, and `on` overrules: whoever says so knows his rules.
+# Findings that `on` overrules: whoever chooses it knows the container's rules.
 _OVERRULED = frozenset({Why.OWN_RULES, Why.USER_STACK, Why.BOUND_LISTENER})
 _MEANINGS = {
     Why.SWITCHED_OFF: "slim.host_path=off",
@@ -23,7 +23,7 @@ _MEANINGS = {
 
 
 def choose(endpoint: Endpoint, network: Network | None) -> HostPath:
-    """What the user has chosen for an endpoint: itself before its network."""
+    """Return the user's choice for an endpoint; its own takes precedence over its network's."""
     if endpoint.host_path is not None:
         return endpoint.host_path
     return network.host_path if network is not None else HostPath.AUTO
@@ -37,19 +37,19 @@ class Standing:
     cookie: int
     members: Sequence[tuple[Endpoint, Veth]]  # the first one carries the host path
     choices: dict[EndpointId, HostPath]
-    label: HostPath | None = None  # of the container, which goes before all
+    label: HostPath | None = None  # of the container; overrides everything
     findings: Findings = field(default_factory=Findings)
-    noted: frozenset[Why] = frozenset()  # what its programs have done, of LASTING
-    entered: Why | None = None  # as the kernel was told last
-    unsure: bool = False  # the kernel refused to be told
-    lost: int = 0  # times that rules or routes were removed, of late
-    lost_s: float = 0.0  # the last one
-    looked_s: float = 0.0  # when it was looked at last, and
-    look_s: float = 0.0  # what that took
+    noted: frozenset[Why] = frozenset()  # the LASTING reasons that its programs have caused
+    entered: Why | None = None  # the reason that the kernel was told last
+    unsure: bool = False  # the kernel refused the last change
+    lost: int = 0  # how often rules or routes were removed recently
+    lost_s: float = 0.0  # the last time of that
+    looked_s: float = 0.0  # when it was last inspected
+    look_s: float = 0.0  # how long that took
 
     @property
     def choice(self) -> HostPath:
-        """For the sandbox as a whole; endpoints that are off have no part in it, unless all are."""
+        """The choice for the whole sandbox; endpoints that are off do not count, unless all are."""
         if self.label is not None:
             return self.label
         chosen = {self.choices[endpoint.id] for endpoint, _ in self.members} - {HostPath.OFF}
@@ -58,16 +58,16 @@ class Standing:
         return HostPath.ON if chosen == {HostPath.ON} else HostPath.AUTO
 
     def uses_host_path(self, endpoint_id: EndpointId) -> bool:
-        """Whether this endpoint may, where its sandbox does."""
+        """Return whether this endpoint may use the host path if its sandbox does."""
         return self.label is not None or self.choices.get(endpoint_id) is not HostPath.OFF
 
     def counting(self, reasons: Collection[Why]) -> list[Why]:
-        """Those of them that count, the one that is shown first."""
+        """Return the reasons that count; the first one is shown."""
         overruled = _OVERRULED if self.choice is HostPath.ON else frozenset()
         return [why for why in Why if why in reasons and why not in overruled]
 
     def reasons(self) -> list[Why]:
-        """All that apply now, the one that is shown first."""
+        """Return the reasons that apply now; the first one is shown."""
         found = {Why.SWITCHED_OFF: self.choice is HostPath.OFF,
                  Why.USER_STACK: bool(self.findings.lost_address),
                  Why.OWN_RULES: bool(self.findings.own_rules),
@@ -75,7 +75,7 @@ class Standing:
         return self.counting({why for why, applies in found.items() if applies} | self.noted)
 
     def explain(self, why: Why) -> str:
-        """Say it to people."""
+        """Describe the reason for people."""
         found = {Why.USER_STACK: f"its interface has no address {self.findings.lost_address}: "
                                  "a stack in user space?",
                  Why.OWN_RULES: self.findings.own_rules or "its packet filter has changed",

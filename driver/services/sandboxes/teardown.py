@@ -1,7 +1,4 @@
-"""Owns removing what is inside a sandbox that its last endpoint has left, after Leave's answer.
-
-It must not know the maps, nor who is in a sandbox: it asks whether the host path is still used.
-"""
+"""Tears down the inside of a sandbox that its last endpoint has left, after Leave has answered."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ from driver.work.locks import KeyedLocks
 
 log = logging.getLogger(__name__)
 
-# Mostly the container has stopped: by then its namespace is gone and nothing is left to do.  And
-# dockerd, which goes on with its own removals, needs the kernel's lock and the CPU at this moment.
+# Usually the container has stopped: after this time its namespace is gone and nothing is left to
+# do.  And right after Leave, dockerd needs the kernel's lock and the CPU for its own removals.
 AFTER_S: Final = 0.3
 
 
 class TeardownWorker:
-    """Mostly the container stops, and its namespace goes before anybody has torn it down.
+    """Tears sandboxes down.  Usually the container stops and its namespace ends before that.
 
-    A sandbox is noted before anything of it is withdrawn: a driver that follows one which was
-    killed goes on there.
+    A sandbox is noted before anything of it is withdrawn, so that the successor of a killed driver
+    continues there.
     """
 
     def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns, underlay: IPv4Address,
@@ -35,7 +32,8 @@ class TeardownWorker:
                  clock: Callable[[], float] = time.monotonic) -> None:
         """locks: by sandbox key, one change of a sandbox at a time.  clock: seconds, monotonic.
 
-        in_use: an endpoint has joined, or joins, and carries the host path in that sandbox.
+        in_use: whether an endpoint that carries the host path has joined or is joining that
+        sandbox.
         """
         self._sandboxes = sandboxes
         self._teardowns = teardowns
@@ -47,27 +45,27 @@ class TeardownWorker:
                                         clock=clock)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start working."""
         self._later.start()
 
     def stop(self) -> None:
-        """Do what waits, and stop; what fails stays noted, for the next driver."""
+        """Do the waiting teardowns and stop; those that fail stay noted for the next driver."""
         self._later.stop(drain=True)
 
     def note(self, sandbox_key: str) -> None:
         """Put on record that the sandbox is being left."""
         try:
             self._teardowns.begin(sandbox_key)
-        except SlimError as error:  # only a driver that is killed would need it
+        except SlimError as error:  # only the successor of a killed driver would need the note
             log.warning("%s", error)
 
     def submit(self, sandbox_key: str) -> None:
-        """Tear the sandbox down in AFTER_S, unless it is used again by then."""
+        """Tear the sandbox down after AFTER_S, unless it is in use again by then."""
         self._attempts[sandbox_key] = 0
         self._later.submit(sandbox_key, AFTER_S)
 
     def resume(self) -> None:
-        """Go on with what a driver of before left.  Error: LinkError."""
+        """Continue the teardowns that an earlier driver left.  Error: LinkError."""
         for key in self._teardowns.outstanding():
             self.submit(key)
 

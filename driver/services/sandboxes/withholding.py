@@ -1,7 +1,7 @@
-"""Owns keeping sandboxes off the host path whose programs need virtual addresses on packets.
+"""Keeps sandboxes off the host path if their programs need virtual addresses on packets.
 
-It must not know maps, namespaces or Docker's API.  The kernel hears of it first, then the peers;
-when no reason is left as well, so that nobody is called too early.  Open connections go on.
+The kernel is told first, then the peers; the same order applies when no reason is left, so that
+nobody is called too early.  Open connections continue.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from driver.work.locks import KeyedLocks
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.02  # after the first of several changes
-LOOK_SHARE: Final = 20  # a sandbox that changes all the time: of this many seconds one is spent
+LOOK_SHARE: Final = 20  # a sandbox that changes all the time takes one second in this many
 LOOK_MAX_S: Final = 1.0
-LOST_AGAIN_S: Final = 10.0  # what was lost twice within it is put back ever later, up to
-REPAIR_MAX_S: Final = 0.8
-REPAIRED_S: Final = 1.0  # then it is looked at again, if nobody has done so
-TELL_LOST_S: Final = 1.0  # peers hear of lost routes that are not back by then
+LOST_AGAIN_S: Final = 10.0  # repeated losses within this time are repaired with growing delays
+REPAIR_MAX_S: Final = 0.8  # the longest of those delays
+REPAIRED_S: Final = 1.0  # after a repair until the next look, unless one comes earlier
+TELL_LOST_S: Final = 1.0  # peers are told of lost routes that are not back by then
 
 
 class Withholding:
@@ -45,21 +45,21 @@ class Withholding:
         self._underlay = underlay
         self._choice_of = choice_of
         self._clock = clock
-        # The finisher's: set a sandbox up again; tell the peers how it is with an endpoint.
+        # The finisher's functions: set a sandbox up again; tell the peers an endpoint's state.
         self.repair: Callable[[str], None] = lambda _key: None
         self.offer: Callable[[EndpointId, float], None] = lambda _id, _delay_s: None
-        # Somebody new is here, whose label nobody has asked for.
+        # Called when a new sandbox appears, whose label nobody has asked for.
         self.on_new: Callable[[], None] = lambda: None
-        self._guard = threading.Lock()  # of the two below; never held while something is called
+        self._guard = threading.Lock()  # of the next two; never held during calls to others
         self._by_key: dict[str, Standing] = {}
         self._keys: dict[EndpointId, str] = {}
-        self._labels: Mapping[EndpointId, HostPath] = {}  # as Docker said last
+        self._labels: Mapping[EndpointId, HostPath] = {}  # from Docker's last answer
         self._locks = KeyedLocks()
         self._looks: Later[str] = Later(self._look, threads=1, name="looks", clock=clock)
         self._repairs: Later[str] = Later(self._repair, threads=1, name="repairs", clock=clock)
 
     def start(self) -> None:
-        """Begin to look when something changes."""
+        """Start inspecting sandboxes when something changes."""
         self._looks.start()
         self._repairs.start()
 
@@ -69,12 +69,12 @@ class Withholding:
         self._repairs.stop()
 
     def enter(self, key: str, cookie: int, members: Sequence[tuple[Endpoint, Veth]]) -> None:
-        """Judge a sandbox that is set up, before it is published; again when its members change.
+        """Judge a sandbox that is set up, before it is published and when its members change.
 
         Errors: LinkError, DatapathError.
         """
         with self._locks.hold(key):
-            self._watch.add(key)  # before the look: what changes after it is told
+            self._watch.add(key)  # before the look, so that later changes are reported
             with self._guard:
                 before = self._by_key.get(key)
             if before is not None and before.cookie != cookie:
@@ -98,7 +98,7 @@ class Withholding:
             self.on_new()
 
     def leave(self, key: str) -> None:
-        """Let go of a sandbox that is withdrawn.  Unknown: nothing to do."""
+        """Release a sandbox that is withdrawn.  Unknown: nothing to do."""
         with self._locks.hold(key):
             self._watch.remove(key)
             with self._guard:
@@ -108,21 +108,21 @@ class Withholding:
         self._repairs.cancel(key)
 
     def uses_host_path(self, endpoint: Endpoint) -> bool:
-        """Whether the endpoint has a part in its sandbox's host path."""
+        """Return whether the endpoint has a part in its sandbox's host path."""
         standing = self._standing_of(endpoint.id)
         if standing is None:
             return self._choice_of(endpoint) is not HostPath.OFF
         return standing.uses_host_path(endpoint.id)
 
     def may_be_called(self, endpoint: Endpoint) -> bool:
-        """Whether peers may use its port now."""
+        """Return whether peers may use its port now."""
         standing = self._standing_of(endpoint.id)
         if standing is not None and standing.reasons():
             return False
         return self.uses_host_path(endpoint)
 
     def changed(self, key: str) -> None:
-        """Something inside is another one now: look, soon."""
+        """Inspect the sandbox soon, as something inside has changed."""
         with self._guard:
             standing = self._by_key.get(key)
         if standing is not None:
@@ -130,7 +130,10 @@ class Withholding:
             self._looks.submit(key, max(LOOK_S, standing.looked_s + rest_s - self._clock()))
 
     def tick(self) -> None:
-        """Read what programs have done since; called twice a second.  Error: DatapathError."""
+        """Read what programs have done since the last call; called twice a second.
+
+        Error: DatapathError.
+        """
         self._watch.sweep()
         entered, notes = self._verdicts.withheld(), self._verdicts.notes()
         with self._guard:
@@ -142,12 +145,12 @@ class Withholding:
             if standing.unsure or noted & LASTING - standing.noted:
                 self._again(standing)
         ours = {standing.cookie for standing in standings}
-        for cookie in set(entered) - ours:  # of other networks' containers, and of before
+        for cookie in set(entered) - ours:  # other networks' containers, and earlier ones
             self._verdicts.release(cookie)
         self._verdicts.forget_notes(ours)
 
     def take_labels(self, labels: Mapping[EndpointId, HostPath]) -> None:
-        """Take what Docker says of all containers that have a label."""
+        """Take what Docker says about all containers that have a label."""
         with self._guard:
             self._labels = labels
             standings = list(self._by_key.values())
@@ -161,10 +164,10 @@ class Withholding:
                 self._apply(standing)
                 after = [standing.uses_host_path(each) for each in standing.choices]
             if before != after:
-                self.repair(standing.key)  # the programs' entry has the endpoints' ports
+                self.repair(standing.key)  # the programs' entry holds the endpoints' ports
 
     def describe(self) -> str:
-        """In a line, for the status."""
+        """Describe all sandboxes in one line, for the status."""
         with self._guard:
             standings = list(self._by_key.values())
         counts = Counter(each.entered for each in standings if each.entered is not None)
@@ -188,10 +191,10 @@ class Withholding:
             if standing is None:
                 return
             began_s = self._clock()
-            self._verdicts.settle_rules(standing.cookie)  # before: what comes now is noted anew
+            self._verdicts.settle_rules(standing.cookie)  # first: later changes are noted again
             try:
                 findings = self._inspector.look(key, standing.members, underlay=self._underlay)
-            except LinkError as error:  # it is going; or an interface is, and Leave follows
+            except LinkError as error:  # the sandbox or an interface is going, and Leave follows
                 log.debug("sandbox %s cannot be looked at: %s", key, error)
                 self._looks.submit(key, REPAIRED_S)
                 return
@@ -213,14 +216,14 @@ class Withholding:
 
     def _repair(self, key: str) -> None:
         self.repair(key)
-        self._looks.submit(key, REPAIRED_S)  # setting it up looks, too, where it succeeds
+        self._looks.submit(key, REPAIRED_S)  # a successful setup also looks
 
     def _again(self, standing: Standing) -> None:
         with self._locks.hold(standing.key):
             self._apply(standing)
 
     def _apply(self, standing: Standing) -> None:
-        """Tell the kernel, at once, and let the peers be told."""
+        """Tell the kernel at once, and have the peers told."""
         standing.noted |= self._verdicts.notes_of(standing.cookie) & LASTING
         reasons = standing.reasons()
         before, standing.unsure = standing.entered, False
@@ -231,7 +234,7 @@ class Withholding:
             else:
                 self._release(standing)
         except DatapathError as error:
-            standing.unsure = True  # and tried again each second
+            standing.unsure = True  # `tick` retries it
             log.error("sandbox %s: %s", standing.key, error)
         if standing.entered is not before:
             self._say(standing)
@@ -241,7 +244,7 @@ class Withholding:
 
     def _release(self, standing: Standing) -> None:
         self._verdicts.release(standing.cookie)
-        # A program may have been faster than that, and its own entry is gone now.
+        # A program may have made its own entry just before, and that is now removed.
         noted = standing.counting(self._verdicts.notes_of(standing.cookie))
         if noted:
             self._verdicts.withhold(standing.cookie, noted[0])

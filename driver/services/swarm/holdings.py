@@ -1,10 +1,11 @@
-"""Puts on record again what etcd has lost of a swarm's: its networks' pools and gateways, and its
-services' addresses.  The manager that publishes its services does, by what Docker says.
+"""Puts back on record the pools, gateways and vips of a swarm that etcd has lost.
 
-Docker removes a network or a service first and releases what that had then, once.  So Docker is
-asked after etcd: what was released before is not entered.  What is released between that and the
-write is left over; it is marked (swarm_marks.py), and removed when Docker has not known of it for
-long.  No sooner: the release may be still to come, and would end what somebody else has by then.
+The manager that publishes the swarm's services does this, from what Docker says.
+
+Docker first removes a network or a service, and then releases what it had, once.  So Docker is
+asked after etcd: what was released before that is not entered.  What is released between that and
+the write is left over; it is marked (marks.py), and removed once Docker has not known it for long.
+No sooner: the release may still come, and would end what somebody else has by then.
 """
 
 from __future__ import annotations
@@ -55,21 +56,21 @@ log = logging.getLogger(__name__)
 
 CHECK_S: Final = 60.0
 RETRY_S: Final = 5.0
-WHOLE_S: Final = 600.0  # between looks at all values; else, if no key lacks, keys are enough
+WHOLE_S: Final = 600.0  # between looks at all values; otherwise only keys, if none is missing
 LIMIT_S: Final = 60.0
 _ALL: Final = "what a swarm holds"
 
 
 class SwarmHoldings:
-    """`ask` may be called from anywhere; the work is done in a thread of its own."""
+    """Compares and enters.  `ask` may be called from anywhere; a separate thread does the work."""
 
     def __init__(self, *, book: AddressBook, users: SwarmUsers, leads: Callable[[], str],
                  release_pool: Callable[[PoolName, NetworkId], None], request_id: Callable[[], str],
                  after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """leads: the id of the swarm for which this manager does it; "": none.
+        """leads: the id of the swarm for which this manager does this; "": none.
 
-        release_pool: ends a network's request of a pool.
-        after_s: for how long Docker must not have known of what is removed.  clock: seconds.
+        release_pool: ends a network's request for a pool.
+        after_s: for how long Docker must not have known what is removed.  clock: seconds.
         """
         self._book = book
         self._users = users
@@ -80,34 +81,34 @@ class SwarmHoldings:
         self._after_s = after_s
         self._clock = clock
         self._asked = True
-        self._looked_s = 0.0  # when all values were looked at
-        self._since: dict[Entered, float] = {}  # left over -> when it was first seen to be
+        self._looked_s = 0.0  # when all values were last looked at
+        self._since: dict[Entered, float] = {}  # left over -> when that was first seen
         self._guard = threading.Lock()
         self._doubts: list[str] = []  # what could not be entered, and why
         self._later: Later[str] = Later(self._run, threads=1, name="swarm holdings")
 
     def start(self) -> None:
-        """Begin; nothing is done before it is asked for."""
+        """Start; nothing is done before the first `ask`."""
         self._later.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop."""
         self._later.stop()
 
     def ask(self) -> None:
-        """This manager begins to lead, or etcd has lost something.  Returns at once."""
+        """Look soon: this manager begins to lead, or etcd has lost something.  Returns at once."""
         self._asked = True
         self._later.submit(_ALL)
 
     def describe(self) -> str:
-        """What is in the way, in words; "": nothing."""
+        """Describe what is in the way; "": nothing."""
         with self._guard:
             shown = some_of(self._doubts)
         return f"IN DOUBT: {shown}" if shown else ""
 
     def _run(self, key: str) -> None:
         swarm = self._leads()
-        if not swarm:  # it asks when it does again
+        if not swarm:  # `ask` is called when it leads again
             self._since.clear()
             self._name([])
             return
@@ -123,7 +124,7 @@ class SwarmHoldings:
         self._later.submit(key, pause_s)
 
     def run(self, swarm: str) -> float:
-        """Look once and enter what lacks; return the seconds until the next look.
+        """Look once and enter what is missing; return the seconds until the next look.
 
         Errors: EngineUnavailable, StoreUnavailable.
         """
@@ -140,7 +141,7 @@ class SwarmHoldings:
             if all(done):
                 break
         else:
-            raise StoreUnavailable("pools of the swarm are changed by too many at once")
+            raise StoreUnavailable("pools of the swarm have too many concurrent changes")
         self._name(doubts)
         self._looked_s = now_s
         self._since = {each: self._since.get(each, now_s) for subnet in found
@@ -151,7 +152,7 @@ class SwarmHoldings:
         return min(CHECK_S, max(1.0, self._after_s / 2)) if self._since else CHECK_S
 
     def _lacks(self, uses: SwarmUses) -> bool:
-        """By one record and one range of keys for each subnet."""
+        """Check for missing keys by reading one record and one key range per subnet."""
         for cidr in {pool.subnet for pool in uses.pools}:
             try:
                 use = self._book.subnet(cidr).value
@@ -169,7 +170,7 @@ class SwarmHoldings:
         return False
 
     def _read(self, cidrs: Collection[str], doubts: list[str]) -> Iterator[Found]:
-        """These subnets, and all others that managers have requested."""
+        """Read these subnets, and all others that managers have requested."""
         for cidr in sorted({*cidrs, *self._book.subnets()[0]}):
             try:
                 use = self._book.subnet(cidr)
@@ -181,7 +182,7 @@ class SwarmHoldings:
                 doubts.append(f"pool {cidr} of the swarm: {error}")
 
     def _enter(self, found: Found, uses: SwarmUses, swarm: str, doubts: list[str]) -> bool:
-        """Enter what the subnet lacks; False: it was changed meanwhile."""
+        """Enter what the subnet lacks; False: it was changed in the meantime."""
         pools = [pool for pool in uses.pools if pool.subnet == found.cidr]
         try:
             use = self._enter_pools(found, pools, swarm)
@@ -201,7 +202,7 @@ class SwarmHoldings:
 
     def _enter_pools(self, found: Found, pools: Collection[SwarmPool], swarm: str
                      ) -> Versioned[SubnetUse] | None:
-        """Return the subnet as it then is; None: it was changed.  Error, too: Conflict."""
+        """Return the resulting subnet; None: it was changed.  Further error: Conflict."""
         before = found.use
         use = before.value or SubnetUse(found.cidr, None, ())
         lacking = [pool for pool in pools if not has_pool(use, pool)]
@@ -226,7 +227,7 @@ class SwarmHoldings:
 
     def _enter_address(self, cidr: str, use: Versioned[SubnetUse], before: Versioned[Reservation],
                        wish: Wish, swarm: str) -> Versioned[SubnetUse] | None:
-        """Return the subnet as it then is; None: something was changed."""
+        """Return the resulting subnet; None: something was changed."""
         assert use.value is not None
         after = before.value or Reservation(wish.address)
         new_gateway = wish.kind is HoldKind.GATEWAY and use.value.gateway is None
@@ -242,7 +243,7 @@ class SwarmHoldings:
 
     def _entered(self, what: str) -> None:
         log.warning("%s is on record again", what)
-        self._asked = True  # it may have been released before that write: look at it once more
+        self._asked = True  # it may have been released before that write: look once more
 
     def _as_written(self, use: SubnetUse) -> Versioned[SubnetUse] | None:
         found = self._book.subnet(use.cidr)

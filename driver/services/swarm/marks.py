@@ -1,8 +1,7 @@
-"""Owns what a swarm's pools, gateways and services' addresses look like on record, and what is
-left over of them.  Pure: it must not know etcd, nor Docker.
+"""Models a swarm's pools, gateways and vips on record, and finds what is left over of them.
 
-What a manager has entered again is marked with its swarm's id: a pool in the subnet's `entered`,
-an address by the owner of its hold.
+Pure.  What a manager has entered again is marked with its swarm's id: a pool in the subnet's
+`entered`, an address by the owner of its hold.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Wish:
-    """An address that the managers hold, by Docker's word."""
+    """An address that the managers hold according to Docker."""
 
     address: IpAddress
     kind: HoldKind
     what: str  # for people only
 
     def hold(self, swarm: str, request: str) -> Hold:
-        """Return it as a manager enters it again."""
+        """Return the hold with which a manager enters the address again."""
         return Hold(self.kind, _mark(swarm), request)
 
 
 def wishes(cidr: str, uses: SwarmUses) -> list[Wish]:
-    """Return all addresses of a subnet that are to be held, gateways first."""
+    """Return all addresses of a subnet that must be held, gateways first."""
     gateways = {pool.gateway: Wish(pool.gateway, HoldKind.GATEWAY,
                                    f"gateway {pool.gateway} of swarm network {pool.network}")
                 for pool in uses.pools if pool.subnet == cidr and pool.gateway is not None}
@@ -63,7 +62,7 @@ def wishes(cidr: str, uses: SwarmUses) -> list[Wish]:
 
 
 def in_the_way(wish: Wish, found: Reservation | None, gateway: IpAddress | None) -> str:
-    """Say who else has the address; "": nobody.  gateway: the subnet's, on record."""
+    """Say who else has the address; "": nobody.  gateway: the subnet's gateway on record."""
     is_gateway = wish.kind is HoldKind.GATEWAY
     if is_gateway and gateway not in (None, wish.address):
         return f"the subnet's gateway is {gateway} there"
@@ -72,7 +71,7 @@ def in_the_way(wish: Wish, found: Reservation | None, gateway: IpAddress | None)
     if found.endpoint:
         return f"endpoint {found.endpoint[:12]} has it"
     for holder, hold in found.holds.items():
-        # Hosts with a network of this subnet hold the same gateway.
+        # Hosts with a network of this subnet also hold its gateway.
         if (hold.kind is HoldKind.GATEWAY) != is_gateway or (
                 holder != GLOBAL_HOLDER and not is_gateway):
             return f"it is held by {holder[:12]} ({hold.kind.value})"
@@ -86,7 +85,7 @@ def has_pool(use: SubnetUse, wanted: SwarmPool) -> bool:
 
 
 def with_pool(use: SubnetUse, wanted: SwarmPool, swarm: str) -> SubnetUse:
-    """Have the network hold its pool, and no other of the subnet: a node knows no sub-pool."""
+    """Let the network hold its pool and no other of the subnet: a node knows no sub-pool."""
     mine, others = PoolUse(GLOBAL_SPACE, wanted.sub_pool, {}), []
     for pool in use.pools:
         if (pool.space, pool.sub_pool) == (mine.space, mine.sub_pool):
@@ -107,7 +106,7 @@ def with_pool(use: SubnetUse, wanted: SwarmPool, swarm: str) -> SubnetUse:
 
 
 def left_over(found: Found, uses: SwarmUses, swarm: str) -> Iterator[Entered]:
-    """What a manager of this swarm has entered in a subnet, and Docker does not know of."""
+    """Yield what a manager of this swarm has entered in a subnet but Docker does not know."""
     use = found.use.value
     known = {pool.network_id for pool in uses.pools if pool.subnet == found.cidr}
     for pool in use.pools if use is not None else ():

@@ -1,8 +1,7 @@
-"""Owns this host's answer to who asks whether all its endpoints are on record.
+"""Answers for this host whether all its endpoints are on record.
 
-It must not know who asks.  The answer lets others remove what they miss, so it is given only
-when this host itself has no doubt: each interface that it has made has an endpoint, and each
-endpoint its record.
+The answer lets others remove the entries that lack a record, so it is given only if this host
+itself has no doubt: each interface that it has made has an endpoint, and each endpoint its record.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from driver.services.ports import Answers, Endpoints, Links
 
 log = logging.getLogger(__name__)
 
-RETRY_S: Final = 2.0  # while something is missing: it is being entered again, or a person is asked
+RETRY_S: Final = 2.0  # while something is missing: it is being entered again or awaits a person
 
 
 class OwnRecords(Protocol):
     """This host's records in etcd."""
 
     def missing(self, own: Callable[[], Sequence[Endpoint]]) -> tuple[list[Endpoint], int]:
-        """Endpoints of this host without a record, and as of which revision; 0: ask again.
+        """Return this host's endpoints without a record, and as of which revision; 0: ask again.
 
-        own: all of them, as this host knows them.
+        own: returns all of this host's endpoints, as it knows them.
         """
 
 
 class Answering:
-    """`asked` comes from a feed, `run` at intervals.  Thread-safe."""
+    """Answers questions: a feed calls `asked`, and `run` is called at intervals.  Thread-safe."""
 
     def __init__(self, *, answers: Answers, records: OwnRecords, endpoints: Endpoints,
                  links: Links, ready: Callable[[], bool]) -> None:
-        """ready: whether all that this host has is known by now."""
+        """ready: whether everything that this host has is known by now."""
         self._answers = answers
         self._records = records
         self._endpoints = endpoints
@@ -48,12 +47,12 @@ class Answering:
     def asked(self, revision: int) -> None:
         """Take a question.  Returns at once."""
         with self._lock:
-            if revision < self._asked:  # another etcd's, or one that has gone back
+            if revision < self._asked:  # from another etcd, or one that was restored
                 self._said = 0
             self._asked = revision
 
     def run(self) -> None:
-        """Answer if somebody asks and it is true.  Error: SlimError, and then it is not known."""
+        """Answer if somebody asked and it is true.  Error: SlimError; others may not know it."""
         with self._lock:
             asked = self._asked
             if asked <= self._said:
@@ -65,7 +64,7 @@ class Answering:
                 self._said = revision
 
     def complete(self) -> int:
-        """As of which revision all endpoints of this host are on record; 0: not known to be."""
+        """Return the revision as of which all endpoints are on record; 0: not known to be."""
         if not self._ready():
             return 0
         try:

@@ -1,7 +1,7 @@
-"""Owns removing what Docker has forgotten: its calls get lost, and it repeats none of them.
+"""Removes what Docker has forgotten: its calls get lost, and it repeats none of them.
 
-It must not know how anything is made or asked.  `forgotten` is pure; a Collector removes what
-was forgotten at two looks that lie far enough apart for any call to have come to its end.
+`forgotten` is pure.  A Collector removes what was forgotten at two looks that are far enough apart
+for any call in between to have finished.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Leftover = Endpoint | Held | Requested | Network
 
 def forgotten(endpoints: Sequence[Endpoint], networks: Sequence[Network], uses: LocalUses,
               view: EngineView) -> list[Leftover]:
-    """Return what this host has in the store and its dockerd knows nothing of."""
+    """Return what this host has in the store but its dockerd does not know."""
     found: list[Leftover] = [e for e in endpoints if e.id not in view.endpoints]
     found += [held for held in uses.held if held.address not in view.addresses]
     by_pool: dict[tuple[str, str], list[Requested]] = defaultdict(list)
     for requested in uses.requested:
         by_pool[requested.name.cidr, requested.name.sub_pool].append(requested)
     for pool, requests in by_pool.items():
-        # Docker gives no ids to its requests: as many as it has networks are in use.  The
-        # oldest ones go, since a release that comes later ends the newest one.
+        # Docker's requests have no ids: as many are in use as it has networks.  The oldest
+        # ones go, since a later release ends the newest one.
         found += requests[:max(0, len(requests) - view.pools.get(pool, 0))]
     with_endpoints = {endpoint.network_id for endpoint in endpoints}
     found += [network for network in networks
@@ -55,12 +55,12 @@ class Removals:
 
 
 class Collector:
-    """Runs at intervals, in a thread of its own."""
+    """Removes what was forgotten.  `run` is called at intervals, in a separate thread."""
 
     def __init__(self, *, engine: Engine, networks: Networks, endpoints: Endpoints, links: Links,
                  sandboxes: Sandboxes, removals: Removals, after_s: float,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """after_s: for how long Docker must not have known of something.  clock: seconds."""
+        """after_s: for how long Docker must not have known something.  clock: seconds."""
         self._engine = engine
         self._networks = networks
         self._endpoints = endpoints
@@ -74,7 +74,7 @@ class Collector:
 
     def run(self) -> None:
         """Look once, and remove what is due.  Error: StoreUnavailable."""
-        # Ours first: what is made in between is then never taken for forgotten.
+        # Ours first: what is created in between is then never taken for forgotten.
         endpoints, networks = self._endpoints.list(), self._networks.list()
         uses = self._removals.addresses.local_uses()
         try:
@@ -94,7 +94,7 @@ class Collector:
                 self._remove(item)
 
     def _lives(self, endpoint: Endpoint) -> bool:
-        # Whatever Docker says: a container that talks is not cut off.
+        # Whatever Docker says, a running container is not cut off.
         return bool(endpoint.sandbox_key) and self._links.get_veth(endpoint.id) is not None and (
             self._sandboxes.cookie(endpoint.sandbox_key) is not None)
 
@@ -123,5 +123,5 @@ class Collector:
 
 
 def _identity(item: Leftover) -> object:
-    """What stays the same about it as long as it is left over."""
+    """Return what identifies the item as long as it is left over."""
     return ("endpoint", item.id, item.sandbox_key) if isinstance(item, Endpoint) else item

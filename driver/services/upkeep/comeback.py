@@ -1,7 +1,7 @@
-"""What a host gives up that a person has had forgotten (`slim forget-host`): all it had.
+"""Gives up everything that this host had, after a person had it forgotten (`slim forget-host`).
 
-That is the one word on which containers lose their network here.  Begun again it goes on with what
-is left.
+Only on that command do containers lose their network here.  A repeated call continues with what is
+left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from driver.work.undo import Step, run_all
 
 def give_up_everything(networks: OwnNetworks, endpoints: OwnEndpoints, service: EndpointService,
                        network_service: NetworkService, addresses: AddressService) -> None:
-    """End all endpoints and networks of this host.  Errors: SlimError, after all was tried."""
+    """Remove this host's endpoints, networks, pools and addresses.
+
+    Error: SlimError, after every step was tried.
+    """
     steps: list[Step] = [
         (f"give up endpoint {each.id[:12]}", partial(service.give_up, each.id))
         for each in endpoints.list()]

@@ -1,7 +1,7 @@
-"""Puts on record again what etcd has lost of this host's own: the host's notes say what that is.
+"""Puts back on record what etcd has lost of this host's own objects, as its notes list them.
 
 Nothing is ever taken from a container here.  What is in the way (an address that another host's
-endpoint has by now, a record that cannot be read) is left as it is, and named until it is settled.
+endpoint has by now, an unreadable record) is left as it is, and reported until it is settled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALL: Final = "records of this host"
 
 
 class Entering:
-    """`ask` may be called from anywhere; the work is done in a thread of its own."""
+    """Compares and enters.  `ask` may be called from anywhere; a separate thread does the work."""
 
     def __init__(self, *, networks: OwnNetworks, endpoints: OwnEndpoints,
                  addresses: AddressService, service: EndpointService,
@@ -37,10 +37,10 @@ class Entering:
                  may_begin: Callable[[], bool] = lambda: True,
                  before: Callable[[], None] = lambda: None,
                  done: Callable[[], None] = lambda: None) -> None:
-        """may_begin: this host is registered, so nobody else removes its records any more.
+        """may_begin: whether this host is registered, so that nobody else removes its records.
 
-        before: called first, and what it raises (SlimError) puts the rest off.
-        done: called after each look that went to its end.
+        before: called first; an error of it (SlimError) postpones the rest.
+        done: called after each complete look.
         """
         self._networks = networks
         self._endpoints = endpoints
@@ -57,20 +57,20 @@ class Entering:
         self._later: Later[str] = Later(self._run, threads=1, name="entering")
 
     def start(self) -> None:
-        """Begin; the first look comes by itself."""
+        """Start; the first look needs no request."""
         self._later.start()
         self.ask()
 
     def stop(self) -> None:
-        """End."""
+        """Stop."""
         self._later.stop()
 
     def ask(self, delay_s: float = 0.0) -> None:
-        """Something of this host's may be missing in etcd: look soon.  Returns at once."""
+        """Look soon, as something of this host's may be missing in etcd.  Returns at once."""
         self._later.submit(_ALL, delay_s)
 
     def describe(self) -> str:
-        """How it is, in words."""
+        """Describe the state in words."""
         with self._guard:
             shown = some_of(self._in_the_way)
             entered = f"{self._entered} entered again since the start"
@@ -81,12 +81,12 @@ class Entering:
         return f"all of this host's is in etcd; {entered}"
 
     def in_the_way(self) -> int:
-        """Count of what could not be put on record."""
+        """Count what could not be put on record."""
         with self._guard:
             return len(self._in_the_way)
 
     def is_complete(self) -> bool:
-        """Tell whether all of this host's was on record at the last look."""
+        """Tell whether everything of this host's was on record at the last look."""
         with self._guard:
             return self._looked and not self._in_the_way
 
@@ -103,7 +103,7 @@ class Entering:
     def run(self) -> bool:
         """Look once, and enter what is missing; True: nothing is in the way.
 
-        Errors: StoreUnavailable, StateError.  One that is in another's way keeps no third one.
+        Errors: StoreUnavailable, StateError.  A conflict over one object does not keep the others.
         """
         in_the_way: list[str] = []
         entered = 0
@@ -128,7 +128,7 @@ class Entering:
         return not in_the_way
 
     def _note_what_is_on_record(self) -> None:
-        """Networks and endpoints of this host that it has no notes of: lost notes, or old data."""
+        """Settle this host's networks and endpoints without a note: lost notes, or old data."""
         for network in self._networks.on_record():
             if self._networks.get(network.id) is None:
                 self._networks.note(network)

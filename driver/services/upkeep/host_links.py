@@ -1,7 +1,7 @@
-"""Owns putting back what strangers take from this host's links: programs, and the VXLAN device.
+"""Restores what others remove from this host's links: programs, and the VXLAN device.
 
-It must not know how something is attached.  Network managers, and people, remove what they did not
-make; without our programs an interface's packets are nobody's.
+Network managers and people remove what they did not create; without our programs, nobody handles
+an interface's packets.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from driver.work.later import Later
 
 log = logging.getLogger(__name__)
 
-SOON_S: Final = 0.02  # several messages tell of one removal
+SOON_S: Final = 0.02  # one removal causes several messages
 AGAIN_S: Final = 1.0
-TRIES: Final = 5  # a link that is gone for good cannot have them
+TRIES: Final = 5  # nothing can be restored on a link that is gone for good
 
 
 class HostLinks:
-    """Takes news of removals.  Thread-safe."""
+    """Restores what was removed.  Thread-safe."""
 
     def __init__(self, restore: Callable[[int], bool]) -> None:
-        """restore: put back all of ours on an interface (0: unknown); False: it is not ours."""
+        """restore: restores all of ours on an interface (0: unknown); False: it is not ours."""
         self._restore = restore
         self._tries: dict[int, int] = {}
         self._later: Later[int] = Later(self._put_back, threads=1, name="host links")
 
     def start(self) -> None:
-        """Begin to put back."""
+        """Start restoring."""
         self._later.start()
 
     def stop(self) -> None:
-        """Stop."""
+        """Stop restoring."""
         self._later.stop()
 
     def removed(self, ifindex: int) -> None:
-        """Something was removed from this interface, or the interface.  Returns at once."""
+        """Take the news that the interface, or something on it, was removed.  Returns at once."""
         self._tries[ifindex] = 0
         self._later.submit(ifindex, SOON_S)
 

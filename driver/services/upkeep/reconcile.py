@@ -1,8 +1,8 @@
-"""Brings the kernel in line with what this host has, when the driver starts.
+"""Brings the kernel in line with what this host has when the driver starts.
 
-`plan` is pure; `Reconciler.run` looks, plans and applies.  What this host has, its notes say: etcd
-need not answer.  What nobody knows is removed only if the kernel shows that nobody uses it
-(docs/decisions/0009); else it is kept, and named.
+`plan` is pure; `Reconciler.run` looks, plans and applies.  The notes say what this host has: etcd
+need not answer.  An unknown object is removed only if the kernel shows that nobody uses it
+(docs/decisions/0009); otherwise it is kept and reported.
 """
 
 from __future__ import annotations
@@ -32,50 +32,50 @@ log = logging.getLogger(__name__)
 
 
 class EndpointRecords(OwnEndpoints, Protocol):
-    """The endpoints, with the sandboxes that they are joined to; see joined.JoinedEndpoints."""
+    """The endpoints with the sandboxes that they are joined to; see joins.JoinedEndpoints."""
 
     def forget_strays(self, has_link: Callable[[EndpointId], bool]) -> None:
-        """Forget the sandboxes of endpoints that this host has not, and whose link is gone."""
+        """Forget the sandboxes of endpoints that this host does not have and whose link is gone."""
 
 
 class Pinned(Protocol):
-    """What is left in the kernel maps of the driver before; part of the datapath."""
+    """What an earlier driver has left in the kernel maps; part of the datapath."""
 
     def sandbox_cookies(self) -> Collection[int]:
-        """Sandboxes that may use the host path."""
+        """Return the cookies of sandboxes that may use the host path."""
 
     def is_gone(self, cookie: int) -> bool:
         """Tell whether the kernel says that this namespace is gone."""
 
     def owned_ports(self) -> Collection[int]:
-        """Endpoint ports that belong to a sandbox."""
+        """Return the endpoint ports that belong to a sandbox."""
 
     def withdraw_sandbox(self, cookie: int) -> None:
         """See ports.Datapath."""
 
     def endpoint_ifindexes(self) -> Collection[int]:
-        """Host's ends of veth pairs that may send."""
+        """Return the ifindexes of the host's ends of veth pairs that may send."""
 
     def withdraw_interface(self, host_ifindex: int) -> None:
-        """Remove what the maps say of an interface, whose endpoint is not known any more."""
+        """Remove the map entries of an interface whose endpoint is no longer known."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What differs between this host's endpoints and its kernel."""
+    """The differences between this host's endpoints and its kernel."""
 
-    adopt: tuple[EndpointId, ...]  # joined, and their link is there
-    strays: tuple[str, ...]  # links (host's ends) of no endpoint, which nobody can be using
+    adopt: tuple[EndpointId, ...]  # joined endpoints whose link exists
+    strays: tuple[str, ...]  # links (host's ends) without an endpoint that nobody can be using
     dead_sandboxes: tuple[int, ...]  # cookies in the maps whose namespace is gone
-    dead_interfaces: tuple[int, ...]  # ifindexes in the maps of no link
-    doubtful: tuple[str, ...]  # what is kept: of no endpoint, but alive
+    dead_interfaces: tuple[int, ...]  # ifindexes in the maps without a link
+    doubtful: tuple[str, ...]  # kept: without an endpoint, but alive
 
 
 def plan(endpoints: Sequence[Endpoint], veths: Mapping[str, Veth],
          veth_name: Callable[[EndpointId], str], *, known_cookies: Collection[int],
          wanted_cookies: Collection[int], known_ifindexes: Collection[int],
          is_gone: Callable[[int], bool]) -> Plan:
-    """Compare.  A joined endpoint without link is left alone: dockerd will leave and delete it."""
+    """Compare.  A joined endpoint without a link stays: dockerd will leave and delete it."""
     names = {veth_name(endpoint.id) for endpoint in endpoints}
     unknown = sorted(veths.keys() - names)
     used = [name for name in unknown if veths[name].carrier]
@@ -93,7 +93,7 @@ def plan(endpoints: Sequence[Endpoint], veths: Mapping[str, Veth],
 
 
 class Reconciler:
-    """Runs after the start, as soon as etcd can be read, until everything has worked."""
+    """Reconciles after the start, until everything has worked."""
 
     def __init__(self, *, networks: NetworkRecords, endpoints: EndpointRecords, links: Links,
                  sandboxes: Sandboxes, finisher: SandboxFinisher, pinned: Pinned,
@@ -114,19 +114,19 @@ class Reconciler:
         self._doubtful: tuple[str, ...] = ()
 
     def run(self) -> bool:
-        """Follow all networks, take over what runs, remove what certainly belongs to nobody.
+        """Follow all networks, take over what runs and remove what certainly belongs to nobody.
 
-        Return whether everything worked and nothing is in doubt; running again, also beside
-        Docker's calls, does the rest.  Errors: StateError, and StoreUnavailable where this host
-        keeps no notes yet; then nothing has been removed.  A step that fails for one object is
-        logged and does not keep the others.
+        Return whether everything worked and nothing is in doubt.  Another run, even concurrent with
+        Docker's calls, does the rest.  Errors: StateError, and StoreUnavailable if this host keeps
+        no notes yet; then nothing has been removed.  A step that fails for one object is logged
+        and does not keep the others from running.
         """
         with self._running:
             return self._run()
 
     def _run(self) -> bool:
-        # Maps, links, endpoints: each is made after the next one.  What is made in between is
-        # then never taken for a stray.
+        # Maps, links, endpoints: each is created after the next one.  In this order, what is
+        # created in between is never taken for a stray.
         cookies, ifindexes = self._pinned.sandbox_cookies(), self._pinned.endpoint_ifindexes()
         veths = self._links.list_veths()
         endpoints = self._endpoints.list()
@@ -144,7 +144,7 @@ class Reconciler:
               for cookie in steps.dead_sandboxes),
             *(self._try("withdraw dead interface", self._pinned.withdraw_interface, ifindex)
               for ifindex in steps.dead_interfaces),
-            # Before it is published: its connections use the address that this host has now.
+            # Before the endpoint is published: its connections use this host's current address.
             *(self._try(f"enter the address of endpoint {endpoint.id[:12]}",
                         self._service.rehome, endpoint.id) for endpoint in endpoints),
             *(self._try(f"take over endpoint {endpoint_id[:12]}", self._service.adopt,
@@ -156,14 +156,14 @@ class Reconciler:
                       lambda endpoint_id: self._links.get_veth(endpoint_id) is not None),
             *(self._try(f"remove stray link {name}", self._links.delete_veth_named, name)
               for name in steps.strays)]
-        # Now no entry of an interface that is gone makes a network one of this host's.
+        # By now no entry of a gone interface makes a network look like one of this host's.
         self._listener.followed({network.vni for network in networks})
         self._services.followed(networks)
         self._say(steps, len(networks), len(endpoints))
         return all(worked) and not steps.doubtful
 
     def doubtful(self) -> Sequence[str]:
-        """What the last look has kept although no endpoint of this host has it."""
+        """Return what the last look has kept although no endpoint of this host has it."""
         return self._doubtful
 
     def _say(self, steps: Plan, networks: int, endpoints: int) -> None:

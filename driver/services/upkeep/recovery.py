@@ -1,6 +1,6 @@
 """Takes over what runs when the driver starts, and retries until all is in line with etcd.
 
-It runs beside Docker's calls, and says when etcd was read for the first time.
+It runs concurrently with Docker's calls, and says when etcd was read for the first time.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0  # between attempts to read etcd at start
 RETRY_MAX_S = 60.0  # between attempts at what the kernel refuses; doubled up to this
 LIMIT_S = 60.0  # for one attempt; thousands of endpoints take seconds
-# How long the start waits for the first attempt.  A thousand endpoints take longer to take over;
-# dockerd, which would look for the socket in vain, is served beside it.
+# How long the start waits for the first attempt.  Taking over a thousand endpoints lasts longer;
+# meanwhile dockerd, which would look for the socket in vain, is served.
 FIRST_S = 2.0
 
 
 class Recovery:
     """Takes over what runs at the start, and says when etcd was read for the first time.
 
-    `done` is set once etcd was read; what fails, or is in doubt, is tried again, ever less often.
+    `done` is set once etcd was read; what fails or is in doubt is retried with growing pauses.
     """
 
     def __init__(self, reconciler: Reconciler, read_etcd: Callable[[], object] = lambda: None,
                  retry_s: float = RETRY_S) -> None:
-        """read_etcd: reads anything there.  Error of that: StoreUnavailable."""
+        """read_etcd: reads anything from etcd; may raise StoreUnavailable."""
         self._reconciler = reconciler
         self._read_etcd = read_etcd
         self._retry_s = retry_s
@@ -42,7 +42,7 @@ class Recovery:
         self.done = threading.Event()
 
     def start(self) -> None:
-        """Begin, and wait for the first attempt, but not for long."""
+        """Start, and wait at most FIRST_S for the first attempt."""
         self._thread.start()
         self._tried.wait(FIRST_S)
 
@@ -53,7 +53,7 @@ class Recovery:
             self._thread.join()
 
     def state(self) -> str:
-        """In a word or two."""
+        """Describe the state in a word or two."""
         if self.done.is_set():
             doubtful = self._reconciler.doubtful()
             return f"done; IN DOUBT, and kept: {', '.join(doubtful[:5])}" if doubtful else "done"
@@ -80,7 +80,7 @@ class Recovery:
                     self._read_etcd()
         except StoreUnavailable as error:
             if first:
-                log.warning("etcd cannot be read, trying on: %s", error)
+                log.warning("etcd cannot be read, retrying: %s", error)
             return False
         except SlimError as error:
             log.error("reconciling failed, trying again: %s", error)

@@ -1,7 +1,7 @@
-"""Owns settling what is in doubt: entries of other hosts, and of services, without a record.
+"""Settles what is in doubt: entries of other hosts and of services that have no record.
 
-It must not know what an entry is.  What nobody has said to be gone is kept and reported; whose it
-is, is asked: a host says that all its endpoints are on record, a manager that all services are.
+What nobody has declared gone is kept and reported, and its owner is asked: a host says that all its
+endpoints are on record, a manager that all services are.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from driver.work.shown import some_of
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 2.0
-CALM_S: Final = 20.0  # between looks when nothing has come of them for
+CALM_S: Final = 20.0  # between looks when the newest doubt is older than PATIENCE_S
 PATIENCE_S: Final = 120.0
-ASK_AFTER_S: Final = 10.0  # whoever has lost its records enters them by itself, mostly
-QUESTIONS: Final = 20  # hosts asked at one look: after a loss of everything all have to be
+ASK_AFTER_S: Final = 10.0  # usually the owner of lost records enters them by itself
+QUESTIONS: Final = 20  # hosts asked per look: after a total loss, all must be asked
 
 
 class Uncertainty:
-    """`run` is called at intervals, from one thread."""
+    """Settles doubts.  `run` is called at intervals, from one thread."""
 
     def __init__(self, *, publisher: Publisher, services: VipMirror, directory: Directory,
                  answers: Answers, publications: Publications,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds, monotonic; as the publisher's and the mirror's."""
+        """clock: seconds, monotonic; the same as the publisher's and the mirror's."""
         self._publisher = publisher
         self._services = services
         self._directory = directory
@@ -59,7 +59,7 @@ class Uncertainty:
         return self._pause_s
 
     def run(self) -> None:
-        """Look, settle what has been answered, ask."""
+        """Look, settle what has been answered, and ask."""
         hosts = self._publisher.uncertain().hosts
         swarms = self._services.doubts()
         moments = [*(doubt.since_s for doubt in hosts.values()),
@@ -73,10 +73,10 @@ class Uncertainty:
             if swarms:
                 self._settle_services()
         except StoreUnavailable as error:
-            log.debug("%s", error)  # that etcd is away is said elsewhere
+            log.debug("%s", error)  # etcd's absence is reported elsewhere
 
     def describe(self) -> str:
-        """For the status: how many are in doubt, and whose; empty: none."""
+        """Describe for the status how many entries are in doubt, and whose; empty: none."""
         found = self._publisher.uncertain()
         parts = []
         if found.hosts:
@@ -93,7 +93,7 @@ class Uncertainty:
         return "; ".join(parts)
 
     def describe_services(self) -> str:
-        """For the status; empty: none is in doubt."""
+        """Describe for the status which services are in doubt; empty: none."""
         found = self._services.in_doubt()
         return (f"{len(found)} in doubt, kept though etcd lacks them ({_named(found)})" if found
                 else "")

@@ -1,11 +1,10 @@
-"""Owns what the kernel knows of services: those of this host's networks, from the managers' feed.
+"""Mirrors the vips of this host's networks from the managers' feed to the kernel.
 
-It must not know where the feed comes from, nor how a task is chosen.  Without a feed (etcd or all
-managers away) what the kernel knows stays; a task that is gone is not chosen, as the directory
-lacks it.  A record that is missing or cannot be read leaves its service as it was known, until a
-manager says something, or an endpoint has its address (docs/decisions/0009).  Several Docker
-networks with one subnet are one network here: each has a feed of its own, and what the kernel
-knows is all of theirs together.
+Without a feed (etcd or all managers away), what the kernel knows stays; a task that is gone is not
+chosen, as the directory lacks it.  If a record is missing or unreadable, its service stays as it
+was known until a manager says something or an endpoint has its address (docs/decisions/0009).
+Several Docker networks with one subnet are one network here: each has its own feed, and the kernel
+knows the union of their services.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ class _Served:
     """The services of one network, as its feed has told them."""
 
     services: dict[IPv4Address, Vip] = field(default_factory=dict)
-    doubts: dict[IPv4Address, Doubt] = field(default_factory=dict)  # of them: no record any more
+    doubts: dict[IPv4Address, Doubt] = field(default_factory=dict)  # services without a record
     unreadable: set[IPv4Address] = field(default_factory=set)
     revision: int = 0  # of the newest list
 
     def swarm(self) -> str:
-        """Whose network it is; empty: not known."""
+        """Return the id of the network's swarm; empty: unknown."""
         return next((service.swarm for service in self.services.values() if service.swarm), "")
 
 
 class VipMirror:
-    """Is the feed's listener.  Thread-safe."""
+    """Listens to the feed.  Thread-safe."""
 
     def __init__(self, feed: VipFeed, datapath: Datapath,
                  clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,16 +54,16 @@ class VipMirror:
         self._clock = clock
         self._lock = threading.RLock()
         self._vnis: dict[NetworkId, Vni] = {}
-        # By network; no entry: its feed has not told anything yet.
+        # By network; no entry: its feed has not reported anything yet.
         self._served: dict[NetworkId, _Served] = {}
-        # What is, or may be, in the maps: entered by a driver before and not told of since, ...
+        # What is, or may be, in the maps: entered by an earlier driver and not reported since, ...
         self._inherited: dict[Vni, dict[IPv4Address, float]] = {}  # since when, monotonic
         for vni, address in datapath.list_services():
             self._inherited.setdefault(vni, {})[address] = self._clock()
         self._refused: set[tuple[Vni, IPv4Address]] = set()  # ... or refused since
 
     def follow(self, network: Network) -> None:
-        """Serve the network's services from now on, if it can have any.  Idempotent."""
+        """Start serving the network's services, if it can have any.  Idempotent."""
         if len(network.id) != SWARM_ID_LENGTH or not network.vip:
             return
         with self._lock:
@@ -72,7 +71,7 @@ class VipMirror:
         self._feed.follow(network.id, self)
 
     def unfollow(self, network: Network) -> None:
-        """Undo follow.  Idempotent."""
+        """Undo `follow`.  Idempotent."""
         with self._lock:
             if network.id not in self._vnis:
                 return
@@ -80,20 +79,20 @@ class VipMirror:
         with self._lock:
             if self._vnis.pop(network.id, None) is not None:
                 gone = self._served.pop(network.id, _Served()).services
-                # With the last of this number's networks goes what nobody has told of, too.
+                # The last network with this VNI also takes along what no feed has reported.
                 rest = () if self._networks(network.vni) else self._inherited.pop(network.vni, ())
                 self._bring(network.vni, {*gone, *rest})
 
     def followed(self, networks: Collection[Network]) -> None:
-        """These are all networks of this host that are on record.
+        """Take the complete list of this host's networks that are on record.
 
-        What a driver before served besides goes where the user has switched services off, or
-        where no container of this host is: then nobody uses it.
+        Other vips of an earlier driver are removed if the user has switched vips off there, or if
+        no container of this host is there: then nobody uses them.
         """
         with self._lock:
             known = {network.vni for network in networks}
             wanted = {network.vni for network in networks if network.id in self._vnis}
-            lost = self._datapath.local_networks() - known  # their records are what is missing
+            lost = self._datapath.local_networks() - known  # only their records are missing
             for vni in self._inherited.keys() - wanted - lost:
                 self._bring(vni, self._inherited.pop(vni))
 
@@ -147,7 +146,7 @@ class VipMirror:
                 self._unreadable(self._served.setdefault(network_id, _Served()), address)
 
     def address_taken(self, vni: Vni, address: IPv4Address) -> None:
-        """An endpoint has this address: a service that is in doubt has it no more."""
+        """Remove a service in doubt whose address an endpoint now has."""
         with self._lock:
             gone = self._inherited.get(vni, {}).pop(address, None) is not None
             for network_id in self._networks(vni):
@@ -159,7 +158,7 @@ class VipMirror:
                 self._bring(vni, [address])
 
     def doubts(self) -> dict[str, Doubt]:
-        """Swarm's id (empty: not known) -> the newest revision, and the oldest moment."""
+        """Return swarm's id (empty: unknown) -> its newest revision and its oldest moment."""
         found: dict[str, Doubt] = {}
         with self._lock:
             for swarm, _, doubt in self._all_doubts():
@@ -169,16 +168,16 @@ class VipMirror:
         return found
 
     def in_doubt(self) -> list[IPv4Address]:
-        """Addresses of services whose records are missing or cannot be read."""
+        """Return the vips whose records are missing or unreadable."""
         with self._lock:
             return sorted([*(address for _, address, _ in self._all_doubts()),
                            *(address for served in self._served.values()
                              for address in served.unreadable)])
 
     def settle(self, swarm: str, revision: int) -> int:
-        """All services of this swarm were on record as of `revision`: return how many went.
+        """Remove doubtful services of a swarm that had all its services on record as of `revision`.
 
-        Error: StoreUnavailable; it is then to be asked for again.
+        Return how many were removed.  Error: StoreUnavailable; the call must then be repeated.
         """
         with self._lock:
             asked = [(network_id, found) for network_id, served in self._served.items()
@@ -197,7 +196,7 @@ class VipMirror:
     def _settled(self, network_id: NetworkId, served: _Served, revision: int) -> set[IPv4Address]:
         found = {address for address, doubt in served.doubts.items() if doubt.revision <= revision}
         vni = self._vnis[network_id]
-        # Of what was inherited, nobody knows whose it is: all of this number's must have told.
+        # Nobody knows whose an inherited entry is: all networks with this VNI must have reported.
         if len(self._networks(vni)) == 1 and not served.unreadable and (
                 0 < served.revision <= revision):
             found |= self._inherited.get(vni, {}).keys()
@@ -205,7 +204,7 @@ class VipMirror:
 
     def _settle(self, network_id: NetworkId, revision: int, addresses: set[IPv4Address]) -> int:
         served, vni = self._served[network_id], self._vnis[network_id]
-        # Since it was asked, one may be on record again, or missing anew.
+        # In the meantime one may be back on record, or missing again.
         gone = self._settled(network_id, served, revision) & addresses
         for address in gone:
             self._forget(served, address)
@@ -214,13 +213,13 @@ class VipMirror:
         return len(gone)
 
     def retry(self) -> None:
-        """Try again what the maps refused.  For a caller that comes at intervals."""
+        """Retry what the maps refused.  To be called at intervals."""
         with self._lock:
             for vni, address in list(self._refused):
                 self._bring(vni, [address])
 
     def count(self) -> int:
-        """Count of services that this host serves."""
+        """Count the services that this host serves."""
         with self._lock:
             return sum(len(served.services) for served in self._served.values()) + sum(
                 map(len, self._inherited.values()))
@@ -230,7 +229,7 @@ class VipMirror:
         served.doubts.pop(service.address, None)
         self._inherited.get(vni, {}).pop(service.address, None)
         served.services[service.address] = service
-        # What another network of this number had there and cannot show has gone.
+        # Another network with this VNI may have had a service in doubt there: that one is gone.
         for network_id in self._networks(vni):
             other = self._served.get(network_id)
             if other is not None and service.address in other.doubts:
@@ -258,7 +257,7 @@ class VipMirror:
         served.doubts.pop(address, None)
 
     def _all_doubts(self) -> Iterable[tuple[str, IPv4Address, Doubt]]:
-        swarms: dict[Vni, tuple[str, int]] = {}  # of networks whose feed has told
+        swarms: dict[Vni, tuple[str, int]] = {}  # of networks whose feed has reported
         for network_id, served in self._served.items():
             swarm = served.swarm()
             if served.revision:
@@ -278,8 +277,8 @@ class VipMirror:
         """Bring the maps in line with what is known of these addresses."""
         for address in addresses:
             if address in self._inherited.get(vni, {}):
-                continue  # not told of yet
-            # More than one for a moment at most: an address that was another service's before.
+                continue  # not reported yet
+            # More than one only for a moment: another service had this address before.
             found = [served.services[address] for network_id in self._networks(vni)
                      if (served := self._served.get(network_id)) and address in served.services]
             try:

@@ -1,7 +1,6 @@
-"""Owns publishing a swarm's services, on the one manager that holds the swarm's key in etcd.
+"""Publishes a swarm's vips on the one manager that holds the swarm's key in etcd.
 
-It must not know Docker's API nor etcd.  A manager that stops, or is cut off, changes nothing for
-what is published: another one goes on.
+If that manager stops or is cut off, what is published stays: another manager continues.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from driver.services.ports import Swarm, VipRecords
 
 log = logging.getLogger(__name__)
 
-NO_MANAGER_S: Final = 5.0  # until the next look whether this host has become one
+NO_MANAGER_S: Final = 5.0  # until the next check whether this host has become a manager
 CALM_S: Final = 0.5
-CHANGING_S: Final = 0.1  # tasks that stop are still chosen until they are looked at
-PAUSES: Final = 9  # of the time that a look took, before the next: a tenth of a core at most
+CHANGING_S: Final = 0.1  # a stopping task is still chosen until the next look
+PAUSES: Final = 9  # times the duration of a look, before the next: at most a tenth of a core
 
 
 class VipPublisher:
-    """To be run at the intervals that `pause_s` says."""
+    """Publishes vips.  `run` is to be called at the intervals that `pause_s` returns."""
 
     def __init__(self, swarm: Swarm, records: VipRecords,
                  clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,10 +31,10 @@ class VipPublisher:
         self._records = records
         self._clock = clock
         self._pause_s = 0.0
-        self._swarm_id = ""  # of the swarm that this host manages, as it was when last looked at
+        self._swarm_id = ""  # of the swarm that this host manages, as of the last look
         self._leads = False
         self._asked = True  # the last look at Docker went well
-        # Called when this host begins to lead, and when etcd has lost services: see what else.
+        # Called when this host begins to lead and when etcd has lost services: more may be lost.
         self.on_loss: Callable[[], None] = lambda: None
 
     def pause_s(self) -> float:
@@ -48,7 +47,7 @@ class VipPublisher:
         if self._swarm_id and not self._leads:
             self._pause_s = CALM_S
             if not self._records.lead(self._swarm_id):
-                return  # one manager of a swarm asks Docker, not all
+                return  # only one manager of a swarm asks Docker
         self._pause_s = NO_MANAGER_S
         try:
             view = self._swarm.look()
@@ -78,7 +77,7 @@ class VipPublisher:
         self._pause_s = max(self._pause_s, PAUSES * (self._clock() - begin_s))
 
     def leads(self) -> str:
-        """Return the id of the swarm whose services this manager publishes; "": of none."""
+        """Return the id of the swarm whose services this manager publishes; "": none."""
         return self._swarm_id if self._leads else ""
 
     def stop(self) -> None:
@@ -87,7 +86,7 @@ class VipPublisher:
             self._leave()
 
     def _leave(self) -> None:
-        """The key may be held without a look having gone well since: let go of it in any case."""
+        """Release the key in any case: it may be held although no look has succeeded since."""
         self._leads, self._swarm_id = False, ""
         try:
             self._records.resign()
@@ -95,5 +94,5 @@ class VipPublisher:
             log.warning("another manager publishes services in some seconds: %s", error)
 
     def describe(self) -> str:
-        """In a word or two."""
+        """Say in a few words who publishes."""
         return "published by this manager" if self._leads else "published elsewhere"

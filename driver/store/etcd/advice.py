@@ -1,6 +1,6 @@
-"""Owns what a user can do about etcd's refusals, told from the words of gRPC and etcd.
+"""Tells a user what to do about etcd's refusals, from the error texts of gRPC and etcd.
 
-It must not know how calls are made.
+The first pattern of the table that matches any endpoint's error decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SAID_MAX = 300  # characters of somebody else's text
 # What an error text has in it -> what to do.  The first line that fits any endpoint's counts.
 _ADVICE = (
     ("database space exceeded", "etcd's space quota is used up: compact and defragment it, then "
-     "disarm its alarm (docs/operations.md)"),
+     "disarm its alarm (docs/recovery.md)"),
     ("invalid user ID or password", "etcd refuses user or password: correct --etcd-user, or the "
      "file of --etcd-password-file (it is read again, no restart)"),
     ("user name is empty", "etcd wants a login: set --etcd-user and --etcd-password-file"),
@@ -44,7 +44,7 @@ Failure = tuple[str, str]  # the URL of an endpoint, and what became of a call t
 
 
 def told(failures: Iterable[Failure]) -> str:
-    """Return all failures in one line, each reason once, behind the endpoints that have it."""
+    """Return all failures in one line: each reason once, after the endpoints that gave it."""
     urls: dict[str, list[str]] = {}
     for url, reason in failures:
         urls.setdefault(reason, []).append(url)
@@ -52,7 +52,7 @@ def told(failures: Iterable[Failure]) -> str:
 
 
 def said(details: str) -> str:
-    """Return the part of an error's text that tells something, in one line."""
+    """Return the informative part of an error's text, in one line."""
     # gRPC's own words come first; what the connection or etcd said is behind them.
     line = details.rpartition("last error: ")[2].split("\n", 1)[0]
     # The caller names the endpoint; its address once more would make one reason look like many.
@@ -61,6 +61,6 @@ def said(details: str) -> str:
 
 
 def advice(failures: Iterable[Failure]) -> str:
-    """Return what to do, from what all endpoints said."""
+    """Return what to do, given what all endpoints said."""
     whole = "\n".join(reason for _, reason in failures)
     return next((what for words, what in _ADVICE if re.search(words, whole)), DEFAULT)

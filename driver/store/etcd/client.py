@@ -1,6 +1,6 @@
-"""Owns the calls to etcd: what each asks, failover between the endpoints, deadlines on every call.
+"""Calls etcd: builds each request, fails over between endpoints, limits the time of every call.
 
-It must not know keys or records, nor how a connection is made (connection.py).
+connection.py makes the connections.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from driver.store.kv.protocol import (
 )
 from driver.work import deadline
 
-CALL_S = 2.2  # for one call, all endpoints together; a commit and its read-back: 4.4 < 5
-PAGE = 1000  # entries in one answer; about 0.4 MB, 30 ms to decode in pure Python
+CALL_S = 2.2  # for one call, over all endpoints; a commit and its read-back: 4.4 < 5
+PAGE = 1000  # entries per answer: about 0.4 MB, 30 ms to decode in pure Python
 
 T = TypeVar("T")
 
@@ -64,10 +64,10 @@ class EtcdKeyValue:
         self._call_s = call_s
         self._lock = threading.Lock()
         self._preferred = 0  # the endpoint that answered last
-        self.cluster_id = 0  # etcd's own, of the last answer; a restored one has another
+        self.cluster_id = 0  # etcd's own id, from the last answer; a restored etcd has another
 
     def close(self) -> None:
-        """Close all connections; calls and watches under way fail."""
+        """Close all connections; calls and watches in progress fail."""
         for connection in self._connections:
             connection.close()
 
@@ -85,12 +85,12 @@ class EtcdKeyValue:
         return _entry(answer.kvs[0]) if answer.kvs else None
 
     def recall(self, key: str) -> Entry | None:  # noqa: ARG002
-        """See KeyValue; nothing is remembered here."""
+        """See KeyValue; this class remembers nothing."""
         return None
 
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
-        """See KeyValue; long lists come in pages, all as of the first one's revision."""
+        """See KeyValue; long lists are read in pages, all at the first page's revision."""
         request = _range_request(prefix, start, stop)
         request.keys_only = keys_only
         entries: list[Entry] = []
@@ -118,7 +118,7 @@ class EtcdKeyValue:
         """See KeyValue."""
         request = rpc.TxnRequest(compare=[_compare(c) for c in compares],
                                  success=[_operation(op) for op in ops])
-        # A key that this user may read: only those of its own role are sure to be.
+        # A key that this user may read: only the keys of its own role are sure to be readable.
         key = next(iter((*ops, *compares))).key.encode()
         answer = self._call("write", lambda c, s: c.kvstub.Txn(request, s, metadata=c.metadata),
                             probe=key)
@@ -127,7 +127,7 @@ class EtcdKeyValue:
 
     def stream(self, key: str) -> Stream:
         """See WatchedKeyValue."""
-        # Asked of a member that lost its leader, etcd ends the stream instead of going silent.
+        # Asks a member that lost its leader to end the stream instead of going silent.
         return self._read("watch", lambda c, s: EtcdStream(
             rpc.WatchStub(c.channel), (*(c.metadata or ()), ("hasleader", "true")), key, s))
 
@@ -165,7 +165,7 @@ class EtcdKeyValue:
 
     def lease(self, ttl_s: int) -> Lease:
         """See KeyValue."""
-        # An unanswered grant leaves at worst a lease that nobody keeps alive.
+        # At worst, an unanswered grant leaves a lease that nobody keeps alive.
         answer = self._read("grant a lease", lambda c, s: c.leasestub.LeaseGrant(
             rpc.LeaseGrantRequest(TTL=ttl_s), s, metadata=c.metadata))
         return _EtcdLease(self, answer.ID)
@@ -188,7 +188,7 @@ class EtcdKeyValue:
         return int(answer.TTL)
 
     def revoke(self, lease_id: int) -> None:
-        """End a lease; one that is gone is fine."""
+        """Revoke a lease; one that is gone is no error."""
         def end(client: Any, seconds: float) -> None:
             try:
                 client.leasestub.LeaseRevoke(
@@ -200,7 +200,7 @@ class EtcdKeyValue:
         self._read("revoke the lease", end)
 
     def alarms(self) -> list[str]:
-        """Return which alarms are raised, by etcd's names, each once.
+        """Return the names of the alarms that etcd has raised, each once.
 
         None if this user may not ask.
         """
@@ -240,7 +240,7 @@ class EtcdKeyValue:
     def _call(self, what: str, call: Callable[[Any, float], T], *, probe: bytes = b"") -> T:
         """Try the endpoints in turn, within one deadline for all.
 
-        What must not be repeated (it has a `probe`, a key to read first) goes to the next
+        A call that must not be repeated has a `probe`, a key to read first: it goes to the next
         endpoint only if it was certainly not sent.
         """
         repeatable = not probe
@@ -252,7 +252,7 @@ class EtcdKeyValue:
             for attempt in range(count):
                 index = (first + attempt) % count
                 connection = self._connections[index]
-                # Half of what is left for each, so that a silent endpoint leaves time.
+                # Half of the remaining time each, so that a silent endpoint leaves time for others.
                 left_s = deadline.remaining_s(self._call_s)
                 seconds = left_s if attempt == count - 1 else left_s / 2
                 if seconds <= 0.01:
@@ -264,7 +264,7 @@ class EtcdKeyValue:
                     continue
                 except grpc.RpcError as error:
                     failures.append((connection.url, error_text(error)))
-                    if lease_gone(error):  # so would the other members say
+                    if lease_gone(error):  # the other members would say the same
                         raise LeaseGone(f"etcd refuses a {what} ({told(failures[-1:])})") from None
                     if repeatable or not_sent(error):
                         continue
@@ -307,7 +307,7 @@ def _compare(compare: Compare) -> Any:
     if isinstance(compare, Unchanged):
         return rpc.Compare(key=compare.key.encode(), target=rpc.Compare.MOD,
                            result=rpc.Compare.EQUAL, mod_revision=compare.mod_revision)
-    if isinstance(compare, Empty):  # etcd compares each key there is, or one that was never made
+    if isinstance(compare, Empty):  # etcd compares each existing key, or one that was never made
         return rpc.Compare(key=compare.key.encode(), range_end=compare.stop.encode(),
                            target=rpc.Compare.CREATE, result=rpc.Compare.EQUAL, create_revision=0)
     return rpc.Compare(key=compare.key.encode(), target=rpc.Compare.VALUE,

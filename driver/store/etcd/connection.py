@@ -1,7 +1,7 @@
-"""Owns one connection to etcd (python-etcd3): TLS, login, and how long it may be silent.
+"""Makes one connection to etcd (python-etcd3): TLS, login, and how long it may be silent.
 
-It must not know what is asked.  etcd3's own watch and lease threads die silently, so only its
-connection, stubs and messages are used; watch.py has the watch, hosts.py keeps the lease.
+etcd3's own watch and lease threads die silently, so only its connection, stubs and messages are
+used; watch.py has the watch, registration.py keeps the lease.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from driver.errors import SettingsError, StoreUnavailable
 from driver.store.etcd.advice import said
 from driver.work import deadline
 
-# etcd3 0.12.0 has code generated for protobuf 3: only the pure Python runtime still takes it.
+# etcd3 0.12.0 contains code generated for protobuf 3: only the pure Python runtime accepts it.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # what that generated code calls
+    warnings.simplefilter("ignore", DeprecationWarning)  # raised by that generated code
     import etcd3
     import etcd3.etcdrpc as rpc
 
@@ -34,17 +34,17 @@ SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 
 CHANNEL_OPTIONS = (
     # A peer that is silent for 5 + 5 s is dead.  etcd allows a ping each 5 s (its
-    # --grpc-keepalive-min-time) and none without a call under way.
+    # --grpc-keepalive-min-time) and none without a call in progress.
     ("grpc.keepalive_time_ms", 6000),
     ("grpc.keepalive_timeout_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),  # no limit: a watch may be silent for hours
-    # After an outage the next try comes within a second, not within two minutes.
+    # After an outage, retry within a second, not within two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # a new login starts with a new connection
+    ("grpc.use_local_subchannel_pool", 1),  # a new login gets a new connection
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -54,9 +54,9 @@ _Code = grpc.StatusCode
 
 @dataclass(frozen=True)
 class EtcdSettings:
-    """Where etcd is and how to speak to it; paths of PEM files, empty: not used.
+    """Where etcd is and how to reach it; paths are of PEM files, empty: not used.
 
-    The files are read when a connection is made, and again when one fails and they changed.
+    They are read when a connection is made, and again when it fails and they have changed.
     """
 
     endpoints: tuple[str, ...]  # URLs, http:// or https://, with port
@@ -64,22 +64,22 @@ class EtcdSettings:
     cert: str = ""
     key: str = ""
     user: str = ""
-    # Never in a log.  If it is a function, that is asked at each login.
+    # Never logged.  If it is a function, it is called at each login.
     password: str | Callable[[], str] = field(default="", repr=False)
 
 
 class NotReadyError(Exception):
-    """Nobody answered before the call itself was made: it certainly had no effect."""
+    """Nobody answered before the call was made, so it certainly had no effect."""
 
     def __init__(self, error: Any) -> None:
-        """error: gRPC's, or a text."""
+        """error: a gRPC error, or a text."""
         super().__init__(error if isinstance(error, str) else error_text(error))
 
 
 class Connection:
-    """One endpoint's etcd3 client, made when first needed.
+    """The etcd3 client of one endpoint, made when first needed.
 
-    It is made again when its login has expired, and when it fails and its files have changed.
+    It is remade when its login has expired, and when it fails and its files have changed.
     """
 
     def __init__(self, url: str, settings: EtcdSettings) -> None:
@@ -104,15 +104,15 @@ class Connection:
         self._password = settings.password
         self._files = tuple(path for name in ("ca_cert", "cert_cert", "cert_key")
                             if (path := self._arguments.get(name)))
-        self._read_files: object = None  # their state when the client was made
+        self._read_files: object = None  # state of the files when the client was made
         self._login = threading.Lock()  # held while a client is made
-        self._lock = threading.Lock()  # of the client, and of what its files were
+        self._lock = threading.Lock()  # guards the client and the recorded state of its files
         self._client: Any = None
 
     def call(self, call: Callable[[Any, float], T], seconds: float, *, probe: bytes) -> T:
         """Run `call` with the client; log in again once if the token is refused.
 
-        `probe`: make sure first, by reading this key, that somebody is there; b"": do not.
+        `probe`: first read this key to make sure that somebody answers; b"": do not.
         """
         with deadline.limit(seconds):
             try:
@@ -130,7 +130,7 @@ class Connection:
         except ValueError:
             if self._client is client:
                 raise
-            # Another thread has just closed it, to log in again: nothing was sent.
+            # Another thread has just closed the connection to log in again: nothing was sent.
         except grpc.RpcError as error:
             if not _token_refused(error):
                 raise
@@ -149,7 +149,7 @@ class Connection:
                 client.kvstub.Range(rpc.RangeRequest(key=probe, serializable=True),
                                     deadline.remaining_s(seconds), metadata=client.metadata)
         except grpc.RpcError as error:
-            if not _token_refused(error):  # the call itself will be refused, and log in again
+            if not _token_refused(error):  # the call itself will be refused, and then logs in again
                 raise NotReadyError(error) from None
         return client
 
@@ -157,8 +157,8 @@ class Connection:
         with self._lock:
             if self._client is not None:
                 return self._client
-        # One logs in, the others wait for it, each for its own time: while an etcd is frozen
-        # they would else fail one after the other.
+        # One thread logs in; the others wait for it, each with its own deadline.  Otherwise
+        # they would fail one after the other while an etcd is frozen.
         if not self._login.acquire(timeout=deadline.remaining_s(seconds)):
             raise NotReadyError("no answer to a login in time")
         try:
@@ -178,7 +178,7 @@ class Connection:
             if "user" in self._arguments:
                 self._arguments["password"] = (
                     self._password() if callable(self._password) else self._password)
-            # The constructor logs in; that is the one call it makes.
+            # The constructor logs in, and makes no other call.
             return etcd3.Etcd3Client(**self._arguments, timeout=seconds)
         except OSError as error:
             raise StoreUnavailable(f"cannot read etcd's TLS files: {error}; correct "
@@ -196,11 +196,11 @@ class Connection:
         return [(s.st_ino, s.st_mtime_ns, s.st_size) for s in stats]
 
     def _forget_old_files(self) -> bool:
-        """Whether there are others since the client was made, and it will be made again."""
+        """Tell whether the files have changed since the client was made; it is then remade."""
         with self._lock:
             if self._client is None or self._read_files == self._state_of_files():
                 return False
-            # Not closed: what works with the old ones (a watch, say) goes on.
+            # Not closed: what works with the old files (a watch, for example) goes on.
             self._client = None
             return True
 
@@ -220,7 +220,7 @@ def _token_refused(error: Any) -> bool:
 
 
 def not_sent(error: Any) -> bool:
-    """Whether the server certainly did not act: refused connection, or refused by etcd."""
+    """Tell whether the server certainly did not act: connection refused, or refused by etcd."""
     code, details = error.code(), (error.details() or "").lower()
     if code is _Code.UNAVAILABLE:
         return "failed to connect" in details or "connection refused" in details
@@ -229,12 +229,12 @@ def not_sent(error: Any) -> bool:
 
 
 def lease_gone(error: Any) -> bool:
-    """Whether etcd refused a write because it has no such lease."""
+    """Tell whether etcd refused a write because it has no such lease."""
     return error.code() is _Code.NOT_FOUND and "lease not found" in (error.details() or "")
 
 
 def error_text(error: Any) -> str:
-    """Say in one line what became of a call."""
+    """Return in one line how a call failed."""
     if error.code() is _Code.DEADLINE_EXCEEDED:
         return "no answer in time"
     return said(error.details() or error.code().name)

@@ -1,6 +1,6 @@
-"""Owns whether etcd does what is asked of it: one that is full answers every read.
+"""Checks whether etcd does what it is asked: a full etcd still answers every read.
 
-It must not know who asks.
+It therefore tries a write too.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from driver.store.kv.protocol import Holds, KeyValue, Put
 _ALARMS: Final = {
     "NOSPACE": "its space quota is used up (alarm NOSPACE), nothing new is written: `etcdctl "
                "compact REVISION`, `etcdctl defrag` for each member, then `etcdctl alarm disarm` "
-               "(docs/operations.md, etcd)",
+               "(docs/recovery.md, etcd)",
     "CORRUPT": "its members hold different data (alarm CORRUPT): `etcdctl alarm list` names the "
-               "one to remove and add again, empty (docs/operations.md, etcd)",
+               "one to remove and add again, empty (docs/recovery.md, etcd)",
 }
 
 
 class Alarming(KeyValue, Protocol):
-    """A store that can be in trouble and say so."""
+    """A store that can report its alarms."""
 
     def alarms(self) -> list[str]:
-        """Return which alarms are raised, by etcd's names, each once.  Error: StoreUnavailable."""
+        """Return the names of the raised alarms, each once.  Error: StoreUnavailable."""
 
 
 def describe(kv: Alarming) -> str:
-    """Say how it is, in a line.  Error: StoreUnavailable."""
+    """Return the state of etcd in one line.  Error: StoreUnavailable."""
     hosts = kv.count(keys.HOSTS)
     problem = trouble(kv)
     return f"answers, but {problem}" if problem else f"answers, {hosts} hosts registered"
 
 
 def trouble(kv: Alarming) -> str:
-    """Return what keeps etcd from doing its work and what to do, "" if nothing does.
+    """Return what keeps etcd from working and what to do; "" if nothing does.
 
     Error: StoreUnavailable (it does not answer).
     """

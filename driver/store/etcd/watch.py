@@ -1,6 +1,6 @@
-"""Owns one gRPC stream of watches to etcd: what it tells, and an error as soon as it is not alive.
+"""Runs one gRPC stream of watches to etcd; fails as soon as the stream is not alive.
 
-It must not know keys, nor list anything: the feeds go on from where they were after WatchLost.
+It lists nothing: after WatchLost the feeds resume from where they were.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import grpc
 from driver.store.etcd.connection import rpc
 from driver.store.kv.protocol import Change, Moment, News, WatchLost, prefix_end
 
-PROBE_S = 5.0  # silence after which the stream has to prove that it is alive, and time for it
-PROBE_KEY = b"\0slim-probe"  # below what is watched, so that whoever may watch may probe
-PROBE: Final = 0  # the number of no watch
+PROBE_S = 5.0  # silence before the stream is probed, and the time it has to answer
+PROBE_KEY = b"\0slim-probe"  # below the watched prefix, so that a user who may watch may probe
+PROBE: Final = 0  # the number that no watch has
 
 
 class EtcdStream:
-    """The Stream of store/kv.  gRPC's sender thread waits in `_sent`, and minds the clock there."""
+    """The Stream of store/kv.  gRPC's sender thread waits in `_sent` and checks deadlines."""
 
     def __init__(self, stub: Any, metadata: Sequence[tuple[str, str]], key: str,
                  open_s: float) -> None:
-        """Open it; wait up to `open_s` for etcd's first answer (else grpc.RpcError)."""
+        """Open the stream; wait up to `open_s` for etcd's first answer, else grpc.RpcError."""
         self._probe_key = key.encode() + PROBE_KEY
         self._open_s = open_s
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._numbers = itertools.count(PROBE + 1)
-        # etcd confirms watches in the order in which it was asked, by ids of its own.
+        # etcd confirms watches in the order of the requests, with ids of its own.
         self._unconfirmed: deque[int] = deque()
-        self._numbers_of: dict[int, int] = {}  # by etcd's id
-        self._ids: dict[int, int] = {}  # etcd's, by ours; of those confirmed
-        self._unwanted: set[int] = set()  # cancelled before they were confirmed
+        self._numbers_of: dict[int, int] = {}  # our numbers, by etcd's id
+        self._ids: dict[int, int] = {}  # etcd's ids, by our number; confirmed watches only
+        self._unwanted: set[int] = set()  # cancelled before etcd confirmed them
         self._closed = self._silent = False
         self._heard_s = float("-inf")
         with self._lock:
@@ -110,7 +110,7 @@ class EtcdStream:
             number = self._unconfirmed.popleft()
             wanted = number != PROBE and number not in self._unwanted
             self._unwanted.discard(number)
-            if answer.canceled:  # refused; a probe is answered by that, too
+            if answer.canceled:  # refused; this answers a probe, too
                 return News(number, ended=answer.cancel_reason or "refused") if wanted else None
             if wanted:
                 self._numbers_of[answer.watch_id] = number
@@ -124,16 +124,16 @@ class EtcdStream:
             number = self._numbers_of.get(answer.watch_id)
             if number is not None and answer.canceled:
                 del self._numbers_of[answer.watch_id], self._ids[number]
-                # etcd 3.4 tells it again, each 0.1 s, until it is asked to end the watch.
+                # etcd 3.4 repeats it every 0.1 s until it is asked to end the watch.
                 self._end(answer.watch_id)
         if number is None:
-            return None  # of one that was cancelled
+            return None  # of a cancelled watch
         if answer.canceled:
             return News(number, compacted=answer.compact_revision > 0, ended=(
                 f"{answer.cancel_reason or 'cancelled by etcd'}"
                 f" (compacted up to {answer.compact_revision})"))
         if answer.events:
-            # Not the header's revision: there may be more changes before that.
+            # Not the header's revision: more changes may come before it.
             changes = [_change(event) for event in answer.events]
             return News(number, changes[-1].mod_revision, changes)
         return News(number, answer.header.revision)
@@ -149,12 +149,12 @@ class EtcdStream:
             cancel_request=rpc.WatchCancelRequest(watch_id=etcd_id)))
 
     def _probe(self) -> None:
-        # The stubs are older than progress requests.  One more watch is confirmed by etcd at once,
-        # which proves as much.
+        # The stubs are older than progress requests.  etcd confirms another watch immediately,
+        # which proves the same.
         self._create(PROBE, key=self._probe_key)
 
     def _sent(self) -> Iterator[Any]:
-        """Yield what is asked for, in order, and a probe in silence; without an answer, give up."""
+        """Yield requests in order, and a probe after silence; give up if that gets no answer."""
         probed_s, patience_s = time.monotonic(), self._open_s
         self._probe()
         while True:
@@ -172,7 +172,7 @@ class EtcdStream:
             try:
                 request = self._requests.get(timeout=due_s - now_s)
             except queue.Empty:
-                # This process was stopped: etcd may have had more to tell than it keeps for a
+                # This process was stopped: etcd may have had more news than it buffers for a
                 # stream that nobody reads.
                 if time.monotonic() >= due_s + PROBE_S:
                     return self._give_up()
@@ -188,7 +188,7 @@ class EtcdStream:
 
 
 class _StreamError(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
-    """An end of a stream that gRPC itself does not call an error."""
+    """The end of a stream that gRPC itself does not report as an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -1,6 +1,6 @@
-"""Owns the feed of a network's endpoints from etcd, one prefix a network.
+"""Follows a network's endpoints in etcd, one prefix per network, and passes them to a listener.
 
-It must not know what the listener does with them.
+Endpoint records are decoded one by one, to save memory.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class EtcdDirectory:
             listener.unfollowed(vni)
 
     def read(self, vni: Vni) -> Iterable[Said]:
-        """See ports.Directory.  Decoded one by one, as it is walked."""
+        """See ports.Directory.  Decodes each record as the caller iterates."""
         return _said(self._kv.range(keys.endpoints(vni)).entries)
 
     def close(self) -> None:
-        """End all feeds; what was published stays (a restart must not cut anything)."""
+        """End all feeds; what was published stays, so that a restart cuts no connection."""
         with self._lock:
             feeds = [feed for feed, _ in self._followed.values()]
             self._followed.clear()
@@ -65,13 +65,13 @@ class _NetworkListener:
         self._listener = listener
 
     def listed(self, entries: Sequence[Entry], revision: int) -> None:
-        # Decoded one by one: tens of thousands at once would be a hundred megabytes.
+        # Decoded one by one: tens of thousands together would take a hundred megabytes.
         self._listener.snapshot(self._vni, _said(entries), revision)
 
     def changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.value is None:
-                with suppress(ValueError):  # a key that no driver writes never was anything
+                with suppress(ValueError):  # no driver writes such a key: nothing is missing
                     self._listener.missing(self._vni, keys.endpoint_of(change.key)[1],
                                            change.mod_revision)
                 continue
@@ -92,7 +92,7 @@ def _said(entries: Iterable[Entry]) -> Iterator[Said]:
             log.error("%s in etcd is no key of slim's: left alone", entry.key,
                       extra=STANDING)
             continue
-        # The key says whose it is, also where the value does not, or says another name.
+        # The key names the endpoint, even if the value names none or another one.
         found = read_own(entry, _build, _key_of)
         yield Unreadable(endpoint_id) if found is None else found
 

@@ -1,6 +1,6 @@
-"""Owns what one feed is: its listener, where it stands, and reading what it brings.
+"""Holds one feed: its listener and its position; decodes what it brings.
 
-It must not know how it is kept up to date (feeds.py), nor what keys mean (directory.py, hosts.py).
+feeds.py keeps it up to date; directory.py and hosts/registry.py interpret the keys.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ log = logging.getLogger(__name__)
 
 
 class FeedListener(Protocol):
-    """Called from one thread at a time.  After an exception everything is listed again."""
+    """Called from one thread at a time.  After an exception the feed lists everything again."""
 
     def listed(self, entries: Sequence[Entry], revision: int) -> None:
-        """This is all there is as of `revision` of the store.
+        """Take all entries that exist at `revision` of the store.
 
-        Comes first, and again where changes were missed, or where the store has gone back:
-        then `revision` may be lower than before.
+        Called first, and again after missed changes or when the store has gone back: `revision`
+        may then be lower than before.
         """
 
     def changed(self, changes: Sequence[Change]) -> None:
-        """These came since, in order."""
+        """Take the changes since the last call, in order."""
 
 
 class Feed:
-    """One prefix that is followed.  All but `close` is the business of feeds.py."""
+    """One followed prefix.  Only `close` is for users; the rest belongs to feeds.py."""
 
     def __init__(self, prefix: str, listener: FeedListener, end: Callable[[Feed], None], *,
                  removals: bool = False) -> None:
-        """removals: only these are told, and `listed` brings nothing: some may have been missed."""
+        """removals: report only these; `listed` has no entries then: some may have been missed."""
         self._end = end
         self.prefix = prefix
         self.listener = listener
         self.removals = removals
-        self.position = 0  # the revision up to which all changes have come; 0: to be listed
-        self.begin = 0  # where it went on, until that is known to have been in time; 0: it was
+        self.position = 0  # the revision up to which all changes have arrived; 0: to be listed
+        self.begin = 0  # where it resumed, until that is known to have been in time; 0: it was
         self.listed = False  # at least once
         self.watch = 0  # its number on the stream; 0: none
-        self.waiting: list[Change] = []  # for the listener
-        self.runner = 0  # the thread that is in the listener; 0: none
+        self.waiting: list[Change] = []  # changes for the listener
+        self.runner = 0  # the thread that runs the listener; 0: none
         self.failures = 0  # in a row
         self.closed = False
 
     def close(self) -> None:
-        """Stop; the listener is not called any more (unless this comes from the listener)."""
+        """Stop; the listener is not called again (unless the listener itself calls this)."""
         self._end(self)
 
 
 def read_own(entry: Entry, build: Callable[[records.Fields], T], key_of: Callable[[T], str]
              ) -> T | None:
-    """Decode what a feed has brought; None, with a line in the log, for what is not its key's."""
+    """Decode an entry of a feed; None, and a line in the log, if the value does not fit its key."""
     try:
         found = records.decode(entry, build)
     except UnsupportedRecord as error:

@@ -1,6 +1,6 @@
-"""Owns following many prefixes of etcd for good, on one stream: list, follow, resume, list again.
+"""Follows many prefixes of etcd on one stream: lists, watches, resumes, lists again.
 
-It must not know what the keys mean, nor how a stream is kept alive (watch.py).
+watch.py keeps the stream alive.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from driver.store.feeds.past import Past, compacted
 from driver.store.kv.protocol import Listing, Moment, News, Stream, WatchedKeyValue, WatchLost
 from driver.work.later import Later
 
-THREADS: Final = 2  # call listeners: while one of them is slow, the others go on
-WAITING_MAX = 20_000  # changes, of some 700 bytes, that listeners have not taken yet
-# Before another stream, and before a feed is listed again after its listener's or etcd's failure:
-# at most, and the last one goes on.  Random, because all hosts lose their stream at once.
+THREADS: Final = 2  # that call listeners: while one listener is slow, the others continue
+WAITING_MAX = 20_000  # changes, about 700 bytes each, that listeners have not taken yet
+# Upper bounds of the pause before another stream, and before a feed is listed again after its
+# listener or etcd failed; the last one repeats.  Random, as all hosts lose their stream together.
 PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
-STEADY_S: Final = 10.0  # a stream that lasted for so long ended the outage before it
-# Lists that become due at once are spread: for each feed of this host, and for all of them.
+STEADY_S: Final = 10.0  # a stream that lasted this long ended the outage before it
+# Lists that become due together are spread over this time: per feed, and at most for all feeds.
 LIST_S: Final = 0.02
 LISTS_S: Final = 5.0
-# After which etcd has surely begun with all watches that go on from where they were.
+# By then etcd has certainly started all resumed watches.
 SETTLED_S = 60.0
-CLOSE_S: Final = 10.0  # for a listener to come to its end
+CLOSE_S: Final = 10.0  # for a listener to finish
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ log = logging.getLogger(__name__)
 class Feeds:
     """All feeds of a driver.  Thread-safe.  Its threads start with the first feed.
 
-    One thread keeps the stream, and only takes in what comes; others list, and call listeners.
+    One thread keeps the stream and only receives; others list, and call listeners.
     """
 
     def __init__(self, kv: WatchedKeyValue,
                  went_back: Callable[[Moment, Moment], None] = lambda _before, _now: None, *,
                  jitter: Callable[[], float] = random.random,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """went_back: called with before and now when etcd no longer has what it had told.
+        """went_back: called with before and now when etcd no longer has what it had reported.
 
-        Everything is listed again, but not before it returns.
-        jitter: from 0 to 1, another one at each call.  clock: seconds, monotonic.
+        All feeds list again after it returns.
+        jitter: from 0 to 1, a new value at each call.  clock: seconds, monotonic.
         """
         self._kv = kv
         self._went_back = went_back
@@ -55,21 +55,21 @@ class Feeds:
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below, and all feeds
         self._feeds: dict[Feed, None] = {}
-        self._key = ""  # one that may be read
+        self._key = ""  # a key that may be read
         self._stream: Stream | None = None
         self._watched: dict[int, Feed] = {}  # by the watch's number
-        self._waiting = 0  # changes of all feeds
+        self._waiting = 0  # number of changes, over all feeds
         self._past: Past | None = None
-        self._histories = 0  # that etcd has begun since
-        self._opened = 0  # how often etcd was asked whether it is that of before
+        self._histories = 0  # how many histories etcd has begun since the start
+        self._opened = 0  # how often etcd was asked whether it is the same one as before
         self._stop = threading.Event()
         self._later: Later[Feed | None] = Later(self._work, threads=THREADS, name="slim-feeds")
         self._keeper: threading.Thread | None = None
 
     def follow(self, prefix: str, listener: FeedListener, *, removals: bool = False) -> Feed:
-        """Keep `listener` up to date until the feed is closed.  Returns at once.
+        """Keep `listener` up to date until the feed is closed.  Returns immediately.
 
-        removals: tell these only; nothing is listed, however much is there (see Feed).
+        removals: report only removals; nothing is listed, however much exists (see Feed).
         """
         feed = Feed(prefix, listener, self._end, removals=removals)
         with self._changed:
@@ -104,7 +104,7 @@ class Feeds:
             keeper.join(CLOSE_S)
             self._later.stop()
 
-    # The stream.  This is the keeper's part.
+    # The stream: the keeper's part.
 
     def _keep(self) -> None:
         failures = 0
@@ -116,7 +116,7 @@ class Feeds:
                 while (news := stream.next()) is not None:
                     self._take(news)
             except SlimError as error:
-                # One line at the start of an outage, not one a second.
+                # One line at the start of an outage, not one per second.
                 log.log(logging.DEBUG if failures else logging.WARNING,
                         "changes in etcd cannot be followed, trying again: %s", error)
             except Exception:
@@ -128,7 +128,7 @@ class Feeds:
             failures += 1
 
     def _open(self) -> Stream:
-        # Read first: that is a new login, too, where the old one has expired.
+        # Read first: this also logs in again if the old login has expired.
         self._kv.now(self._key)
         stream = self._kv.stream(self._key)
         try:
@@ -139,7 +139,7 @@ class Feeds:
         return stream
 
     def _compare(self, opened: Moment) -> None:
-        """Find out whether etcd is the one of before, now that a stream would break if it went.
+        """Check whether etcd is the same as before, now that its loss would break the stream.
 
         Error: WatchLost (the stream's member is behind).
         """
@@ -160,10 +160,11 @@ class Feeds:
             self._past = self._past or Past(now)
 
     def _step_back(self, past: Past, now: Moment) -> None:
-        """Have feeds go on after the last change that etcd was seen to remember.
+        """Make feeds resume after the last change that etcd was seen to remember.
 
-        That it is further on proves nothing about what came between: if it is another history,
-        that was not told.  If it is the same, nothing that lasts is told twice.
+        A higher revision proves nothing about the changes in between: if the history is
+        another one, they were not reported.  If it is the same, nothing that lasts is reported
+        twice.
         """
         seen = past.witness.mod_revision if past.witness else now.revision
         if seen < now.revision and self._kv.keeps(self._key, seen + 1):
@@ -229,7 +230,7 @@ class Feeds:
         if stream is not None:
             stream.close()
 
-    # Lists, and listeners.  This is the other threads' part.
+    # Lists and listeners: the other threads' part.
 
     def _work(self, feed: Feed | None) -> None:
         if feed is not None:
@@ -241,11 +242,11 @@ class Feeds:
             self._later.submit(None, SETTLED_S)
 
     def _forget_compacted(self, now: Moment, *, settle: bool = False) -> None:
-        """Have those listed again that cannot go on from where they were.
+        """List those feeds again that cannot resume from where they were.
 
-        etcd says so itself, but in many versions it loses that where more than a hundred watches
-        of one stream are concerned (its issue 17529).  So it is asked before they begin, and,
-        to settle it, again when they have.
+        etcd reports this itself, but many versions lose that report if it concerns more than a
+        hundred watches of one stream (etcd issue 17529).  So the driver asks before the watches
+        start, and again, to be sure, when they have started.
         """
         with self._changed:
             begins = {feed: begin for feed in self._feeds if feed.position
@@ -265,7 +266,7 @@ class Feeds:
     def _serve(self, feed: Feed) -> None:
         with self._changed:
             if feed.closed or feed.runner or not (feed.position or self._stream):
-                return  # whoever runs it, or opens a stream, looks after it
+                return  # its runner, or whoever opens a stream, takes care of it
             feed.runner = threading.get_ident()
             changes, feed.waiting = feed.waiting, []
             self._waiting -= len(changes)
@@ -286,18 +287,18 @@ class Feeds:
             self._served(feed, failed=failed)
 
     def _list(self, feed: Feed, opened: int) -> None:
-        """opened: since when the stream is what it was (see `_compare`)."""
+        """List the feed.  opened: the `_opened` of the stream's check (see `_compare`)."""
         past, histories = self._past, self._histories
         listing = (Listing((), self._kv.now(feed.prefix).revision) if feed.removals
                    else self._kv.range(feed.prefix))
         if past is not None and listing.revision < past.moment.revision:
-            self._lost()  # the keeper finds out what that means
+            self._lost()  # the keeper then finds out why
             raise WatchLost(f"etcd was at revision {past.moment.revision}, and is at "
                             f"{listing.revision}")
         with self._changed:
             if feed.closed or self._past is None or (opened, histories) != (
                     self._opened, self._histories):
-                return  # it may be of before, and etcd was not asked about what it says
+                return  # the list may be outdated: etcd was not asked about it
             self._past = self._past.with_entries(listing.revision, listing.entries)
         feed.listener.listed(listing.entries, listing.revision)
         with self._changed:
@@ -331,7 +332,7 @@ class Feeds:
             self._watched[feed.watch] = feed
 
     def _forget(self, feed: Feed) -> None:
-        """Drop what has come: it is to be listed again, or is closed."""
+        """Drop what has arrived: the feed is to be listed again, or is closed."""
         self._waiting -= len(feed.waiting)
         feed.waiting, feed.position, feed.begin = [], 0, 0
         if self._watched.pop(feed.watch, None) is not None and self._stream is not None:

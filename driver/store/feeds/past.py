@@ -1,7 +1,7 @@
-"""Owns what a store remembers: whether it is the one of before, and what it has compacted.
+"""Tells whether a store is the same as before, and which revisions it has compacted.
 
-It must not know what follows from that.  An etcd that was restored from a snapshot may have the
-same cluster id, and may have been written to since: a higher revision proves nothing.
+An etcd that was restored from a snapshot may have the same cluster id, and may have been written
+to since: a higher revision proves nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from driver.store.kv.protocol import Change, Entry, Moment, WatchedKeyValue
 
 @dataclass(frozen=True)
 class Past:
-    """The highest revision that a store has told, and the last change: a witness."""
+    """The highest revision that a store has reported, and the last change as a witness."""
 
     moment: Moment
     witness: Change | None = None
 
     def with_entries(self, revision: int, entries: Iterable[Entry]) -> Past:
-        """After a list."""
+        """Return the past after a list."""
         return self.with_changes(revision, (
             Change(entry.key, entry.value, entry.mod_revision) for entry in entries))
 
     def with_changes(self, revision: int, changes: Iterable[Change]) -> Past:
-        """After news of a watch."""
+        """Return the past after news of a watch."""
         last = max(changes, key=lambda change: change.mod_revision, default=None)
         before = self.witness.mod_revision if self.witness else 0
         return replace(
@@ -34,7 +34,7 @@ class Past:
             witness=last if last is not None and last.mod_revision > before else self.witness)
 
     def contradicted(self, kv: WatchedKeyValue, now: Moment) -> bool:
-        """Whether the store, which is at `now`, is certainly not the one of before.
+        """Tell whether the store, which is at `now`, is certainly not the same as before.
 
         Error: StoreUnavailable.
         """
@@ -43,9 +43,9 @@ class Past:
 
 
 def compacted(kv: WatchedKeyValue, key: str, revisions: Iterable[int]) -> set[int]:
-    """Return those from which on changes cannot be told any more; none may be after now.
+    """Return those from which changes can no longer be reported; none may be after now.
 
-    One request, where there are none of them.  Error: StoreUnavailable.
+    Takes one request if nothing is compacted.  Error: StoreUnavailable.
     """
     ordered = sorted(set(revisions))
     if not ordered or kv.keeps(key, ordered[0]):

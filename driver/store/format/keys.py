@@ -1,6 +1,6 @@
-"""Owns the spelling of every key in etcd; docs/state.md has the table of them.
+"""Spells every key in etcd, and parses keys; docs/state.md has the table.
 
-It must not know what is stored under them.
+Keys are ASCII: each part is quoted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ADDRESSES = ROOT + "addresses/"
 OWNERS = ROOT + "owners/"
 SERVICES = ROOT + "services/"
 PUBLISHERS = ROOT + "publishers/"
-TRIAL = ROOT + "trial"  # what a write is tried with; nobody ever makes it
+TRIAL = ROOT + "trial"  # key of the trial write; nobody ever creates it
 SERVICES_QUESTION = ROOT + "services-question"
 ANSWERS = ROOT + "answers/"
 
 
 def _quoted(text: str) -> str:
-    # ASCII, without "/": a part of a key never looks like two.
+    # ASCII, without "/": one part of a key never looks like two.
     return quote(text, safe=":")
 
 
@@ -43,7 +43,7 @@ def network(key: NetworkKey) -> str:
 
 
 def members(key: NetworkKey) -> str:
-    """Return the prefix of the hosts that have a virtual network."""
+    """Return the prefix of the members: hosts that have a virtual network."""
     return f"{network(key)}/members/"
 
 
@@ -58,12 +58,12 @@ def vni(number: int) -> str:
 
 
 def vni_of(key: str) -> int:
-    """Return the number of `vni`."""
+    """Return the number from a key of `vni`."""
     return int(key.removeprefix(VNIS))
 
 
 def endpoints(number: Vni) -> str:
-    """Return the prefix of a network's endpoints: one watch a network."""
+    """Return the prefix of a network's endpoints: one watch per network."""
     return f"{ENDPOINTS}{number:08}/"
 
 
@@ -73,13 +73,13 @@ def endpoint(number: Vni, endpoint_id: EndpointId) -> str:
 
 
 def endpoint_of(key: str) -> tuple[Vni, EndpointId]:
-    """Return network and id from `endpoint`."""
+    """Return network and id from a key of `endpoint`."""
     number, endpoint_id = key.removeprefix(ENDPOINTS).split("/")
     return Vni(int(number)), EndpointId(unquote(endpoint_id))
 
 
 def local(host: HostId) -> str:
-    """Return the prefix of all that a host keeps for itself."""
+    """Return the prefix of everything that a host keeps for itself."""
     return f"{LOCAL}{_quoted(host)}/"
 
 
@@ -104,7 +104,7 @@ def local_endpoint(host: HostId, endpoint_id: EndpointId) -> str:
 
 
 def local_endpoint_of(key: str) -> EndpointId:
-    """Return the id from `local_endpoint`."""
+    """Return the id from a key of `local_endpoint`."""
     return EndpointId(unquote(key.rsplit("/", 1)[1]))
 
 
@@ -124,7 +124,7 @@ def answer(host: HostId) -> str:
 
 
 def answer_of(key: str) -> HostId:
-    """Return the id from `answer`."""
+    """Return the id from a key of `answer`."""
     return HostId(unquote(key.removeprefix(ANSWERS)))
 
 
@@ -134,12 +134,12 @@ def host(host_id: HostId) -> str:
 
 
 def host_of(key: str) -> HostId:
-    """Return the id from `host`."""
+    """Return the id from a key of `host`."""
     return HostId(unquote(key.removeprefix(HOSTS)))
 
 
 def underlay(ip: IPv4Address) -> str:
-    """Return the key that only one host with a lease can have: that of its underlay address."""
+    """Return the key of an underlay address, which only one host with a lease can hold."""
     return f"{UNDERLAYS}{ip}"
 
 
@@ -149,17 +149,17 @@ def known(host_id: HostId) -> str:
 
 
 def known_of(key: str) -> HostId:
-    """Return the id from `known`."""
+    """Return the id from a key of `known`."""
     return HostId(unquote(key.removeprefix(KNOWN)))
 
 
 def absent(host_id: HostId) -> str:
-    """Return the key that says that a host's lease has ended, and what followed."""
+    """Return the key that records that a host's lease has ended, and what followed."""
     return ABSENT + _quoted(host_id)
 
 
 def absent_of(key: str) -> HostId:
-    """Return the id from `absent`."""
+    """Return the id from a key of `absent`."""
     return HostId(unquote(key.removeprefix(ABSENT)))
 
 
@@ -169,7 +169,7 @@ def subnet(cidr: str) -> str:
 
 
 def subnet_of(key: str) -> str:
-    """Return the CIDR from `subnet`."""
+    """Return the CIDR from a key of `subnet`."""
     return unquote(key.removeprefix(SUBNETS))
 
 
@@ -179,43 +179,43 @@ def addresses(cidr: str) -> str:
 
 
 def address(cidr: str, ip: IPv4Address | IPv6Address) -> str:
-    """Return the key of a reservation: hex of fixed width, so that key order is address order."""
+    """Return the key of a reservation: hex of fixed width, so key order is address order."""
     return addresses(cidr) + ip.packed.hex()
 
 
 def subnet_of_address(key: str) -> str:
-    """Return the CIDR from `address`."""
+    """Return the CIDR from a key of `address`."""
     return unquote(key.removeprefix(ADDRESSES).split("/")[0])
 
 
 def address_of(key: str) -> IPv4Address | IPv6Address:
-    """Return the address from `address`."""
+    """Return the address from a key of `address`."""
     return ip_address(bytes.fromhex(key.rsplit("/", 1)[1]))
 
 
 def owner(cidr: str, holder: str, name: str) -> str:
-    """Return the key that finds a reservation again by who asked for it."""
+    """Return the key that finds a reservation by its owner."""
     return f"{OWNERS}{_quoted(cidr)}/{_quoted(holder)}/{_quoted(name)}"
 
 
 def owner_of(key: str) -> tuple[str, str, str]:
-    """Return CIDR, holder and name from `owner`."""
+    """Return CIDR, holder and name from a key of `owner`."""
     cidr, holder, name = key.removeprefix(OWNERS).split("/")
     return unquote(cidr), unquote(holder), unquote(name)
 
 
 def services(network_id: NetworkId) -> str:
-    """Return the prefix of a network's services."""
+    """Return the prefix of a network's vips."""
     return f"{SERVICES}{_quoted(network_id)}/"
 
 
 def service(network_id: NetworkId, ip: IPv4Address) -> str:
-    """Return the key of a service's address in a network."""
+    """Return the key of a vip in a network."""
     return services(network_id) + ip.packed.hex()
 
 
 def service_of(key: str) -> tuple[NetworkId, IPv4Address]:
-    """Return network and address from `service`."""
+    """Return network and address from a key of `service`."""
     network_id, digits = key.removeprefix(SERVICES).split("/")
     return NetworkId(unquote(network_id)), IPv4Address(bytes.fromhex(digits))
 
@@ -226,5 +226,5 @@ def publisher(swarm_id: str) -> str:
 
 
 def publisher_of(key: str) -> str:
-    """Return the swarm's id from `publisher`."""
+    """Return the swarm's id from a key of `publisher`."""
     return unquote(key.removeprefix(PUBLISHERS))

@@ -1,6 +1,6 @@
-"""Owns the values in etcd: JSON with a schema number, to and from the model, checked on reading.
+"""Encodes and decodes the values in etcd: JSON with a schema number, checked on reading.
 
-It must not know keys.  A value of a wrong or newer schema is refused and left alone.
+A value of a wrong or newer schema is refused and left alone.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from driver.store.kv.protocol import Entry
 
 SCHEMA = 1
 PORT_LAST = 65535
-_SHOWN = 100  # characters of what is wrong
+_SHOWN = 100  # characters of a bad value in an error
 
 Fields = dict[str, Any]
 T = TypeVar("T")
 
 
 def encode(fields: Fields) -> bytes:
-    """Return the value; `write` makes it this very write's own (see kv.commit_checked)."""
+    """Return the value; `write` makes it unique to this write (see Transaction.commit)."""
     return json.dumps({"schema": SCHEMA, **fields, "write": secrets.token_hex(8)},
                       separators=(",", ":")).encode()
 
@@ -83,7 +83,7 @@ def parse(name: str, value: bytes, build: Callable[[Fields], T]) -> T:
 
 
 def says(entry: Entry, fields: Fields) -> bool:
-    """Tell whether the value has just these fields, whichever write it was."""
+    """Tell whether the value has exactly these fields, whichever write made it."""
     try:
         found = json.loads(entry.value)
     except (ValueError, RecursionError):
@@ -93,7 +93,7 @@ def says(entry: Entry, fields: Fields) -> bool:
 
 
 def network_fields(network: Network) -> Fields:
-    """A host's part in a network."""
+    """Return a host's part in a network."""
     return {"id": network.id, "key": network.key, "vni": network.vni,
             "subnets": list(network.subnets), "internal": network.internal, "mtu": network.mtu,
             "vip": network.vip, "host_path": network.host_path.value}
@@ -109,33 +109,34 @@ def network(fields: Fields) -> Network:
 
 
 def vni(fields: Fields) -> Vni:
-    """The network number of any record that has one."""
+    """Return the VNI of any record that has one."""
     return Vni(_number(fields["vni"], 1, VNI_MAX))
 
 
-# Beside it in a network's `members`: all other hosts have keys of their own.  Drivers of before,
-# which know no such keys, take it for a host, and so never remove the network as its last member.
+# Stands in a network's `members` beside older drivers' hosts: all other hosts have keys of their
+# own.  Older drivers do not know such keys and take it for a host, so they never remove the
+# network as its last member.
 OWN_KEYS = HostId("*")
 
 
 def members(fields: Fields) -> dict[HostId, tuple[NetworkId, ...]]:
-    """Which hosts have a virtual network, under which Docker ids, as drivers of before wrote it."""
+    """Return which hosts have a virtual network, by Docker ids, as older drivers wrote it."""
     return {HostId(host): tuple(NetworkId(_text(i)) for i in ids)
             for host, ids in fields["members"].items()}
 
 
 def network_ids(fields: Fields) -> tuple[NetworkId, ...]:
-    """Under which Docker ids a host has a virtual network."""
+    """Return the Docker ids under which a host has a virtual network."""
     return tuple(NetworkId(_text(i)) for i in fields["ids"])
 
 
 def owner_of_vni(fields: Fields) -> NetworkKey:
-    """Which virtual network a VNI belongs to."""
+    """Return the virtual network that a VNI belongs to."""
     return NetworkKey(_text(fields["key"]))
 
 
 def shared_endpoint_fields(endpoint: Endpoint) -> Fields:
-    """What other hosts need to know of an endpoint."""
+    """Return what other hosts need to know of an endpoint."""
     return {"id": endpoint.id, "network_id": endpoint.network_id, "vni": endpoint.vni,
             "host": endpoint.host, "underlay": str(endpoint.underlay), "mac": endpoint.mac.hex(),
             "address": _optional(endpoint.address), "address6": _optional(endpoint.address6),
@@ -143,14 +144,14 @@ def shared_endpoint_fields(endpoint: Endpoint) -> Fields:
 
 
 def local_endpoint_fields(endpoint: Endpoint) -> Fields:
-    """What the endpoint's own host keeps."""
+    """Return what the endpoint's own host keeps."""
     return {**shared_endpoint_fields(endpoint), "sandbox_key": endpoint.sandbox_key,
             "port": endpoint.port, "offered": endpoint.offered,
             "host_path": endpoint.host_path.value if endpoint.host_path else None}
 
 
 def endpoint(fields: Fields) -> Endpoint:
-    """Inverse of both."""
+    """Inverse of shared_endpoint_fields and local_endpoint_fields."""
     mac = bytes.fromhex(fields["mac"])
     if len(mac) != 6:
         raise ValueError("mac")
@@ -168,15 +169,15 @@ def endpoint(fields: Fields) -> Endpoint:
 
 
 def left_fields(endpoint: Endpoint) -> Fields:
-    """What takes a record's place when its host says that the endpoint is gone.
+    """Return the tombstone that replaces a record when its host says that the endpoint is gone.
 
-    Drivers that know no such thing cannot read it as an endpoint, and take it for gone, too.
+    Older drivers cannot read it as an endpoint, and take the endpoint for gone, too.
     """
     return {"id": endpoint.id, "left": shared_endpoint_fields(endpoint)}
 
 
 def has_left(fields: Fields) -> bool:
-    """Whether this is said in place of a record, of an endpoint or a service."""
+    """Tell whether this is a tombstone, of an endpoint or a vip."""
     return "left" in fields
 
 
@@ -186,17 +187,17 @@ def left(fields: Fields) -> Endpoint:
 
 
 def revision_fields(revision: int) -> Fields:
-    """As of which revision of etcd something is, or is to be, on record."""
+    """Return a revision of etcd at which something is, or is to be, on record."""
     return {"revision": revision}
 
 
 def revision(fields: Fields) -> int:
-    """Inverse of revision_fields; 0: nothing was said."""
+    """Inverse of revision_fields; 0: no revision."""
     return _number(fields.get("revision", 0), 0)
 
 
 def answer_fields(answer: Answer) -> Fields:
-    """What a host says of all its records."""
+    """Return what a host answers about all its records."""
     return {"revision": answer.revision, "underlay": _optional(answer.underlay)}
 
 
@@ -208,7 +209,7 @@ def answer(fields: Fields) -> Answer:
 
 
 def host_fields(host: Host) -> Fields:
-    """A machine as its peers know it."""
+    """Return a host as its peers know it."""
     return {"id": host.id, "name": host.name, "underlay": str(host.underlay),
             "answers_probes": host.answers_probes}
 
@@ -217,11 +218,11 @@ def host(fields: Fields) -> Host:
     """Inverse of host_fields."""
     return Host(id=HostId(_text(fields["id"])), name=_text(fields["name"]),
                 underlay=IPv4Address(_text(fields["underlay"])),
-                answers_probes=fields.get("answers_probes") is True)  # drivers of before: absent
+                answers_probes=fields.get("answers_probes") is True)  # absent from older drivers
 
 
 def cluster_fields(cluster: Cluster) -> Fields:
-    """Whose etcd this is."""
+    """Return the cluster that the etcd belongs to."""
     return {"id": cluster.id, "name": cluster.name}
 
 
@@ -231,17 +232,17 @@ def cluster(fields: Fields) -> Cluster:
 
 
 def registered_fields(host: Host, found: Fingerprint) -> Fields:
-    """A machine that lives."""
+    """Return a registered host with its machine's fingerprint."""
     return {**host_fields(host), "boot": found.boot, "machine": found.machine}
 
 
 def fingerprint(fields: Fields) -> Fingerprint:
-    """What `registered_fields` says of the machine itself."""
+    """Return the machine's fingerprint from registered_fields."""
     return Fingerprint(_text(fields.get("boot", "")), _text(fields.get("machine", "")))
 
 
 def underlay_fields(host: Host) -> Fields:
-    """Who has an underlay address."""
+    """Return the host that has an underlay address."""
     return {"id": host.id, "name": host.name, "underlay": str(host.underlay)}
 
 
@@ -251,7 +252,7 @@ def underlay(fields: Fields) -> Host:
 
 
 def known_fields(known: KnownHost) -> Fields:
-    """A machine that may be gone."""
+    """Return a host that may be gone."""
     return {**host_fields(known.host), "return_after_s": known.return_after_s}
 
 
@@ -261,7 +262,7 @@ def known(fields: Fields) -> KnownHost:
 
 
 def absence_fields(absence: Absence) -> Fields:
-    """That a host is away; its version is etcd's matter."""
+    """Return a host's absence; its version is etcd's own."""
     return {"id": absence.host, "clock": absence.clock, "removal": absence.removal.value,
             "done": absence.done, "seen": absence.seen.value}
 
@@ -270,11 +271,11 @@ def absence(fields: Fields) -> Absence:
     """Inverse of absence_fields."""
     return Absence(HostId(_text(fields["id"])), _number(fields["clock"]),
                    Removal(fields["removal"]), bool(fields["done"]),
-                   Seen(fields.get("seen", "")))  # drivers of before: absent
+                   Seen(fields.get("seen", "")))  # absent from older drivers
 
 
 def service_fields(service: Vip, swarm_id: str) -> Fields:
-    """A service's address in a network."""
+    """Return a vip in a network."""
     return {"network_id": service.network_id, "address": str(service.address),
             "name": service.name, "backends": [str(each) for each in service.backends],
             "swarm": swarm_id}
@@ -289,7 +290,7 @@ def service(fields: Fields) -> Vip:
 
 
 def service_left_fields(service: Vip) -> Fields:
-    """What takes a service's record's place when a manager says that it is gone."""
+    """Return the tombstone that replaces a vip's record when a manager says that it is gone."""
     return {"left": {"network_id": service.network_id, "address": str(service.address)}}
 
 
@@ -300,22 +301,22 @@ def service_left(fields: Fields) -> tuple[NetworkId, IPv4Address]:
 
 
 def publisher(fields: Fields) -> HostId:
-    """Who publishes a swarm's services."""
+    """Return the host that publishes a swarm's services."""
     return HostId(_text(fields["host"]))
 
 
 def swarm_of(fields: Fields) -> str:
-    """Whose service it is."""
+    """Return the id of the swarm that a vip belongs to."""
     return _text(fields["swarm"])
 
 
 def address(fields: Fields) -> IPv4Address | IPv6Address:
-    """The address of an owner record."""
+    """Return the address of an owner record."""
     return ip_address(_text(fields["address"]))
 
 
 def reservation_fields(reservation: Reservation) -> Fields:
-    """An address with its holders."""
+    """Return an address with its holders."""
     return {"address": str(reservation.address), "endpoint": reservation.endpoint,
             "holds": {holder: {"kind": hold.kind.value, "owner": hold.owner,
                                "request": hold.request}
@@ -331,7 +332,7 @@ def reservation(fields: Fields) -> Reservation:
 
 
 def subnet_fields(use: SubnetUse) -> Fields:
-    """A subnet with its pools."""
+    """Return a subnet with its pools."""
     return {"cidr": use.cidr, "gateway": _optional(use.gateway),
             "pools": [{"space": pool.space, "sub_pool": pool.sub_pool,
                        "requests": {user: list(ids) for user, ids in pool.requests.items()}}
@@ -353,7 +354,7 @@ def subnet(fields: Fields) -> SubnetUse:
 
 
 def pool_note_fields(note: PoolNote) -> Fields:
-    """How often this host has requested a pool; kept on its disk only."""
+    """Return how often this host has requested a pool; kept on its disk only."""
     return {"pool": note.pool_id, "requests": note.requests}
 
 
@@ -363,7 +364,7 @@ def pool_note(fields: Fields) -> PoolNote:
 
 
 def hold_note_fields(note: HoldNote) -> Fields:
-    """An address that this host holds; kept on its disk only."""
+    """Return an address that this host holds; kept on its disk only."""
     return {"pool": note.pool_id, "address": note.address, "kind": note.hold.kind.value,
             "owner": note.hold.owner, "request": note.hold.request}
 

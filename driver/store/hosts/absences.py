@@ -1,7 +1,6 @@
-"""Owns what is on record about hosts without a lease: who they are, since when, what was taken.
+"""Records hosts without a lease: who they are, since when, and what was taken from them.
 
-It must not know when a host counts as gone, nor what is removed; each step is one transaction,
-so that of several drivers that want it one does it.
+Each step is one transaction: if several drivers want it, one of them does it.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class EtcdAbsences:
 
     def note(self, known: KnownHost, before: Absence | None, seen: Seen) -> bool:
         """See ports.Absences."""
-        # Its time is etcd's: hosts' clocks may differ, and a lease lasts longer, never shorter,
-        # when etcd itself is away or changes its leader.  One of before ends by itself.
+        # etcd measures the time, with a lease: hosts' clocks may differ, and a lease lasts longer,
+        # never shorter, when etcd is down or changes its leader.  The old lease ends by itself.
         counts = seen is Seen.GONE and known.return_after_s > 0
         lease = self._kv.lease(known.return_after_s) if counts else None
         host_id = known.host.id
@@ -79,7 +78,7 @@ class EtcdAbsences:
             change.delete(keys.host(host_id))
         else:
             change.as_read(keys.host(host_id), None)
-        # What the host itself may have sent before can not happen any more.
+        # After this, nothing that the host sent before can take effect.
         change.put(keys.fence(host_id), records.encode({}))
         return self.get(host_id) if change.commit(self._kv) else None
 
@@ -87,8 +86,8 @@ class EtcdAbsences:
         """See ports.Absences."""
         change = Transaction()
         key = keys.absent(absence.host)
-        # It stays, for a host that was cut off for so long as well: there is no other way to
-        # tell that it was forgotten from that etcd has lost its data.
+        # The absence stays, for a host that was cut off for this long as well: nothing else
+        # tells a forgotten host from an etcd that has lost its data.
         change.put(key, records.encode(records.absence_fields(replace(absence, done=True))))
         if absence.removal is Removal.EVERYTHING:
             change.delete(keys.known(absence.host))

@@ -1,6 +1,6 @@
-"""Owns that nothing is asked of etcd in the name of a host that somebody else is.
+"""Blocks every call to etcd in this host's name while another machine holds that name.
 
-It must not know how that is found out.
+A refused call raises StoreUnavailable with the reason.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from driver.store.kv.protocol import Compare, Entry, KeyValue, Lease, Listing, O
 
 
 class AdmittedKeyValue(DelegatingKeyValue):
-    """driver.store.kv.protocol.KeyValue that raises StoreUnavailable while there is a reason to."""
+    """A driver.store.kv.protocol.KeyValue that raises StoreUnavailable while there is a reason."""
 
     def __init__(self, kv: KeyValue, refusal: Callable[[], str]) -> None:
-        """Refusal: the reason; "": none.  It may wait for a while, to find out."""
+        """Refusal: returns the reason, "": none.  It may block for a while to find out."""
         super().__init__(kv)
         self._refusal = refusal
 

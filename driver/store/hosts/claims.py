@@ -1,7 +1,7 @@
-"""Owns whether somebody else is registered as this host, or at its underlay address.
+"""Tells whether another machine is registered as this host, or at its underlay address.
 
-It must not know what follows.  Both records live as long as their owner's lease, so who finds one
-that is not its own has found a host that lives, or has died a few seconds ago.
+Both records live as long as their owner's lease, so a record that is not one's own belongs to a
+host that is alive, or has died a few seconds ago.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from driver.model import Fingerprint, Host
 from driver.store.format import records
 from driver.store.kv.protocol import Entry
 
-SHOWN = 12  # digits of a host's id
+SHOWN = 12  # digits shown of a host's id
 
 
 class NotAdmittedError(Conflict):
-    """Somebody else is registered; the text says who, and what to do."""
+    """Another machine is registered; the text says which, and what to do."""
 
 
 def registered_as(host: Host, fingerprint: Fingerprint, entry: Entry | None) -> str:
-    """Who else is registered under this host's id; "": nobody.
+    """Return who else is registered under this host's id, as a text; "": nobody.
 
-    entry: of the host's record, as read.
+    entry: the host's record, as read.
     """
     try:
         other, theirs = (None, None) if entry is None else (
             records.decode(entry, records.host), records.decode(entry, records.fingerprint))
     except UnsupportedRecord:
-        return ""  # its own, of another version: it is written anew
+        return ""  # its own record, of another version: it is written again
     if other is None or theirs is None or theirs.boot == fingerprint.boot:
         return ""
-    # Started anew, faster than its lease has ended.  Or a driver of before, without fingerprint.
+    # Restarted before its lease ended.  Or an older driver, without fingerprint.
     if other.underlay == host.underlay and theirs.machine in ("", fingerprint.machine):
         return ""
     return (f"{other.name} ({other.underlay}) is registered as host {host.id[:SHOWN]}, which is "
@@ -39,9 +39,9 @@ def registered_as(host: Host, fingerprint: Fingerprint, entry: Entry | None) -> 
 
 
 def registered_at(host: Host, entry: Entry | None) -> str:
-    """Who else is registered at this host's underlay address; "": nobody.
+    """Return who else is registered at this host's underlay address, as a text; "": nobody.
 
-    entry: of the address's record, as read.
+    entry: the address's record, as read.
     """
     try:
         owner = None if entry is None else records.decode(entry, records.underlay)

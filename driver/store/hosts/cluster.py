@@ -1,7 +1,7 @@
-"""Owns which cluster an etcd belongs to, and that nothing is asked of another one's.
+"""Tells which cluster an etcd belongs to, and blocks every call to another cluster's etcd.
 
-It must not know what is asked.  The cluster's name is a key that the first driver writes; each host
-keeps a copy, so that it can tell an etcd that has lost its data from one that is not its own.
+The cluster's name is a key that the first driver writes; each host keeps a copy, so that it can
+tell an etcd that has lost its data from one that is not its own.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from driver.store.kv.protocol import (
 )
 from driver.work.logs import STANDING
 
-AGAIN_S: Final = 1.0  # between looks at an etcd that is refused, or whose writes are
-ATTEMPTS: Final = 4  # hosts that write the key at once all write the same, or read the first one's
+AGAIN_S: Final = 1.0  # between checks of an etcd that is refused, or whose writes are
+ATTEMPTS: Final = 4  # concurrent writers of the key all write the same, or read the first writer's
 
 log = logging.getLogger(__name__)
 
 
 class Membership(Protocol):
-    """What this host has kept of the cluster that it belongs to."""
+    """What this host has stored about its cluster."""
 
     def get(self) -> Cluster | None: ...
 
@@ -47,19 +47,19 @@ class Membership(Protocol):
 
 
 class ClusterKeyValue(DelegatingKeyValue):
-    """driver.store.kv.protocol.KeyValue, as long as etcd is this host's cluster's.  Thread-safe.
+    """A driver.store.kv.protocol.KeyValue that works only on this cluster's etcd.  Thread-safe.
 
-    Each write is made on condition that it is.  Reads are as sure as `identity`, which tells
-    one etcd from another: after it has changed nothing is answered before that was looked at.
-    Error of all, too: StoreUnavailable with what is wrong and what to do.
+    Each write is conditional on that.  Reads rely on `identity`, which tells one etcd from
+    another: after it has changed, the cluster is checked before any call is answered.
+    All calls also raise StoreUnavailable, which says what is wrong and what to do.
     """
 
     def __init__(self, kv: WholeKeyValue, membership: Membership, fresh: Callable[[], Cluster], *,
                  identity: Callable[[], int] = lambda: 0,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """fresh: what a cluster is called that begins here.  clock: seconds, monotonic.
+        """fresh: returns the name of a cluster that begins here.  clock: seconds, monotonic.
 
-        identity: of the etcd that answered last (its own cluster id).
+        identity: returns the own cluster id of the etcd that answered last.
         """
         super().__init__(kv)
         self._whole = kv
@@ -68,11 +68,11 @@ class ClusterKeyValue(DelegatingKeyValue):
         self._identity = identity
         self._clock = clock
         self._lock = threading.Lock()
-        self._value = b""  # of the key, as it was when it was this cluster's
-        self._seen = 0  # identity then
+        self._value = b""  # of the key, when it was last this cluster's
+        self._seen = 0  # identity at that time
         self._looked_s = -1e9
-        self.refusal = ""  # why nothing is asked of this etcd
-        self.lost_data = False  # it did not have the key, which this host has seen there
+        self.refusal = ""  # why this etcd is not used
+        self.lost_data = False  # etcd lacked the key, which this host had seen there
 
     def get(self, key: str) -> Entry | None:
         """See KeyValue."""
@@ -97,7 +97,7 @@ class ClusterKeyValue(DelegatingKeyValue):
         return found
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
-        """See KeyValue.  0, too, if the key of the cluster was written anew meanwhile."""
+        """See KeyValue.  Also 0 if the cluster's key was rewritten meanwhile."""
         self._admit()
         done = self._kv.commit([*compares, Holds(keys.CLUSTER, self._value)], ops)
         if not done and self._clock() - self._looked_s >= AGAIN_S:
@@ -159,7 +159,7 @@ class ClusterKeyValue(DelegatingKeyValue):
             log.warning("etcd is this host's cluster's again")
 
     def _verified(self) -> tuple[bytes, str]:
-        """Return the key's value, or why it is not this cluster's."""
+        """Return the key's value and "", or b"" and why it is not this cluster's."""
         for _ in range(ATTEMPTS):
             mine, entry = self._membership.get(), self._kv.get(keys.CLUSTER)
             if entry is not None:
@@ -187,4 +187,4 @@ class ClusterKeyValue(DelegatingKeyValue):
             if self._kv.commit([Unchanged(keys.CLUSTER, 0)], [Put(keys.CLUSTER, value)]):
                 self._membership.put(cluster)
                 return value, ""
-        raise StoreUnavailable(f"{keys.CLUSTER} in etcd is changed by too many at once")
+        raise StoreUnavailable(f"{keys.CLUSTER} in etcd has too many concurrent changes")

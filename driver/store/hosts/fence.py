@@ -1,7 +1,7 @@
-"""Owns the fence of a host's writes: once raised, nothing that was sent before can still happen.
+"""Fences a host's writes: once the fence is raised, no write sent before can take effect.
 
-It must not know what is written.  A write that etcd did not answer may lie in a queue (of a member
-that is frozen, of a connection that is cut) and take effect long after it was given up.
+A write that etcd did not answer may lie in a queue (of a frozen member, or of a cut connection)
+and take effect long after it was given up.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from driver.store.kv.protocol import (
 )
 from driver.work import deadline
 
-WAIT_S = 2.0  # for another thread that raises the fence
+WAIT_S = 2.0  # for another thread to raise the fence
 
 
 class FencedKeyValue(DelegatingKeyValue):
-    """A KeyValue: what it reads after an OutcomeUnknown is final.  Thread-safe.
+    """A KeyValue whose reads after an OutcomeUnknown are final.  Thread-safe.
 
-    Each write is made on condition that the host's fence, a key, is as it was.  After a write of
-    unknown outcome the fence is written anew before anything else is read or written.
+    Each write is conditional on the host's fence, a key, being unchanged.  After a write of
+    unknown outcome the fence is rewritten before anything else is read or written.
     """
 
     def __init__(self, kv: KeyValue, host: HostId) -> None:
@@ -40,8 +40,8 @@ class FencedKeyValue(DelegatingKeyValue):
         self._key = keys.fence(host)
         self._lock = threading.Lock()
         self._revision: int | None = None  # of the fence; 0: it was never raised
-        # A write of unknown outcome leaves a new token; raising the fence settles the token that
-        # there was before, and so all earlier ones.
+        # A write of unknown outcome stores a new token; raising the fence settles the token that
+        # was stored before, and so all earlier ones.
         self._doubt: object | None = None
         self._settled_doubt: object | None = None
 
@@ -62,7 +62,7 @@ class FencedKeyValue(DelegatingKeyValue):
         return self._kv.count(prefix, start=start, stop=stop)
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
-        """See KeyValue.  0, too, if the fence was raised meanwhile: read again."""
+        """See KeyValue.  Also 0 if the fence was raised meanwhile: read again."""
         revision = self._settled()
         if revision is None:
             revision = self._read()
@@ -72,14 +72,14 @@ class FencedKeyValue(DelegatingKeyValue):
             self._doubt = object()
             raise
         if not done and self._revision == revision:
-            self._revision = None  # perhaps it was the fence: a raising of ours came late
+            self._revision = None  # perhaps the fence: an earlier fence write of ours arrived late
         return done
 
     def _settled(self) -> int | None:
-        """Raise the fence if need be; return its revision if that is known."""
+        """Raise the fence if necessary; return its revision if known."""
         if self._settled_doubt is self._doubt:
             return self._revision
-        # Whoever comes meanwhile must wait: what it read might still change.
+        # Other threads must wait meanwhile: what they read might still change.
         if not self._lock.acquire(timeout=deadline.remaining_s(WAIT_S)):
             raise StoreUnavailable("etcd has not confirmed an earlier write yet, try again")
         try:

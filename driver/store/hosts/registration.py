@@ -1,7 +1,7 @@
-"""Owns keeping one host registered: its record under a lease, written again when it was lost.
+"""Keeps one host registered: its record under a lease, written again when it was lost.
 
-It must not know what hosts are good for.  One machine is registered under a host's id, and one host
-at an underlay address; who comes second is refused as long as the first one lives.
+One machine is registered under a host's id, and one host at an underlay address; the second one is
+refused as long as the first one is alive.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from driver.work import deadline
 from driver.work.logs import STANDING
 
 RETRY_S: Final = 1.0
-ATTEMPTS: Final = 16  # of one registration against peers that note this host's absence
+ATTEMPTS: Final = 16  # of one registration, against peers that note this host's absence
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Return:
-    """What a host does that finds out, while it registers, that others removed its records.
+    """What a host does if it finds, while it registers, that others removed its records.
 
-    Both are called from the registration's thread; the first one's errors (SlimError) put the
-    registration off.
+    Both are called from the registration's thread; if the first raises SlimError, the
+    registration is postponed.
     """
 
-    # Before: completes what a person has ordered by this absence (Removal.EVERYTHING).  A removal
-    # of addresses just ends there: with the absence gone nobody goes on with it, what is left
-    # stays on record, and what is not is entered again.
+    # Before registering: completes what a person ordered with this absence (Removal.EVERYTHING).
+    # A removal of addresses just stops here: without the absence nobody continues it, what is
+    # left stays on record, and what is missing is entered again.
     complete: Callable[[Absence], None] = lambda _absence: None
-    # After: has whatever is in memory and in the kernel brought in line.  Returns at once.
+    # After registering: brings memory and kernel into line with etcd.  Returns immediately.
     forgotten: Callable[[Removal], None] = lambda _removal: None
-    # etcd has lost what it knew of this host.  Returns what that was, for people.
+    # etcd has lost what it knew of this host.  Returns what that was, as text for people.
     unknown: Callable[[], str] = lambda: "what it had"
 
 
 class Registration:
-    """The thread that keeps one host's record alive."""
+    """Thread that keeps one host's record alive."""
 
     def __init__(self, kv: KeyValue, known: KnownHost, ttl_s: int, on_return: Return, *,
                  settled: threading.Event, fingerprint: Fingerprint, known_before: bool) -> None:
-        """settled: set once it is registered.  See EtcdHosts for the others."""
+        """settled: set once the host is registered.  See EtcdHosts for the other arguments."""
         self._kv = kv
         self._known = known
         self._host = known.host
@@ -60,8 +60,8 @@ class Registration:
         self._entered = known_before
         self._tried = threading.Event()
         self._error: SlimError | None = None  # of the last attempt
-        self._intruder = ""  # who has written this host's record after it
-        self._lost = ""  # what etcd has lost
+        self._intruder = ""  # who overwrote this host's record
+        self._lost = ""  # what etcd has lost of this host's
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="slim-lease", daemon=True)
         self._thread.start()
@@ -105,7 +105,7 @@ class Registration:
                 if str(error) != str(self._error or ""):
                     level = (logging.ERROR if isinstance(error, NotAdmittedError)
                              else logging.WARNING)
-                    log.log(level, "host %s cannot be registered, trying on: %s",
+                    log.log(level, "host %s cannot be registered, retrying: %s",
                             self._host.name, error)
                 self._error, wait_s = error, RETRY_S
             self._tried.set()
@@ -117,7 +117,7 @@ class Registration:
                 log.warning("host %s goes when its lease ends: %s", self._host.name, error)
 
     def _renewed(self, lease: Lease | None) -> Lease:
-        # The records are checked too: somebody may have removed them (`forget-host`), or etcd has
+        # Check the records too: somebody may have removed them (`forget-host`), or etcd may have
         # lost one.
         if lease is not None and lease.keep_alive():
             entry = self._kv.get(keys.host(self._host.id))
@@ -129,10 +129,10 @@ class Registration:
             entered = self._enter()
             if entered is not None:
                 return entered
-        raise StoreUnavailable("its absence is noted by too many at once")
+        raise StoreUnavailable("too many concurrent notes of its absence")
 
     def _notice(self, entry: Entry) -> None:
-        """Say so if another machine has registered as this host: a driver of before, say."""
+        """Log if another machine, such as one with an older driver, registered as this host."""
         found = registered_as(self._host, self._fingerprint, entry)
         if found and not self._intruder:
             log.error("%s.  Both write the same records: containers of one lose their names to the "
@@ -181,7 +181,7 @@ class Registration:
         return lease
 
     def _say_lost(self) -> None:
-        """Nobody removes `known` without a trace.  What runs is left as it is."""
+        """Report lost data: nobody removes `known` without a trace.  What runs is left as it is."""
         if not self._lost:
             try:
                 had = self._on_return.unknown()
@@ -192,7 +192,7 @@ class Registration:
 
     @staticmethod
     def _is_ours(known: Entry | None) -> bool:
-        """Whether it may be written: what a newer driver has left there is left alone."""
+        """Tell whether the record may be written: one left by a newer driver is left alone."""
         try:
             return known is None or bool(records.decode(known, records.known))
         except UnsupportedRecord as error:

@@ -1,6 +1,6 @@
-"""Owns the registry of live hosts in etcd: this host's record under a lease, and the others' feed.
+"""Registers this host in etcd under a lease, and feeds all registered hosts to a listener.
 
-It must not know what hosts are good for, nor what is removed of one that was away for too long.
+registration.py keeps each record alive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from driver.store.hosts.registration import Registration, Return
 from driver.store.kv.protocol import Change, Entry, KeyValue
 from driver.work.logs import STANDING
 
-TTL_S = 15  # a host that is gone for so long is taken for dead
+TTL_S = 15  # a host that is silent for this long is taken for dead
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ class EtcdHosts:
     def __init__(self, kv: KeyValue, ttl_s: int = TTL_S, *, return_after_s: int = 0,
                  on_return: Return | None = None, fingerprint: Fingerprint = NO_FINGERPRINT,
                  known_before: bool = False) -> None:
-        """return_after_s: see model.KnownHost, of the hosts that are registered here.
+        """return_after_s: see model.KnownHost; it applies to the hosts registered here.
 
-        fingerprint: of this machine.  known_before: this host has been registered, some day.
+        fingerprint: of this machine.  known_before: this host has been registered before.
         """
         self._kv = kv
         self._ttl_s = ttl_s
@@ -41,11 +41,11 @@ class EtcdHosts:
         self._fingerprint = fingerprint
         self._known_before = known_before
         self._registrations: dict[HostId, Registration] = {}
-        # This host is registered, and its absence, if there was one, is settled.
+        # Set when this host is registered and its absence, if any, is settled.
         self.settled = threading.Event()
 
     def register(self, host: Host) -> None:
-        """See ports.Hosts.  Returns at once: without etcd it goes on trying."""
+        """See ports.Hosts.  Returns immediately; without etcd it keeps retrying."""
         self.unregister(host.id)
         self._registrations[host.id] = Registration(
             self._kv, KnownHost(host, self._return_after_s), self._ttl_s, self._on_return,
@@ -58,14 +58,14 @@ class EtcdHosts:
             registration.close()
 
     def refusal(self, wait_s: float) -> str:
-        """Why this host may not write: somebody else is it, or it cannot be told yet; "": it may.
+        """Return why this host may not write: another machine is it, or not yet known; "": it may.
 
-        wait_s: for the first attempt to register, if there has been none.
+        wait_s: seconds to wait for the first attempt to register, if there has been none.
         """
         return next((each.refusal(wait_s) for each in self._registrations.values()), "")
 
     def describe(self) -> str:
-        """How it stands with this host's registration, in one line."""
+        """Return the state of this host's registration in one line."""
         return next((each.describe() for each in self._registrations.values()), "not begun")
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class EtcdHosts:
 
 
 class HostFeed:
-    """A FeedListener of keys.HOSTS: calls `listener` with all live hosts, at each change."""
+    """A FeedListener of keys.HOSTS: calls `listener` with all registered hosts at each change."""
 
     def __init__(self, listener: Callable[[dict[HostId, Host]], None]) -> None:
         self._listener = listener

@@ -1,6 +1,6 @@
-"""Owns making all writes of a task depend on one key: whoever changes that ends the task.
+"""Makes every write conditional on one guard key; changing the key cancels the task.
 
-It must not know what the task is.
+A cancelled task's next write raises Conflict.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from driver.store.kv.protocol import Compare, KeyValue, Op, Unchanged
 
 
 class ConditionalKeyValue(DelegatingKeyValue):
-    """driver.store.kv.protocol.KeyValue that writes only while `key` is as it was at `version`."""
+    """A driver.store.kv.protocol.KeyValue that writes only while `key` is at revision `version`."""
 
     def __init__(self, kv: KeyValue, key: str, version: int) -> None:
         super().__init__(kv)
         self._condition = Unchanged(key, version)
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
-        """See KeyValue.  Error, too: Conflict (the condition does not hold any more)."""
+        """See KeyValue.  Also raises Conflict (the condition no longer holds)."""
         if revision := self._kv.commit([*compares, self._condition], ops):
             return revision
         found = self._kv.get(self._condition.key)

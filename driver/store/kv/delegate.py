@@ -1,6 +1,6 @@
-"""Owns being a KeyValue by asking another one: for those that change some of its calls.
+"""Forwards every KeyValue call to another KeyValue.
 
-It must not know what they change.
+Subclasses override some of the calls.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from driver.store.kv.protocol import Compare, Entry, KeyValue, Lease, Listing, O
 
 
 class DelegatingKeyValue:
-    """A KeyValue that passes every call on to another one.  As thread-safe as that."""
+    """A KeyValue that forwards every call to another one.  As thread-safe as the other one."""
 
     def __init__(self, kv: KeyValue) -> None:
         self._kv = kv

@@ -1,6 +1,6 @@
-"""Owns what the store needs from etcd, as a Protocol: the adapter and the tests' fake implement it.
+"""Defines what the store needs from etcd, as Protocols and values.
 
-It must not know which keys there are, nor what the values mean.
+The etcd adapter and the tests' fake implement them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ class WatchLost(SlimError):
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """A commit was sent and not answered: it may or may not have happened, or happen yet."""
+    """A commit was sent and not answered: it may have happened, or may still happen, or not."""
 
 
 class LeaseGone(StoreUnavailable):
-    """A lease that a commit names has ended, or etcd has lost it: certainly nothing was done."""
+    """A lease that a commit names has ended, or etcd has lost it: certainly nothing was written."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A key with its value; `mod_revision` is that of its last change, never 0."""
+    """A key with its value; `mod_revision` is the revision of its last change, never 0."""
 
     key: str
     value: bytes
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Entries in the order of their keys, all as of one `revision` of the whole store."""
+    """Entries in key order, all at one `revision` of the whole store."""
 
     entries: tuple[Entry, ...]
     revision: int
@@ -60,7 +60,7 @@ class Holds:
 
 @dataclass(frozen=True)
 class Empty:
-    """Holds if there is no key from `key` on (included) and before `stop`."""
+    """Holds if there is no key from `key` (included) up to `stop` (excluded)."""
 
     key: str
     stop: str
@@ -71,7 +71,7 @@ Compare = Unchanged | Holds | Empty
 
 @dataclass(frozen=True)
 class Put:
-    """Write a value; with a lease the key goes when the lease does."""
+    """Write a value; with a lease, the key goes when the lease ends."""
 
     key: str
     value: bytes
@@ -80,7 +80,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove one key; an absent one is fine."""
+    """Remove one key; an absent key is no error."""
 
     key: str
 
@@ -99,7 +99,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Moment:
-    """How far a store had come: the id of its cluster, and a revision."""
+    """How far a store has come: its cluster id and a revision."""
 
     cluster: int
     revision: int
@@ -107,72 +107,72 @@ class Moment:
 
 @dataclass(frozen=True)
 class News:
-    """What a stream tells of one of its watches, by the number that `Stream.watch` gave it.
+    """What a stream reports of one of its watches, by the number that `Stream.watch` returned.
 
-    `changes` are whole commits, in order.  `revision`: all up to it has been told (never less
-    than before), also where there are no changes.
+    `changes` are whole commits, in order.  `revision`: everything up to it has been reported,
+    even if there are no changes; it never decreases.
     """
 
     watch: int
     revision: int = 0
     changes: Sequence[Change] = ()
-    ended: str = ""  # why the watch is over; it has no `revision` then
-    compacted: bool = False  # it ended because etcd no longer has what it was to begin with
+    ended: str = ""  # why the watch ended; then there is no `revision`
+    compacted: bool = False  # it ended because etcd has compacted its first revision
 
 
 class Stream(Protocol):
-    """Many watches on one connection.  `next` is for one thread, the rest for any."""
+    """Many watches on one connection.  One thread calls `next`; any thread may call the rest."""
 
     @property
     def opened(self) -> Moment:
-        """Where the member that serves it was when it was opened; it may lag behind others."""
+        """Return where the serving member was at opening; it may lag behind other members."""
 
     def watch(self, prefix: str, from_revision: int, *, removals: bool = False) -> int:
-        """Follow the changes under `prefix` from `from_revision` on (included).  Never blocks.
+        """Follow the changes under `prefix` from `from_revision` (included) on.  Never blocks.
 
-        removals: no others are told.
+        removals: report removals only.
         """
 
     def cancel(self, watch: int) -> None:
-        """End one watch; what was on its way may still come.  Never blocks."""
+        """End one watch; news already under way may still arrive.  Never blocks."""
 
     def next(self) -> News | None:
-        """Block until there is news; None after `close`.  Error: WatchLost, and it is closed."""
+        """Block until there is news; None after `close`.  Error: WatchLost, which closes it."""
 
     def close(self) -> None:
         """End the stream with all its watches; `next` returns None."""
 
 
 class Lease(Protocol):
-    """A granted lease; keys put under it vanish when it is not kept alive for its TTL."""
+    """A granted lease; its keys vanish if it is not kept alive within its TTL."""
 
     @property
     def id(self) -> int:
-        """What `Put` names it by."""
+        """Return the id that `Put` takes."""
 
     def keep_alive(self) -> bool:
-        """Start the TTL anew; False if the lease is gone.  Error: StoreUnavailable."""
+        """Restart the TTL; False if the lease is gone.  Error: StoreUnavailable."""
 
     def revoke(self) -> None:
-        """End the lease and its keys; a lease that is gone is fine."""
+        """End the lease and its keys; a lease that is gone is no error."""
 
 
 class KeyValue(Protocol):
-    """etcd, as far as it is used.  Every call raises StoreUnavailable within its deadline."""
+    """The part of etcd that is used.  Every call raises StoreUnavailable within its deadline."""
 
     def get(self, key: str) -> Entry | None:
-        """Return the entry as of now (linearizable), None if there is none."""
+        """Return the current entry (linearizable read), None if there is none."""
 
     def recall(self, key: str) -> Entry | None:
-        """Return the entry as it was last read or written here, None if nothing is remembered.
+        """Return the entry as last read or written here, None if nothing is remembered.
 
-        It asks nobody and may be out of date: what is decided by it must be compared in the
-        commit that follows, and read again if that is refused.
+        This asks nobody and may be out of date: a decision based on it must compare the entry in
+        the commit that follows, and read again if that is refused.
         """
 
     def range(self, prefix: str, *, start: str = "", stop: str = "", limit: int = 0,
               keys_only: bool = False) -> Listing:
-        """Keys under `prefix`, from `start` on (included), before `stop` if given.
+        """List the keys under `prefix`, from `start` (included) on, before `stop` if given.
 
         `start` and `stop` are whole keys.  `limit` 0: all of them.
         """
@@ -181,9 +181,9 @@ class KeyValue(Protocol):
         """Return how many keys `range` would list."""
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
-        """Do all of `ops` if all of `compares` hold; return the revision that this made, 0 if not.
+        """Do all `ops` if all `compares` hold; return the revision this created, 0 if not done.
 
-        It is the `mod_revision` of all that was put.  At most 128 operations.
+        The revision is the `mod_revision` of everything put.  At most 128 operations.
         Errors: OutcomeUnknown (sent, not answered), LeaseGone, StoreUnavailable (both certainly
         not done).
         """
@@ -193,89 +193,89 @@ class KeyValue(Protocol):
 
 
 class LeasedKeyValue(KeyValue, Protocol):
-    """With leases that outlive whoever granted them."""
+    """Adds leases that outlive whoever granted them."""
 
     def keep_alive(self, lease_id: int) -> bool:
-        """Start that lease's TTL anew; False if it is gone."""
+        """Restart that lease's TTL; False if the lease is gone."""
 
     def lease_left_s(self, lease_id: int) -> int:
-        """Return how many seconds of its TTL are left, 0 or less: it is gone."""
+        """Return how many seconds of the TTL are left; 0 or less: the lease is gone."""
 
 
 class WatchedKeyValue(KeyValue, Protocol):
-    """With streams of changes, and what it takes to go on with them after a break."""
+    """Adds streams of changes, and what is needed to resume them after a break."""
 
     def stream(self, key: str) -> Stream:
-        """Open a stream.  `key`: below it the stream may ask for signs of life."""
+        """Open a stream.  `key`: the stream may probe for signs of life below it."""
 
     def now(self, key: str) -> Moment:
-        """Return how far the store is (linearizable).  `key`: any that may be read."""
+        """Return how far the store has come (linearizable).  `key`: any readable key."""
 
     def remembers(self, change: Change) -> bool:
-        """Whether there was this change at its revision, as far as can be told.
+        """Tell whether there was this change at its revision, as far as can be known.
 
-        False: certainly not.  A store that has been compacted since cannot tell.
+        False: certainly not.  A store that has compacted the revision cannot tell.
         """
 
     def keeps(self, key: str, revision: int) -> bool:
-        """Whether changes from `revision` on, not after now, can still be told: not compacted."""
+        """Tell whether changes from `revision` on (not after now) are kept: not compacted."""
 
 
 class WholeKeyValue(LeasedKeyValue, WatchedKeyValue, Protocol):
-    """All that etcd is asked for."""
+    """Everything that the driver asks of etcd."""
 
 
-Read = Callable[[str], Entry | None]  # KeyValue.get, or one that recalls what it can
+Read = Callable[[str], Entry | None]  # KeyValue.get, or a read that recalls what it can
 
 
 def recalling(kv: KeyValue) -> Read:
-    """Return a `get` that asks etcd only for what is not remembered (see KeyValue.recall)."""
+    """Return a `get` that asks etcd only for entries not remembered (see KeyValue.recall)."""
     return lambda key: kv.recall(key) or kv.get(key)
 
 
 def prefix_end(prefix: str) -> bytes:
     """Return the first key after all keys with `prefix` (which must not be empty)."""
-    # Keys are ASCII (keys.py quotes the rest), so the last byte can always be raised.
+    # Keys are ASCII (keys.py quotes the rest), so the last byte can always be incremented.
     raw = prefix.encode()
     return raw[:-1] + bytes((raw[-1] + 1,))
 
 
 @dataclass
 class Transaction:
-    """One commit in the making: what must still be as it was read, and what to do then."""
+    """Builds one commit: what must still be as it was read, and what to do then."""
 
     compares: list[Compare] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
 
     def as_read(self, key: str, entry: Entry | None) -> None:
-        """Only if the key is still as in `entry` (None: absent)."""
+        """Add the condition that the key is still as in `entry` (None: absent)."""
         self.unchanged(key, entry.mod_revision if entry else 0)
 
     def unchanged(self, key: str, mod_revision: int) -> None:
-        """Only if the key was last changed then (0: is absent)."""
+        """Add the condition that the key was last changed at `mod_revision` (0: is absent)."""
         self.compares.append(Unchanged(key, mod_revision))
 
     def empty(self, prefix: str, but: str) -> None:
-        """Only if there is no key under `prefix` but this one."""
+        """Add the condition that there is no key under `prefix` except `but`."""
         self.compares.append(Empty(prefix, but))
         self.compares.append(Empty(but + "\0", prefix_end(prefix).decode()))
 
     def put(self, key: str, value: bytes) -> None:
-        """Write a value."""
+        """Add the write of a value."""
         self.ops.append(Put(key, value))
 
     def delete(self, key: str) -> None:
-        """Remove a key."""
+        """Add the removal of a key."""
         self.ops.append(Delete(key))
 
     def commit(self, kv: KeyValue) -> bool:
-        """Return whether it was done; False: something changed, read again.
+        """Commit; return whether it was done.  False: something changed, read again.
 
-        If the outcome is unknown, read back and compare: it is told apart by the first
-        operation, a put whose value nobody else writes (records carry a random `write` id)
-        or a delete.  If the effect is not there, the very same transaction is tried once
-        more; that is safe, because each compares a key that it changes: it cannot happen
-        twice.  Errors: OutcomeUnknown (it might still come), StoreUnavailable.
+        If the outcome is unknown, this reads back the first operation to learn it: a put whose
+        value nobody else writes (records carry a random `write` id), or a delete.  If the effect
+        is missing, it retries the same transaction once; that is safe because each transaction
+        compares a key that it changes, so it cannot happen twice.
+        Errors: OutcomeUnknown (it might still happen), StoreUnavailable.
         """
         try:
             return bool(kv.commit(self.compares, self.ops))

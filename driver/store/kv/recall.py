@@ -1,7 +1,7 @@
-"""Owns what this host last saw of single keys, so that a change need not begin by reading them.
+"""Remembers what this host last saw of single keys, so that a change need not read them first.
 
-It must not know what they hold.  What is recalled may be out of date: it is for changes that
-compare it when they are committed, and that read again when they are refused.
+A recalled entry may be out of date: it is for changes that compare it when they commit, and read
+again when they are refused.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from driver.store.kv.delegate import DelegatingKeyValue
 from driver.store.kv.protocol import Compare, Entry, KeyValue, Op, Put
 
-KEPT: Final = 4096  # entries, of some 300 bytes; those not met for the longest time go first
+KEPT: Final = 4096  # entries, about 300 bytes each; the least recently used go first
 
 
 class RecallingKeyValue(DelegatingKeyValue):
-    """driver.store.kv.protocol.KeyValue that recalls what it has read and written.  Thread-safe."""
+    """A driver.store.kv.protocol.KeyValue that recalls what it read and wrote.  Thread-safe."""
 
     def __init__(self, kv: KeyValue) -> None:
         super().__init__(kv)
         self._lock = threading.Lock()
-        # Only entries that are there: "absent" is never recalled, for a change that finds nothing
-        # to do commits nothing, and would not notice.
+        # Only existing entries: "absent" is never recalled, because a change that finds nothing to
+        # do commits nothing, and would not notice.
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 
     def recall(self, key: str) -> Entry | None:
@@ -43,7 +43,7 @@ class RecallingKeyValue(DelegatingKeyValue):
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         """See KeyValue."""
-        # Before: whatever becomes of it, what is recalled of these keys will not be true.
+        # Before the commit: whatever its outcome, the recalled entries of these keys become wrong.
         self._forget(*(op.key for op in ops))
         revision = self._kv.commit(compares, ops)
         if revision:
