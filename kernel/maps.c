@@ -97,7 +97,9 @@ BPF_F_TABLE("hash", u64, u32, withheld, 8192, NO_PREALLOC);
  * sandbox, old notes. Full: such a sandbox stays on the host path. Absent: nothing to know. */
 BPF_F_TABLE("hash", u64, struct note, notes, 16384, NO_PREALLOC);
 
-/* Hosts (U) to which SYNs with our option do not get through, as the driver found by probing.
+/* Hosts (U) to which SYNs with our option do not get through, as the driver found by probing, and
+ * since when (CLOCK_MONOTONIC, ns). 0: perhaps nothing gets through, and for a short time; SYNs
+ * that are under way are then retransmitted as ever.
  * Writer: driver. Readers: connect hooks, sockops. Lifetime: until a probe gets through.
  * Full, absent: connections are tried on the host path. */
 BPF_F_TABLE("hash", u32, u64, blocked_hosts, 4096, NO_PREALLOC);

@@ -57,7 +57,8 @@ static __always_inline void on_timeout(struct bpf_sock_ops *ops, struct connecti
     if (ops->state != BPF_TCP_SYN_SENT)
         return;
     c->unanswered++;
-    if (blocked_hosts.lookup(&host_be))
+    u64 *blocked_ns = blocked_hosts.lookup(&host_be);
+    if (blocked_ns && *blocked_ns)
         bpf_setsockopt(ops, IPPROTO_TCP, TCP_SYNCNT_, &once, sizeof(once));
     else
         doubt_peer(c);

@@ -28,15 +28,18 @@ class BlockedHosts:
         self._blocked = loaded.table("blocked_hosts")
         self._unanswered = loaded.table("unanswered")
 
-    def block(self, hosts: Collection[IPv4Address]) -> None:
+    def block(self, hosts: Collection[IPv4Address],
+              patient: Collection[IPv4Address] = ()) -> None:
         """See ports.HostPaths.  Entries that stay are not touched."""
-        wanted = {u32_be(host) for host in hosts}
-        there = {int(key) for key, _ in bpf.entries(self._blocked, CHUNK)}
-        for host in there - wanted:
+        now_ns, waiting = time.monotonic_ns(), {u32_be(host) for host in patient}
+        wanted = {u32_be(host): 0 if u32_be(host) in waiting else now_ns for host in hosts}
+        there = {int(key): int(leaf) for key, leaf in bpf.entries(self._blocked, CHUNK)}
+        for host in there.keys() - wanted.keys():
             with suppress(KeyError):
                 del self._blocked[self._blocked.Key(host)]
-        for host in wanted - there:
-            _write(self._blocked, self._blocked.Key(host), self._blocked.Leaf(time.monotonic_ns()))
+        for host, since_ns in wanted.items():
+            if host not in there or bool(there[host]) != bool(since_ns):
+                _write(self._blocked, self._blocked.Key(host), self._blocked.Leaf(since_ns))
 
     def blocked(self) -> set[IPv4Address]:
         """See ports.HostPaths."""

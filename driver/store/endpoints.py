@@ -56,8 +56,8 @@ class EtcdEndpoints:
             if self._create(endpoint, self._kv.get(local_key), self._kv.get(shared_key),
                             self._kv.get):
                 return
-        raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address is changed by too many "
-                               "at once, try again")
+        raise StoreUnavailable(f"endpoint {endpoint.id[:12]}: its address has too many "
+                               "concurrent changes; try again")
 
     def _create(self, endpoint: Endpoint, existing: Entry | None, shared: Entry | None,
                 read: Read) -> bool:

@@ -22,7 +22,7 @@ NOT_PROVOKED = {
 
 @pytest.mark.parametrize("reason", read_reasons(), ids=lambda reason: reason.name)
 def test_every_reason_is_provoked_or_excused(reason: Reason) -> None:
-    tests = "".join(path.read_text() for path in (ROOT / "tests" / "netns").glob("*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "netns").rglob("*.py"))
     assert (f'"{reason.name}"' in tests) != (reason.name in NOT_PROVOKED)
 
 

@@ -241,7 +241,7 @@ def _change(book: AddressBook, cidr: str, change: Callable[[SubnetUse], SubnetUs
         if book.write_subnet(cidr, before, after, guard):
             log.warning("pool %s of this host is on record again", cidr)
             return
-    raise StoreUnavailable(f"pool {cidr} is changed by too many hosts at once, try again")
+    raise StoreUnavailable(f"pool {cidr} has too many concurrent changes; try again")
 
 
 def _with_requests(use: SubnetUse, name: PoolName, host: HostId, wanted: int,

@@ -77,7 +77,7 @@ class Pools:
                 after = replace(after, gateway=None)
             if self._book.write_subnet(name.cidr, before, after):
                 return
-        raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
+        raise StoreUnavailable(f"pool {name.id} has too many concurrent changes; try again")
 
     def read(self, name: PoolName, *, recall: bool = False
              ) -> tuple[Versioned[SubnetUse], SubnetUse]:
@@ -109,7 +109,7 @@ class Pools:
             after = _with(SubnetUse(name.cidr, None, ()), name, self._host, request)
             if self._write(name, request, before=before, after=after, guard=guard):
                 return
-        raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
+        raise StoreUnavailable(f"pool {name.id} has too many concurrent changes; try again")
 
     def _choose(self, space: str, version: int) -> PoolName:
         supernets = [s for s in self._supernets if s.block.version == version]
@@ -148,7 +148,7 @@ class Pools:
             if self._book.write_subnet(name.cidr, before,
                                        _without(before.value, name, self._host, request)):
                 return
-        raise StoreUnavailable(f"pool {name.id} is changed by too many hosts at once, try again")
+        raise StoreUnavailable(f"pool {name.id} has too many concurrent changes; try again")
 
     def _own_request(self, name: PoolName, used: PoolUse) -> tuple[str, str] | None:
         """Return the request that a release from this host ends: (user, request id)."""

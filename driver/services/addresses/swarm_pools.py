@@ -64,7 +64,7 @@ class SwarmPools:
             after = change(before.value)
             if after == before.value or self._book.write_subnet(cidr, before, after):
                 return
-        raise StoreUnavailable(f"pool {cidr} is changed by too many hosts at once, try again")
+        raise StoreUnavailable(f"pool {cidr} has too many concurrent changes; try again")
 
 
 def _is_new(subnet: SubnetUse | None, network_id: NetworkId) -> bool:

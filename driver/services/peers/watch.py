@@ -33,6 +33,9 @@ DOUBT_S: Final = 2.0  # after a probe, before unanswered real connections trigge
 FRESH_S: Final = 5.0
 FRESH_AGAIN_S: Final = 1.0
 PRESENCE_S: Final = 1.0  # to wait for a ping
+# How long a host that has a lease may answer nothing at all before connections that are being made
+# fail: an outage that is shorter costs them no more than it costs the host's own.
+OUTAGE_S: Final = 30.0
 SUSPECTS: Final = 8  # ports of one host that are probed at a time because of real connections
 
 
@@ -46,6 +49,7 @@ class _Peer:
     suspects: set[int] = field(default_factory=set)  # ports that did not answer real SYNs
     trouble: Trouble | None = None  # None: SYNs get through, as far as is known
     answered: bool = False  # at the last verdict
+    silent_s: float = 0.0  # when it was first found to answer nothing
 
 
 class PeerWatch:
@@ -74,8 +78,8 @@ class PeerWatch:
         self._returned: set[IPv4Address] = set()  # those that got a lease since the last run
         self._cannot = ""  # why no probe can be sent
         self._proves: set[IPv4Address] = set()  # gave a proof once: used for hosts without a record
-        self._written = frozenset(paths.blocked())
-        self._inherited = set(self._written)
+        self._inherited = set(paths.blocked())
+        self._written = frozenset(self._inherited), frozenset[IPv4Address]()
         self._settled_s: float | None = None
 
     def hosts_changed(self, live: Mapping[HostId, Host]) -> None:
@@ -227,6 +231,8 @@ class PeerWatch:
         peer.due_s = now_s + pause_s
         with self._lock:
             before, peer.trouble = peer.trouble, trouble
+            if trouble is not None and trouble.kind is Kind.SILENT and trouble != before:
+                peer.silent_s = now_s
             if trouble != before:
                 self._tell(host, trouble)
 
@@ -246,8 +252,18 @@ class PeerWatch:
         return named(self._known[host].name if host in self._known else "", host)
 
     def _write(self, also: Iterable[IPv4Address] = ()) -> None:
+        """also: hosts that answer no SYN; whether they answer anything is not known yet."""
         wanted = frozenset(self._inherited).union(also, (
             host for host, peer in self._peers.items() if peer.trouble is not None))
-        if wanted != self._written:
-            self._paths.block(wanted)
-            self._written = wanted
+        patient = frozenset(host for host in wanted if self._may_be_short(host, host in also))
+        if (wanted, patient) != self._written:
+            self._paths.block(wanted, patient)
+            self._written = wanted, patient
+
+    def _may_be_short(self, host: IPv4Address, unknown: bool) -> bool:
+        """Return whether this looks like an outage that ends soon, not like a firewall."""
+        trouble = self._peers[host].trouble if host in self._peers else None
+        if trouble is None:
+            return unknown
+        return trouble.kind is Kind.SILENT and host in self._live and (
+            self._clock() < self._peers[host].silent_s + OUTAGE_S)

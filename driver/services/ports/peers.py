@@ -62,8 +62,13 @@ class ProbeTable(Protocol):
 class HostPaths(Protocol):
     """The hosts that the host path is used to.  All errors: DatapathError."""
 
-    def block(self, hosts: Collection[IPv4Address]) -> None:
-        """Let new connections to exactly these hosts (U) take the overlay path."""
+    def block(self, hosts: Collection[IPv4Address],
+              patient: Collection[IPv4Address] = ()) -> None:
+        """Let new connections to exactly these hosts (U) take the overlay path.
+
+        Connections to them whose SYN is under way fail soon (ETIMEDOUT).  patient: those of the
+        hosts for which the SYN is retransmitted as ever.
+        """
 
     def blocked(self) -> Collection[IPv4Address]:
         """Return the hosts of the last `block`, even an earlier driver's."""

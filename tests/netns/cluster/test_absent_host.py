@@ -86,7 +86,7 @@ from driver.__main__ import make_parser
 from driver.commands.hosts import open_etcd
 from driver.compose.removal import remove_records
 from driver.model import HostId, Removal
-from driver.store import keys
+from driver.store.format import keys
 from driver.store.hosts.absences import EtcdAbsences
 options = vars(make_parser().parse_args(["hosts", *sys.argv[2:]]))
 options.pop("command")

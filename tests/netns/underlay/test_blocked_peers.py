@@ -34,6 +34,7 @@ FIREWALLS = {
 ATTEMPT = """
     print(error_of(lambda: connected(sys.argv[1], 80, timeout_s=90)), flush=True)
 """
+ASK_PATIENTLY = "print(asked(connected(sys.argv[1], 80, timeout_s=90)).decode())"
 ASK = "print(asked(connected(sys.argv[1], 80, timeout_s=20)).decode())"
 
 
@@ -114,6 +115,24 @@ def test_found_named_and_mended(world: World, rule: str) -> None:
         assert_path(world, client, server, "connected")
     finding = peers(world.hosts[0])
     assert finding.problem is None
+
+
+def test_a_connection_that_is_being_made_outlives_an_outage(world: World) -> None:
+    """Nothing gets through for some seconds: what began meanwhile is made all the same."""
+    first, _ = world.boxes
+
+    def retransmitted() -> int:
+        names, values = first.netns.run("grep", "^TcpExt", "/proc/net/netstat").stdout.splitlines()
+        return int(dict(zip(names.split(), values.split(), strict=True))["TCPSynRetrans"])
+
+    before = retransmitted()
+    with firewall(world.wire, "drop"):
+        program = world.program(first, ASK_PATIENTLY, world.boxes[1].ip)
+        wait_blocked(*world.hosts)
+        # The second one is sent after the verdict.
+        wait_until(lambda: retransmitted() >= before + 2, LONG_S, "the SYN is sent again")
+    assert program.rest() == "hello"
+    wait_open(*world.hosts)
 
 
 def test_one_direction(world: World) -> None:

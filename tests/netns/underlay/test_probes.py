@@ -185,6 +185,8 @@ def test_blocked_hosts_are_what_was_said_last(machines: list[Machine]) -> None:
     try:
         paths.block([one, other])
         assert paths.blocked() == {one, other}
+        paths.block([one, other], [one])
+        assert paths.blocked() == {one, other}
         paths.block([one])
         assert BlockedHosts(machines[0].loaded).blocked() == {one}
     finally:

@@ -20,6 +20,7 @@ from driver.services.peers.watch import (
     FRESH_S,
     INTERVAL_S,
     OPEN_S,
+    OUTAGE_S,
     WAIT_S,
     PeerWatch,
 )
@@ -46,7 +47,7 @@ class World:
         self.presence: dict[IPv4Address, Presence] = {}  # ANSWERED if it is not there
         self.deaf = self.full = False
         self.sent: list[Probe] = []
-        self.map = set(blocked)
+        self.map, self.patient = set(blocked), set[IPv4Address]()
         self.writes = 0
         self.doubts: set[tuple[IPv4Address, int]] = set()
         self.index = PeerIndex()
@@ -98,14 +99,17 @@ class World:
     # ports.Prober
     def probe(self, hosts: Collection[IPv4Address], wait_s: float
               ) -> dict[IPv4Address, Presence]:
-        assert set(hosts) <= self.map  # they are blocked before anybody asks more
+        # They are blocked before anybody asks more, but what is under way goes on.
+        assert set(hosts) <= self.map
+        self.patient_when_asked = self.patient & set(hosts)
         return {host: self.presence.get(host, Presence.ANSWERED) for host in hosts}
 
     # ports.HostPaths
-    def block(self, hosts: Collection[IPv4Address]) -> None:
+    def block(self, hosts: Collection[IPv4Address],
+              patient: Collection[IPv4Address] = ()) -> None:
         if self.full:
             raise DatapathError("no memory")
-        self.map, self.writes = set(hosts), self.writes + 1
+        self.map, self.patient, self.writes = set(hosts), set(patient), self.writes + 1
 
     def blocked(self) -> Collection[IPv4Address]:
         return set(self.map)
@@ -171,8 +175,9 @@ def test_who_does_not_answer_is_blocked_and_named(
     assert f"host peer ({PEER}): {words}; " in record.getMessage()
     assert "TCP 61000-65535" in record.getMessage()
     assert "TCP option 254" in record.getMessage()
+    writes = world.writes
     world.run_for(10 * BLOCKED_S)
-    assert len(caplog.records) == world.writes == 1
+    assert (len(caplog.records), world.writes) == (1, writes)
 
 
 def test_one_answer_ends_it(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -294,7 +299,7 @@ def test_a_dead_host_is_somebody_elses_matter(
     world.live()
     doubt(world)
     world.run()
-    assert world.map == {PEER}  # its connections that are under way end sooner
+    assert (world.map, world.patient) == ({PEER}, set())  # what is under way to it ends sooner
     assert world.watch.describe() == "0 on the host path"
     assert caplog.records == []
     # It is back, and probed at once.
@@ -311,6 +316,33 @@ def test_a_silent_host_with_a_lease_is_named(
     world.run()
     assert "it answers nothing, neither pings nor SYNs" in world.watch.describe()
     assert "the way to it cut?" in caplog.records[-1].getMessage()
+
+
+def test_connections_that_are_being_made_outlive_an_outage(world: World) -> None:
+    """Only new ones take the overlay; a host's own programs would go on waiting, too."""
+    world.replies[PEER], world.presence[PEER] = Reply.NONE, Presence.SILENT
+    doubt(world)
+    world.run()
+    assert world.patient_when_asked == {PEER}
+    assert (world.map, world.patient) == ({PEER}, {PEER})
+    world.run_for(OUTAGE_S - 5)
+    assert world.patient == {PEER}
+    world.run_for(10)
+    assert (world.map, world.patient) == ({PEER}, set())  # not for two minutes
+    del world.replies[PEER], world.presence[PEER]
+    world.run_for(BLOCKED_S + 1)
+    assert (world.map, world.patient) == (set(), set())
+
+
+def test_behind_a_firewall_they_fail_fast(world: World) -> None:
+    world.replies[PEER] = Reply.NONE  # but it answers pings
+    doubt(world)
+    world.run()
+    assert world.patient_when_asked == {PEER}
+    assert (world.map, world.patient) == ({PEER}, set())
+    # It stays so while it is probed again and again.
+    world.run_for(2 * BLOCKED_S)
+    assert (world.patient_when_asked, world.patient) == (set(), set())
 
 
 def test_peers_that_go_leave_nothing(world: World) -> None:
