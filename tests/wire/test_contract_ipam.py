@@ -217,9 +217,9 @@ def test_rule_06_ipam_without_store(dockerd: Dockerd, store: FakeStore) -> None:
 
 def test_networks_of_two_hosts_share_a_key(store: FakeStore) -> None:
     """What the address space in CreateNetwork is for: one pool, one virtual network."""
-    from driver.services.networks.lifecycle import Pool, network_key
+    from driver.services.networks.lifecycle import NetworkPool, network_key
 
-    pools = [Pool("slim-local", ip_network(SUBNET))]
+    pools = [NetworkPool("slim-local", ip_network(SUBNET))]
     vnis = set()
     for host in ("a", "b"):
         networks = EtcdNetworks(FakeKeyValue(store), HostId(host * 32))

@@ -212,6 +212,8 @@ def _said(value: bytes | None) -> object:
         return fields
     # What a manager has entered again says so, and not who had asked for it, and how.
     fields.pop("entered", None)
+    if "host" in fields:  # a publisher's answer to whoever misses services
+        fields.pop("revision", None)
     for holder, hold in fields.get("holds", {}).items():
         hold.pop("request")
         if holder == GLOBAL_HOLDER:
