@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from driver.compose.address_parts import AddressParts
 from driver.compose.endpoint_parts import EndpointParts
@@ -24,7 +23,6 @@ from driver.services.peers.watch import PeerWatch
 from driver.services.upkeep.comeback import give_up_everything
 from driver.services.upkeep.entering import Entering
 from driver.services.upkeep.recovery import Recovery
-from driver.state import host
 from driver.store.format import keys
 from driver.store.hosts.registration import Return
 from driver.store.hosts.registry import EtcdHosts, HostFeed
@@ -52,17 +50,17 @@ class HostParts:
 def build_registry(ground: Ground, endpoints: EndpointParts, entering: Callable[[], Entering]
                    ) -> EtcdHosts:
     """Build what registers this host; nothing is written in its name before that has worked."""
-    settings, stores = ground.settings, ground.stores
-    told_to_forget = host.Forgotten(Path(settings.state))
+    stores = ground.stores
 
     def complete(absence: Absence) -> None:
         if not absence.done:
             remove_records(stores.kv, absence)
-        told_to_forget.begin()
+        stores.told_to_forget.begin()
 
-    return EtcdHosts(stores.kv, return_after_s=settings.return_addresses_after, on_return=Return(
-        complete=complete, forgotten=lambda _removal: entering().ask(),
-        unknown=lambda: f"{len(endpoints.links.list_veths())} endpoints"),
+    return EtcdHosts(
+        stores.kv, return_after_s=ground.settings.return_addresses_after, on_return=Return(
+            complete=complete, forgotten=lambda _removal: entering().ask(),
+            unknown=lambda: f"{len(endpoints.links.list_veths())} endpoints"),
         fingerprint=fingerprint(ground.underlay.found.mac), known_before=stores.known_before)
 
 
@@ -70,7 +68,6 @@ def build_entering(ground: Ground, endpoints: EndpointParts, addresses: AddressP
                    registry: EtcdHosts) -> Entering:
     """Build what enters this host's records again when etcd has lost them."""
     stores = ground.stores
-    told_to_forget = host.Forgotten(Path(ground.settings.state))
 
     def may_enter() -> bool:
         """Tell whether this host is registered, and others are not removing its records now."""
@@ -80,10 +77,10 @@ def build_entering(ground: Ground, endpoints: EndpointParts, addresses: AddressP
         return absence is None or absence.removal is Removal.NONE
 
     def give_up() -> None:
-        if told_to_forget.is_begun():
+        if stores.told_to_forget.is_begun():
             give_up_everything(stores.networks, stores.endpoints, endpoints.endpoints,
                                endpoints.networks, addresses.addresses)
-            told_to_forget.end()
+            stores.told_to_forget.end()
 
     entering = Entering(networks=stores.networks, endpoints=stores.endpoints,
                         addresses=addresses.addresses, service=endpoints.endpoints,

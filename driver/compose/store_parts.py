@@ -56,6 +56,7 @@ class Stores:
     feeds: Feeds
     directory: EtcdDirectory
     vips: EtcdVipFeed
+    told_to_forget: host.Forgotten  # a person has had this host forgotten
     known_before: bool  # this host belonged to a cluster before this start
     urls: tuple[str, ...]
 
@@ -105,7 +106,8 @@ def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> 
         noted_endpoints=noted_endpoints,
         endpoints=JoinedEndpoints(noted_endpoints, FiledJoins(state)),
         absences=EtcdAbsences(kv), feeds=feeds, directory=EtcdDirectory(feeds, kv),
-        vips=EtcdVipFeed(feeds, kv), known_before=known_before, urls=settings.etcd)
+        vips=EtcdVipFeed(feeds, kv), told_to_forget=host.Forgotten(state),
+        known_before=known_before, urls=settings.etcd)
 
 
 def _password(path: str) -> str | Callable[[], str]:

@@ -31,8 +31,8 @@ class BlockedHosts:
     def block(self, hosts: Collection[IPv4Address],
               patient: Collection[IPv4Address] = ()) -> None:
         """See ports.HostPaths.  Entries that stay are not touched."""
-        now_ns, waiting = time.monotonic_ns(), {u32_be(host) for host in patient}
-        wanted = {u32_be(host): 0 if u32_be(host) in waiting else now_ns for host in hosts}
+        now_ns, waiting = time.monotonic_ns(), set(patient)
+        wanted = {u32_be(host): 0 if host in waiting else now_ns for host in hosts}
         there = {int(key): int(leaf) for key, leaf in bpf.entries(self._blocked, CHUNK)}
         for host in there.keys() - wanted.keys():
             with suppress(KeyError):

@@ -231,9 +231,9 @@ class PeerWatch:
         peer.due_s = now_s + pause_s
         with self._lock:
             before, peer.trouble = peer.trouble, trouble
-            if trouble is not None and trouble.kind is Kind.SILENT and trouble != before:
-                peer.silent_s = now_s
             if trouble != before:
+                if trouble is not None and trouble.kind is Kind.SILENT:
+                    peer.silent_s = now_s
                 self._tell(host, trouble)
 
     def _tell(self, host: IPv4Address, trouble: Trouble | None) -> None:
@@ -251,7 +251,7 @@ class PeerWatch:
     def _name(self, host: IPv4Address) -> str:
         return named(self._known[host].name if host in self._known else "", host)
 
-    def _write(self, also: Iterable[IPv4Address] = ()) -> None:
+    def _write(self, also: Collection[IPv4Address] = ()) -> None:
         """also: hosts that answer no SYN; whether they answer anything is not known yet."""
         wanted = frozenset(self._inherited).union(also, (
             host for host, peer in self._peers.items() if peer.trouble is not None))
