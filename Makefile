@@ -1,15 +1,16 @@
-# Commands of the project.  What each one does stands in scripts/; here is only which, in what order.
+# The project's commands.  scripts/ says what each step does; this file, which steps in what order.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 
-# Test processes at once, on two cores.  Of `check` a third is waiting: 6 take 108 s, 3 took 135.
-# Of `test` much is waiting: 6 took 937 s where 4 took 1,199.  Each has a lab of its own (0.7 GB).
+# Test processes at once, on two cores.  `check` waits a third of its time: 6 take 108 s, 3 took
+# 135 s.  `test` waits even more: 6 took 937 s, 4 took 1,199 s.  Each process has a lab (0.7 GB).
 WORKERS := 6
 CHECK_WORKERS := 6
-# Compiled once, not by every process that a test starts, whatever the caller's shell says.
+# Python must save what it compiles, whatever the caller's shell says: else every process that a
+# test starts compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PYTHON) -m pytest --dist loadscope --no-loadscope-reorder
 
@@ -49,13 +50,14 @@ lint: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 
-# Which tests belong to which of the three: tests/support/run/tiers.py.
+# tests/support/run/tiers.py says which tests belong to check, test and test-all.
 check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
 	@$(PYTEST) --tier check --numprocesses $(CHECK_WORKERS)
 
-# One pytest run for all folders, so that one closing line tells the whole result.  More at a time than
-# there are cores: much of a test's time is waiting.  Long ones come first (tests/support/run/schedule.py).
-# With real daemons on a busy machine a wait may run out: what fails is run once more, and named (R).
+# One pytest run for all folders, so that one closing line tells the whole result.  It runs more
+# tests at once than there are cores, since they mostly wait; long ones come first
+# (tests/support/run/schedule.py).  Waits for real daemons may time out on a busy machine, so a
+# failed test is run once more, and marked R.
 ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
 test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 16 minutes on two cores (root)
 	@scripts/setup.sh --tests
@@ -70,7 +72,7 @@ test-all: need-root  ## `test`, load, other Docker releases, a newer kernel; bef
 	@$(MAKE) test-vm
 	@$(PYTHON) -m tests.lab.rig.passed build/test-all.began
 
-# Emulated in software, ten times slower: what depends on the kind of interface, not all.
+# Only tests that depend on the kind of interface: the emulated machine is ten times slower.
 VM_TESTS := tests/kernel/test_programs.py tests/netns/test_bench_cost.py \
 	$(addprefix tests/netns/,links/test_pairs.py links/test_veth.py links/test_finisher.py overlay/test_overlay.py \
 	overlay/test_unreachable.py attacks/test_security.py) \

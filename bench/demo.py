@@ -1,7 +1,7 @@
-"""`make demo`: two hosts on this machine, real containers, and slim beside its rivals.
+"""`make demo`: compares slim with its rivals, on two hosts on this machine with real containers.
 
 Shows what the programs saw, what was on the wire, and a table of host / slim / Docker's
-overlay.  Everything it makes goes at the end, also when it is interrupted.
+overlay.  It removes everything it made at the end, also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 
 IMAGE = "slim-demo"
 HOST, SLIM, OVERLAY = "host", "slim", "overlay"
-# One server port for each network: those on the host's own network would collide.
+# One server port for each network: servers on the host's network would otherwise collide.
 PORTS = {HOST: PORT + 100, SLIM: PORT, OVERLAY: PORT}
 OWN_BRIDGE, INTERNAL = "own-bridge", "app-internal"
 START_PAUSE_S = 0.5
@@ -39,7 +39,7 @@ def say(text: str = "") -> None:
 
 
 def progress(text: str) -> None:
-    """Show what goes on, in one line that is written over; only to people."""
+    """Show the current step on a terminal, in one line that the next step overwrites."""
     if sys.stdout.isatty():
         print(f"\r\033[K{text}", end="", flush=True)
 
@@ -73,13 +73,13 @@ def bring_up(lab: Lab) -> tuple[Host, Host]:
 
 
 def create_network(host: Host, name: str, subnet: str, *options: str) -> None:
-    """A slim network on one host."""
+    """Create a slim network on one host."""
     host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", subnet,
                 *options, name)
 
 
 def start_pair(network: str, h1: Host, h2: Host) -> Pair:
-    """A client on h1 and servers on h2, on one of the three networks."""
+    """Start a client on h1 and servers on h2, on one of the three networks."""
     docker_network = {SLIM: "app"}.get(network, network)
     port = PORTS[network]
     server = f"server-{network}"
@@ -96,7 +96,7 @@ def start_pair(network: str, h1: Host, h2: Host) -> Pair:
 
 
 def show_connection(h1: Host, h2: Host) -> None:
-    """One connection over slim: what both programs see, and what a capture shows."""
+    """Make one connection over slim; print what both programs and a capture see."""
     h2.docker("run", "-d", "--name", "peer", "--network", "app", IMAGE, *CALL, "serve", "7000")
     address = h2.docker("inspect", "-f", "{{.NetworkSettings.Networks.app.IPAddress}}", "peer")
     with h2.capture() as capture:
@@ -115,16 +115,17 @@ def show_connection(h1: Host, h2: Host) -> None:
 
 def start_times(h1: Host, rounds: int) -> dict[str, float]:
     """Median milliseconds of `docker run --rm … true` on each kind of network."""
-    # Docker's default bridge has no name server; a bridge of one's own has, as slim's networks.
+    # Docker's default bridge has no name server; user-defined bridges have one, as slim's do.
     h1.docker("network", "create", OWN_BRIDGE)
     create_network(h1, INTERNAL, "10.33.0.0/16", "--internal")
     networks = ["bridge", OWN_BRIDGE, "app", INTERNAL]
     took: dict[str, list[float]] = {network: [] for network in networks}
     for number in range(rounds):
-        first = number % len(networks)  # none always follows the same other
+        first = number % len(networks)  # so that no network always follows the same one
         for network in networks[first:] + networks[:first]:
             progress(f"round {number + 1}/{rounds}: docker run, {network}")
-            # What dockerd, containerd and the driver do behind their answers is not the next's.
+            # dockerd, containerd and the driver still work after they have answered: the next
+# start must not pay for that.
             time.sleep(START_PAUSE_S)
             begin = time.monotonic()
             h1.docker("run", "--rm", "--network", network, IMAGE, "true")
@@ -179,7 +180,7 @@ def main() -> int:
     if shutil.which("gcc") is None:
         say("demo: gcc is missing (make demo installs it)")
         return 1
-    # Also where a shell without job control has its background jobs ignore SIGINT.
+    # SIGINT too: a shell without job control makes its background jobs ignore it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with lab_of_this_process("slimdemo") as lab:
@@ -191,7 +192,7 @@ def main() -> int:
 
 
 def run(lab: Lab, options: argparse.Namespace) -> int:
-    """Everything between the lab's coming and going."""
+    """Bring up the hosts, measure, and print the results."""
     say("Two hosts on this machine, each with its own dockerd and driver …")
     h1, h2 = bring_up(lab)
     show_connection(h1, h2)

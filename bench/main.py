@@ -1,7 +1,7 @@
-"""`make bench` and `bench/run`: measure slim beside the host's network, Docker's and others.
+"""`make bench` and `bench/run`: compares slim with the host's network, Docker's and others.
 
-Owns the whole of a run: where, what, in which order, and that nothing stays.  Exit status: 0; 1 if
-something failed or could not be had; 2 for options that make no sense; 130 when interrupted.
+It leaves nothing behind.  Exit status: 0; 1 if something failed or could not be set up; 2 for
+options that make no sense; 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.lab.rig.hosts import CommandFailed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it; see above for the exit status."""
+    """Run the benchmark; see above for the exit status."""
     given = sys.argv[1:] if argv is None else argv
     if "--list" in given:
         print("\n".join(listing()))
@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(given)
         if not options.fresh:
-            results.load(options.out)  # not after half an hour
+            results.load(options.out)  # fail now, not after half an hour
     except BenchError as error:
         say(f"bench: {error}")
         return 2
-    # Also where a shell without job control has its background jobs ignore SIGINT.
+    # SIGINT too: a shell without job control makes its background jobs ignore it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Once: a second Ctrl-C must not keep the clean-up from its end."""
+    """Interrupt once: a second Ctrl-C must not stop the clean-up."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     say("interrupted: cleaning up")
@@ -63,7 +63,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def run(options: Options) -> int:
-    """Everything; the exit status."""
+    """Measure on each fabric and show the results; return the exit status."""
     groups = [g for g in GROUPS if any(w.group == g for w in options.workloads)]
     tar = image.build(groups)
     bench = Bench(options, tar, groups)
@@ -100,7 +100,7 @@ class Bench:
             if not placement.paths:
                 raise BenchError("nothing to compare: bridge is for --scopes local")
             conditions = self._conditions(placement, fabric)
-            results.check_machine(self._before, conditions.machine)  # not after half an hour
+            results.check_machine(self._before, conditions.machine)  # fail now, not later
             effort = Effort(options.rounds, options.seconds, options.first_port,
                             len(placement.machines))
             total_s = sum(expected_s(w, len(placement.paths), effort) for w in options.workloads)
@@ -127,14 +127,14 @@ class Bench:
                           placement.busy_cpus, options.note)
 
     def _keep(self, found: Measured, conditions: Conditions) -> None:
-        """Into the file at once: an interrupted run keeps what it has finished."""
+        """Save to the file at once: an interrupted run keeps what it has finished."""
         self.failures += found.failed
         for workload in self._options.workloads:
             self._rows += results.rows_of(workload, found.runs, conditions)
         results.save(self._options.out, results.merged(self._before, self._rows))
 
     def show(self) -> None:
-        """Tables of this run; tables and charts of all results beside the file."""
+        """Print this run's tables; write tables and charts of all results beside the file."""
         options = self._options
         for line in report.report(self._rows, options.spread_limit):
             say(line)

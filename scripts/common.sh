@@ -1,5 +1,5 @@
-# Owns what up.sh and down.sh share: where things lie, and how services run without systemd.
-# Sourced; it starts and stops nothing by itself.
+# Says, for up.sh and down.sh, where things lie and how services run without systemd.
+# It is sourced, and starts and stops nothing by itself.
 # shellcheck shell=bash
 
 PROJECT=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
@@ -21,7 +21,7 @@ has_systemd() { [[ -d /run/systemd/system ]]; }     # as sd_booted(3)
 slim_networks() { command docker -H "$DOCKER" network ls -q --filter driver=slim; }
 docker_answers() { command docker -H "$DOCKER" version >/dev/null 2>&1; }
 
-# A supervisor holds its lock as long as it lives: a lock tells more than a pid, which is used again.
+# A supervisor holds its lock as long as it lives.  A pid would prove less: the kernel reuses pids.
 supervised() { [[ -e $RUN/$1.lock ]] && ! flock --nonblock "$RUN/$1.lock" true; }
 supervise() {       # supervise NAME CMD...: start CMD and keep it running
     local name=$1; shift

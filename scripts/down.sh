@@ -1,5 +1,5 @@
 #!/bin/bash
-# Owns `make down`: the inverse of up.sh.  Data stays (addresses, the embedded etcd) unless PURGE=1.
+# Undoes up.sh, for `make down`.  Data stays (addresses, the embedded etcd) unless PURGE=1.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$(readlink -f "$0")")/common.sh"
@@ -14,7 +14,7 @@ if docker_answers && [[ -n $(slim_networks) ]]; then
         echo "slim: Docker keeps networks of slim; they work again after \`make up\` with the same etcd" >&2
     fi
 fi
-# dockerd first: with networks of a driver that is gone, its own stop takes 15 s.
+# dockerd first: it takes 15 s to stop when the driver of its networks is gone.
 if [[ -e $RUN/our-dockerd ]]; then
     unsupervise dockerd
     rm -f "$RUN/our-dockerd"
@@ -28,7 +28,7 @@ fi
 unsupervise slim
 rm -f "$SOCKET"             # a socket without a driver costs dockerd 15 s at each call
 
-# What outlives the driver on purpose: pinned programs and maps, links, routes.
+# Remove what outlives the driver on purpose: pinned programs and maps, links, routes.
 if [[ -x .venv/bin/python ]] && scripts/slim --help 2>/dev/null | grep -qw cleanup; then
     scripts/slim cleanup
 fi
@@ -39,7 +39,7 @@ rmdir "${UP_ENV%/*}" 2>/dev/null || true        # unless the user has settings t
 rm -rf "$RUN"
 if [[ ${PURGE:-} == 1 ]]; then
     for folder in "$STATE" "$CACHE" "$LOGS"; do
-        # Not the folder itself where it is a mount of its own.
+        # Keep the folder itself where it is a mount.
         rm -rf --one-file-system "$folder" 2>/dev/null || find "$folder" -mindepth 1 -delete
     done
 fi

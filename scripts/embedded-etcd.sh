@@ -1,6 +1,6 @@
 #!/bin/sh
-# Owns the command line of the etcd that `make up` starts when it is given none: one member, for this
-# host alone, on loopback.  A process of its own, so that the driver restarts without it.
+# Runs the etcd that `make up` starts if the user names none: one member on loopback, for this host
+# alone.  It is a process of its own, so that the driver can restart without it.
 set -eu
 data=${1:?data folder} port=${2:?port}
 mkdir -p "$data"

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Owns giving build/plugin to an engine (DOCKER_HOST): create, set, enable; again: an upgrade in place.
+# Installs build/plugin on an engine (DOCKER_HOST): create, set, enable.  Run again, it upgrades.
 #
 #   SET="ETCD=http://10.0.0.1:2379 LOG_LEVEL=debug" plugin-install.sh
 #
-# An engine has no command to upgrade a plugin from a folder: the old one is removed when the new one
-# lies there, and its settings are given to the new one.  Connections go on meanwhile: programs
-# and maps stay pinned, and the containers keep their interfaces.
+# An engine has no command to upgrade a plugin from a folder.  So this script removes the old plugin
+# and gives its settings to the new one.  Connections go on meanwhile: programs and maps stay
+# pinned, and containers keep their interfaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf 'slim: %s\n' "$*" >&2; }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Owns building the managed plugin: build/plugin/config.json and build/plugin/rootfs, from Debian's
-# packages of this machine's release.  It installs nothing here and needs no engine and no registry
-# of images; `docker build .` makes the same root file system where both are to be had.
+# Builds the managed plugin, build/plugin/config.json and build/plugin/rootfs, from the packages of
+# this machine's Debian release.  It installs nothing on this machine, and needs no engine and no
+# image registry; with both, `docker build .` makes the same root file system.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/common.sh
@@ -9,7 +9,7 @@ source scripts/common.sh
 out=build/plugin
 cache=${PLUGIN_CACHE:-/var/cache/slim-plugin}
 packages=(python3 python3-bpfcc linux-libc-dev ca-certificates)
-# Dependencies of what is used at installation only, or never here.
+# Dependencies that the packages need only at installation, or that slim never uses.
 left_out='^(cdebconf|debconf|dpkg|tar|install-info|perl.*|libperl.*|libdebian-installer4|libnewt.*|libslang2|libtextwrap1|mailcap|media-types|mime-support|openssl|libgdbm.*|libdb5.3)$'
 
 need_root plugin
@@ -44,7 +44,7 @@ say "Python packages"
 .venv/bin/python -m pip install -q --no-compile --target "$root/opt/slim/packages" -r requirements.txt
 cp -a driver kernel "$root/opt/slim/"
 find "$root/opt/slim" -name __pycache__ -prune -exec rm -rf {} +
-# Compiled once, here: every start of the plugin would do it again, Python's own library too (1 s).
+# Compile here, once: else every start of the plugin does it, Python's library included (1 s).
 libraries=("$root"/usr/lib/python3*)
 chroot "$root" /usr/bin/python3 -m compileall -q /opt/slim "${libraries[@]#"$root"}" || true
 

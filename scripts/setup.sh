@@ -1,13 +1,13 @@
 #!/bin/bash
-# Owns the set-up of a machine: Debian packages, .venv, pinned requirements.  It starts no
-# daemon and knows nothing of the driver; `up.sh` does that.
+# Sets up a machine: Debian packages, .venv, pinned requirements.  It starts no daemon; up.sh does.
 #
-#   setup.sh           what running the driver and its checks needs
-#   setup.sh --demo    the programs that the demo and the tests run, too
-#   setup.sh --tests   the same and a Go program, for the tests; with `all` the other Docker releases, too (in /var/cache/slim-tests)
-#   setup.sh --vm      those of --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
+#   setup.sh               what the driver and its checks need
+#   setup.sh --demo        also the programs that the demo and the tests run
+#   setup.sh --tests       as --demo, and a Go program for the tests
+#   setup.sh --tests all   also the other Docker releases, in /var/cache/slim-tests
+#   setup.sh --vm          as --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
-# Run again it only compares (under a second) and changes nothing.
+# Run again, it only compares (under a second) and changes nothing.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -17,15 +17,15 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 # python3-bpfcc is the BPF Compiler Collection's own binding; PyPI's "bcc" is another project.
 packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps python3
     python3-bpfcc python3-venv util-linux)
-# Programs that containers and hosts of the tests run, and what makes their images.
+# Programs that the tests' containers and hosts run, and those that make their images.
 [[ -z ${1:-} ]] || packages+=(bird2 bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
     iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nftables nginx postgresql
     redis-server redis-tools tcpdump wrk)
 [[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
-# Daemons that we run ourselves, elsewhere: the packages would start them on the default ports.
-# One that was here before stays as it is.
+# We run these daemons ourselves, on other ports; their packages would start them on the default
+# ones.  A daemon that was here before stays as it is.
 declare -A unit_of=([bird2]=bird [etcd-server]=etcd [memcached]=memcached [nats-server]=nats-server
     [nginx]=nginx [postgresql]=postgresql [redis-server]=redis-server)
 policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
@@ -34,7 +34,8 @@ silence_daemons() {
     trap unsilence_daemons EXIT
     # invoke-rc.d asks for `etcd`, deb-systemd-invoke for `etcd.service`.
     local silent; silent="$(IFS='|'; echo "${unit_of[*]}")|postgresql@*"
-    # Docker's init script knows cgroup v1 only, and its failure is the package's; up.sh starts dockerd.
+    # Docker's init script knows only cgroup v1, and its failure would fail the package; up.sh
+    # starts dockerd.
     [[ -d /run/systemd/system ]] || silent+='|docker|containerd'
     printf '%s\n' '#!/bin/sh' "# slim's setup.sh, while it installs packages" 'case ${1%.service} in' \
         "$silent) exit 101 ;;" esac > "$policy"
@@ -69,7 +70,7 @@ install_requirements() {    # the stamp names what .venv was filled from
     have=$(cat .venv/requirements.sha256 2>/dev/null || true)
     [[ $want != "$have" || ! -x .venv/bin/python ]] || return 0
     say "filling .venv"
-    # Not whatever python3 comes first in PATH: only the system's own sees python3-bpfcc.
+    # Not the first python3 in PATH: only the system's Python has python3-bpfcc.
     [[ -x .venv/bin/pip ]] || /usr/bin/python3 -m venv --clear --system-site-packages .venv
     .venv/bin/pip install --quiet --disable-pip-version-check --no-warn-script-location \
         --root-user-action=ignore -r requirements.txt -r requirements-dev.txt

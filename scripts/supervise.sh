@@ -1,10 +1,9 @@
 #!/bin/bash
-# Owns one background process where there is no systemd: starts it, starts it again when it ends,
-# stops it on SIGTERM.  It knows nothing of what it runs.
+# Keeps one background process running where there is no systemd, and stops it on SIGTERM.
 #
 #   supervise.sh NAME RUN-FOLDER LOG CMD...
 #
-# Between starts it waits 1, 2, 4, 8 s; a process that lived for a minute begins at 1 s again.
+# Between starts it waits 1, 2, 4, 8 s; after a process that lived for a minute, 1 s again.
 # Exit status 2 means a wrong option: the same start would fail again, so it gives up.
 set -uo pipefail
 name=$1 run=$2 log=$3; shift 3
@@ -25,11 +24,11 @@ while [[ -z $stopping ]]; do
     if (( $(stat -c %s "$log") > LOG_MAX_BYTES )); then mv "$log" "$log.1"; exec >> "$log" 2>&1; fi
     say "starting $*"
     started_s=$SECONDS
-    # Should the supervisor be killed, the child ends too: nobody would restart it.
+    # If the supervisor is killed, the child must end too: nobody would restart it.
     setpriv --pdeathsig TERM "$@" {lock}>&- &
     child=$!
     status=0
-    # A signal ends `wait` early; the child is gone when kill -0 says so.
+    # A signal ends `wait` early; only kill -0 tells whether the child is gone.
     while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
     child=
     [[ -z $stopping ]] || { say "stopped"; break; }

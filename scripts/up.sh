@@ -1,6 +1,7 @@
 #!/bin/bash
-# Owns `make up`: set-up, an etcd if none is given, the driver, dockerd; waits until all answer.
-# Run again it changes nothing that is as it should be.  down.sh is its inverse.
+# Sets the machine up and starts an etcd if the user names none, the driver and dockerd, for
+# `make up`.  It waits until all answer.  Run again, it changes only what is not as it should be.
+# down.sh is its inverse.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$(readlink -f "$0")")/common.sh"
@@ -25,7 +26,8 @@ mount_bpffs() {     # pins outlive the driver there; systemd mounts it by itself
 }
 
 choose_etcd() {     # ETCD=..., else what the user or an earlier `make up` set, else an etcd of our own
-    # Another one than before loses nothing: the driver enters what this host has, or says why not.
+    # Another etcd than before loses nothing: the driver enters what this host has, or says why
+    # not.
     local before=
     [[ ! -e $UP_ENV ]] || before=$(<"$UP_ENV")
     mkdir -p "${UP_ENV%/*}"
@@ -60,8 +62,8 @@ start_etcd() {      # only if it is the embedded one that is wanted
         systemctl --quiet enable slim-etcd
         systemctl --no-block start slim-etcd
     else
-        # Its folder is root's own, so it needs none of root's other powers.
-        # Where a hundred containers start at once, it has to answer all the same.
+        # Its folder belongs to root, so it needs no capabilities.  It must answer even while a
+        # hundred containers start at once.
         supervise etcd nice -n -10 setpriv --no-new-privs --inh-caps=-all --bounding-set=-all \
             "$PROJECT/scripts/embedded-etcd.sh" "$STATE/etcd" "$ETCD_PORT"
     fi
@@ -85,7 +87,7 @@ start_driver() {
         systemctl --no-block start slim     # wait_for shows the log of a start that fails
     else
         if [[ -n $changed ]]; then unsupervise slim; fi
-        # `env` so that the choice of etcd is in the log's first line, too.
+        # `env` puts the choice of etcd into the log's first line.
         supervise slim env $(<"$UP_ENV") "$PROJECT/scripts/slim" serve
     fi
     wait_for "the driver" 60 slim http_ok "unix:$SOCKET" POST /NetworkDriver.GetCapabilities
@@ -119,5 +121,5 @@ slim is up. Make a network:  docker network create -d slim --ipam-driver slim --
 Run containers on it:        docker run --rm -it --network app IMAGE
 Checks: sudo slim doctor; log: $(has_systemd && echo "journalctl -u slim" || echo "$LOGS/slim.log"); stop: sudo make down
 TEXT
-# That it runs is not yet that all is well: an etcd that is away, say, or another cluster's.
+# It may run and still have a problem: its etcd may be away, say, or belong to another cluster.
 scripts/slim doctor | grep -v '^ok' >&2 || true

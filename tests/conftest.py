@@ -1,7 +1,7 @@
-"""What all tests share: where the project is, and that CI takes no skip for an answer.
+"""Selects and orders the tests, and fails skipped tests in CI.
 
-Only what cannot be downloaded may be skipped there, by name.
-It knows nothing of the driver; fixtures of one kind of test live in that kind's folder.
+CI may skip only a test that raises CannotBeDownloaded.  Fixtures of one kind of test live in that
+kind's folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.run import tiers
 from tests.support.run.schedule import UnitScheduling, place
 from tests.support.run.skips import CannotBeDownloaded
 
-# How long an example takes says how busy the machine is.
+# No deadline: how long an example takes depends on how busy the machine is.
 settings.register_profile("slim", deadline=None)
 settings.load_profile("slim")
 
@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A terminated run ends like an interrupted one: fixtures take down what they made.
+    # SIGTERM must end a run as Ctrl-C does, so that fixtures take down what they made.
     if not hasattr(config, "workerinput"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
     items.sort(key=lambda item: place(item, LABS))
 
-FAILED = pytest.StashKey[bool]()  # on an item: it, or its set-up, has failed, at this try or before
+FAILED = pytest.StashKey[bool]()  # set on an item once it or its set-up has failed, in any try
 
 
 def _in_ci() -> bool:
@@ -96,7 +96,7 @@ def pytest_make_collect_report(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What a test failed with that passed at its second try: it is a defect all the same."""
+    """Show why tests failed that passed at their second try: these failures are defects, too."""
     for report in terminalreporter.stats.get("rerun", ()):
         terminalreporter.section(f"first try of {report.nodeid}", sep="-")
         terminalreporter.write_line(report.longreprtext[-6000:])
@@ -110,5 +110,5 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def kill_stride(request: pytest.FixtureRequest) -> int:
-    """Of the steps before which a real driver could be killed, each n-th is tried."""
+    """The n by which tests kill a real driver before each n-th step."""
     return tiers.kill_stride(request.config.getoption("--tier"))

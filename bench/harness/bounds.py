@@ -1,4 +1,4 @@
-"""Numbers of a command line that are refused at once if nothing could be measured with them."""
+"""Checks numbers on the command line, and refuses those with which nothing could be measured."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SECONDS = (0.1, 600.0)
 
 
 def check(number: float, least: float, most: float) -> None:
-    """Errors: ValueError if the number is outside, or none ("nan")."""
+    """Errors: ValueError if the number is outside the bounds, or is "nan"."""
     if not least <= number <= most:
         raise ValueError(f"must be from {least:g} to {most:g}, not {number}")
 
 
 def within(kind: type[Number], least: Number, most: Number) -> Callable[[str], Number]:
-    """Return a `type` for argparse: numbers from `least` to `most`; others end it with exit 2."""
+    """Return a `type` for argparse that takes numbers from `least` to `most`."""
     def read(text: str) -> Number:
         try:
             number = kind(text)

@@ -1,6 +1,6 @@
-"""Owns the way to a Docker engine and to the agents in its containers.
+"""Runs commands on a Docker engine, and through the agents in its containers.
 
-It must not know what is measured, nor whether the engine is in the lab or on another machine.
+The engine may be in the lab or on another machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from bench.harness.errors import BenchError
 
 AGENT = ("python3", "/programs/agent.py")
-SLACK_S = 30.0  # what an answer may take beyond the command's own time
+SLACK_S = 30.0  # how long an answer may take beyond the command's own time
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Engine:
     client: tuple[str, ...]
 
     def docker(self, *argv: str, data: bytes | None = None, timeout_s: float = 120) -> str:
-        """Run the client; its output without white space around it.  Error: BenchError."""
+        """Run the client; return its output, stripped.  Error: BenchError."""
         try:
             # A session of its own: a second Ctrl-C must not end the client that cleans up.
             done = subprocess.run([*self.client, *argv], input=data, capture_output=True,
@@ -43,11 +43,11 @@ class Engine:
 
 
 class Agent:
-    """The program in a container that does what we ask; ends at the end of the block."""
+    """Runs bench/programs/agent.py in a container until the end of the block."""
 
     def __init__(self, engine: Engine, container: str) -> None:
         self.name = f"{container} on {engine.name}"
-        # A session of its own: Ctrl-C is ours to handle, and containers must be alive for it.
+        # A session of its own: Ctrl-C must reach us only, since cleaning up needs the agents.
         self._process = subprocess.Popen(
             [*engine.client, "exec", "-i", container, *AGENT], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
@@ -63,7 +63,7 @@ class Agent:
         self._process.communicate()
 
     def ask(self, action: str, takes_s: float = 0, **arguments: Any) -> dict[str, Any]:
-        """Have it done; `takes_s` is what it may take.  Error: BenchError."""
+        """Have the agent do something that takes at most `takes_s`.  Error: BenchError."""
         assert self._process.stdin is not None
         self._asked += 1
         question = {"id": self._asked, "do": action, **arguments}
@@ -74,7 +74,7 @@ class Agent:
             raise BenchError(f"{self.name} is gone: {self._said()}") from None
         deadline = time.monotonic() + takes_s + SLACK_S
         answer: dict[str, Any] = {}
-        while answer.get("id") != self._asked:  # else a late one, to a question given up
+        while answer.get("id") != self._asked:  # skip late answers to questions given up
             answer = json.loads(self._line(deadline, action))
         if "error" in answer:
             raise BenchError(f"{self.name}: {action}: {answer['error']}")
@@ -82,7 +82,7 @@ class Agent:
 
     def run(self, argv: Sequence[str], timeout_s: float, env: dict[str, str] | None = None
             ) -> dict[str, Any]:
-        """Run a command in the container; its output and both readings.  Error: BenchError."""
+        """Run a command in the container; return output and both readings.  Error: BenchError."""
         done = self.ask("run", timeout_s, argv=list(argv), env=env, timeout_s=timeout_s)
         if done["status"] != 0:
             raise BenchError(f"{self.name}: {' '.join(argv)} ended with {done['status']}: "

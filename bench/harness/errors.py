@@ -1,4 +1,4 @@
-"""The one error that the benchmark's user is meant to read; everything else is a defect."""
+"""Defines the one error that the benchmark's user is meant to read; all others are defects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Owns the benchmark's container image: Debian's programs, ours, and Python for the agent.
-
-It must not know what is compared.
-"""
+"""Builds the benchmark's container image: Debian's programs, ours, and Python for the agent."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ PROGRAMS = {"nginx": ("nginx", "wrk"), "memcached": ("memcached", "memcaslap"),
 
 
 def build(groups: Iterable[str]) -> bytes:
-    """A tar for `docker import` with what these groups of workloads need.  Error: BenchError."""
+    """Return a tar for `docker import` with what these groups need.  Error: BenchError."""
     if shutil.which("gcc") is None:
         raise BenchError("gcc is missing: apt-get install gcc libc6-dev (`make bench` does)")
     image = images.Image()
@@ -56,7 +53,7 @@ def build(groups: Iterable[str]) -> bytes:
 
 
 def compiled(name: str, folder: str, *options: str) -> str:
-    """Return the path of one of SOURCES' programs, made in `folder`.  Error: BenchError."""
+    """Compile one of SOURCES' programs into `folder`; return its path.  Error: BenchError."""
     _compile(SOURCES[name], f"{folder}/{name}", *options)
     return f"{folder}/{name}"
 

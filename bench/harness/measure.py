@@ -1,7 +1,4 @@
-"""Owns one measurement: a workload between two containers, and the CPU time it took.
-
-It must not know which networks are compared, nor how results are shown.
-"""
+"""Measures one workload between two containers, with the CPU time it takes."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from typing import TypeVar
 
 from tests.lab.rig.hosts import Host
 
-PORT = 7000  # of netbench, which takes PORT + 2, too; iperf3 has the one between
+PORT = 7000  # netbench listens on PORT and PORT + 2, iperf3 on PORT + 1
 T = TypeVar("T")
 TICKS_PER_S = 100  # USER_HZ, the unit of /proc/stat
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A client on one host and a server on another, with the name the server is called by."""
+    """A client on one host, a server on another, and the name by which the client calls it."""
 
     network: str
     client_host: Host
@@ -33,17 +30,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: value in `unit`, and CPU time of the whole machine for each unit of work."""
+    """One run's result: a value in `unit`, and the machine's CPU time for each unit of work."""
 
     value: float
     cpu_us_per_unit: float
 
 
-Results = dict[str, dict[str, list[Sample]]]  # workload -> way -> a sample a round
+Results = dict[str, dict[str, list[Sample]]]  # workload -> way -> one sample for each round
 
 
 def busy_ticks() -> int:
-    """CPU time that this machine has spent working, in ticks: all but idle and iowait."""
+    """Return the ticks of CPU time that this machine has spent on all but idle and iowait."""
     fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
     return user + nice + system + irq + softirq
@@ -86,13 +83,13 @@ WORKLOADS = {
 
 
 def turned(items: Sequence[T], number: int) -> list[T]:
-    """Another one first in each round."""
+    """Rotate the items, so that another one is first in each round."""
     return [*items[number % len(items):], *items[:number % len(items)]]
 
 
 def interleaved(workloads: Iterable[str], ways: Iterable[str], rounds: int,
                 run: Callable[[int, str, str], Sample]) -> Results:
-    """Run each workload on all ways in turn, another way first in each round.
+    """Run each workload on all ways in turn; in each round another way is first.
 
     run: takes the round's number, from 0, the workload and the way.
     """
@@ -106,5 +103,5 @@ def interleaved(workloads: Iterable[str], ways: Iterable[str], rounds: int,
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of runs that were made one right after the other."""
+    """Return the median of the ratios of runs of the same round."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))

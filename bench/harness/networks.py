@@ -1,6 +1,6 @@
-"""Owns what each compared network is in Docker's terms: how it is made and where it can be had.
+"""Says how Docker makes each compared network, and whether it works on one host or across hosts.
 
-Pure: it says which commands are to be run, and runs none.
+Pure: it names the commands to run, and runs none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLIENT, SERVER = 0, 1  # which of the hosts
 
 @dataclass(frozen=True)
 class Settings:
-    """What networks are made with."""
+    """Options with which networks are made."""
 
     slim_driver: str = "slim"
     subnet: str = "10.213.0.0/16"
@@ -32,9 +32,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """One network: Docker's name for it, and `docker network create …` for each host that needs it.
+    """One network: its name in Docker, and `docker network create …` for each host that needs it.
 
-    `bound`: the clients bind themselves to their own address, see bindfirst.c.
+    `bound`: clients bind to their own address before they connect; see bindfirst.c.
     """
 
     name: str
@@ -46,19 +46,19 @@ class Plan:
 
 
 def plan(name: str, settings: Settings) -> Plan:
-    """What is to be done for the network of that name; an unknown one exists already."""
+    """Return the plan for a network; a name that is not ours is a network that exists already."""
     own = f"{PREFIX}-{name}"
     if name == HOST:
         return Plan(name, "host")
     if name in (SLIM, SLIM_OVERLAY):
-        # The same network: only the clients differ.  On one host there is no other path.
+        # Both are the same network; only the clients differ.  One host has no overlay path.
         create = ("-d", settings.slim_driver, "--ipam-driver", settings.slim_driver, "--subnet",
                   settings.subnet)
         scopes = (CROSS,) if name == SLIM_OVERLAY else SCOPES
         return Plan(name, f"{PREFIX}-{SLIM}", scopes, {CLIENT: create, SERVER: create},
                     bound=name == SLIM_OVERLAY, on_slim=True)
     if name == OVERLAY:
-        # A swarm's network: its other nodes learn of it when they need it.
+        # Created once, on a manager: the swarm's other nodes learn of it when they need it.
         return Plan(name, own, create={CLIENT: (
             "-d", "overlay", "--attachable", *_mtu(settings.mtu - 50))})
     if name == BRIDGE:

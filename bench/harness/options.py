@@ -1,6 +1,6 @@
-"""Owns the command line of the benchmark: what may be asked for, and clear words if it may not.
+"""Parses the benchmark's command line, and explains what is wrong with it.
 
-Pure: it looks at nothing but the words.
+Pure: it looks only at the arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Options:
 
     contexts: tuple[str, ...]
     networks: tuple[str, ...]
-    strict: bool  # networks were named: one that cannot be had is an error
+    strict: bool  # the user named networks: one that cannot be set up is an error
     scopes: tuple[str, ...]
     workloads: tuple[Workload, ...]
     fabrics: tuple[str, ...]
@@ -49,7 +49,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Errors: BenchError; SystemExit from argparse for what is no option at all."""
+    """Errors: BenchError; SystemExit, from argparse, for unknown options."""
     given = _parser().parse_args(argv)
     contexts = _list(given.contexts)
     if given.contexts is not None and not 1 <= len(contexts) <= 2:
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def listing() -> list[str]:
-    """Groups and workloads, for people."""
+    """Return lines that list groups and workloads."""
     return [f"{group}: " + "; ".join(w.name for w in WORKLOADS if w.group == group)
             for group in GROUPS]
 
@@ -139,7 +139,7 @@ def _chosen(option: str, text: str | None, known: Sequence[str]) -> tuple[str, .
 
 def _networks(text: str | None, real: bool, macvlan_parent: str | None) -> tuple[str, ...]:
     if text is None:
-        # On real hosts nobody knows the device for macvlan but the user.
+        # On real hosts only the user knows the device for macvlan.
         return tuple(n for n in KNOWN if n != "macvlan" or not real or macvlan_parent)
     wanted = _list(text)
     if not wanted:

@@ -1,4 +1,4 @@
-"""Owns the reading of what load programs print.  Pure; an output without figures is an error."""
+"""Parses what load programs print; an output without figures is an error.  Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.harness.errors import BenchError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many units of work were done, and the run's figures by key ("" is the main one)."""
+    """The units of work done, and the run's figures by key ("" is the main one)."""
 
     units: float
     figures: dict[str, float]
@@ -25,7 +25,7 @@ def _number(pattern: str, text: str) -> float:
 
 
 def netbench(text: str) -> Outcome:
-    """Transactions; microseconds."""
+    """Units are transactions; latencies are in microseconds."""
     done = json.loads(text)
     if not done["count"]:
         raise BenchError(f"netbench finished nothing: {text}")
@@ -36,19 +36,19 @@ def netbench(text: str) -> Outcome:
 
 
 def gigabits(text: str) -> Outcome:
-    """Megabytes received; Gbit/s."""
+    """Units are megabytes received; the main figure is in Gbit/s."""
     done = json.loads(text)
     return Outcome(done["bytes"] / 1e6, {"": done["bytes"] * 8 / done["seconds"] / 1e9})
 
 
 def messages(text: str) -> Outcome:
-    """Messages received, and how many a second."""
+    """Units are messages received; the main figure is their number per second."""
     done = json.loads(text)
     return Outcome(done["messages"], {"": done["messages"] / done["seconds"]})
 
 
 def wrk(text: str) -> Outcome:
-    """Requests.  Answers that are errors are none."""
+    """Units are requests without those answered by an error."""
     if re.search("Socket errors|Non-2xx", text):
         raise BenchError(f"wrk met errors:\n{text[-1500:]}")
     return Outcome(_number(r"(\d+) requests in", text), {
@@ -64,14 +64,14 @@ def _duration_us(share: str, text: str) -> float:
 
 
 def memcaslap(text: str) -> Outcome:
-    """Gets and sets; microseconds on average."""
+    """Units are gets and sets; latencies are averages in microseconds."""
     latency = text.rpartition("Total Statistics (")[2]
     return Outcome(_number(r"Ops: (\d+)", text), {
         "": _number(r"TPS: (\d+)", text), "mean": _number(r"Avg:\s+([\d.]+)", latency)})
 
 
 def pgbench(text: str) -> Outcome:
-    """Transactions; microseconds on average, without the time to connect."""
+    """Units are transactions; latencies are averages in microseconds, without connecting."""
     if _number(r"number of failed transactions: (\d+)", text):
         raise BenchError(f"pgbench: transactions failed:\n{text[-1500:]}")
     return Outcome(_number(r"actually processed: (\d+)", text), {
@@ -80,7 +80,7 @@ def pgbench(text: str) -> Outcome:
 
 
 def redis_benchmark(text: str) -> Outcome:
-    """Requests; microseconds."""
+    """Units are requests; latencies are in microseconds."""
     shown = re.findall(r"^\s+avg\s+min\s+p50\s+p95\s+p99\s+max\s*\n\s+(.+)$", text, re.MULTILINE)
     if not shown or "rror" in text:
         raise BenchError(f"redis-benchmark printed errors, or no figures:\n{text[-1500:]}")
@@ -90,5 +90,5 @@ def redis_benchmark(text: str) -> Outcome:
 
 
 def nothing(text: str) -> Outcome:
-    """For workloads that no program measures."""
+    """Parse nothing: no program measures this workload."""
     raise BenchError(f"unexpected output: {text}")

@@ -1,7 +1,4 @@
-"""Owns networks and containers of a benchmark on one or two engines; all of them go at its end.
-
-It must not know which workloads run between them.
-"""
+"""Sets up a benchmark's networks and containers on one or two engines, and removes them again."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ from bench.harness.errors import BenchError
 from bench.harness.image import BIND_FIRST, TAG
 from bench.harness.networks import CLIENT, CROSS, HOST, LOCAL, PREFIX, SERVER, SLIM, TITLES, Plan
 
-FILES = 16384  # descriptors of a container's process
+FILES = 16384  # descriptors that a process in a container may have
 REMOVE_S = 15.0
-IDLE_S = 1.0  # for a look at what others do
+IDLE_S = 1.0  # how long to watch what other programs use
 
 
 @dataclass(frozen=True)
@@ -31,32 +28,32 @@ class Path:
     scope: str
     client: Agent
     server: Agent
-    address: str  # the server's, as the client calls it
+    address: str  # at which the client calls the server
     env: dict[str, str]
-    driver: Agent | None  # asks the client's host for slim's counters
+    driver: Agent | None  # reads slim's counters on the client's host
 
     def __str__(self) -> str:
         return f"{self.network}, {self.scope}"
 
     @property
     def shared(self) -> bool:
-        """Client and server are in one network namespace."""
+        """Whether client and server are in one network namespace."""
         return self.network == HOST and self.scope == LOCAL
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be set up."""
+    """What to set up."""
 
     plans: Sequence[Plan]
     scopes: Sequence[str]
     congestion: str
-    addresses: Sequence[str]  # of the hosts; empty: asked for
-    strict: bool  # a network that cannot be had is an error
+    addresses: Sequence[str]  # of the hosts; if empty, the hosts are asked
+    strict: bool  # a network that cannot be set up is an error
 
 
 class Placement:
-    """`engines` are the client's host and the server's; with one engine all is on that.
+    """`engines` are the client's host and the server's; a single one is both.
 
     `image` is a tar for `docker import`; `say` shows a line to the user.
     """
@@ -69,7 +66,7 @@ class Placement:
         self._agents: dict[tuple[str, str], Agent] = {}
         self.paths: list[Path] = []
         self.machines: list[dict[str, Any]] = []
-        self.busy_cpus = 0.0  # while nothing of ours runs
+        self.busy_cpus = 0.0  # kept busy by others, while nothing of ours runs
 
     def __enter__(self) -> Placement:
         try:
@@ -113,7 +110,7 @@ class Placement:
                     f"that was killed. If none runs: {'; '.join(remove)}")
 
     def _examine(self) -> None:
-        """Look at the machines, through a container in each host's own network."""
+        """Read each machine's properties, through a container in its host's network."""
         for engine in self._distinct():
             agent = self._agent(engine, "meter", "--network", "host", "-v",
                                 "/run/docker/plugins:/plugins:ro")
@@ -131,7 +128,7 @@ class Placement:
             for engine in self._engines]
 
     def _busy_cpus(self) -> float:
-        """CPUs that others keep busy, on the machine where it is most."""
+        """Return how many CPUs others keep busy, on the busiest machine."""
         meters = [self._agents[engine.name, "meter"] for engine in self._distinct()]
         before = [meter.ask("read") for meter in meters]
         time.sleep(IDLE_S)
@@ -150,7 +147,7 @@ class Placement:
             self.paths += [self._path(plan, scope) for scope in scopes]
         except BenchError as error:
             if self._wanted.strict or plan.name in (HOST, SLIM):
-                raise  # without these two there is nothing to show
+                raise  # without these two there is nothing to compare
             self._say(f"left out: {TITLES.get(plan.name, plan.name)}: {error}")
 
     def _create(self, plan: Plan) -> None:
@@ -172,7 +169,7 @@ class Placement:
         return Path(plan.name, scope, client, server, address, env, driver)
 
     def _place(self, plan: Plan, engine: Engine, role: str) -> tuple[Agent, str]:
-        """A container with its agent, made if it is not there, and its address."""
+        """Return a container's agent and address; make the container if it does not exist."""
         name = f"{plan.docker_name}-{role}" if plan.docker_name.startswith(PREFIX) else (
             f"{PREFIX}-{plan.docker_name}-{role}")
         own_stack = plan.docker_name != "host"
@@ -196,7 +193,7 @@ class Placement:
         return self._stack.enter_context(Agent(engine, name))
 
     def _remove(self, engine: Engine, *argv: str) -> None:
-        """Until it is gone: a swarm learns late that a network is not used on its other nodes."""
+        """Retry until it is gone: a swarm learns late that other nodes no longer use a network."""
         deadline = time.monotonic() + REMOVE_S
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Owns what the user sees while a benchmark runs: lines, and one line with the time left."""
+"""Shows the user how far a benchmark is: lines, and one line with the time left."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import time
 
 
 def say(text: str = "") -> None:
-    """Print a line at once; what was in the progress line goes."""
+    """Print a line at once, in place of the progress line."""
     if sys.stdout.isatty():
         text = f"\r\033[K{text}"
     print(text, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """For people: "4 min 10 s"."""
+    """Format a duration for people: "4 min 10 s"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class Progress:
-    """Time left, from what the runs so far took beside what they were expected to."""
+    """Estimates the time left, from how long the runs so far took and were expected to take."""
 
     def __init__(self, expected_s: float) -> None:
         self._expected_s, self._done_s, self._began = expected_s, 0.0, time.monotonic()
         self._last = ""
 
     def left_s(self, now: float) -> float:
-        """Seconds, at that time of the monotonic clock."""
+        """Return the seconds left at the time `now` of the monotonic clock."""
         pace = (now - self._began) / self._done_s if self._done_s else 1.0
         return max(0.0, self._expected_s - self._done_s) * pace
 
     def show(self, headline: str, detail: str) -> None:
-        """Say what runs now.  People see every step; a log gets a line a headline."""
+        """Say what runs now.  A terminal shows every step, a log one line for each headline."""
         left = f"{duration(self.left_s(time.monotonic()))} left"
         if sys.stdout.isatty():
             print(f"\r\033[K{headline}: {detail}; {left}", end="", flush=True)
@@ -41,7 +41,7 @@ class Progress:
         self._last = headline
 
     def done(self, expected_s: float) -> None:
-        """A run that was expected to take so long is over."""
+        """Note the end of a run that was expected to take so long."""
         self._done_s += expected_s
 
     def clear(self) -> None:

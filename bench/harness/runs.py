@@ -1,7 +1,4 @@
-"""Owns one run of a workload on one path: figures, CPU, retransmissions, connections' way.
-
-It must not know of rounds, nor of other paths.
-"""
+"""Runs a workload once on one path: figures, CPU, retransmissions, the connections' path."""
 
 from __future__ import annotations
 
@@ -24,23 +21,23 @@ Reading = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """Figures by key; CPU microseconds of all machines for each unit of work, by kind."""
+    """Figures by key; all machines' CPU microseconds for each unit of work, by kind."""
 
     figures: dict[str, float]
     cpu_us: dict[str, float]
-    stolen_share: float  # of one CPU's time, by the hypervisor
+    stolen_share: float  # of one CPU's time, taken by the hypervisor
     retransmitted_share: float  # of the segments that both ends sent
-    # Of the client's connections, those on the path meant for them; None: no TCP, or not slim.
+    # Share of the client's connections on the path meant for them; None: no TCP, or not slim.
     host_path_share: float | None
 
     @property
     def cpu_total_us(self) -> float:
-        """All kinds together."""
+        """The sum of all kinds."""
         return sum(self.cpu_us.values())
 
 
 def measure(workload: Workload, path: Path, seconds: float, first_port: int, machines: int) -> Run:
-    """Run it once.  Error: BenchError, also if the program printed no figures."""
+    """Run the workload once.  Error: BenchError, also if the program printed no figures."""
     connected = _as_meant(path)
     server_before = path.server.ask("read")
     if workload.idle:
@@ -72,7 +69,7 @@ def _share(ends: list[tuple[Reading, Reading]], what: str) -> float:
 
 
 def _as_meant(path: Path) -> int:
-    """Connections of the client's host so far on the host path; on one host: directly."""
+    """Count the client host's connections so far on the host path; on one host: handed over."""
     if not path.driver:
         return 0
     counters = path.driver.ask("counters")["Counters"]
@@ -81,7 +78,7 @@ def _as_meant(path: Path) -> int:
 
 def _idle(workload: Workload, path: Path, first_port: int
           ) -> tuple[float, dict[str, float], Reading, Reading, float]:
-    """Open very many connections, leave them alone, and see what the kernel needs for them."""
+    """Open very many connections, leave them idle, and measure the kernel memory they take."""
     each = workload.idle // IDLE_PROCESSES
     argvs = [["manyconns", "hold", path.address, str(first_port + SERVERS[name].offset), str(each),
               "reset"] for name in workload.servers]
@@ -101,14 +98,14 @@ def _idle(workload: Workload, path: Path, first_port: int
 
 
 def _slab_kb(path: Path, client: Reading) -> float:
-    """The kernel's slab on both ends' machines; one machine counts once."""
+    """Return the slab memory of both ends' machines; if they are one, count it once."""
     server = path.server.ask("read")
     same = server["boot_id"] == client["boot_id"]
     return float(client["slab_kb"] if same else client["slab_kb"] + server["slab_kb"])
 
 
 def _settled(path: Path) -> Reading:
-    """Wait until the slab no longer shrinks: what was closed before goes after a while."""
+    """Wait until the slab is stable: the kernel frees closed connections after a while."""
     deadline = time.monotonic() + SETTLE_S
     last: list[float] = []
     while True:

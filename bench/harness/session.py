@@ -1,7 +1,4 @@
-"""Owns the order of runs: groups, rounds, workloads, and the networks in turn within each.
-
-It must not know how containers came to be, nor how results are shown.
-"""
+"""Orders the runs of a group: rounds, workloads in each, and the networks in turn within those."""
 
 from __future__ import annotations
 
@@ -32,30 +29,30 @@ class Effort:
 
 @dataclass
 class Measured:
-    """All runs of a group by (workload, scope, network), one a round (None: failed); and why."""
+    """A group's runs by (workload, scope, network), one a round; for each failure None, and why."""
 
     runs: dict[tuple[str, str, str], list[Run | None]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
     def add(self, key: tuple[str, str, str], run: Run | None, why: str) -> None:
-        """Keep a run, or why there is none."""
+        """Keep a run, or the reason why it failed."""
         self.runs.setdefault(key, []).append(run)
         if run is None:
             self.failed.append(why)
 
 
 def expected_s(workload: Workload, paths: int, effort: Effort) -> float:
-    """Seconds that the workload's runs take in all."""
+    """Estimate the seconds that all of the workload's runs take."""
     return paths * rounds_of(workload, effort) * run_s(workload, effort)
 
 
 def run_s(workload: Workload, effort: Effort) -> float:
-    """Seconds that one run takes."""
+    """Estimate the seconds that one run takes."""
     return (0 if workload.idle else effort.seconds) + workload.extra_s
 
 
 def rounds_of(workload: Workload, effort: Effort) -> int:
-    """Rounds; some workloads need fewer."""
+    """Return how many rounds to run; some workloads need fewer."""
     return min(effort.rounds, workload.rounds or effort.rounds)
 
 
@@ -63,7 +60,7 @@ def measure_group(workloads: Sequence[Workload], paths: Sequence[Path], effort: 
                   progress: Progress, say: Callable[[str], None]) -> Measured:
     """Start the group's servers everywhere, run everything interleaved, stop the servers."""
     measured = Measured()
-    servers = list(dict.fromkeys(path.server for path in paths))  # one serves both scopes
+    servers = list(dict.fromkeys(path.server for path in paths))  # both scopes share one
     try:
         for agent in servers:
             _start(workloads, agent, effort.first_port)
@@ -90,7 +87,7 @@ def measure_group(workloads: Sequence[Workload], paths: Sequence[Path], effort: 
 
 
 def _turned(paths: Sequence[Path], number: int) -> list[Path]:
-    """Another one first in each round; scopes stay together, so that a ratio's two are close."""
+    """Rotate each scope's paths; the two runs of a ratio are of one scope, and stay close."""
     ordered: list[Path] = []
     for scope in dict.fromkeys(path.scope for path in paths):
         own = [path for path in paths if path.scope == scope]
@@ -105,7 +102,7 @@ def _start(workloads: Sequence[Workload], agent: Agent, first_port: int) -> None
 
 
 def _wait(workloads: Sequence[Workload], path: Path, first: bool, first_port: int) -> None:
-    """Until the client can reach all servers; the first client of a server prepares it."""
+    """Wait until the client reaches all servers; a server's first client prepares it."""
     for name in dict.fromkeys(name for workload in workloads for name in workload.servers):
         server = SERVERS[name]
         port = first_port + server.offset
@@ -120,7 +117,7 @@ def _wait(workloads: Sequence[Workload], path: Path, first: bool, first_port: in
 
 def _round(workload: Workload, number: int, paths: Sequence[Path], effort: Effort,
            progress: Progress) -> Iterator[tuple[Path, Run | None, str]]:
-    """Run it once on each path; the path, its run, and why there is none."""
+    """Run the workload once on each path; yield the path, its run, and why it failed."""
     headline = f"round {number + 1}/{rounds_of(workload, effort)}: {workload.name}"
     for path in paths:
         progress.show(headline, str(path))

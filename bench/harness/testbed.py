@@ -1,7 +1,4 @@
-"""Owns where a benchmark runs: two hosts of the lab on this machine, or Docker contexts.
-
-It must not know what is measured there.
-"""
+"""Provides the engines of a benchmark: two hosts of the lab on this machine, or Docker contexts."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from bench.harness.errors import BenchError
 from bench.harness.options import Options
 from tests.lab.rig.hosts import Host, Lab, lab_of_this_process
 
-MTU = {"mtu-9000": 9000}  # of the lab's cables; else 1,500
+MTU = {"mtu-9000": 9000}  # of the lab's cables, by fabric; 1,500 on the others
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 AVAILABLE = ALLOWED.with_name("tcp_available_congestion_control")
 
 
 @contextlib.contextmanager
 def lab(fabric: str, options: Options) -> Iterator[tuple[list[Engine], list[str]]]:
-    """Engines and underlay addresses of two hosts with the driver and a swarm; gone after it."""
+    """Two hosts with the driver, in a swarm, during the block: engines and underlay addresses."""
     try:
         with _allowed(options.congestion), lab_of_this_process("slimbench") as made:
             yield _bring_up(made, fabric, options)
@@ -35,7 +32,7 @@ def lab(fabric: str, options: Options) -> Iterator[tuple[list[Engine], list[str]
 
 @contextlib.contextmanager
 def _allowed(congestion: str) -> Iterator[None]:
-    """Network namespaces may choose this congestion control during the block."""
+    """Let network namespaces choose this congestion control during the block."""
     if os.geteuid() != 0:  # the lab says what it needs
         yield
         return
@@ -62,7 +59,7 @@ def _bring_up(made: Lab, fabric: str, options: Options) -> tuple[list[Engine], l
     for host in hosts:
         host.exec("sysctl", "-qw", f"net.ipv4.tcp_congestion_control={options.congestion}")
         if fabric == "no-offload":
-            # The sender's kernel cuts large segments itself: what passes the cable is 1,500 bytes.
+            # The sender's kernel cuts large segments itself: at most 1,500 bytes are on the cable.
             host.exec("ethtool", "-K", "eth0", "tso", "off", "gso", "off",
                       "tx-udp_tnl-segmentation", "off")
     first, second = hosts
@@ -76,7 +73,7 @@ def _bring_up(made: Lab, fabric: str, options: Options) -> tuple[list[Engine], l
 
 
 def contexts(options: Options) -> tuple[list[Engine], list[str]]:
-    """Engines of the contexts that were named, each seen to answer.  Error: BenchError."""
+    """Return the engines of the named contexts; each has answered.  Error: BenchError."""
     engines = [Engine(name, (*_client(), "--context", name)) for name in options.contexts]
     architectures = set()
     for engine in engines:

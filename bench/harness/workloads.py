@@ -1,6 +1,6 @@
-"""Owns the list of workloads: which program runs where, and how its output becomes figures.
+"""Lists the workloads: which program runs where, and how its output becomes figures.
 
-Pure: it starts nothing, and knows neither networks nor containers.
+Pure: it starts nothing.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from bench.harness import outputs
 from bench.harness.outputs import Outcome
 
 HIGHER, LOWER = "higher", "lower"
-CONNECTIONS = 32  # of the clients that open many
+CONNECTIONS = 32  # how many a client opens if it opens several
 
 
 @dataclass(frozen=True)
 class Server:
-    """A program beside the client's: `argv` takes a port; `prepare` runs once on the client."""
+    """A server program; `argv` takes a port, and the client runs `prepare` once."""
 
     argv: Callable[[int], Sequence[str]]
-    offset: int  # of its port from the first port
+    offset: int  # of its port, from the first port
     user: int | None = None
     prepare: Callable[[str, int], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a run: key in the results, what it is, which direction is better."""
+    """One number of a run: its key in the results, its title, which direction is better."""
 
     key: str
     title: str
@@ -44,11 +44,11 @@ class Workload:
     servers: tuple[str, ...]
     argv: Callable[[str, int, float], Sequence[str]]  # server's address, its first port, seconds
     parse: Callable[[str], Outcome]
-    work: str  # one unit of it: CPU time is given for each
+    work: str  # one unit of work: CPU time is given for each
     figures: tuple[Figure, ...]
     tcp: bool = True
     rounds: int | None = None  # at most
-    extra_s: float = 0.3  # beyond the run itself: what estimates add
+    extra_s: float = 0.3  # beyond the run itself, for estimates
     idle: int = 0  # connections that are opened and left alone, instead of a client program
 
 

@@ -1,1 +1,1 @@
-"""`make load`: what a driver needs with very much to look after."""
+"""`make load`: what a driver needs as endpoints, directory and connections grow."""

@@ -1,7 +1,6 @@
-"""Measures very many connections at once between two hosts that are namespaces, on the host path.
+"""Measures very many connections at once on the host path, between two hosts that are namespaces.
 
-No dockerd, no etcd, no driver process: connections concern the kernel alone.  It must not know
-how results are shown.
+No dockerd, no etcd, no driver process: connections concern the kernel alone.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from tests.support.world.machines import Cluster, Container, Machine
 
 PAIRS = 10  # containers on each host: a process may have 20,000 descriptors on some machines
 PORT = 7000
-PROBE = 500  # connections for the time of a new one
+PROBE = 500  # connections that are made to time a new one
 ROUNDS = 7
 OPEN_S = 120.0
 OPEN = 2  # enum flow_state in kernel/include/slim.h
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Open `count` connections, a container's share after the other's; everything goes after."""
+    """Open `count` connections, one container after the other; close everything at the end."""
     with ExitStack() as stack:
         program = compiled("manyconns", stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = Cluster(stack)
@@ -62,7 +61,7 @@ def measure(count: int) -> dict[str, Any]:
         swept_s = time.monotonic() - begin
         busy = [_probe(program, *probe) for _ in range(ROUNDS)]
         for holder in holders:
-            holder.communicate(timeout=OPEN_S)  # ends its standard input, and so itself
+            holder.communicate(timeout=OPEN_S)  # closes its standard input, which ends it
         wait_until(lambda: _open(server_host) == 0, OPEN_S, "all connections are closed", 0.5)
         return {
             "connections": count, "opened_s": opened_s, "connected": connected,
@@ -76,13 +75,13 @@ def measure(count: int) -> dict[str, Any]:
 
 
 def _probe(program: str, client: Container, server: Container) -> float:
-    """Median microseconds of a connect()."""
+    """Return the median microseconds of a connect()."""
     done = client.run("sh", "-c", f"{program} hold {server.address} {PORT} {PROBE} </dev/null")
     return float(json.loads(done.stdout)["p50_us"])
 
 
 def _open(machine: Machine) -> int:
-    """Flows of connections that are open (the rest is claimed, or in TIME_WAIT)."""
+    """Count the flows of open connections (the rest is claimed, or in TIME_WAIT)."""
     entries: list[Any] = machine.flows()
     return sum(1 for _, leaf in entries if leaf.state == OPEN)
 

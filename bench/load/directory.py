@@ -1,7 +1,7 @@
-"""Writes other hosts' endpoints into etcd, as their drivers would; a process inside a namespace.
+"""Writes other hosts' endpoints into etcd, as their drivers would.
 
-Reads commands from standard input and answers each with a line; see `main`.  It must not know
-what is measured.
+It is a process inside a namespace.  It reads commands from standard input and answers each with a
+line; see `main`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from driver.store.kv.protocol import Put
 
 HOSTS = 400  # other hosts, each with as many endpoints as the directory's size gives
 PORT_FIRST, PORTS = 61000, 4536
-BATCH = 100  # of the 128 operations that etcd takes in one transaction
+BATCH = 100  # etcd takes up to 128 operations in one transaction
 UNDERLAY_FIRST = int(IPv4Address("198.19.0.1"))
 
 
@@ -27,7 +27,7 @@ def remote(vni: int, subnet: int, number: int) -> Endpoint:
     return Endpoint(
         id=EndpointId(f"{vni:08x}{number:056x}"), network_id=NetworkId(f"{vni:064x}"),
         vni=Vni(vni), host=HostId(f"{host:032x}"), underlay=IPv4Address(UNDERLAY_FIRST + host),
-        # From the subnet's end: the driver gives addresses from its beginning.
+        # From the subnet's end: the driver assigns addresses from its beginning.
         mac=b"\x02\x42" + number.to_bytes(4, "big"),
         address=IPv4Interface((subnet + 65534 - number, 16)), address6=None,
         # Networks share a host's ports.

@@ -1,7 +1,6 @@
-"""Owns a host under load: a namespace with etcd and `slim serve`, containers that are namespaces.
+"""Runs a host under load: a namespace with etcd and `slim serve`; containers are namespaces too.
 
-It plays dockerd's calls and reads what the driver and the kernel need for them.  It must not
-know how much load there shall be, nor how results are shown.
+It makes dockerd's calls, and measures the memory and time that driver and kernel need for them.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ NETWORKS = 4
 ETCD = "http://127.0.0.1:2379"
 WAIT_S = 300.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-WORKERS = 8  # containers that start at once while the load is built up
+WORKERS = 8  # containers that start at once while the load grows
 CALLS = ("RequestAddress", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint", "ReleaseAddress")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the host."""
+    """A slim network on the host."""
 
     id: str
     cidr: str
@@ -68,12 +67,12 @@ class Box:
 
 @dataclass
 class Times:
-    """Milliseconds of each call, by its name."""
+    """How many milliseconds each call took, by the call's name."""
 
     ms: dict[str, list[float]] = field(default_factory=dict)
 
     def call(self, name: str, act: Callable[[], Any]) -> Any:
-        """Do it, and note how long it took."""
+        """Make the call, and note how long it took."""
         begin = time.perf_counter()
         result = act()
         self.ms.setdefault(name, []).append((time.perf_counter() - begin) * 1000)
@@ -81,7 +80,7 @@ class Times:
 
 
 class LoadedHost:
-    """Context manager; everything goes at its end, in whatever state it is."""
+    """Context manager; at its end it removes everything, whatever state that is in."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -154,7 +153,7 @@ class LoadedHost:
         return made
 
     def start(self, space: Netns, number: int, times: Times) -> Box:
-        """Everything dockerd does for a container, up to its interface's being up."""
+        """Do all that dockerd does for a container, until its interface is up."""
         network, endpoint = self.networks[number % NETWORKS], secrets.token_hex(32)
         call = self.host.dockerd.ok
         address: str = times.call("RequestAddress", lambda: call(
@@ -173,7 +172,7 @@ class LoadedHost:
         return Box(space, network, endpoint, address)
 
     def remove(self, box: Box, times: Times) -> None:
-        """Everything dockerd does for `rm`."""
+        """Do all that dockerd does for `docker rm`."""
         call = self.host.dockerd.ok
         for method in ("Leave", "DeleteEndpoint"):
             times.call(method, lambda m=method: call(  # type: ignore[misc]
@@ -183,18 +182,18 @@ class LoadedHost:
             Address=box.address.partition("/")[0]))
 
     def finished(self) -> int:
-        """How many sandboxes this process of the driver has finished."""
+        """Return how many sandboxes this process of the driver has finished."""
         return int(self.host.status()["sandboxes"].split()[0])
 
     def wait_finished(self) -> None:
-        """Until every container has its host path."""
+        """Wait until every container has its host path."""
         wait_until(lambda: self._entries("sandboxes") == len(self.boxes), WAIT_S,
                    "all sandboxes are finished")
 
     def cycles(self, count: int) -> tuple[Times, float, list[float]]:
-        """Start and remove a container so many times, one after the other.
+        """Start and remove a container `count` times.
 
-        Returns the calls' times, the driver's CPU milliseconds a cycle, and the milliseconds
+        Returns the calls' times, the driver's CPU milliseconds per cycle, and the milliseconds
         from carrier to finished sandbox.
         """
         times, (space,) = Times(), self._namespaces(1)
@@ -215,7 +214,7 @@ class LoadedHost:
     # Endpoints of other hosts.
 
     def fill(self, count: int) -> float:
-        """Enter them into etcd until there are `count`; seconds from the last write to the maps."""
+        """Write to etcd until there are `count`; return seconds from the last write to the maps."""
         each = count // NETWORKS
         begin_s = 0.0
         for network in self.networks:
@@ -226,7 +225,7 @@ class LoadedHost:
         return time.monotonic() - begin_s
 
     def change_ms(self) -> float:
-        """Milliseconds from the beginning of one write to etcd until the map has it."""
+        """Return the milliseconds from the beginning of one write to etcd until the map has it."""
         network, self._probe = self.networks[0], self._probe + 1
         endpoint = remote(network.vni, network.subnet, 40000 + self._probe)
         assert endpoint.address is not None
@@ -240,7 +239,7 @@ class LoadedHost:
         return (seen_s - float(self._answer())) * 1000
 
     def wait_directory(self) -> None:
-        """Until the driver has entered all there is."""
+        """Wait until the driver has entered all endpoints in the map."""
         wanted = self.filled + len(self.boxes) + self._probe
         wait_until(lambda: int(self.host.status()["directory"].split()[0]) == wanted, WAIT_S,
                    f"{wanted} endpoints in the directory")
@@ -262,8 +261,8 @@ class LoadedHost:
     def restart(self) -> tuple[float, float, float]:
         """Stop and start the driver.
 
-        Returns seconds until it answers, until it has reconciled, and until all sandboxes are
-        taken over and the directory is read.
+        Returns the seconds until it answers, until it has reconciled, and until it has taken over
+        all sandboxes and read the directory.
         """
         self.host.end_driver(15)
         begin = time.monotonic()
@@ -277,30 +276,30 @@ class LoadedHost:
 
     @property
     def _pid(self) -> int:
-        # nsenter executes the driver: one process.
+        # nsenter executes the driver: its process id is the driver's.
         assert self.host.driver is not None
         return self.host.driver.pid
 
     def memory_mb(self) -> tuple[float, float]:
-        """Resident memory of the driver now, and its peak since this was asked last."""
+        """Return the driver's resident memory now, and its peak since the last call."""
         status = Path(f"/proc/{self._pid}/status").read_text()
         now, peak = (int(status.split(name)[1].split()[0]) / 1024 for name in ("VmRSS:", "VmHWM:"))
         Path(f"/proc/{self._pid}/clear_refs").write_text("5")
         return now, peak
 
     def cpu_s(self) -> float:
-        """CPU time of the driver so far."""
+        """Return the driver's CPU time so far."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
     def maps_kb(self) -> dict[str, int]:
-        """Kernel memory of each pinned map, as bpftool tells it."""
+        """Return the kernel memory of each pinned map, from bpftool."""
         found = {}
         for pin in sorted(self._pins().iterdir()):
             if pin.is_file():
                 shown = subprocess.run(["bpftool", "map", "show", "pinned", str(pin)],
                                        check=False, capture_output=True, text=True).stdout
-                if memory := re.search(r"memlock (\d+)B", shown):  # else it is a link's
+                if memory := re.search(r"memlock (\d+)B", shown):  # else it is a bpf_link's
                     found[pin.name] = int(memory[1]) // 1024
         return found
 
@@ -324,11 +323,11 @@ def _batch(commands: Sequence[str], space: Netns | None = None) -> None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie."""
+    """Return the value below which `share` of the values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def median(values: Sequence[float]) -> float:
-    """0 if there is none."""
+    """Return the median, 0 if there are no values."""
     return statistics.median(values) if values else 0.0

@@ -1,8 +1,9 @@
-"""`make load`: what a driver with very many endpoints needs, in memory and time, as they grow.
+"""`make load`: measures the memory and time that a driver needs as endpoints and entries grow.
 
-First very many connections between two hosts that are namespaces; then one host, its containers
-namespaces too, a real etcd and a real `slim serve`.  Prints Markdown tables and writes
-bench/results/load.json.  Everything it makes goes at the end, also when it is interrupted.
+First it opens very many connections between two hosts that are namespaces.  Then it loads one
+host with a real etcd and a real `slim serve`; its containers are namespaces, too.  It prints
+Markdown tables and writes bench/results/load.json.  It removes everything it made at the end,
+also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "load.json"
 # Endpoints of this host, and directory entries of others.
 STEPS = ((10, 100), (100, 100), (200, 100), (1000, 100), (1000, 10_000), (1000, 50_000),
          (1000, 100_000))
-SETTLE_S = 35.0  # the driver gives memory back every 30 s
+SETTLE_S = 35.0  # the driver returns free memory every 30 s
 
 Row = dict[str, Any]
 
@@ -101,7 +102,7 @@ def connection_table(found: Row) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """Return what the measurement ran on."""
     memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
     return {"kernel": platform.release(), "cores": os.cpu_count(),
             "memory_gib": round(memory_kb / 2**20), "date": time.strftime("%Y-%m-%d"),
@@ -109,7 +110,7 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run; the exit status is 0 if it ran to its end."""
+    """Measure; the exit status is 0 if it ran to its end."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
     parser.add_argument("--rounds", type=bounds.rounds, default=60,
                         help="containers a step (default 60)")

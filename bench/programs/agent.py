@@ -1,7 +1,7 @@
 """Runs in a container and does what the harness asks: a line of JSON in, a line of JSON out.
 
-It reads the machine's clocks right before and after a command, so that what Docker needs to bring
-the request is not counted.  It knows no network and no workload; standard library only.
+It reads the machine's clocks right before and after a command, so that the CPU time Docker takes
+to deliver the request is not counted.  It imports only the standard library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HELD: list[subprocess.Popen[bytes]] = []  # programs that wait for the end of th
 
 
 def read() -> dict[str, Any]:
-    """Microseconds of CPU since boot, this namespace's TCP counters, the kernel's slab."""
+    """Read CPU microseconds since boot, this namespace's TCP counters, the kernel's slab."""
     fields = [int(f) * TICK_US for f in text("/proc/stat").split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields
     tcp: dict[str, int] = {}
@@ -43,23 +43,23 @@ def read() -> dict[str, Any]:
 
 
 def text(path: str) -> str:
-    """A file's content."""
+    """Return a file's content."""
     return pathlib.Path(path).read_text()
 
 
 def number(pattern: str, where: str) -> int:
-    """What the pattern's group finds; 0 if nothing."""
+    """Return the number that the pattern's group matches; 0 if none."""
     found = re.search(pattern, where, re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def machine() -> dict[str, Any]:
-    """What this container runs on, as far as results name it."""
+    """Return what results say of the machine that this container runs on."""
     info = text("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)$", info, re.MULTILINE)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for the route
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only looks up the route
             address = probe.getsockname()[0]
         except OSError:
             address = ""
@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
 
 def run(argv: list[str], env: dict[str, str] | None = None, timeout_s: float = 60
         ) -> dict[str, Any]:
-    """Run a command to its end between two readings."""
+    """Run a command to its end; read the clocks before and after."""
     before, begin = read(), time.monotonic()
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False,
                           timeout=timeout_s, env={**os.environ, **(env or {})})
@@ -96,12 +96,12 @@ def start(argv: list[str], user: int | None = None) -> dict[str, Any]:
 
 
 def log() -> dict[str, Any]:
-    """The end of what the servers have said."""
+    """Return the last lines of the servers' logs."""
     return {"log": "\n".join(text(name)[-1500:] for _, name in STARTED)}
 
 
 def stop() -> dict[str, Any]:
-    """End all servers, with everything they started."""
+    """End all servers and everything they started."""
     while STARTED:
         process, name = STARTED.pop()
         with contextlib.suppress(ProcessLookupError):
@@ -112,7 +112,7 @@ def stop() -> dict[str, Any]:
 
 
 def wait(host: str, port: int, timeout_s: float) -> dict[str, Any]:
-    """Until something listens there."""
+    """Wait until something listens there."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -125,7 +125,7 @@ def wait(host: str, port: int, timeout_s: float) -> dict[str, Any]:
 
 
 def hold(argvs: list[list[str]], env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Start all of them at once, wait for the first line of each, and let them wait."""
+    """Start all programs at once, read the first line of each, and leave them waiting."""
     begin = time.monotonic()
     for argv in argvs:
         HELD.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -156,7 +156,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def counters() -> dict[str, Any]:
-    """The driver's counters, by its socket: a service's, or a managed plugin's."""
+    """Read the driver's counters from its socket: a service's, or a managed plugin's."""
     for path in sorted(glob.glob("/plugins/slim.sock") + glob.glob("/plugins/*/slim.sock")):
         connection = UnixConnection(path)
         try:
@@ -173,14 +173,14 @@ ACTIONS = {action.__name__: action for action in
 
 
 def main() -> None:
-    """Answer until the end of standard input; then nothing of ours runs on."""
+    """Answer until the end of standard input; then end all we started."""
     try:
         for line in sys.stdin:
             ask = json.loads(line)
             asked = ask.pop("id")
             try:
                 answer = ACTIONS[ask.pop("do")](**ask)
-            except Exception as error:  # the harness decides what it means
+            except Exception as error:  # the harness judges it
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps({"id": asked, **answer}), flush=True)
     finally:

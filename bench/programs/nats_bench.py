@@ -1,7 +1,8 @@
-"""One publisher and one subscriber of a NATS server, in one loop; prints {"messages", "seconds"}.
+"""Measures a NATS server, with one publisher and one subscriber in one loop.
 
-nats_bench.py HOST PORT SECONDS BYTES.  Only messages that came to the subscriber count.  The
-publisher is never far ahead: a server drops subscribers that are too slow.
+nats_bench.py HOST PORT SECONDS BYTES prints {"messages", "seconds"}.  Only messages that reached
+the subscriber count.  The publisher is never far ahead: a server drops subscribers that are too
+slow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BATCH = 50
 
 
 def dial(host: str, port: int) -> tuple[socket.socket, BufferedReader]:
-    """A connection after its greeting, without further talk."""
+    """Connect, and do no more than exchange greetings."""
     sock = socket.create_connection((host, port), 10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     lines = sock.makefile("rb")

@@ -1,1 +1,1 @@
-"""Results: arithmetic, file, tables, charts."""
+"""Turns runs into results: arithmetic, file, tables, charts."""

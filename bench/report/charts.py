@@ -1,4 +1,4 @@
-"""Owns the charts: SVG, drawn without a display.  It knows results and the paper's claims alone."""
+"""Draws the charts of results and of the paper's claims: SVG, without a display."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {"slim": "#0b7a75", "overlay": "#d1603d", "bridge": "#8d99ae", "slim-o
            "macvlan": "#c9a227"}
 OTHER, PAPER = "#6c757d", "#b8b8b8"
 INK = "#222222"
-LONGEST = 4.0  # of a bar: what is beyond is cut
+LONGEST = 4.0  # longer bars are cut off
 
 
 def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = ("svg",)
@@ -34,7 +34,7 @@ def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = 
             continue
         for kind in formats:
             path = folder / f"{name}.{kind}"
-            # The same results make the same file: no date, no random names.
+            # No date, no random names: the same results must make the same file.
             figure.savefig(path, metadata={"Date": None} if kind == "svg" else None, dpi=110)
             written.append(path)
         pyplot.close(figure)
@@ -43,7 +43,7 @@ def draw(rows: Sequence[Row], folder: Path, stem: str, formats: Sequence[str] = 
 
 def _pyplot() -> Any:
     try:
-        import matplotlib  # noqa: PLC0415 (only who draws needs it)
+        import matplotlib  # noqa: PLC0415 (only drawing needs it)
     except ImportError:
         raise BenchError("charts need matplotlib: .venv/bin/pip install -r requirements-dev.txt"
                          ) from None
@@ -57,7 +57,7 @@ def _pyplot() -> Any:
 
 
 def where(rows: Sequence[Row]) -> str:
-    """Machine, kernels and dates, for under a chart."""
+    """Return machine, kernels and dates, for the line under a chart."""
     dates = sorted({row.conditions.date for row in rows})
     kernels = sorted({row.conditions.kernel for row in rows})
     return (f"{rows[0].conditions.machine}; Linux {', '.join(kernels)}; "
@@ -67,7 +67,7 @@ def where(rows: Sequence[Row]) -> str:
 
 
 def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = ()) -> Any:
-    """Two panels: what is done in a second, and the CPU time for it, as ratios to the host."""
+    """Draw two panels, rates and the CPU time for them, as ratios to the host."""
     own = [row for row in rows if row.scope == scope and not row.figure
            and row.better == HIGHER and row.ratio_to_host is not None
            and row.network != HOST and (not only or row.network in only)]
@@ -110,7 +110,7 @@ def _ratios(pyplot: Any, rows: Sequence[Row], scope: str, only: Sequence[str] = 
 
 
 def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw what grows (bench.studies.growth), one column each: ratios to the host, eBPF's time."""
+    """Draw bench.studies.growth, a column for each series: ratios to the host, eBPF's time."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, len(found), sharey="row", figsize=(11, 5), squeeze=False)
     kinds = {"round trips": COLOURS["slim"], "connections": COLOURS["overlay"]}
@@ -124,7 +124,7 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
             axes[row][column].set_xscale("log")
             axes[row][column].grid(linewidth=0.3)
         axes[1][column].set_xlabel(what)
-    for row, _ in enumerate(axes):  # all of it, and from 0: a flat curve is to be seen as one
+    for row, _ in enumerate(axes):  # the whole axis from 0, so that a flat curve looks flat
         axes[row][0].set_ylim(0, 1.1 * max(line.get_ydata().max() for each in axes[row]
                                            for line in each.lines))
     axes[0][0].set_ylabel("in a second, host network = 1")
@@ -136,14 +136,14 @@ def curves(found: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None
 
 
 def _errors(rows: Sequence[Row]) -> list[list[float]]:
-    """How far the confidence intervals reach below and above the bars."""
+    """Return how far the confidence intervals reach below and above the bars."""
     bounds = [(row.ratio_to_host or 0, row.ratio_low or 0, row.ratio_high or 0) for row in rows]
     return [[max(0.0, middle - low) for middle, low, _ in bounds],
             [max(0.0, high - middle) for middle, _, high in bounds]]
 
 
 def change(rows: Sequence[Row], claim: Claim) -> float | None:
-    """Ours beside a claim of the paper: percent, slim against Docker's overlay, across hosts."""
+    """Return our figure for a claim: slim's change in percent against Docker's overlay."""
     found = {row.network: row for row in rows if row.scope == CROSS
              and (row.workload, row.figure) == (claim.workload, claim.figure)}
     if SLIM not in found or OVERLAY not in found:
@@ -155,7 +155,7 @@ def change(rows: Sequence[Row], claim: Claim) -> float | None:
 
 
 def _paper(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """The paper's changes beside ours."""
+    """Draw the paper's changes beside ours."""
     shown = [(claim, ours) for claim in CLAIMS if (ours := change(rows, claim)) is not None]
     if not shown:
         return None

@@ -1,6 +1,6 @@
-"""Before and after: two results files side by side, as ratios to the host network of their own run.
+"""Compares two results files, as ratios to the host network of the same run.
 
-Pure but for reading the files; `python -m bench.report.compare OLD NEW [NETWORK]` prints Markdown.
+`python -m bench.report.compare OLD NEW [NETWORK]` prints Markdown.  Pure but for reading the files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ USAGE = "usage: python -m bench.report.compare OLD.json NEW.json [NETWORK]"
 
 
 def table(old: Sequence[Row], new: Sequence[Row], network: str = SLIM) -> list[str]:
-    """A line for each figure that both have on that network; "better" and "worse" only where the
-    confidence intervals do not overlap.
+    """Make a line for each figure that both have on that network.
+
+    It says "better" or "worse" only where the confidence intervals do not overlap.
     """
     before = {row.key: row for row in old if row.network == network}
     pairs = [(before[row.key], row) for row in new if row.key in before]
@@ -37,7 +38,7 @@ def table(old: Sequence[Row], new: Sequence[Row], network: str = SLIM) -> list[s
 
 
 def verdict(old: Row, new: Row) -> str:
-    """One word, or none where the difference may be chance."""
+    """Return one word, or "" where the difference may be chance."""
     if old.ratio_low is None or old.ratio_high is None or (
             new.ratio_low is None or new.ratio_high is None):
         return ""
@@ -49,7 +50,7 @@ def verdict(old: Row, new: Row) -> str:
 
 
 def differences(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
-    """What else is not the same, and so may be the cause."""
+    """List what else differs between the two, and so may be the cause."""
     lines = []
     for name in ("machine", "kernel", "congestion", "seconds"):
         sets = [sorted({str(getattr(row.conditions, name)) for row in rows}) for rows in (old, new)]

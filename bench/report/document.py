@@ -1,6 +1,7 @@
-"""Owns the tables of docs/performance.md: written from the committed results, never by hand.
+"""Writes the tables of docs/performance.md from the committed results.
 
-`python -m bench.report.document` rewrites them.  Pure but for the two files.
+`python -m bench.report.document` rewrites them; nobody edits them by hand.  Pure but for the two
+files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bench.report.results import Row
 from bench.report.tables import amount
 
 DOC = Path(__file__).resolve().parents[2] / "docs/performance.md"
-# Medians that say what a user waits for; the rates' table has the rest.
+# Workloads whose median is a time that a user waits; the table of rates has the others.
 LATENCIES = {"tcp round trips": "p50", "udp round trips": "p50",
              "connections, client closes": "connect p50",
              "connections, server closes": "connect p50"}
@@ -29,7 +30,7 @@ def main() -> int:
 
 
 def written(text: str, rows: Sequence[Row]) -> str:
-    """Return the document with each `<!-- table: NAME -->` … `<!-- end -->` as the rows have it."""
+    """Return the document with every `<!-- table: NAME -->` … `<!-- end -->` made anew."""
     cross = [row for row in rows if row.scope == CROSS]
     tables = {"conditions": conditions(rows), "latencies": latencies(cross),
               "one-host": rates([row for row in rows if row.scope == LOCAL]),
@@ -46,7 +47,7 @@ def written(text: str, rows: Sequence[Row]) -> str:
 
 
 def conditions(rows: Sequence[Row]) -> list[str]:
-    """Machines, kernels and dates, and how much was measured."""
+    """List machines, kernels and dates, and how much was measured."""
     found = dict.fromkeys(
         f"{row.conditions.machine}; Linux {row.conditions.kernel}; {row.conditions.date}"
         for row in rows)
@@ -56,7 +57,7 @@ def conditions(rows: Sequence[Row]) -> list[str]:
 
 
 def rates(rows: Sequence[Row]) -> list[str]:
-    """Main figures of one fabric, across hosts."""
+    """Make the table of one fabric's main figures, across hosts."""
     lines = ["| | host | slim / host | overlay / host | slim CPU / host's | overlay CPU / host's |",
              "|---|---|---|---|---|---|"]
     for title in dict.fromkeys(row.title for row in rows if not row.figure):
@@ -68,7 +69,7 @@ def rates(rows: Sequence[Row]) -> list[str]:
 
 
 def latencies(rows: Sequence[Row]) -> list[str]:
-    """Medians of what a user waits for, as ratios to the host network."""
+    """Make the table of the medians of LATENCIES, as ratios to the host network."""
     lines = ["| | host, µs | slim / host | overlay / host |", "|---|---|---|---|"]
     for workload, figure in LATENCIES.items():
         own = {row.network: row for row in rows

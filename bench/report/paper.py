@@ -1,7 +1,7 @@
-"""The Slim paper's own figures, as changes against the Weave overlay on the authors' machines.
+"""Lists the Slim paper's figures, as changes against the Weave overlay on the authors' machines.
 
 Zhuo et al., "Slim: OS Kernel Support for a Low-Overhead Container Overlay Network", NSDI '19.
-They are not ours and not of our machines; charts and tables must say so.
+Charts and tables must say that these figures are the paper's, from other machines.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Claim:
     """A change in percent, and which of our rows stands beside it."""
 
     title: str
-    percent: float  # middle, where the paper gives a range
+    percent: float  # the middle, where the paper gives a range
     workload: str
     figure: str
     kind: str
-    shown: str = ""  # where it is a range
+    shown: str = ""  # the range, where the paper gives one
 
 
 CLAIMS = (

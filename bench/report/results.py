@@ -1,6 +1,6 @@
-"""Owns the results: rows, their making from runs, their file, and how later ones replace them.
+"""Makes rows of results from runs, keeps them in a file, and replaces older rows by newer ones.
 
-Pure but for the file.  It must not know how results are shown.
+Pure but for the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bench.report import stats
 FABRICS = ("plain", "no-offload", "mtu-9000")
 STOLEN_LIMIT = 0.05
 BUSY_CPUS = 0.2
-Samples = list[float | None]  # one a round; None: that run failed
+Samples = list[float | None]  # one for each round; None: that run failed
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which a row was measured."""
+    """The conditions under which a row was measured."""
 
     machine: str  # its class
     kernel: str
@@ -35,7 +35,7 @@ class Conditions:
     fabric: str
     congestion: str
     seconds: float  # of a run
-    busy_cpus: float  # CPUs at work before the first run: other programs' doing
+    busy_cpus: float  # CPUs that other programs kept busy before the first run
     note: str = ""
 
 
@@ -43,9 +43,9 @@ class Conditions:
 class Row:
     """One figure of one workload on one network.
 
-    `figure` is "" for a workload's main figure: only that has CPU time.  Ratios are medians of
-    the ratios to the host network's run of the same round; `_low` and `_high` bound their 95 %
-    confidence interval; None where there was no host network.
+    `figure` is "" for a workload's main figure; only that has CPU time.  A ratio is the median of
+    the ratios to the host network's run of the same round.  `_low` and `_high` bound its 95 %
+    confidence interval.  All three are None where the host network was not measured.
     """
 
     workload: str
@@ -74,19 +74,19 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What a later row of the same kind replaces."""
+        """The key by which a later row replaces this one."""
         return (self.conditions.fabric, self.workload, self.figure, self.scope, self.network)
 
 
 def ratio(ours: Samples, theirs: Samples) -> stats.Ratio | None:
-    """Of the rounds in which both succeeded; None if there are none."""
+    """Return the ratio over the rounds in which both succeeded; None if there are none."""
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=False) if a is not None and b]
     return stats.paired_ratio([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
 
 
 def rows_of(workload: Workload, runs: dict[tuple[str, str, str], list[Run | None]],
             conditions: Conditions) -> list[Row]:
-    """All rows of a workload."""
+    """Return all rows of a workload."""
     return [row for (name, scope, network), own in runs.items() if name == workload.name
             for row in _rows(workload, (scope, network), own, runs.get((name, scope, HOST), []),
                              conditions)]
@@ -132,7 +132,7 @@ def _cpu(runs: list[Run | None]) -> Samples:
 
 # ---- the file
 def load(path: Path) -> list[Row]:
-    """Rows of a results file; none if it does not exist.  Error: BenchError."""
+    """Read the rows of a results file; none if it does not exist.  Error: BenchError."""
     try:
         found = json.loads(path.read_text())
         if not isinstance(found, list):
@@ -154,12 +154,12 @@ def save(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}")
     lines = [json.dumps(_rounded(dataclasses.asdict(row)), ensure_ascii=False) for row in rows]
-    new.write_text("[\n" + ",\n".join(lines) + "\n]\n")  # a row a line: differences are read
+    new.write_text("[\n" + ",\n".join(lines) + "\n]\n")  # a row a line: people read diffs
     new.replace(path)
 
 
 def _rounded(value: Any) -> Any:
-    """Five significant digits: more were noise."""
+    """Round to five significant digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -168,7 +168,7 @@ def _rounded(value: Any) -> Any:
 
 
 def check_machine(old: Sequence[Row], machine: str) -> None:
-    """Refuse to add results of `machine` to another's.  Error: BenchError."""
+    """Refuse to add results of `machine` to those of another.  Error: BenchError."""
     for row in old:
         if row.conditions.machine != machine:
             raise BenchError(
@@ -177,9 +177,9 @@ def check_machine(old: Sequence[Row], machine: str) -> None:
 
 
 def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """`new` in place of the rows of the same workloads, scopes and fabric in `old`, in order.
+    """Return `old` with `new` in place of the rows of the same workloads, scopes and fabric.
 
-    A workload is replaced as a whole, with networks that are no longer compared.
+    A workload is replaced as a whole, also on networks that are no longer compared.
     Error: BenchError if the two are of different machines.
     """
     for row in new:
@@ -204,7 +204,7 @@ def _index(names: Sequence[str], name: str) -> int:
 
 
 def doubts(rows: Sequence[Row], limit: float) -> list[str]:
-    """What makes the rows less certain: for the user to read beside them."""
+    """List what makes the rows less certain, for the user to read beside them."""
     found = []
     unsteady = [row for row in rows if row.network == HOST and not row.figure
                 and row.spread > limit]
@@ -229,7 +229,7 @@ def doubts(rows: Sequence[Row], limit: float) -> list[str]:
 
 
 def _listed(rows: Sequence[Row], share: Callable[[Row], float]) -> str:
-    """Each title once, with the largest of its shares."""
+    """List each title once, with the largest of its shares."""
     titles: dict[str, list[float]] = {}
     for row in rows:
         fabric = "" if row.conditions.fabric == FABRICS[0] else f", {row.conditions.fabric}"

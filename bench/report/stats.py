@@ -1,7 +1,4 @@
-"""Owns the arithmetic of repeated measurements: medians, spread, ratios with their uncertainty.
-
-It must not know what was measured.
-"""
+"""Computes medians, spread, and ratios with their uncertainty, from repeated measurements."""
 
 from __future__ import annotations
 
@@ -24,14 +21,14 @@ class Ratio:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one.  Error: ValueError if there are none."""
+    """Return the median.  Error: ValueError if there are no values."""
     if not values:
         raise ValueError("no values")
     return statistics.median(values)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of them lie, interpolated."""
+    """Return the value below which `share` (0 to 1) of the values lie, interpolated."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)
     below = int(position)
@@ -40,7 +37,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the middle half reaches, as a share of the median: (q3 - q1) / median."""
+    """Return the width of the middle half as a share of the median: (q3 - q1) / median."""
     middle = median(values)
     return (quantile(values, 0.75) - quantile(values, 0.25)) / middle if middle else 0.0
 
@@ -48,8 +45,9 @@ def spread(values: Sequence[float]) -> float:
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 1) -> Ratio:
     """Median of the ratios of runs of the same round, with a bootstrap confidence interval.
 
-    Rounds are drawn again with replacement; what is common to a round (a busy neighbour, a warm
-    cache) stays in its ratio.  Error: ValueError if the rounds are not the same number, or none.
+    The bootstrap draws rounds with replacement, so that what affects both runs of a round (a busy
+    neighbour, a warm cache) stays in its ratio.  Error: ValueError if the numbers of rounds differ
+    or are 0.
     """
     ratios = [a / b for a, b in zip(ours, theirs, strict=True) if b]
     middle = median(ratios)

@@ -1,6 +1,6 @@
-"""Makes Markdown tables of results; `python -m bench.report.tables FILE` prints those of a file.
+"""Makes Markdown tables of results.
 
-Pure but for that.
+`python -m bench.report.tables FILE` prints those of a file.  Pure but for that.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FABRIC_TITLES = {
 
 
 def amount(value: float) -> str:
-    """Three digits that count."""
+    """Format with three significant digits."""
     if abs(value) >= 1000:
         return f"{float(f'{value:.4g}'):,.0f}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def report(rows: Sequence[Row], spread_limit: float) -> list[str]:
-    """Everything, in Markdown."""
+    """Return the whole report, in Markdown."""
     lines = conditions(rows)
     for fabric in dict.fromkeys(row.conditions.fabric for row in rows):
         for scope in dict.fromkeys(row.scope for row in rows):
@@ -44,7 +44,7 @@ def report(rows: Sequence[Row], spread_limit: float) -> list[str]:
 
 
 def conditions(rows: Sequence[Row]) -> list[str]:
-    """Where, when and how these rows were measured."""
+    """Say where, when and how these rows were measured."""
     lines = []
     for row in rows:
         own = row.conditions
@@ -73,7 +73,7 @@ def _table(rows: Sequence[Row], head: str, cell: Callable[[Row], str]) -> list[s
 
 
 def figures(rows: Sequence[Row]) -> list[str]:
-    """Values and their ratios to the host network."""
+    """Make the table of values and their ratios to the host network."""
     def cell(row: Row) -> str:
         if row.network == HOST or row.ratio_to_host is None:
             return f"{amount(row.value)} ± {row.spread / 2:.0%}"
@@ -84,7 +84,7 @@ def figures(rows: Sequence[Row]) -> list[str]:
 
 
 def cpu(rows: Sequence[Row]) -> list[str]:
-    """CPU time for each unit, its ratio to the host network, and its parts."""
+    """Make the table of CPU time for each unit, its ratio to the host network, and its parts."""
     def cell(row: Row) -> str:
         split = row.cpu_split_us or {}
         ratio = "" if row.cpu_ratio_to_host is None or row.network == HOST else (
@@ -102,7 +102,7 @@ def cpu(rows: Sequence[Row]) -> list[str]:
 
 
 def side_effects(rows: Sequence[Row]) -> list[str]:
-    """Retransmissions, and which way connections took."""
+    """Make the table of retransmissions, and of the paths that connections took."""
     lines = []
     retransmitted = [row for row in rows if (row.retransmitted_share or 0) > 0.0001]
     shown = ", ".join(f"{row.title} on {TITLES.get(row.network, row.network)} "

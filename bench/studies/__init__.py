@@ -1,1 +1,1 @@
-"""Measurements of one question each, beside the benchmark."""
+"""Studies beside the benchmark; each measures one question."""

@@ -1,12 +1,12 @@
-"""What the host path costs and where: a packet, a connection, each eBPF program.
+"""Measures what the host path costs and where: a packet, a connection, each eBPF program.
 
     sudo .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--json FILE]
 
-Two hosts as namespaces, without Docker; client and server have a processor each.  Three ways in
-turn: between the hosts themselves, between containers of slim, and between namespaces behind a
-plain pair of interfaces that their hosts route for (no eBPF, no network address translation).
-Containers have the NAT rules that Docker makes in each for its name server, as users' do: what is
-not exempted from them is tracked, which costs.
+Two hosts are namespaces, without Docker; client and server have a processor each.  It measures
+three ways in turn: between the hosts themselves, between containers of slim, and between
+namespaces behind a plain pair of interfaces that their hosts route for (no eBPF, no network
+address translation).  As users' containers, these have the NAT rules that Docker makes in each
+for its name server: the kernel tracks what is not exempted from them, which costs.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tests.support.world import netns
 from tests.support.world.machines import Cluster, Machine
 
 HOST, SLIM, ROUTED = "host", "slim", "routed pair"
-SLIM_VETH = "slim, veth"  # measured, too, where slim takes netkit
+SLIM_VETH = "slim, veth"  # also measured where slim uses netkit
 KINDS = {"round trips": "rr", "connections": "crr+"}
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 @dataclass(frozen=True)
 class Way:
-    """Words before a client's and a server's command, and the address to call."""
+    """Prefixes of a client's and a server's command, and the address to call."""
 
     client: Sequence[str]
     server: Sequence[str]
@@ -81,18 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def between_hosts(client: Machine, server: Machine) -> Way:
-    """Neither eBPF nor another interface than the hosts' own."""
+    """Return the way between the hosts: no eBPF, no interfaces but their own."""
     return Way(client.netns.command(), server.netns.command(), str(server.underlay))
 
 
 def between_containers(client: Machine, server: Machine, subnet: str = "10.90.0") -> Way:
-    """The host path.  subnet: the first three numbers of its addresses."""
+    """Return the host path.  subnet: the first three numbers of its addresses."""
     caller, called = client.container(f"{subnet}.2/16"), server.container(f"{subnet}.3/16")
     return Way(caller.command(), called.command(), called.address)
 
 
 def between_routed(stack: ExitStack, client: Machine, server: Machine) -> Way:
-    """What Linux itself takes for one more pair of interfaces on each side."""
+    """Return the way that shows what Linux itself takes for a pair of interfaces on each side."""
     inner = {}
     for number, (machine, peer) in enumerate(((client, server), (server, client)), start=1):
         inside = stack.enter_context(netns.made("r"))
@@ -108,7 +108,7 @@ def between_routed(stack: ExitStack, client: Machine, server: Machine) -> Way:
 
 @contextmanager
 def serving(way: Way, netbench: str) -> Iterator[None]:
-    """Run its server, on the second processor if there is one."""
+    """Run the way's server, on the last processor."""
     with subprocess.Popen([*way.server, *pinned(-1), netbench, "serve", str(PORT)],
                           stdout=subprocess.DEVNULL) as process:
         try:
@@ -119,7 +119,7 @@ def serving(way: Way, netbench: str) -> Iterator[None]:
 
 
 def wait_for_server(way: Way) -> None:
-    """Until it accepts a connection."""
+    """Wait until the server accepts a connection."""
     code = ("import socket, sys, time\n"
             "for _ in range(200):\n"
             "    try: socket.create_connection((sys.argv[1], int(sys.argv[2])), 1); break\n"
@@ -129,12 +129,12 @@ def wait_for_server(way: Way) -> None:
 
 
 def pinned(which: int) -> list[str]:
-    """Words that keep a command on the first or the last (-1) processor of this process."""
+    """Return the prefix that pins a command to this process's first or last (-1) processor."""
     return ["taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[which])]
 
 
 def run(way: Way, netbench: str, kind: str, seconds: float) -> Sample:
-    """One run: transactions per second, and microseconds of CPU for each."""
+    """Run once: transactions per second, and microseconds of CPU for each."""
     def client(port: int) -> str:
         return subprocess.run(
             [*way.client, *pinned(0), netbench, kind, way.address, str(port), str(seconds)],
@@ -144,16 +144,16 @@ def run(way: Way, netbench: str, kind: str, seconds: float) -> Sample:
 
 
 def compare(ways: Mapping[str, Way], netbench: str, rounds: int, seconds: float) -> Results:
-    """Run all in turn."""
+    """Run all kinds on all ways in turn."""
     return interleaved(KINDS, ways, rounds, lambda _, what, name: run(
         ways[name], netbench, KINDS[what], seconds))
 
 
 def profile(machines: Sequence[Machine], way: Way, netbench: str, kind: str, seconds: float
             ) -> dict[str, tuple[float, float]]:
-    """Each program's runs for a transaction, and nanoseconds a run; both hosts together.
+    """Return how often each program runs per transaction, and its nanoseconds per run.
 
-    The kernel's counting (bpf_stats_enabled) itself costs some 20 ns a run.
+    Both hosts count together.  The counting itself (bpf_stats_enabled) costs some 20 ns a run.
     """
     before_setting = STATS.read_text()
     STATS.write_text("1")
@@ -176,7 +176,7 @@ def profile(machines: Sequence[Machine], way: Way, netbench: str, kind: str, sec
 
 
 def program_times(machine: Machine) -> dict[str, tuple[int, int]]:
-    """Runs and nanoseconds of each program so far."""
+    """Return each program's runs and nanoseconds so far."""
     found = {}
     for name, fd in machine.loaded.programs.items():
         lines = dict(line.split(":", 1) for line in
@@ -186,12 +186,12 @@ def program_times(machine: Machine) -> dict[str, tuple[int, int]]:
 
 
 def rates(samples: Sequence[Sample]) -> list[float]:
-    """Transactions per second."""
+    """Return the transactions per second."""
     return [sample.value for sample in samples]
 
 
 def table(found: Mapping[str, Mapping[str, Sequence[Sample]]]) -> list[str]:
-    """Medians, ratios of runs of the same round, and CPU beyond the host's."""
+    """Make a table of medians, ratios of runs of the same round, and CPU beyond the host's."""
     rows = ["| | 1/s | of the host's | CPU, µs | beyond the host's |", "|---|---|---|---|---|"]
     for what, ways in found.items():
         host_cpu = [sample.cpu_us_per_unit for sample in ways[HOST]]
@@ -205,7 +205,7 @@ def table(found: Mapping[str, Mapping[str, Sequence[Sample]]]) -> list[str]:
 
 
 def program_table(programs: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[str]:
-    """What runs how often, and for how long."""
+    """Make a table of which program runs how often, and for how long."""
     rows = ["| program | runs | ns a run | ns in all |", "|---|---|---|---|"]
     for what, own in programs.items():
         rows += [f"| {what}: {name} | {runs:.1f} | {ns:.0f} | {runs * ns:.0f} |"

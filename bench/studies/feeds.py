@@ -1,12 +1,12 @@
-"""What it costs etcd that many hosts follow many networks, at rest and after it was restarted.
+"""Measures what etcd needs while many hosts follow many networks, at rest and after its restart.
 
     .venv/bin/python -m bench.studies.feeds [--hosts 500] [--networks 200] [--members 1]
         [--out FILE]
 
-A real etcd without fsync; the hosts are the driver's connections and feeds, many in a process
-(bench/studies/feeds_hosts.py), and one more in a process of its own, whose CPU and memory are
-one driver's.
-Writes bench/results/feeds.json.  All on this machine: times include what the played hosts need.
+etcd is real, but without fsync.  A host is a driver's connection and feeds, many in a process
+(bench/studies/feeds_hosts.py).  One more host has a process of its own, whose CPU and memory are
+one driver's.  It writes bench/results/feeds.json.  All run on this machine, so the times include
+the hosts' own work.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tests.support.world.etcd import Etcd, EtcdCluster
 
 RESULTS = Path(__file__).parents[1] / "results" / "feeds.json"
 PER_PROCESS = 50  # hosts
-WRITE_S = 120.0  # not given up: what is written again is told to all again
-# Of the usual length: members share two cores with all hosts.
+WRITE_S = 120.0  # long, since a repeated write would notify all hosts again
+# Longer than usual: members share two cores with all hosts.
 PATIENT = ("--heartbeat-interval", "300", "--election-timeout", "3000")
 COUNTS = {"requests": 'grpc_server_started_total{grpc_method="', "lists":
           'grpc_server_started_total{grpc_method="Range"',
@@ -44,7 +44,7 @@ COUNTS = {"requests": 'grpc_server_started_total{grpc_method="', "lists":
 
 
 class Store:
-    """One member, or three; context manager."""
+    """An etcd of one member, or three; context manager."""
 
     def __init__(self, members: int) -> None:
         self._stack = ExitStack()
@@ -69,7 +69,7 @@ class Store:
                 for name, series in COUNTS.items()}
 
     def state(self) -> dict[str, float]:
-        """Return what there is now, in all members."""
+        """Return the current state, summed over all members."""
         return {name: sum(member.metric(series) for member in self.members) / unit
                 for name, series, unit in (
                     ("watches", "etcd_debugging_mvcc_watcher_total", 1),
@@ -86,7 +86,7 @@ class Store:
 
 
 class Hosts:
-    """A process that plays some."""
+    """A process that plays some of the hosts."""
 
     def __init__(self, urls: str, hosts: int, networks: int) -> None:
         self._process = subprocess.Popen(
@@ -99,17 +99,17 @@ class Hosts:
         print(*command, file=self._process.stdin, flush=True)
 
     def answer(self) -> Any:
-        """Return the answer to the command before."""
+        """Return the answer to the last command."""
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 
     def usage(self) -> dict[str, float]:
-        """Return what the process needs."""
+        """Return the process's CPU time, memory and threads."""
         self.ask("usage")
         return dict(self.answer())
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         for end in (self._process.stdin, self._process.stdout):
@@ -118,7 +118,7 @@ class Hosts:
 
 
 class Bench:
-    """All hosts, and the marks by which they show that they are in step."""
+    """All hosts, and the marks that show whether they are in step."""
 
     def __init__(self, stack: ExitStack, store: Store, hosts: int, networks: int) -> None:
         self._store, self._networks = store, networks
@@ -158,21 +158,21 @@ class Bench:
             return
 
     def lists(self) -> int:
-        """Return how many lists all hosts have read, those of before `follow` ended left out."""
+        """Return how many lists all hosts have read since `follow` ended."""
         for each in self.all:
             each.ask("lists")
         return sum(each.answer() for each in self.all)
 
     def compact(self) -> None:
         """Have etcd forget everything before now."""
-        for _ in range(2):  # nobody is as far as the second
+        for _ in range(2):  # no host has read the second
             self._commit([Put(mark(0), b"x")])
         self._kv.compact(self._kv.range(mark(0)).revision)
 
 
 def measure(hosts: int, networks: int, members: int, rest_s: float
             ) -> Iterator[tuple[str, object]]:
-    """Yield the figures of one run, each with what it is of."""
+    """Yield the figures of one run, each with its title."""
     with ExitStack() as stack:
         store = stack.enter_context(Store(members))
         bench = Bench(stack, store, hosts, networks)
@@ -196,14 +196,14 @@ def measure(hosts: int, networks: int, members: int, rest_s: float
 
 
 def restarted(bench: Bench, store: Store) -> dict[str, float]:
-    """Restart a member; everything counts from when it serves again."""
+    """Restart a member; measure from when it serves again."""
     before, lists, one = store.counts(), bench.lists(), bench.one.usage()
     alone = len(store.members) == 1
     store.restart()
     value = f"restarted {time.monotonic()}".replace(" ", "-")
     seconds = bench.in_step(value)
     after = store.counts()
-    # A member that was restarted counts from 0.
+    # A restarted member counts from 0.
     spent = {name: after[name] - (0 if alone else before[name]) for name in COUNTS}
     return {"in step after, s": seconds, "lists by hosts": bench.lists() - lists,
             "CPU of one driver, s": bench.one.usage()["cpu_s"] - one["cpu_s"],

@@ -1,7 +1,7 @@
-"""Plays many hosts that follow many networks in etcd: each with its connection and its feeds.
+"""Plays many hosts that follow many networks in etcd; each has its connection and its feeds.
 
-A process that reads commands from standard input and answers each with a line of JSON; see
-`main`.  The feeds are the driver's own; what listens to them only notes marks.
+It is a process that reads commands from standard input and answers each with a line of JSON; see
+`main`.  The feeds are the driver's own; their listeners only note marks.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def mark(network: int) -> str:
 
 
 def followed(networks: int) -> list[str]:
-    """Return the prefixes of a driver with so many networks."""
+    """Return the prefixes that a driver with so many networks follows."""
     return [keys.HOSTS, *(prefix for number in range(1, networks + 1) for prefix in (
         keys.endpoints(Vni(number)), keys.services(NetworkId(f"{number:064x}"))))]
 
 
 class Tally:
-    """How many feeds of this process have heard of a mark, and when the last one did."""
+    """Counts the feeds of this process that have seen a mark, and notes when the last one did."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -45,33 +45,33 @@ class Tally:
         self.lists = 0
 
     def heard(self, value: bytes) -> None:
-        """One more feed has."""
+        """Count one more feed."""
         with self._changed:
             self._counts[value] = self._counts.get(value, 0) + 1
             self._changed.notify_all()
 
     def listed(self) -> None:
-        """One more list has come."""
+        """Count one more list."""
         with self._changed:
             self.lists += 1
             self._changed.notify_all()
 
     def wait(self, value: bytes, count: int) -> float:
-        """Return the moment (CLOCK_MONOTONIC) at which so many had heard of a mark."""
+        """Return the moment (CLOCK_MONOTONIC) at which so many feeds had seen a mark."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._counts.get(value, 0) >= count, WAIT_S):
                 raise TimeoutError(f"{self._counts.get(value, 0)} of {count} in step")
             return time.monotonic()
 
     def wait_lists(self, count: int) -> None:
-        """Return when so many lists have come."""
+        """Wait until so many lists have come."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.lists >= count, WAIT_S):
                 raise TimeoutError(f"{self.lists} of {count} listed")
 
 
 class Marks:
-    """A FeedListener of one host and prefix."""
+    """The FeedListener of one host and prefix."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -95,9 +95,12 @@ class Marks:
 
 
 class Primed(EtcdKeyValue):
-    """Asks etcd once for a list that many hosts of this process want, until that is measured."""
+    """Asks etcd only once for a list that many hosts of this process want.
 
-    lists: dict[str, Listing] | None = {}  # noqa: RUF012 - of the process
+    That ends when the lists themselves are measured.
+    """
+
+    lists: dict[str, Listing] | None = {}  # noqa: RUF012 - shared by the process
 
     def range(self, prefix: str, **others: Any) -> Listing:
         """See KeyValue."""
@@ -121,9 +124,9 @@ def main() -> None:
     """`URLS HOSTS NETWORKS` are the arguments.
 
     `follow`: begin, and answer when everything is listed.  `step VALUE`: answer with the moment
-    at which all are in step.  `lists`: how many there were.  `usage`: see there.
+    at which all are in step.  `lists`: answer with the number of lists.  `usage`: see usage().
     """
-    logging.disable(logging.WARNING)  # each host says that etcd was restarted
+    logging.disable(logging.WARNING)  # each host would log that etcd was restarted
     urls, hosts, networks = sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3])
     tally, prefixes = Tally(), followed(networks)
     for line in sys.stdin:
@@ -144,7 +147,7 @@ def main() -> None:
         else:
             answer = usage()
         print(json.dumps(answer), flush=True)
-    os._exit(0)  # hundreds of streams need not be ended one by one
+    os._exit(0)  # without ending hundreds of streams one by one
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a packet and a connection cost as endpoints, directory and open connections grow.
+"""Measures what packets and connections cost as endpoints, directory and open connections grow.
 
     sudo .venv/bin/python -m bench.studies.growth
 
-Two hosts as namespaces, without Docker, as in bench.studies.cost.  Writes bench/results/growth.json
-and a chart beside it.  Everything it makes goes at the end.
+Two hosts are namespaces, without Docker, as in bench.studies.cost.  It writes
+bench/results/growth.json and a chart beside it, and removes everything else it made.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ RESULTS = Path(__file__).parents[1] / "results" / "growth.json"
 STEPS = {"endpoints on each host": (10, 100, 300, 1000),
          "entries of the directory": (100, 1_000, 10_000, 100_000),
          "open connections": (10, 1_000, 10_000, 50_000)}
-HOSTS = 400  # that have the entries of the directory
-FIRST_PORT = 61001  # endpoint ports; the one before it is the measured containers'
+HOSTS = 400  # hosts that the directory's entries belong to
+FIRST_PORT = 61001  # of the endpoint ports; the measured containers have the one before it
 PAIRS = 10  # containers on each host that hold connections
-Grow = Callable[[int], None]  # to so many in all
+Grow = Callable[[int], None]  # takes the number to reach
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def series(what: str, steps: Sequence[int], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """One measurement a step: ratios to the host, and nanoseconds of eBPF a transaction."""
+    """Measure at each step: ratios to the host, and nanoseconds of eBPF per transaction."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         netbench, manyconns = compiled("netbench", folder), compiled("manyconns", folder)
@@ -97,7 +97,7 @@ def series(what: str, steps: Sequence[int], rounds: int, seconds: float) -> list
 
 def measure(machines: Sequence[Machine], ways: Mapping[str, Way], netbench: str, rounds: int,
             seconds: float) -> dict[str, Any]:
-    """By kind of transaction: ratio to the host network, and eBPF's nanoseconds."""
+    """Measure by kind of transaction: the ratio to the host network, and eBPF's nanoseconds."""
     found = compare(ways, netbench, rounds, seconds)
     return {what: {
         "ratio_to_host": ratio(rates(by_way[SLIM]), rates(by_way[HOST])),
@@ -107,7 +107,7 @@ def measure(machines: Sequence[Machine], ways: Mapping[str, Way], netbench: str,
 
 
 def endpoints(stack: ExitStack, machines: Sequence[Machine]) -> Grow:
-    """Interfaces with their hooks and map entries; no container is behind them."""
+    """Add endpoints: interfaces with their hooks and map entries, but no containers."""
     numbers, known = itertools.count(1), [0]
 
     def to(count: int) -> None:
@@ -126,7 +126,7 @@ def endpoints(stack: ExitStack, machines: Sequence[Machine]) -> Grow:
 
 
 def directory(machines: Sequence[Machine]) -> Grow:
-    """Endpoints of many other hosts, on record at both."""
+    """Add endpoints of many other hosts to both hosts' directories."""
     numbers, known = itertools.count(1), [0]
 
     def to(count: int) -> None:
@@ -140,7 +140,7 @@ def directory(machines: Sequence[Machine]) -> Grow:
 
 
 def connections(machines: Sequence[Machine], manyconns: str) -> Grow:
-    """Idle ones between ten pairs of containers."""
+    """Add idle connections between ten pairs of containers."""
     client, server = machines
     pairs = [(client.container(f"10.90.1.{number + 1}/16"),
               server.container(f"10.90.2.{number + 1}/16")) for number in range(PAIRS)]
@@ -169,7 +169,7 @@ def _endpoint(machine: Machine, number: int, underlay: IPv4Address, port: int) -
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Rows of a Markdown table."""
+    """Make the rows of a Markdown table."""
     rows = ["| | | round trips, of the host's | eBPF, ns | connections, of the host's | eBPF, ns |",
             "|---|---|---|---|---|---|"]
     for what, steps in found.items():

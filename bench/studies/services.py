@@ -1,9 +1,9 @@
-"""Services' addresses of a swarm: what choosing a task costs, on slim and on Docker's overlay.
+"""Measures what it costs to choose a task behind a vip, on slim and on Docker's overlay.
 
     sudo .venv/bin/python -m bench.studies.services
 
-Two hosts of the lab in a swarm, with the managed plugin.  A client on the first calls tasks on the
-second: on the host's network, a task by its own address, and the service by its address.
+Two hosts of the lab are in a swarm, with the managed plugin.  A client on the first calls tasks
+on the second: on the host's network, a task by its own address, and a service by its vip.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def compare(client: Host, server: Host, rounds: int, seconds: float) -> Results:
 
 
 def set_up(client: Host, server: Host) -> list[Pair]:
-    """A client and a service on each network; the ways that lead anywhere."""
+    """Start a client and a service on each network; return the ways that work."""
     create_network(client, SLIM)
     client.docker("network", "create", "-d", "overlay", "--attachable", OVERLAY)
     server.docker("run", "-d", "--name", "server-host", "--network", "host", IMAGE, "netbench",
@@ -119,7 +119,7 @@ def _answers(way: Pair) -> bool:
 
 
 def table(found: Results) -> list[str]:
-    """Rows of a Markdown table: medians, and ratios of runs of the same round."""
+    """Make the rows of a Markdown table: medians, and ratios of runs of the same round."""
     rows = ["| | | 1/s | of the host's | CPU, µs each |", "|---|---|---|---|---|"]
     for workload, ways in found.items():
         host = [sample.value for sample in ways[HOST]]

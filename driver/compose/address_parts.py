@@ -36,6 +36,7 @@ def build_addresses(ground: Ground, endpoints: EndpointParts) -> AddressParts:
         AddressService(
             book, ground.me, supernets=_supernets(ground.settings), routed=routed_networks,
             underlay=ground.underlay.found.address, holdings=holdings,
+            ledger=ground.ledger,
             bury=lambda each: endpoints.endpoints.bury(each, endpoints.sandboxes.cookie)),
         holdings, book)
 

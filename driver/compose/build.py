@@ -45,6 +45,7 @@ from driver.link.underlay.vxlan import create_vxlan
 from driver.model import Host
 from driver.services.upkeep.host_links import HostLinks
 from driver.settings import Settings
+from driver.work.ledger import Ledger
 
 ADMISSION_S = 2.0  # for the first attempt to register, before anything else is written
 
@@ -72,7 +73,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
     me = own_id(settings)
     host_ports = HostPorts(settings)
     # Nothing is written in the name of a host if that host is another machine.
-    stores = build_stores(settings, me, refusal=lambda: registry.refusal(ADMISSION_S))
+    ledger = Ledger()
+    stores = build_stores(settings, me, ledger, refusal=lambda: registry.refusal(ADMISSION_S))
     underlay = UnderlayState(find_underlay(settings.underlay), moved)
     this_host = Host(me, socket.gethostname(), underlay.found.address, answers_probes=True)
     alias = device_alias(me, settings.bpffs)
@@ -82,7 +84,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         return settings.netns_dir + sandbox_key
 
     kernel = build_kernel(settings, underlay.found, vxlan, host_ports, netns_path)
-    ground = Ground(settings, this_host, underlay, host_ports, kernel, stores, netns_path)
+    ground = Ground(settings, this_host, underlay, host_ports, kernel, stores, ledger, netns_path)
     endpoints = build_endpoints(ground)
     addresses = build_addresses(ground, endpoints)
     upkeep = build_upkeep(ground, endpoints, addresses)
@@ -125,6 +127,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *host_link_parts(HostLinks(restore), endpoints.watch),
         *withholding_parts(endpoints.withholding, settings.docker_socket),
         Part("underlay watcher", watcher.start, watcher.stop),
+        Part("what is outstanding", ledger.start, ledger.stop),
         *endpoints.sandbox_parts(),
         upkeep.memory,
         *stores.feed_parts(),

@@ -31,7 +31,6 @@ from driver.services.sandboxes.finisher import Finisher
 from driver.services.sandboxes.withholding import Withholding
 from driver.services.vips.mirror import VipMirror
 from driver.state.teardowns import FiledTeardowns
-from driver.work.later import Later
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class EndpointParts:
     """The use cases of networks and endpoints, and their parts."""
 
     links: Veths
-    linking: Later[EndpointId]
     sandboxes: KernelSandboxes
     watch: NamespaceWatch
     withholding: Withholding
@@ -55,9 +53,7 @@ class EndpointParts:
 
     def sandbox_parts(self) -> list[Part]:
         """Return what works on links and sandboxes outside Docker's calls."""
-        return [Part("sandbox finisher", self.finisher.start, self.finisher.stop),
-                Part("carrier monitor", self.carrier.start, self.carrier.stop),
-                Part("links", self.linking.start, lambda: self.linking.stop(drain=True))]
+        return [Part("carrier monitor", self.carrier.start, self.carrier.stop)]
 
 
 def build_endpoints(ground: Ground) -> EndpointParts:
@@ -80,33 +76,29 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     def request_port(endpoint_id: EndpointId) -> int:
         return endpoints.request_port(endpoint_id)
 
-    def change_link(endpoint_id: EndpointId) -> None:
-        endpoint_links.work(endpoint_id)
-
     watch = NamespaceWatch(look_inside, ground.netns_path)
     withholding = build_withholding(kernel, watch, underlay, stores.networks, ground.netns_path)
-    linking = Later(change_link, threads=4, name="links")
-    endpoint_links = EndpointLinks(links, sandboxes, linking.submit)
+    ledger = ground.ledger
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
                         teardowns=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
-                        withholding=withholding)
+                        withholding=withholding, ledger=ledger)
     withholding.repair, withholding.offer = finisher.repair, finisher.offer
     peer_index = PeerIndex()
     publisher = Publisher(kernel.datapath, ground.me, peer_index,
-                          underlay=underlay.found.address)
+                          underlay=underlay.found.address, ledger=ledger)
     ports = EndpointPorts(*ground.host_ports.endpoints)
     endpoints = EndpointService(
         host=ground.this_host, networks=stores.networks, endpoints=stores.endpoints,
-        links=endpoint_links, datapath=publisher, finisher=finisher, ports=ports,
-        random_bytes=os.urandom, underlay_mtu=underlay.mtu)
-    vips = VipMirror(stores.vips, kernel.datapath)
+        links=EndpointLinks(links, sandboxes, ledger), datapath=publisher, finisher=finisher,
+        ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu, ledger=ledger)
+    vips = VipMirror(stores.vips, kernel.datapath, ledger)
     publisher.on_address = vips.address_taken
     following = Following(stores.networks, stores.directory, publisher, vips)
     return EndpointParts(
-        links=links, linking=linking, sandboxes=sandboxes, watch=watch, withholding=withholding,
+        links=links, sandboxes=sandboxes, watch=watch, withholding=withholding,
         finisher=finisher, carrier=CarrierMonitor(finisher.carrier_up, finisher.carrier_down),
         ports=ports, peer_index=peer_index, publisher=publisher, vips=vips, following=following,
         endpoints=endpoints, networks=NetworkService(
-            stores.networks, following, endpoints, routed=routed_networks))
+            stores.networks, following, endpoints, routed=routed_networks, ledger=ledger))

@@ -1,4 +1,4 @@
-"""Groups what every builder needs: settings, this host, its kernel side, and the stores.
+"""Groups what every builder needs: settings, this host, its kernel side, the stores, the ledger.
 
 It has values only; build.py calls the builders.
 """
@@ -12,6 +12,7 @@ from driver.compose.kernel import HostPorts, Kernel, UnderlayState
 from driver.compose.store_parts import Stores
 from driver.model import Host, HostId
 from driver.settings import Settings
+from driver.work.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Ground:
     host_ports: HostPorts
     kernel: Kernel
     stores: Stores
+    ledger: Ledger  # what is outstanding on this host
     netns_path: Callable[[str], str]  # path of a SandboxKey's namespace, as this process sees it
 
     @property

@@ -41,7 +41,7 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
         "host path": endpoints.withholding.describe(),
         "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
                      f"{counts.given_up} given up",
-        "waiting": endpoints.finisher.waiting() or "none: every sandbox has what it should"}
+        "outstanding": ground.ledger.describe() or "nothing: every step has been done"}
 
 
 def _joined(*said: str) -> str:

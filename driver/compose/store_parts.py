@@ -34,6 +34,7 @@ from driver.store.kv.recall import RecallingKeyValue
 from driver.store.networks import EtcdNetworks
 from driver.store.vips import EtcdVipFeed
 from driver.work import deadline
+from driver.work.ledger import Ledger
 
 STATUS_S = 2.0  # for etcd's answer to a status request
 
@@ -80,7 +81,8 @@ class Stores:
                 Part("services", nothing, self.vips.close)]
 
 
-def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> Stores:
+def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callable[[], str]
+                 ) -> Stores:
     """Build them; this asks etcd nothing yet.
 
     refusal: returns why nothing may be written in this host's name, or "".
@@ -94,8 +96,8 @@ def build_stores(settings: Settings, me: HostId, refusal: Callable[[], str]) -> 
     kv = ClusterKeyValue(etcd, cluster, host.new_cluster, identity=lambda: etcd.cluster_id)
     fenced = FencedKeyValue(AdmittedKeyValue(kv, refusal), me)
     recalling = RecallingKeyValue(fenced)
-    network_records = EtcdNetworks(recalling, me)
-    endpoint_records = EtcdEndpoints(recalling, me, network_records)
+    network_records = EtcdNetworks(recalling, me, ledger=ledger)
+    endpoint_records = EtcdEndpoints(recalling, me, network_records, ledger)
     notes = notes_of(state, me)
     noted_endpoints = NotedEndpoints(endpoint_records, notes.endpoints)
     feeds = Feeds(kv)

@@ -1,4 +1,4 @@
-"""Builds what maintains this host: recovery at the start, retries, collecting, and memory.
+"""Builds what maintains this host: recovery at the start, sweeps, collecting, and memory.
 
 No call of Docker's needs these parts for its answer.
 """
@@ -18,7 +18,7 @@ from driver.services.upkeep.reconcile import Reconciler
 from driver.services.upkeep.recovery import Recovery
 from driver.work.repeater import Repeater
 
-RETRY_S = 5.0  # between retries of what a removal left because etcd was down
+SWEEP_S = 5.0  # between removals of what the programs may still have been reading
 MEMORY_S = 30.0  # between garbage collections that nobody waits for
 
 
@@ -45,17 +45,8 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
         following=endpoints.following, listener=endpoints.publisher,
         service=endpoints.endpoints, services=endpoints.vips)
 
-    def settle() -> None:
-        for part in (stores.network_records, stores.endpoint_records, addresses.addresses):
-            part.settle()
-
-    def tend_vips() -> None:
-        endpoints.vips.retry()
-        kernel.datapath.sweep_services()
-
-    repeated = [Repeater("outstanding removals", endpoints.networks.finish_removals, RETRY_S),
-                Repeater("what etcd did not confirm", settle, RETRY_S),
-                Repeater("directory's refused entries", endpoints.publisher.retry, RETRY_S)]
+    # A list of tasks goes some time after its vip: a program may still be reading it.
+    repeated = [Repeater("vips' old lists", kernel.datapath.sweep_services, SWEEP_S)]
     if settings.docker_socket:
         collector = Collector(
             engine=DockerEngine(settings.docker_socket), networks=stores.networks,
@@ -64,7 +55,6 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
                 endpoints.endpoints, endpoints.networks, addresses.addresses))
         # Checked several times before removal; the longest wait is 1.5 times collect_after.
         repeated.append(Repeater("collecting", collector.run, settings.collect_after / 2))
-    repeated.append(Repeater("services' entries", tend_vips, RETRY_S))
     housekeeping = Repeater("memory", memory.give_back, MEMORY_S)
     return UpkeepParts(
         Recovery(reconciler, stores.network_records.on_record),

@@ -26,6 +26,7 @@ from driver.doctor import procfs
 from driver.errors import SlimError
 from driver.process.unix_http import UnixConnection
 from driver.settings import Settings
+from driver.work.ledger import STUCK
 
 if TYPE_CHECKING:
     from driver.store.etcd.client import EtcdKeyValue
@@ -183,9 +184,10 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
         # Why it had to be entered again is worth a line, but nothing is wrong by now.
         mended = said.startswith(LOST) and status.get("records", "").startswith(ALL_ENTERED)
         yield Finding("registration", None if said == "registered" or mended else said, said)
-    said = status.get("conflicts")
+    said = status.get("outstanding")
     if said is not None:
-        yield Finding("conflicts", None if said == "none" else said, said)
+        yield Finding("outstanding", f"{said}: it is repeated until it works; is the cause "
+                      "something to mend?" if said.startswith(STUCK) else None, said)
     said = status.get("peers")
     if said is not None:
         yield Finding("peers", f"{said}: let TCP {settings.port_range}, and TCP option 254, pass "

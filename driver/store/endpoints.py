@@ -30,16 +30,19 @@ from driver.store.networks import EtcdNetworks
 from driver.store.tombstones import Tombstones
 from driver.work import contended
 from driver.work.doubts import Doubts
+from driver.work.ledger import Ledger
 
 
 class EtcdEndpoints:
     """driver.services.ports.Endpoints over etcd.  Thread-safe."""
 
-    def __init__(self, kv: KeyValue, host: HostId, networks: EtcdNetworks) -> None:
+    def __init__(self, kv: KeyValue, host: HostId, networks: EtcdNetworks,
+                 ledger: Ledger | None = None) -> None:
+        """ledger: repeats what etcd does not confirm; None: the next use does."""
         self._kv = kv
         self._host = host
         self._networks = networks
-        self._doubts = Doubts()
+        self._doubts = Doubts("endpoints", ledger)
         self._tombstones = Tombstones(kv)
         self._cache: LocalCache[EndpointId, Endpoint] = LocalCache(
             kv, keys.local_endpoints(host), records.endpoint, lambda endpoint: endpoint.id)
@@ -85,9 +88,9 @@ class EtcdEndpoints:
             self._bind(endpoint, address, cidr, change, read)
         try:
             done = change.commit(self._kv)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # The write may have happened.  dockerd gives up on the endpoint and deletes nothing.
-            self._doubts.add(lambda: self._delete(endpoint.id))
+            self._delete_later(endpoint.id, None, error)
             raise
         if done:
             self._cache.put(endpoint)
@@ -139,9 +142,14 @@ class EtcdEndpoints:
         try:
             self._doubts.settle()
             self._delete(endpoint_id, known)
-        except StoreUnavailable:
-            self._doubts.add(lambda: self._delete(endpoint_id, known))
+        except StoreUnavailable as error:
+            self._delete_later(endpoint_id, known, error)
             raise
+
+    def _delete_later(self, endpoint_id: EndpointId, known: Endpoint | None,
+                      error: StoreUnavailable) -> None:
+        self._doubts.add(f"deleting endpoint {endpoint_id[:12]}",
+                         lambda: self._delete(endpoint_id, known), error)
 
     def _delete(self, endpoint_id: EndpointId, known: Endpoint | None = None) -> None:
         for read in self._reads():

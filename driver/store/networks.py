@@ -15,17 +15,19 @@ from driver.store.kv.protocol import Entry, KeyValue, Read, Transaction
 from driver.store.membership import Membership
 from driver.work import contended
 from driver.work.doubts import Doubts
+from driver.work.ledger import Ledger
 
 
 class EtcdNetworks:
     """driver.services.ports.Networks over etcd.  Thread-safe."""
 
     def __init__(self, kv: KeyValue, host: HostId,
-                 vnis: range = range(1, VNI_MAX + 1)) -> None:
+                 vnis: range = range(1, VNI_MAX + 1), ledger: Ledger | None = None) -> None:
+        """ledger: repeats what etcd does not confirm; None: the next use does."""
         self._kv = kv
         self._host = host
         self._membership = Membership(kv, host, vnis)
-        self._doubts = Doubts()
+        self._doubts = Doubts("networks", ledger)
         self._cache: LocalCache[NetworkId, Network] = LocalCache(
             kv, keys.local_networks(host), records.network, lambda network: network.id)
 
@@ -50,9 +52,9 @@ class EtcdNetworks:
                               host_path)
             try:
                 done = self._with_record(network, joining).commit(self._kv)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 # The write may have happened.  dockerd gives up on the network and deletes nothing.
-                self._doubts.add(lambda: self._delete(network_id))
+                self._delete_later(network_id, error)
                 raise
             if done:
                 self._cache.put(network)
@@ -81,9 +83,13 @@ class EtcdNetworks:
         try:
             self._doubts.settle()
             self._delete(network_id)
-        except StoreUnavailable:
-            self._doubts.add(lambda: self._delete(network_id))
+        except StoreUnavailable as error:
+            self._delete_later(network_id, error)
             raise
+
+    def _delete_later(self, network_id: NetworkId, error: StoreUnavailable) -> None:
+        self._doubts.add(f"deleting network {network_id[:12]}",
+                         lambda: self._delete(network_id), error)
 
     def _delete(self, network_id: NetworkId) -> None:
         for _ in contended.attempts():

@@ -7,13 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
-
-# Pauses before the second and later attempts.  A namespace may become visible a little after
-# its interface (mount propagation into a plugin); anything that lasts longer is no race.
-RETRY_PAUSES_S: Final = (0.005, 0.05, 0.5, 2.0, 10.0)
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,13 @@
 #!/bin/bash
-# Owns the proof that a fresh Debian 12 under systemd needs the README only: HEAD of this checkout, `make
-# up`, a reboot, another etcd, `make down`.  It knows of the driver what a user sees.
+# Proves that the README is enough on a fresh Debian 12 under systemd: it takes HEAD of this
+# checkout through `make up`, a reboot, another etcd and `make down`, and looks only at what a user
+# sees.
 #
 #   sudo tests/fresh/run.sh            3 to 6 minutes; the first time 3 more for debootstrap
 #
-# The machine is a systemd-nspawn container with trees of its own; slirp4netns is its way out to the mirror
-# (MIRROR=...) and pip's index (this machine's /etc/pip.conf and certificates).  Not part of `make test`.
+# The machine is a systemd-nspawn container with its own trees.  It reaches the mirror (MIRROR=...)
+# and pip's index (this machine's /etc/pip.conf and certificates) through slirp4netns.  Not part of
+# `make test`.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 MIRROR=${MIRROR:-$(tests/support/debian-mirror.sh)}

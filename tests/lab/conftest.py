@@ -1,6 +1,6 @@
-"""Fixtures of the lab: one per Docker release, a driver on each host while a test wants it.
+"""Provides the fixtures of the lab: one lab per Docker release, with a driver on each host.
 
-After each test, whatever its result, the hosts and the store must be as before.
+After each test, whatever its result, they check that the hosts and the store are as before.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tests.lab.rig.seeds import BUSYBOX, TOOLS, images_seed
 from tests.lab.rig.snapshot import HostState, host_state, remove_everything, store_keys
 from tests.support.run.wait import wait_until
 
-__all__ = ["BUSYBOX", "CALL", "SERVE", "TOOLS"]  # two image tags, on every host, among them
-# Commands of the tools image: a server that says what it sees, and its client.
+__all__ = ["BUSYBOX", "CALL", "SERVE", "TOOLS"]  # BUSYBOX and TOOLS are image tags
+# Commands of the tools image: a server that reports what it sees, and its client.
 SERVE = ("python3", "/programs/tcp.py", "serve", "7000")
 CALL = ("python3", "/programs/tcp.py", "call", "--retry-s", "10")
-# Fixtures that are a lab of a release: their scope, and the releases of a test without the mark.
+# Fixtures that are a lab of one release: scope, and the releases of a test without the mark.
 LABS: dict[str, tuple[Literal["session", "package", "module"], tuple[str, ...]]] = {
     "lab": ("session", dockers.VERSIONS[:1]),
     "plugged": ("package", (dockers.VERSIONS[0], dockers.MIXED)),
     "alone": ("module", (dockers.VERSIONS[0], dockers.MIXED))}
-CLEAN_S = 10  # Docker and the driver finish some removals after they have answered
+CLEAN_S = 10  # Docker and the driver finish some removals only after they have answered
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,12 +54,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         made.start_etcd()
         yield made
         for host in made.hosts:
-            host.stop_driver()  # must end by itself
+            host.stop_driver()  # it must end by itself
 
 
 @pytest.fixture
 def hosts(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[Host]]:
-    """Every host of the lab with its driver running; checked afterwards to be as before."""
+    """Every host of the lab, with its driver running; checks afterwards that all is as before."""
     hosts = lab.hosts
     with ThreadPoolExecutor() as pool:
         list(pool.map(Host.start_driver, hosts))
@@ -106,7 +106,7 @@ def h2(hosts: list[Host]) -> Host:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure shows the end of every driver's log."""
+    """Add the end of every driver's log to a failure's report."""
     report = yield
     lab = getattr(item, "funcargs", {}).get("lab")
     if report.failed and lab is not None:

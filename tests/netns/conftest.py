@@ -1,4 +1,4 @@
-"""Fixtures for tests in real network namespaces."""
+"""Provides fixtures for tests in real network namespaces."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.world.netns import make_netns
 
 @pytest.fixture(params=["two hosts", "one host"])
 def pair(request: pytest.FixtureRequest, machines: list[Machine]) -> tuple[Container, Container]:
-    """A client and a server, across hosts and on one."""
+    """A client and a server, across hosts and on one host."""
     other = machines[1 if request.param == "two hosts" else 0]
     return machines[0].container("10.32.0.2/16"), other.container("10.32.0.3/16")
 
 
 @pytest.fixture
 def across(machines: list[Machine]) -> tuple[Container, Container]:
-    """A client and a server on two hosts: for what there is on the host path only."""
+    """A client and a server on two hosts: for what only the host path has."""
     return machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
 
 
@@ -34,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def world(running: World) -> World:
-    """The same, as the test before has left it; files that need it at rest say so in their own."""
+    """The world as the last test left it; files that need it at rest have their own fixture."""
     return running
 
 

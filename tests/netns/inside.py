@@ -1,6 +1,6 @@
-"""What test programs inside containers share: imported there, by its folder, never here.
+"""Provides sockets' helpers for test programs inside containers, which import it by its folder.
 
-It knows sockets only; a program prints what it has seen, and the test compares.
+Tests do not import it: a program prints what it has seen, and the test compares.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MD5SIG, AO_ADD_KEY = 14, 38  # options of TCP
 
 
 def set_key(one: socket.socket, peer: str, key: bytes, *, length: int | None = None) -> None:
-    """A key of TCP-MD5 for what goes to and comes from `peer`; `length` 0 removes it."""
+    """Set a TCP-MD5 key for packets to and from `peer`; `length` 0 removes it."""
     family = socket.AF_INET6 if ":" in peer else socket.AF_INET
     address = (struct.pack("=HHI16s", family, 0, 0, socket.inet_pton(family, peer))
                if family == socket.AF_INET6 else
@@ -44,7 +44,7 @@ def set_key(one: socket.socket, peer: str, key: bytes, *, length: int | None = N
 
 
 def keyed(address: str, port: int, key: bytes, *, wait_ms: int = 1000) -> socket.socket:
-    """Connect with a key (empty: none); give up after `wait_ms`."""
+    """Connect with a key (empty: none), giving up after `wait_ms`."""
     client = socket.socket()
     client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, wait_ms)
     if key:
@@ -54,7 +54,7 @@ def keyed(address: str, port: int, key: bytes, *, wait_ms: int = 1000) -> socket
 
 
 def tcp_count(name: str) -> int:
-    """One of this namespace's counters in /proc/net/netstat."""
+    """Return one of this namespace's counters in /proc/net/netstat."""
     with open("/proc/self/net/netstat") as table:
         heads, values = [line.split() for line in table if line.startswith("TcpExt")]
     return int(dict(zip(heads, values, strict=True))[name])
@@ -65,7 +65,7 @@ def ready() -> None:
 
 
 def names(connected: socket.socket) -> str:
-    """Own address and port, peer's address and port."""
+    """Return own address and port, peer's address and port."""
     own, peer = connected.getsockname(), connected.getpeername()
     return f"{own[0]} {own[1]} {peer[0]} {peer[1]}"
 
@@ -79,7 +79,7 @@ def echo(connected: socket.socket) -> None:
 
 def serve(server: socket.socket, handle: Callable[[socket.socket], None] = echo,
           *, tell: str = "") -> None:
-    """Accept forever, a thread each; print `tell` (if any) and the names of each connection."""
+    """Accept forever, a thread each; print `tell` (if any) and each connection's names."""
     ready()
     while True:
         connection, peer = server.accept()
@@ -103,7 +103,7 @@ def connected(address: str, port: int, *, bind: tuple[str, int] | None = None,
 def connected_after_a_refusal(refuser: str, address: str, port: int, *, timeout_s: float = 20
                               ) -> socket.socket:
     """Connect a socket that the host path has refused once: it stays bound to the host."""
-    client = socket.socket()  # blocking: else the second connect() tells of the first once more
+    client = socket.socket()  # blocking: else the second connect() fails, too
     assert error_of(lambda: client.connect((refuser, 1))) == "ECONNREFUSED"
     client.connect((address, port))
     client.settimeout(timeout_s)
@@ -111,10 +111,10 @@ def connected_after_a_refusal(refuser: str, address: str, port: int, *, timeout_
 
 
 def asked(client: socket.socket, data: bytes = b"hello") -> bytes:
-    """Send, and read as many bytes of answer as were sent."""
+    """Send, and read an answer of the same length."""
     client.sendall(data)
     answer = exactly(client, len(data))
-    with suppress(OSError):  # its ACK leaves now: no straggler that a tap would see later
+    with suppress(OSError):  # send its ACK now, so that no tap sees it later
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     return answer
 
@@ -130,7 +130,7 @@ def exactly(client: socket.socket, count: int) -> bytes:
 
 
 def sockets_in_last_ack(port: int) -> int:
-    """Number of this namespace's TCP sockets at the local port in state LAST_ACK."""
+    """Count this namespace's TCP sockets at the local port in state LAST_ACK."""
     with open("/proc/self/net/tcp") as table:
         rows = [line.split() for line in table][1:]
     return sum(row[1].endswith(f":{port:04X}") and row[3] == "09" for row in rows)
@@ -141,7 +141,7 @@ def reset_on_close(connection: socket.socket) -> None:
 
 
 def error_of(call: Callable[[], object]) -> str:
-    """Name of the errno that the call fails with, "timeout", or "none"."""
+    """Return the name of the call's errno, "timeout", or "none"."""
     import errno
     try:
         call()
@@ -172,7 +172,7 @@ def ip4(source: str, destination: str, protocol: int, payload: bytes, *, flags: 
 
 def tcp(source: str, sport: int, destination: str, dport: int, *, flags: int = 2,
         options: bytes = b"", sequence: int = 1000, ack: int = 0, data: bytes = b"") -> bytes:
-    """A TCP segment in IPv4; flags 2: SYN, 16: ACK, 4: RST."""
+    """Make a TCP segment in IPv4; flags 2: SYN, 16: ACK, 4: RST."""
     assert len(options) % 4 == 0
     length = 20 + len(options) + len(data)
     head = struct.pack("!HHIIBBHHH", sport, dport, sequence, ack, (20 + len(options)) // 4 << 4,
@@ -190,20 +190,20 @@ def udp(source: str, sport: int, destination: str, dport: int, data: bytes) -> b
 
 def option(virtual_port: int, caller_port: int, *, kind: int = 254, experiment: int = 0x5e1d
            ) -> bytes:
-    """The host path's SYN option."""
+    """Make the host path's SYN option."""
     return struct.pack("!BBHHH", kind, 8, experiment, virtual_port, caller_port)
 
 
 def send_frame(payload: bytes, *, kind: int = 0x0800, interface: str = "eth0",
                destination: bytes = b"\xff" * 6) -> None:
-    """Put one Ethernet frame onto the interface, past every check of the IP stack."""
+    """Send one Ethernet frame by the interface, past every check of the IP stack."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((interface, 0))
         raw.send(destination + b"\x02\0\0\0\0\1" + struct.pack("!H", kind) + payload)
 
 
 def send_ip(packet: bytes) -> None:
-    """Send an IPv4 packet as the namespace's root, routed as usual."""
+    """Send an IPv4 packet as the namespace's root; the kernel routes it as usual."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
 

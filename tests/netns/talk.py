@@ -1,6 +1,6 @@
-"""Programs in containers, and what the counters say of their connections.
+"""Runs programs in containers, and checks by the counters which path their connections take.
 
-The programs are Python text that sees everything of inside.py; nothing here knows sockets.
+The programs are Python text, which can use everything in inside.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.support.world.machines import Container, Machine
 INSIDE = Path(__file__).parent  # where programs in containers find inside.py
 _HEAD = (f"import sys; sys.path.insert(0, {str(INSIDE)!r})\n"
          "from inside import *\n")
-# Packets that containers send by themselves; no connection of a test is one of these.
+# Packets that containers send by themselves, not for a test's connection.
 _NOISE = {"link_local6"}
-RELEASE_S = 10  # for what ends flows at once: the sweeper, each 30 s, would hide that it does not
+RELEASE_S = 10  # for flows that end at once; the sweeper takes up to 30 s
 
 
 class Program:
@@ -42,7 +42,7 @@ class Program:
         self.process.stdin.flush()
 
     def ask(self, text: str = "ask") -> str:
-        """Write a line, return the one that it answers."""
+        """Write a line; return its answer."""
         self.say(text)
         return self.line()
 
@@ -52,21 +52,21 @@ class Program:
         self.process.communicate()
 
     def rest(self) -> str:
-        """Wait for its end (exit code 0), return the rest of its output."""
+        """Wait for its end, with exit code 0; return the rest of its output."""
         output = self.all_else()
         assert self.process.returncode == 0, output
         return output
 
     def all_else(self) -> str:
-        """Wait for its end, return the rest of its output.
+        """Wait for its end; return the rest of its output.
 
-        Popen.communicate reads past what `line` has left in the buffer, and so would lose it.
+        Popen.communicate would lose what `line` has left in the buffer.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.process.stdin = None  # nor for others to flush
+        self.process.stdin = None  # so that nothing flushes it later
         output = self.process.stdout.read().strip()
         self.process.wait(60)
         return output
@@ -83,7 +83,7 @@ def start(container: Container, code: str, *arguments: object) -> Program:
 
 
 def started(container: Container, code: str, *arguments: object) -> Program:
-    """Start a server; return when it has printed "ready"."""
+    """Start a server; return once it has printed "ready"."""
     program = start(container, code, *arguments)
     line = program.line()
     assert line == "ready", line + program.all_else()
@@ -118,7 +118,7 @@ def _machines(*containers: Container) -> list[Machine]:
 
 @contextmanager
 def counted(*containers: Container) -> Iterator[dict[str, int]]:
-    """Yield a dict of what the counters of all machines concerned grew by, once the block ends."""
+    """Yield a dict of how much these machines' counters grew, once the block ends."""
     total: dict[str, int] = {}
     before = [(m, m.counters()) for m in _machines(*containers)]
     yield total
@@ -135,7 +135,7 @@ def host_path(*containers: Container, connections: int = 1, also: set[str] | Non
               ) -> Iterator[dict[str, int]]:
     """Assert that the block makes so many connections on the host path, and nothing else.
 
-    `also`: reasons that may be counted besides.
+    `also`: reasons that may count, too.
     """
     with counted(*containers) as total:
         yield total
@@ -147,9 +147,9 @@ def host_path(*containers: Container, connections: int = 1, also: set[str] | Non
 @contextmanager
 def best_path(*containers: Container, connections: int = 1, also: set[str] | None = None
               ) -> Iterator[dict[str, int]]:
-    """Assert that the block's connections take the way that they take if nothing is in doubt.
+    """Assert that the block's connections take the best path.
 
-    Between hosts that is the host path; on one host they go directly, with virtual addresses on
+    Between hosts that is the host path.  On one host they go directly, with virtual addresses on
     their packets.
     """
     if len(_machines(*containers)) > 1:
@@ -167,7 +167,7 @@ def best_path(*containers: Container, connections: int = 1, also: set[str] | Non
 
 def counts(here: Container, there: Container, *, on_the_host_path: dict[str, int],
            directly: dict[str, int]) -> dict[str, int]:
-    """Return what is right for the two: they are on two hosts, or on one."""
+    """Return the right counts for the two containers, on two hosts or on one."""
     return directly if here.machine is there.machine else on_the_host_path
 
 
@@ -175,7 +175,7 @@ def counts(here: Container, there: Container, *, on_the_host_path: dict[str, int
 def overlay(*containers: Container, because: str | None = None) -> Iterator[dict[str, int]]:
     """Assert that the block's packets take the overlay path, for that reason.
 
-    On one host there is but one reason, whatever else the connection might have: it is one host.
+    On one host the only reason is that it is one host.
     """
     with counted(*containers) as total:
         yield total
@@ -193,8 +193,8 @@ def overlay(*containers: Container, because: str | None = None) -> Iterator[dict
 def refuser(container: Container) -> str:
     """Return the address of a new container on another host, in whose network nobody listens.
 
-    A socket that has called it in vain is bound to the host's address (`tied`, in connect.c): it
-    takes the host path even to a container of its own host, as nothing else does there.
+    A socket that it has refused is bound to the host's address (`tied`, in connect.c).  Only such
+    a socket takes the host path even to a container on its own host.
     """
     own = container.endpoints[0][0]
     assert own.address is not None
@@ -207,7 +207,7 @@ def refuser(container: Container) -> str:
 
 
 def flows(container: Container, *, state: int | None = None) -> int:
-    """Return how many flows the container has, in that state; else in any but TIME_WAIT (3)."""
+    """Count the container's flows in a state; without `state`, all but TIME_WAIT (3)."""
     cookie = container.netns.cookie
     return sum(1 for _, flow in bpf.entries(container.machine.loaded.table("flows"))
                if flow.sandbox == cookie

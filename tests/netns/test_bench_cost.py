@@ -1,4 +1,5 @@
-"""`bench.studies.cost` measures all ways and counts the programs; `growth` repeats that, loaded."""
+"""Tests that `bench.studies.cost` measures all ways and programs, and `growth` does so under load.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for ways in found["ratio_to_host"].values():
         assert set(ways) == {cost.HOST, cost.SLIM, cost.ROUTED, *([cost.SLIM_VETH] * has_netkit)}
         assert min(ways.values()) > 0
-    # A connection is one connect(); each of its packets is seen once where it is sent.
+    # A connection is one connect(); where it is sent, a program sees each packet once.
     assert found["programs"]["connections"]["connect4"][0] == pytest.approx(1, abs=0.3)
-    # A netkit pair has a hook of its own, which leaves nothing of this to the other.
+    # A netkit pair has its own hook, which leaves no packet to the other.
     sends = "from_container_direct" if has_netkit else "from_container"
     assert found["programs"]["round trips"][sends][0] == pytest.approx(2, abs=0.5)
     for programs in found["programs"].values():

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Owns knowing where this machine gets Debian from: prints the first mirror in its apt sources.
+# Prints the first mirror in this machine's apt sources.
 set -euo pipefail
 mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v '^#' |
     grep -oE 'https?://[^ ]+/debian/?( |$)' | head -1 | tr -d ' ' || true)

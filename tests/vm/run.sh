@@ -1,14 +1,14 @@
 #!/bin/bash
-# Owns a virtual machine with a newer kernel than Debian 12's own, one that has netkit: it runs one
-# command as root on a view of this machine, and forgets everything that was written.
+# Runs one command as root in a virtual machine with a newer kernel than Debian 12's: it has netkit.
 #
 #   tests/vm/run.sh .venv/bin/python -m pytest tests/netns      output and status are the command's,
 #   tests/vm/run.sh env A=B sh -c 'ip link | grep nk'           the environment is not this machine's
 #
-# Needs root and Debian's qemu-system-x86 and kmod; the kernel is unpacked into a cache, not installed.
-# It is emulated in software: KVM is not needed, and programs take several times as long.  The machine
-# has this one's root file system (read-only, by virtiofs; what is written stays in its memory), the
-# project's folder, cgroup v2, a /tmp and a /run of its own, and no network device but loopback.
+# Needs root and Debian's qemu-system-x86 and kmod; it unpacks the kernel into a cache and does not
+# install it.  The machine is emulated in software: it needs no KVM, and programs take several times
+# as long.  It reads this machine's root file system and the project's folder by virtiofs, and
+# forgets what the command writes.  It has cgroup v2, its own /tmp and /run, and no network device
+# but loopback.
 set -euo pipefail
 
 KERNEL=linux-image-6.12-cloud-amd64     # depends on the newest; in bookworm-security and bookworm-backports
@@ -20,7 +20,7 @@ VIRTIOFSD=/usr/lib/qemu/virtiofsd       # of qemu-system-common
 SELF=$(readlink -f "${BASH_SOURCE[0]}")
 PROJECT=${SELF%/tests/vm/run.sh}
 
-# 125, as with `timeout` and `docker run`: it was not the command that failed.
+# 125, as with `timeout` and `docker run`, says that the command did not fail, but this script.
 die() { printf 'vm: %s\n' "$*" >&2; exit 125; }
 
 # --------------------------------------------------------------------------- kernel

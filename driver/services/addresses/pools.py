@@ -133,9 +133,10 @@ class Pools:
                after: SubnetUse, guard: int | None) -> bool:
         try:
             return self._book.write_subnet(name.cidr, before, after, guard)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # The write may have happened, and dockerd will not release what it did not get.
-            self._doubts.add(lambda: self._withdraw(name, request))
+            self._doubts.add(f"withdrawing request {request} for pool {name.id}",
+                             lambda: self._withdraw(name, request), error)
             raise
 
     def _withdraw(self, name: PoolName, request: str) -> None:

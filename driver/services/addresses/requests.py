@@ -172,10 +172,12 @@ class AddressRequests:
         try:
             return self._book.write_reservation(subnet, wish.name.cidr, before, after,
                                                 owned=owned, subnet_after=subnet_after)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # The write may have happened, and dockerd will not release what it did not get.
-            self._doubts.add(lambda: self._releases.withdraw(
-                wish.name.cidr, after.address, wish.holder, wish.hold))
+            self._doubts.add(
+                f"withdrawing address {after.address} (request {wish.hold.request})",
+                lambda: self._releases.withdraw(
+                    wish.name.cidr, after.address, wish.holder, wish.hold), error)
             raise
 
 

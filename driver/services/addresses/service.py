@@ -5,6 +5,7 @@ All state is in the address book; a restart loses nothing.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from driver.services.addresses.requests import AddressRequests, Wish, is_in
 from driver.services.addresses.swarm_pools import SWARM_USER, SwarmPools
 from driver.services.ports import AddressBook, RoutedNetworks, Subnet
 from driver.work.doubts import Doubts
+from driver.work.ledger import Ledger
 from driver.work.undo import Undo
 
 log = logging.getLogger(__name__)
@@ -51,17 +53,20 @@ class AddressService:
                  routed: RoutedNetworks, underlay: IPv4Address | None = None,
                  random: Random | None = None, holdings: Holdings | None = None,
                  bury: Callable[[EndpointId], bool] = lambda _: False,
-                 request_id: Callable[[], str] = lambda: secrets.token_hex(6)) -> None:
+                 request_id: Callable[[], str] = lambda: secrets.token_hex(6),
+                 ledger: Ledger | None = None) -> None:
         """holdings: notes of what this host has; None: `host` is another one (forget-host).
 
         bury: removes an endpoint of this host if it is certainly dead; returns whether it did.
+        ledger: repeats what etcd does not confirm; None: the next use does.
         """
         self._book = book
         self._holdings = holdings
         self._host = host
         self._bury = bury
         self._request_id = request_id
-        self._doubts = Doubts()
+        self._doubts = Doubts("pools and addresses", ledger)
+        self._released = itertools.count(1)  # no two releases are the same step
         self._pools = Pools(book, host, supernets=supernets, routed=routed,
                             underlay=underlay, request_id=request_id, doubts=self._doubts)
         self._swarm_pools = SwarmPools(book, host, request_id, routed)
@@ -103,8 +108,9 @@ class AddressService:
         try:
             self._doubts.settle()
             self._pools.release(release)
-        except StoreUnavailable:
-            self._doubts.add(lambda: self._pools.release(release))
+        except StoreUnavailable as error:
+            self._doubts.add(f"release {next(self._released)}, of pool {name.id}",
+                             lambda: self._pools.release(release), error)
             raise
 
     def request_address(self, pool_id: str, address: str, *,
@@ -144,8 +150,9 @@ class AddressService:
         try:
             self._doubts.settle()
             self._releases.release(release, holder)
-        except StoreUnavailable:
-            self._doubts.add(lambda: self._releases.release(release, holder))
+        except StoreUnavailable as error:
+            self._doubts.add(f"release {next(self._released)}, of address {released}",
+                             lambda: self._releases.release(release, holder), error)
             raise
 
     def hold_pools(self, network_id: NetworkId, cidrs: Sequence[str]) -> None:
@@ -167,7 +174,8 @@ class AddressService:
         except SlimError as error:
             log.warning("swarm network %s holds its pools until etcd can be read: %s",
                         network_id[:12], error)
-            self._doubts.add(lambda: self._swarm_pools.let_go(network_id))
+            self._doubts.add(f"letting pools of swarm network {network_id[:12]} go",
+                             lambda: self._swarm_pools.let_go(network_id), error)
 
     def settle(self) -> None:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""

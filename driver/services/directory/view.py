@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from driver.model import EndpointId
-from driver.services.directory.packed import OTHERS, addresses_of, underlay_of
+from driver.model import EndpointId, Vni
+from driver.services.directory.entries import Entry
 
 
 class Doubt(NamedTuple):
@@ -29,50 +29,53 @@ UNCOMPARED: Final = Doubt(0, 0.0)  # from an earlier driver, and no list has bee
 class NetworkView:
     """One network as the maps have it."""
 
-    entries: dict[EndpointId, bytes] = field(default_factory=dict)  # of all hosts, packed
+    vni: Vni
+    entries: dict[EndpointId, Entry] = field(default_factory=dict)  # of all hosts
     # The endpoint entered at an address: a number for IPv4, bytes for IPv6.
     holders: dict[int | bytes, EndpointId] = field(default_factory=dict)
     doubts: dict[EndpointId, Doubt] = field(default_factory=dict)  # of entries
     unreadable: set[EndpointId] = field(default_factory=set)  # records, with or without an entry
     # On record, but another endpoint that is on record has their address.
-    rivals: dict[EndpointId, bytes] = field(default_factory=dict)
-    refused: dict[EndpointId, bytes] = field(default_factory=dict)  # could not be entered
+    rivals: dict[EndpointId, Entry] = field(default_factory=dict)
+    refused: dict[EndpointId, Entry] = field(default_factory=dict)  # could not be entered
+    # Places that may be in the maps but should not be: removing or entering them failed.
+    surplus: set[Entry] = field(default_factory=set)
     local: dict[EndpointId, int] = field(default_factory=dict)  # ifindexes of the host's ends
     hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others -> endpoint count
     # The broadcast targets have changed, or are unknown: an earlier driver may have written them.
     flood_changed: bool = True
 
-    def enter(self, endpoint_id: EndpointId, packed: bytes) -> None:
+    def enter(self, endpoint_id: EndpointId, entry: Entry) -> None:
         """Note an entry that was made."""
-        self.entries[endpoint_id] = packed
-        for address in addresses_of(packed):
+        self.entries[endpoint_id] = entry
+        for address in entry.addresses():
             self.holders[address] = endpoint_id
-        if packed[0] & OTHERS:
-            underlay = underlay_of(packed)
+        if entry.others:
+            underlay = entry.underlay
             self.hosts[underlay] += 1
             self.flood_changed |= self.hosts[underlay] == 1
 
-    def forget(self, endpoint_id: EndpointId) -> bytes | None:
+    def forget(self, endpoint_id: EndpointId) -> Entry | None:
         """Undo `enter`; return what was entered."""
         self.refused.pop(endpoint_id, None)
         self.doubts.pop(endpoint_id, None)
-        packed = self.entries.pop(endpoint_id, None)
-        if packed is None:
+        entry = self.entries.pop(endpoint_id, None)
+        if entry is None:
             return None
-        for address in addresses_of(packed):
+        for address in entry.addresses():
             if self.holders.get(address) == endpoint_id:
                 del self.holders[address]
-        if packed[0] & OTHERS:
-            underlay = underlay_of(packed)
+        if entry.others:
+            underlay = entry.underlay
             self.hosts[underlay] -= 1
             if not self.hosts[underlay]:
                 del self.hosts[underlay]
                 self.flood_changed = True
-        return packed
+        return entry
 
-    def others_at(self, packed: bytes, endpoint_id: EndpointId) -> list[EndpointId]:
+    def others_at(self, entry: Entry, endpoint_id: EndpointId) -> list[EndpointId]:
         """Return the other endpoints that are entered at these addresses."""
-        found = (self.holders.get(address) for address in addresses_of(packed))
+        found = (self.holders.get(address) for address in entry.addresses())
         return [holder for holder in dict.fromkeys(found)
                 if holder is not None and holder != endpoint_id]
 
@@ -91,12 +94,12 @@ class NetworkView:
 
     def freed_rivals(self) -> Iterator[EndpointId]:
         """Yield the rivals whose address no other endpoint has on record any more."""
-        for endpoint_id, packed in list(self.rivals.items()):
-            if not any(map(self.is_sure, self.others_at(packed, endpoint_id))):
+        for endpoint_id, entry in list(self.rivals.items()):
+            if not any(map(self.is_sure, self.others_at(entry, endpoint_id))):
                 yield endpoint_id
 
     @property
     def empty(self) -> bool:
         """Whether nothing is known of the network."""
         return not (self.entries or self.local or self.refused or self.rivals
-                    or self.unreadable or self.flood_changed)
+                    or self.unreadable or self.surplus or self.flood_changed)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from ipaddress import IPv4Interface
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from driver.services.endpoints.requests import (
 from driver.services.notes.own import OwnEndpoints
 from driver.services.ports import Networks, SandboxFinisher, Veth
 from driver.services.sandboxes.standing import choose
+from driver.work.ledger import Ledger
 from driver.work.locks import KeyedLocks
 from driver.work.undo import Step, Undo, run_all
 
@@ -50,8 +50,11 @@ class EndpointService:
     def __init__(self, *, host: Host, networks: Networks, endpoints: OwnEndpoints,
                  links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
                  ports: EndpointPorts, random_bytes: Callable[[int], bytes],
-                 underlay_mtu: Callable[[], int]) -> None:
-        """random_bytes: for MACs.  underlay_mtu: in bytes."""
+                 underlay_mtu: Callable[[], int], ledger: Ledger | None = None) -> None:
+        """random_bytes: for MACs.  underlay_mtu: in bytes.
+
+        ledger: repeats removals that failed, as dockerd asks only once; None: nobody does.
+        """
         self._host = host
         self._networks = networks
         self._endpoints = endpoints
@@ -65,9 +68,8 @@ class EndpointService:
         # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
-        # Endpoints whose removal failed half-way, after their record was gone: a repeated
-        # removal must know what to withdraw.
-        self._outstanding: dict[EndpointId, Endpoint] = {}
+        # With what must be withdrawn: a removal may fail after the record is gone.
+        self._removals = (ledger or Ledger()).page("remove endpoint", self._remove_again)
 
     def create_endpoint(self, request: EndpointRequest) -> Endpoint:
         """Assign the endpoint's MAC and endpoint port, and publish its record.
@@ -84,7 +86,7 @@ class EndpointService:
                 self._ports.restore([known])
                 self._prepare_link(same(known, request), network)
                 return known
-            self._outstanding.pop(request.id, None)
+            self._removals.drop(request.id)
             self.restore_ports()
             port = 0
             if self._meant_for_host_path(network, request.address):
@@ -186,7 +188,7 @@ class EndpointService:
 
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
-            endpoint = self._endpoints.get(endpoint_id) or self._outstanding.get(endpoint_id)
+            endpoint = self._endpoints.get(endpoint_id) or self._removals.get(endpoint_id)
         except StoreUnavailable:
             run_all([self._forgetting(endpoint_id), self._unlinking(endpoint_id)])
             raise
@@ -197,12 +199,19 @@ class EndpointService:
         if endpoint.network_id != network_id:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network "
                            f"{endpoint.network_id[:12]}, not {network_id[:12]}")
-        self._outstanding[endpoint_id] = endpoint
+        self._remove(endpoint)
+
+    def _remove(self, endpoint: Endpoint) -> None:
         # Delete the record whatever became of the rest: reconciling finds links and map
         # entries without a record, but not a record without a container.
-        run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
-                 ("delete the record", lambda: self._delete_record(endpoint_id))])
-        self._outstanding.pop(endpoint_id, None)
+        with self._removals.attempt(endpoint.id, endpoint):
+            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint.id),
+                     ("delete the record", lambda: self._delete_record(endpoint.id))])
+
+    def _remove_again(self, endpoint_id: EndpointId, endpoint: Endpoint) -> None:
+        with self._locks.hold(endpoint_id):
+            if self._removals.get(endpoint_id) is not None:  # else it was created again
+                self._delete(endpoint.network_id, endpoint_id)
 
     def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         """Publish the endpoint's port, or 0 to send its peers to the overlay path.
@@ -255,13 +264,6 @@ class EndpointService:
         """Return the endpoint of this host; None if there is none."""
         endpoint = self._endpoints.get(endpoint_id)
         return endpoint if endpoint and endpoint.network_id == network_id else None
-
-    def finish_removals(self) -> None:
-        """Retry what `delete_endpoint` could not remove.  Error: that of the first failure."""
-        run_all([*((f"remove endpoint {endpoint.id[:12]}", partial(
-            self.delete_endpoint, endpoint.network_id, endpoint.id))
-            for endpoint in list(self._outstanding.values())),
-            ("delete links", self._links.retry)])
 
     def adopt(self, endpoint_id: EndpointId, veth: Veth) -> None:
         """Take over a joined endpoint whose link an earlier driver made.  Idempotent.
@@ -322,14 +324,11 @@ class EndpointService:
                 return
             log.error("endpoint %.12s loses its network: `slim forget-host` was told so",
                       endpoint_id)
-            self._outstanding[endpoint_id] = endpoint
-            run_all([*self._withdrawal(endpoint), self._unlinking(endpoint_id),
-                     ("delete the record", lambda: self._delete_record(endpoint_id))])
-            self._outstanding.pop(endpoint_id, None)
+            self._remove(endpoint)
 
     def list_endpoints(self, network_id: NetworkId) -> list[EndpointId]:
         """List the ids of the network's endpoints that have anything left on this host."""
-        found = [*self._endpoints.list(), *self._outstanding.values()]
+        found = [*self._endpoints.list(), *self._removals.values()]
         return list(dict.fromkeys(
             endpoint.id for endpoint in found if endpoint.network_id == network_id))
 

@@ -1,28 +1,26 @@
 """Creates and deletes endpoints' links in parallel with dockerd's calls instead of within them.
 
-A wish is remembered, and a thread carries it out: the last wish counts, and it can be retried
-until it is fulfilled.
+A wish is put into the ledger, and a thread carries it out: the last wish counts.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Protocol
 
 from driver.errors import LinkError, SlimError
 from driver.model import Endpoint, EndpointId
 from driver.services.ports import Links, Veth
+from driver.work.ledger import Ledger, Page
 from driver.work.locks import KeyedLocks
-from driver.work.undo import run_all
 
 log = logging.getLogger(__name__)
 
 # After Leave, dockerd still has removals of its own.  They need the lock that the kernel holds for
 # 10 to 20 ms of our deletion, which nobody waits for.
 DELETE_AFTER_S: Final = 0.3
+THREADS: Final = 4  # while one waits for that lock, others can work
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,15 @@ class Interiors(Protocol):
 class EndpointLinks:
     """The links of this host's endpoints.  Thread-safe."""
 
-    def __init__(self, links: Links, sandboxes: Interiors,
-                 submit: Callable[[EndpointId, float], None] | None = None) -> None:
-        """submit: makes another thread call `work` for the endpoint after so many seconds.
-
-        None: no link is created ahead, and links are deleted at once.
-        """
+    def __init__(self, links: Links, sandboxes: Interiors, ledger: Ledger | None = None) -> None:
+        """ledger: None: no link is created ahead, and links are deleted at once."""
         self._links = links
         self._sandboxes = sandboxes
-        self._submit = submit
+        self._ahead = ledger is not None
         self._locks = KeyedLocks()  # by endpoint: one change of a link at a time
-        self._wishes: dict[EndpointId, _Wish] = {}
+        self._wishes: Page[EndpointId, _Wish] = (ledger or Ledger()).page(
+            "link of endpoint", lambda endpoint_id, _wish: self._work(endpoint_id),
+            threads=THREADS, drain=True)
         self._ready: dict[EndpointId, tuple[_Wish, Veth]] = {}  # created ahead
 
     def find(self, endpoint_id: EndpointId) -> Veth | None:
@@ -65,14 +61,13 @@ class EndpointLinks:
 
     def prepare(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> None:
         """Have the link created while dockerd prepares to ask for it.  `mtu` in bytes."""
-        if self._submit is not None:
-            self._wishes[endpoint_id] = _Wish(mac, mtu)
-            self._submit(endpoint_id, 0.0)
+        if self._ahead:
+            self._wishes.put(endpoint_id, _Wish(mac, mtu))
 
     def make(self, endpoint_id: EndpointId, mac: bytes, mtu: int) -> Veth:
         """Return the link; create it unless it exists.  Errors: LinkError, Conflict (busy)."""
         with self._locks.hold(endpoint_id):
-            if self._wishes.pop(endpoint_id, None) is _GONE:
+            if self._wishes.drop(endpoint_id) is _GONE:
                 self._links.delete_veth(endpoint_id)  # its inner end may still be put away
             wish, veth = self._ready.pop(endpoint_id, (None, None))
             if veth is not None and wish == _Wish(mac, mtu) and self.find(endpoint_id) == veth:
@@ -80,9 +75,12 @@ class EndpointLinks:
             return self._links.create_veth(endpoint_id, mac, mtu)
 
     def delete(self, endpoint_id: EndpointId) -> None:
-        """Delete the link now, if there is one.  Errors: LinkError, Conflict (busy)."""
-        self._wishes[endpoint_id] = _GONE
-        self.work(endpoint_id)
+        """Delete the link now, if there is one.  Errors: LinkError, Conflict (busy).
+
+        After an error it is deleted as soon as that can be done.
+        """
+        with self._wishes.attempt(endpoint_id, _GONE):
+            self._work(endpoint_id)
 
     def retire(self, endpoint: Endpoint) -> None:
         """Put the link out of the sandbox's and dockerd's reach now, and have it deleted soon.
@@ -93,7 +91,7 @@ class EndpointLinks:
         delay_s = DELETE_AFTER_S
         with self._locks.hold(endpoint.id):
             veth = self.find(endpoint.id)
-            if veth is not None and endpoint.sandbox_key and self._submit is not None:
+            if veth is not None and endpoint.sandbox_key and self._ahead:
                 try:
                     self._sandboxes.put_away(endpoint.sandbox_key, endpoint, veth)
                 except LinkError as error:
@@ -102,15 +100,14 @@ class EndpointLinks:
         self.delete_soon(endpoint.id, delay_s)
 
     def delete_soon(self, endpoint_id: EndpointId, delay_s: float = DELETE_AFTER_S) -> None:
-        """Have the link deleted; `retry` repeats what fails."""
-        self._wishes[endpoint_id] = _GONE
-        if self._submit is None:
-            self.work(endpoint_id)
+        """Have the link deleted."""
+        if self._ahead:
+            self._wishes.put(endpoint_id, _GONE, delay_s)
         else:
-            self._submit(endpoint_id, delay_s)
+            self.delete(endpoint_id)
 
-    def work(self, endpoint_id: EndpointId) -> None:
-        """Carry out the wish for the endpoint's link.  Errors: LinkError, Conflict (busy)."""
+    def _work(self, endpoint_id: EndpointId) -> None:
+        """Carry out the last wish for the endpoint's link.  Errors: LinkError, Conflict (busy)."""
         with self._locks.hold(endpoint_id):
             wish = self._wishes.get(endpoint_id)
             if wish is None:
@@ -120,13 +117,6 @@ class EndpointLinks:
                 self._links.delete_veth(endpoint_id)
             else:
                 self._make_ahead(endpoint_id, wish, wish.mac)
-            if self._wishes.get(endpoint_id) is wish:  # else there is a new wish by now
-                del self._wishes[endpoint_id]
-
-    def retry(self) -> None:
-        """Delete the links that should be gone but are not.  Error: that of the first failure."""
-        run_all([(f"delete the link of {endpoint_id[:12]}", partial(self.work, endpoint_id))
-                 for endpoint_id, wish in list(self._wishes.items()) if wish is _GONE])
 
     def _make_ahead(self, endpoint_id: EndpointId, wish: _Wish, mac: bytes) -> None:
         try:

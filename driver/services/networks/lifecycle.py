@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
-from driver.model import SPACES, EndpointId, Network, NetworkId, NetworkKey
+from driver.model import SPACES, Network, NetworkId, NetworkKey
 from driver.services import options as network_options
 from driver.services.addresses.overlaps import bridge_to_come, refuse_overlap
 from driver.services.endpoints.lifecycle import EndpointService
 from driver.services.networks.following import Following
 from driver.services.ports import Networks, RoutedNetworks
+from driver.work.ledger import Ledger
 from driver.work.locks import KeyedLocks
 from driver.work.undo import Step, Undo, run_all
 
@@ -45,15 +46,18 @@ class NetworkService:
     """Creates and deletes networks.  Each call is the other's inverse, and idempotent."""
 
     def __init__(self, networks: Networks, following: Following, endpoints: EndpointService, *,
-                 routed: RoutedNetworks = tuple) -> None:
-        """`routed`: networks of the host that a new one must not overlap."""
+                 routed: RoutedNetworks = tuple, ledger: Ledger | None = None) -> None:
+        """`routed`: networks of the host that a new one must not overlap.
+
+        ledger: repeats removals that failed, as dockerd asks only once; None: nobody does.
+        """
         self._networks = networks
         self._following = following
         self._endpoints = endpoints
         self._routed = routed
         self._locks = KeyedLocks()
-        # Networks whose removal failed half-way: a repeated removal continues with them.
-        self._outstanding: dict[NetworkId, Network] = {}
+        # With what must be unfollowed: a removal may fail after the record is gone.
+        self._removals = (ledger or Ledger()).page("remove network", self._remove_again)
 
     def check(self, pools: Sequence[NetworkPool], options: Mapping[str, str]) -> None:
         """Refuse options that `create_network` would refuse (a swarm manager asks first)."""
@@ -72,7 +76,7 @@ class NetworkService:
         # A pool with prefix length 0 comes from Docker's "null" IPAM and means: no subnet.
         subnets = tuple(str(pool.subnet) for pool in pools if pool.subnet.prefixlen)
         with self._locks.hold(network_id), Undo() as undo:
-            self._outstanding.pop(network_id, None)
+            self._removals.drop(network_id)
             existed = self._networks.get(network_id) is not None
             if not existed:
                 self._refuse_overlaps(pools)
@@ -93,17 +97,26 @@ class NetworkService:
         dockerd cannot be refused here and never asks again: every step is tried.
         """
         with self._locks.hold(network_id):
-            network = self._networks.get(network_id) or self._outstanding.get(network_id)
-            steps: list[Step] = [
-                (f"delete endpoint {endpoint_id[:12]}", self._deletion(network_id, endpoint_id))
-                for endpoint_id in self._endpoints.list_endpoints(network_id)]
-            if network is not None:
-                self._outstanding[network_id] = network
-                steps.append(("unfollow the network",
-                              lambda: self._following.unfollow(network)))
-                steps.append(("delete the network", lambda: self._networks.delete(network_id)))
+            self._delete(network_id)
+
+    def _delete(self, network_id: NetworkId) -> None:
+        network = self._networks.get(network_id) or self._removals.get(network_id)
+        steps: list[Step] = [
+            (f"delete endpoint {endpoint_id[:12]}",
+             partial(self._endpoints.delete_endpoint, network_id, endpoint_id))
+            for endpoint_id in self._endpoints.list_endpoints(network_id)]
+        if network is None:
             run_all(steps)
-            self._outstanding.pop(network_id, None)
+            return
+        with self._removals.attempt(network_id, network):
+            run_all([*steps,
+                     ("unfollow the network", lambda: self._following.unfollow(network)),
+                     ("delete the network", lambda: self._networks.delete(network_id))])
+
+    def _remove_again(self, network_id: NetworkId, _network: Network) -> None:
+        with self._locks.hold(network_id):
+            if self._removals.get(network_id) is not None:  # else it was created again
+                self._delete(network_id)
 
     def enter(self, network_id: NetworkId) -> bool:
         """Put the network back on record if etcd lacks it; return whether anything had to be done.
@@ -114,12 +127,6 @@ class NetworkService:
             network = self._networks.get(network_id)
             return network is not None and self._networks.enter(network)
 
-    def finish_removals(self) -> None:
-        """Retry failed removals, as dockerd asks only once.  Error: that of the first failure."""
-        run_all([("remove endpoints", self._endpoints.finish_removals), *(
-            (f"remove network {network_id[:12]}", partial(self.delete_network, network_id))
-            for network_id in list(self._outstanding))])
-
     def _refuse_overlaps(self, pools: Sequence[NetworkPool]) -> None:
         routed = self._routed()
         coming = bridge_to_come(routed)
@@ -127,9 +134,6 @@ class NetworkService:
             if pool.subnet.prefixlen:
                 ours = pool.address_space in SPACES
                 refuse_overlap(pool.subnet, [*routed, *(coming if ours else ())])
-
-    def _deletion(self, network_id: NetworkId, endpoint_id: EndpointId) -> Callable[[], None]:
-        return partial(self._endpoints.delete_endpoint, network_id, endpoint_id)
 
     def _say_who_shares(self, network: Network) -> None:
         """Log what Docker's command does not say: its user may not have meant it."""

@@ -7,7 +7,6 @@ connections use the overlay path.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -22,15 +21,13 @@ from driver.services.sandboxes.members import Expected, Sandbox
 from driver.services.sandboxes.publishing import publish
 from driver.services.sandboxes.teardown import TeardownWorker
 from driver.services.sandboxes.withholding import Withholding
-from driver.work.later import RETRY_PAUSES_S, Later
+from driver.work.ledger import PAUSES_S, Ledger
 from driver.work.locks import KeyedLocks
-from driver.work.shown import some_of
 
 log = logging.getLogger(__name__)
 
-# After that many failures it is no race; the cause may go away today or tomorrow.
-AGAIN_S: Final = 60.0
-OFFER_AGAIN_S: Final = 5.0  # if etcd was unavailable when peers were to be told of an endpoint
+# After that many failures it is no race: the endpoint's peers are told to use the overlay path.
+GIVEN_UP: Final = len(PAUSES_S)
 _THREADS: Final = 2  # while one waits for the kernel's rtnl lock, another can work
 
 
@@ -50,7 +47,7 @@ class Finisher:
                  underlay: IPv4Address, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
-                 withholding: Withholding | None = None,
+                 withholding: Withholding | None = None, ledger: Ledger | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
 
@@ -58,7 +55,9 @@ class Finisher:
         called when a sandbox is given up, and when it succeeds after all.
         request_port: for an endpoint whose record has no port; 0: it is not meant to have one.
         withholding: judges each sandbox before it is published; None: nothing does.
+        ledger: calls what this class has to do; None: the tests do.
         """
+        ledger = ledger or Ledger(clock=clock)
         self._sandboxes = sandboxes
         self._datapath = datapath
         self._underlay = underlay
@@ -70,32 +69,16 @@ class Finisher:
         self._guard = threading.Lock()  # of all below; never held during calls to others
         self._expected: dict[EndpointId, Expected] = {}
         self._up: dict[str, float] = {}  # host's ends with carrier -> since when
-        self._half_forgotten: dict[EndpointId, Expected] = {}  # `forget` failed
         self._by_sandbox: dict[str, Sandbox] = {}
-        self._attempts: dict[EndpointId, int] = {}
         self._unreachable: set[EndpointId] = set()  # peers are to use the overlay path
-        self._waiting: dict[EndpointId, str] = {}  # retried once a minute -> why
         self._counts = FinisherCounts()
         self._locks = KeyedLocks()  # by sandbox key: one change of a sandbox at a time
-        self._later: Later[EndpointId] = Later(self._finish, threads=_THREADS,
-                                               name="sandbox finisher", clock=clock)
-        self._offers: Later[EndpointId] = Later(self._offer, threads=1, name="host path offers",
-                                                clock=clock)
+        self._finishing = ledger.page("host path of endpoint", self._finish, threads=_THREADS)
+        self._forgetting = ledger.page("withdraw sandbox of endpoint", self._forget_again)
+        self._offers = ledger.page("tell peers of endpoint", self._offer)
         self._teardowns = TeardownWorker(
             sandboxes=sandboxes, teardowns=teardowns, underlay=underlay, locks=self._locks,
-            in_use=self._will_use_host_path, clock=clock)
-
-    def start(self) -> None:
-        """Start working."""
-        self._later.start()
-        self._offers.start()
-        self._teardowns.start()
-
-    def stop(self) -> None:
-        """Stop working.  What is set up stays: a driver that comes back takes it over."""
-        self._later.stop()
-        self._offers.stop()
-        self._teardowns.stop()
+            in_use=self._will_use_host_path, ledger=ledger)
 
     def expect(self, endpoint: Endpoint, veth: Veth) -> None:
         """See ports.SandboxFinisher."""
@@ -103,34 +86,32 @@ class Finisher:
             before = self._expected.get(endpoint.id)
         if before is not None and before.endpoint.sandbox_key != endpoint.sandbox_key:
             self.forget(endpoint.id)
+        left = self._forgetting.get(endpoint.id)
+        if left is not None and left.endpoint.sandbox_key == endpoint.sandbox_key:
+            self._forgetting.drop(endpoint.id)  # it is wanted there again
         with self._guard:
             self._expected[endpoint.id] = Expected(endpoint, veth)
-            self._attempts[endpoint.id] = 0
             is_up = veth.host_name in self._up
         if is_up:
-            self._later.submit(endpoint.id)
+            self._finishing.put(endpoint.id, None)
 
     def forget(self, endpoint_id: EndpointId) -> None:
         """See ports.SandboxFinisher.
 
         When it returns, the datapath no longer knows the endpoint.  Errors: those of Sandboxes
-        and Datapath, after every step was tried.
+        and Datapath, after every step was tried; what is left to do is then repeated.
         """
         with self._guard:
-            expected = (self._expected.pop(endpoint_id, None)
-                        or self._half_forgotten.get(endpoint_id))
-            if expected is None:
-                return
-            self._attempts.pop(endpoint_id, None)
-            self._unreachable.discard(endpoint_id)
-            self._waiting.pop(endpoint_id, None)
-            # Until it has succeeded: a repeated call finds what is left to do.
-            self._half_forgotten[endpoint_id] = expected
-        self._later.cancel(endpoint_id)
-        self._offers.cancel(endpoint_id)
-        self._leave(endpoint_id, expected.endpoint.sandbox_key)
-        with self._guard:
-            self._half_forgotten.pop(endpoint_id, None)
+            expected = self._expected.get(endpoint_id) or self._forgetting.get(endpoint_id)
+        if expected is None:
+            return
+        with self._forgetting.attempt(endpoint_id, expected):
+            with self._guard:
+                self._expected.pop(endpoint_id, None)
+                self._unreachable.discard(endpoint_id)
+            self._finishing.drop(endpoint_id)
+            self._offers.drop(endpoint_id)
+            self._leave(endpoint_id, expected.endpoint.sandbox_key)
 
     def resume_teardowns(self) -> None:
         """See ports.SandboxFinisher."""
@@ -142,10 +123,8 @@ class Finisher:
             self._up[host_name] = self._clock()
             found = [expected.endpoint.id for expected in self._expected.values()
                      if expected.veth.host_name == host_name]
-            for endpoint_id in found:
-                self._attempts[endpoint_id] = 0
         for endpoint_id in found:
-            self._later.submit(endpoint_id)
+            self._finishing.put(endpoint_id, None)
 
     def carrier_down(self, host_name: str, _ifindex: int) -> None:
         """Take the news that this pair is down or gone.  Leave decides what that means."""
@@ -157,9 +136,8 @@ class Finisher:
         with self._guard:
             found = [expected.endpoint.id for expected in self._expected.values()
                      if expected.veth.host_name in self._up]
-            self._attempts.update(dict.fromkeys(found, 0))
         for endpoint_id in found:
-            self._later.submit(endpoint_id)
+            self._finishing.put(endpoint_id, None)
 
     def repair(self, sandbox_key: str) -> None:
         """Set one sandbox up and publish it again.  Returns at once."""
@@ -167,79 +145,69 @@ class Finisher:
             found = [each.endpoint.id for each in self._expected.values()
                      if each.endpoint.sandbox_key == sandbox_key and each.has_host_path]
         for endpoint_id in found:
-            self._later.submit(endpoint_id)
+            self._finishing.put(endpoint_id, None)
 
     def offer(self, endpoint_id: EndpointId, delay_s: float = 0.0) -> None:
         """Tell the peers the current state of the endpoint's host path.  Returns at once."""
-        self._offers.submit(endpoint_id, delay_s)
+        self._offers.put(endpoint_id, None, delay_s)
 
     def counts(self) -> FinisherCounts:
         """Return the counts so far."""
         with self._guard:
             return self._counts
 
-    def waiting(self) -> str:
-        """Say which endpoints lack a host path that they should have; empty: none."""
-        with self._guard:
-            named = [f"{endpoint_id:.12}: {why}" for endpoint_id, why in self._waiting.items()]
-        return some_of(named)
-
-    def _finish(self, endpoint_id: EndpointId) -> None:
+    def _finish(self, endpoint_id: EndpointId, _none: None) -> None:
         with self._guard:
             expected = self._expected.get(endpoint_id)
         if expected is None:
             return
         try:
             # Before any lock: whoever removes the endpoint holds its own lock and waits for ours.
-            expected, refused = self._with_port(expected)
+            expected, no_port = self._with_port(expected)
             with self._locks.hold(expected.endpoint.sandbox_key):
                 with self._guard:  # it may have been forgotten while we waited
                     if self._expected.get(endpoint_id) is not expected:
                         return
                 self._complete(expected)
-        except Exception as error:  # nobody else would catch it
-            self._retry(expected, error)
-            return
+        except Exception:
+            self._count_failure(expected)
+            raise
         told = expected.endpoint.offered is self._may_be_called(expected.endpoint)
         with self._guard:
-            if self._expected.get(endpoint_id) is expected:
-                self._finished(expected, refused, told=told)
             self._counts = _plus(self._counts, finished=1)
             up_s = self._up.get(expected.veth.host_name)
+            tell = self._expected.get(endpoint_id) is expected and expected.has_host_path and (
+                endpoint_id in self._unreachable or not told)
+            if tell and no_port is None:
+                self._unreachable.discard(endpoint_id)
         late_ms = (self._clock() - up_s) * 1000 if up_s is not None else 0.0
         log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
+        if no_port is not None:  # vips work by its sandbox, over the overlay path
+            raise no_port
+        if tell:
+            self._offers.put(endpoint_id, None)
 
-    def _finished(self, expected: Expected, no_port: str, *, told: bool) -> None:
-        """told: its record already says whether it may be called."""
-        endpoint_id = expected.endpoint.id
-        self._attempts[endpoint_id] = 0
-        self._waiting.pop(endpoint_id, None)
-        if no_port:
-            self._waiting[endpoint_id] = no_port
-            self._later.submit(endpoint_id, _again_s())
-        elif expected.has_host_path and (endpoint_id in self._unreachable or not told):
-            self._unreachable.discard(endpoint_id)
-            self._offers.submit(endpoint_id)
-
-    def _with_port(self, expected: Expected) -> tuple[Expected, str]:
+    def _with_port(self, expected: Expected) -> tuple[Expected, SlimError | None]:
         """Return the endpoint with a port if it should have one, and why it has none, if so."""
         endpoint = expected.endpoint
         if endpoint.port or endpoint.address is None:
-            return expected, ""
+            return expected, None
         try:
             port = self._request_port(endpoint.id)
         except SlimError as error:
-            log.warning("endpoint %.12s is on the overlay path only: %s", endpoint.id, error)
-            return expected, str(error)
+            return expected, error
         if not port:
-            return expected, ""
+            return expected, None
         found = replace(expected, endpoint=replace(endpoint, port=port))
         with self._guard:
             if self._expected.get(endpoint.id) is not expected:
-                return expected, ""
+                return expected, None
             self._expected[endpoint.id] = found
             self._unreachable.add(endpoint.id)  # until its record names the port
-        return found, ""
+        return found, None
+
+    def _forget_again(self, endpoint_id: EndpointId, expected: Expected) -> None:
+        self._leave(endpoint_id, expected.endpoint.sandbox_key)
 
     def _leave(self, endpoint_id: EndpointId, key: str) -> None:
         with self._locks.hold(key):
@@ -299,43 +267,30 @@ class Finisher:
                                underlay=self._underlay, overlay_mtu=self._overlay_mtu(),
                                primary=primary)
 
-    def _retry(self, expected: Expected, error: Exception) -> None:
+    def _count_failure(self, expected: Expected) -> None:
+        """Have the peers told to use the overlay path if this was no race."""
         endpoint = expected.endpoint
         with self._guard:
             if self._expected.get(endpoint.id) is not expected:
                 return
-            attempt = self._attempts.get(endpoint.id, 0)
-            self._attempts[endpoint.id] = attempt + 1
-            last = attempt == len(RETRY_PAUSES_S)
-            waits = attempt >= len(RETRY_PAUSES_S)
-            self._counts = _plus(self._counts, failed_attempts=1, given_up=int(last))
-            if waits:
-                self._waiting[endpoint.id] = str(error)
-        log.log(logging.INFO if waits and not last else logging.WARNING,
-                "endpoint %.12s in sandbox %s: attempt %d failed%s: %s", endpoint.id,
-                endpoint.sandbox_key, attempt + 1,
-                ", it stays on the overlay path, and is tried once a minute" if waits else "",
-                error, exc_info=None if isinstance(error, SlimError) else error)
-        self._later.submit(endpoint.id, _again_s() if waits else RETRY_PAUSES_S[attempt])
-        if last and expected.has_host_path:
-            with self._guard:
+            given_up = self._finishing.attempts(endpoint.id) == GIVEN_UP
+            self._counts = _plus(self._counts, failed_attempts=1, given_up=int(given_up))
+            tell = given_up and expected.has_host_path
+            if tell:
                 self._unreachable.add(endpoint.id)
-            self._offers.submit(endpoint.id)
+        if tell:
+            log.warning("endpoint %.12s stays on the overlay path until its sandbox %s can be set "
+                        "up; see `slim status`", endpoint.id, endpoint.sandbox_key)
+            self._offers.put(endpoint.id, None)
 
-    def _offer(self, endpoint_id: EndpointId) -> None:
+    def _offer(self, endpoint_id: EndpointId, _none: None) -> None:
         """Tell the peers the current state, so that they do not keep calling an unused port."""
         with self._guard:
             expected = self._expected.get(endpoint_id)
             if expected is None:
                 return
             offered = endpoint_id not in self._unreachable
-        try:
-            offered = offered and self._may_be_called(expected.endpoint)
-            self._offer_host_path(endpoint_id, offered)
-        except SlimError as error:
-            log.warning("endpoint %.12s: its peers do not know yet that its host path %s: %s",
-                        endpoint_id, "works" if offered else "does not work", error)
-            self._offers.submit(endpoint_id, OFFER_AGAIN_S)
+        self._offer_host_path(endpoint_id, offered and self._may_be_called(expected.endpoint))
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
         """Withdraw at once what others can see; the inside follows later, and nobody waits."""
@@ -374,13 +329,8 @@ class Finisher:
             del self._by_sandbox[key]
             self._withdraw(sandbox.cookie, key)
             for member in sandbox.members:
-                self._later.submit(member, RETRY_PAUSES_S[0])
+                self._finishing.put(member, None, PAUSES_S[0])
             raise
-
-
-def _again_s() -> float:
-    """Return a random delay, so that not all retry at the same time."""
-    return random.uniform(0.75, 1.25) * AGAIN_S  # noqa: S311 - no secret
 
 
 def _plus(counts: FinisherCounts, *, finished: int = 0, failed_attempts: int = 0,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import SlimError
 from driver.services.ports import Sandboxes, Teardowns
-from driver.work.later import RETRY_PAUSES_S, Later
+from driver.work.ledger import Ledger
 from driver.work.locks import KeyedLocks
 
 log = logging.getLogger(__name__)
@@ -28,29 +27,18 @@ class TeardownWorker:
     """
 
     def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns, underlay: IPv4Address,
-                 locks: KeyedLocks, in_use: Callable[[str], bool],
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        """locks: by sandbox key, one change of a sandbox at a time.  clock: seconds, monotonic.
+                 locks: KeyedLocks, in_use: Callable[[str], bool], ledger: Ledger) -> None:
+        """locks: by sandbox key, one change of a sandbox at a time.
 
         in_use: whether an endpoint that carries the host path has joined or is joining that
-        sandbox.
+        sandbox.  When the driver stops, what waits is done; what fails stays noted for the next.
         """
         self._sandboxes = sandboxes
         self._teardowns = teardowns
         self._underlay = underlay
         self._locks = locks
         self._in_use = in_use
-        self._attempts: dict[str, int] = {}
-        self._later: Later[str] = Later(self._tear_down, threads=1, name="sandbox teardown",
-                                        clock=clock)
-
-    def start(self) -> None:
-        """Start working."""
-        self._later.start()
-
-    def stop(self) -> None:
-        """Do the waiting teardowns and stop; those that fail stay noted for the next driver."""
-        self._later.stop(drain=True)
+        self._page = ledger.page("tear down sandbox", self._tear_down, drain=True, called=str)
 
     def note(self, sandbox_key: str) -> None:
         """Put on record that the sandbox is being left."""
@@ -61,25 +49,15 @@ class TeardownWorker:
 
     def submit(self, sandbox_key: str) -> None:
         """Tear the sandbox down after AFTER_S, unless it is in use again by then."""
-        self._attempts[sandbox_key] = 0
-        self._later.submit(sandbox_key, AFTER_S)
+        self._page.put(sandbox_key, None, AFTER_S)
 
     def resume(self) -> None:
         """Continue the teardowns that an earlier driver left.  Error: LinkError."""
         for key in self._teardowns.outstanding():
             self.submit(key)
 
-    def _tear_down(self, key: str) -> None:
-        try:
-            with self._locks.hold(key):
-                if not self._in_use(key):
-                    self._sandboxes.tear_down(key, self._underlay)
-                self._teardowns.end(key)
-        except SlimError as error:
-            attempt = self._attempts.get(key, 0)
-            self._attempts[key] = attempt + 1
-            if attempt < len(RETRY_PAUSES_S):
-                self._later.submit(key, RETRY_PAUSES_S[attempt])
-                return
-            log.warning("sandbox %s is left with routes of slim: %s", key, error)
-        self._attempts.pop(key, None)
+    def _tear_down(self, key: str, _none: None) -> None:
+        with self._locks.hold(key):
+            if not self._in_use(key):
+                self._sandboxes.tear_down(key, self._underlay)
+            self._teardowns.end(key)

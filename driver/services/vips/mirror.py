@@ -25,6 +25,7 @@ from driver.services.ports import (
     VipLeft,
     VipSaid,
 )
+from driver.work.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class _Served:
 class VipMirror:
     """Listens to the feed.  Thread-safe."""
 
-    def __init__(self, feed: VipFeed, datapath: Datapath,
+    def __init__(self, feed: VipFeed, datapath: Datapath, ledger: Ledger | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds, monotonic."""
+        """ledger: repeats what the maps refused; None: nobody does.  clock: seconds, monotonic."""
         self._feed = feed
         self._datapath = datapath
         self._clock = clock
@@ -56,11 +57,12 @@ class VipMirror:
         self._vnis: dict[NetworkId, Vni] = {}
         # By network; no entry: its feed has not reported anything yet.
         self._served: dict[NetworkId, _Served] = {}
-        # What is, or may be, in the maps: entered by an earlier driver and not reported since, ...
+        # In the maps: entered by an earlier driver and not reported since.
         self._inherited: dict[Vni, dict[IPv4Address, float]] = {}  # since when, monotonic
         for vni, address in datapath.list_services():
             self._inherited.setdefault(vni, {})[address] = self._clock()
-        self._refused: set[tuple[Vni, IPv4Address]] = set()  # ... or refused since
+        self._refused = (ledger or Ledger()).page(
+            "vip", self._bring_again, called=lambda key: f"{key[1]} of network {key[0]}")
 
     def follow(self, network: Network) -> None:
         """Start serving the network's services, if it can have any.  Idempotent."""
@@ -212,12 +214,6 @@ class VipMirror:
         self._bring(vni, gone)
         return len(gone)
 
-    def retry(self) -> None:
-        """Retry what the maps refused.  To be called at intervals."""
-        with self._lock:
-            for vni, address in list(self._refused):
-                self._bring(vni, [address])
-
     def count(self) -> int:
         """Count the services that this host serves."""
         with self._lock:
@@ -273,6 +269,10 @@ class VipMirror:
     def _networks(self, vni: Vni) -> list[NetworkId]:
         return [network_id for network_id, its_vni in self._vnis.items() if its_vni == vni]
 
+    def _bring_again(self, key: tuple[Vni, IPv4Address], _none: None) -> None:
+        with self._lock:
+            self._bring(key[0], [key[1]])
+
     def _bring(self, vni: Vni, addresses: Iterable[IPv4Address]) -> None:
         """Bring the maps in line with what is known of these addresses."""
         for address in addresses:
@@ -287,7 +287,7 @@ class VipMirror:
                         backend for service in found for backend in service.backends)))
                 else:
                     self._datapath.delete_service(vni, address)
-                self._refused.discard((vni, address))
+                self._refused.drop((vni, address))
             except DatapathError as error:
-                self._refused.add((vni, address))
+                self._refused.note((vni, address), None, error)
                 log.error("service %s: %s", found[0].name if found else address, error)

@@ -143,7 +143,7 @@ def test_a_dropped_compare_is_found() -> None:
 
 
 def test_a_forgotten_doubt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubts.Doubts, "add", lambda self, step: None)
+    monkeypatch.setattr(doubts.Doubts, "add", lambda self, key, step, error: None)
     shared = FakeKeyValue()
     # Two calls in a row fail: the commit after its effect, and its reading back.
     hosts = Hosts([shared] * HOSTS, pool="10.77.0.0/18")  # what is lost must not exhaust it

@@ -1,4 +1,4 @@
-"""Compose files on a real dockerd: all they can say about networks, and what is said of mistakes.
+"""Tests Compose files on a real dockerd: all network options, and the texts for mistakes.
 
 test_examples.py has the projects that people would run.  The `hosts` fixture checks after each
 test that nothing is left.
@@ -29,7 +29,7 @@ SUBNET = "subnet: 10.70.0.0/24"
 
 
 def called(made: Project, service: str, name: str) -> str:
-    """Make a connection to the server by one of its names; its address, as it sees it itself."""
+    """Connect to the server by one of its names; return its address as the server sees it."""
     seen = json.loads(made.exec(service, *CALL, name, "7000"))
     return str(seen["server"]["local"][0]).removeprefix("::ffff:")
 
@@ -62,7 +62,7 @@ def test_everything_that_a_file_says_of_networks(h1: Host, h2: Host, tmp_path: P
         assert called(made, "caller", "api") in STATIC
 
 
-# What is wrong, and what the user then reads; of two texts the second is newer Dockers' own.
+# What is wrong, and what the user then reads; a second text is that of newer Docker releases.
 MISTAKES = [
     (f"{SUBNET}, ip_range: 10.71.0.0/25", "",
      r"10\.71\.0\.0/25 is not inside pool 10\.70\.0|10\.70\.0\.0/24 doesn't contain ip-range"),
@@ -80,7 +80,7 @@ MISTAKES = [
 
 
 def mistake(config: str, static: str) -> str:
-    """A Compose file with it."""
+    """Return a Compose file with the mistake."""
     subnet, _, options = config.partition("\n")
     return f"""\
 services:
@@ -104,14 +104,14 @@ def test_mistakes(h1: Host, h2: Host, tmp_path: Path) -> None:
     with project(h1, tmp_path) as made:
         for config, static, text in MISTAKES:
             (tmp_path / "compose.yaml").write_text(mistake(config, static))
-            remove_everything(h1)  # of the one before: `down` takes Compose 1.29 a second more
+            remove_everything(h1)  # the last file's: Compose 1.29's `down` is slow
             with pytest.raises(CommandFailed, match=re.compile(text, re.I | re.S)):
                 made("up", "-d")
 
 
 @feature("Compose: two projects with one subnet are one network")
 def test_two_projects_with_one_subnet(h1: Host, h2: Host, tmp_path: Path) -> None:
-    """By address; names are each project's own."""
+    """Containers reach each other by address; each project has its own names."""
     paths = [tmp_path / name for name in ("one", "two")]
     for path, static in zip(paths, ("10.70.0.8", "10.70.0.9"), strict=True):
         path.mkdir()
@@ -122,7 +122,7 @@ def test_two_projects_with_one_subnet(h1: Host, h2: Host, tmp_path: Path) -> Non
         one.exec("web", "ping", "-c", "1", "-W", "3", "10.70.0.9")
         with pytest.raises(CommandFailed, match=r"10\.70\.0\.9 belongs to endpoint"):
             far("up", "-d")
-        two("down")  # the other project has its network still
+        two("down")  # the other project still has its network
         far("up", "-d")
         one.exec("web", "ping", "-c", "1", "-W", "3", "10.70.0.9")
 
@@ -134,7 +134,7 @@ def test_first_steps_of_the_documentation(lab: Lab, h1: Host, tmp_path: Path) ->
     found = re.search(r"<!-- tested: as it is here -->\n((?: {4}.*\n)+)", text)
     assert found
     steps = re.sub("^ {4}", "", found[1], flags=re.M)
-    # Compose 1.29 has another name, which is also one of Compose 2's; there is no terminal here.
+    # Both Composes answer to docker-compose, 1.29 to nothing else.  -T: there is no terminal.
     steps = steps.replace("docker compose", "docker-compose").replace(" exec ", " exec -T ")
     said = h1.exec("env", "-C", str(tmp_path), "bash", "-euxc", steps)
     assert "Welcome to nginx" in said

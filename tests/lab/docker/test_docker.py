@@ -1,6 +1,6 @@
-"""Real dockerds, real containers: what users do first, on one host and across two.
+"""Tests what users do first, on one host and across two, with real dockerds and containers.
 
-Every test ends with the `hosts` fixture's check that nothing is left on any host or in etcd.
+After every test the `hosts` fixture checks that nothing is left on any host or in etcd.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PORT_MIN = 61000  # first endpoint port
 
 
 def create_network(hosts: Sequence[Host], name: str = "app", subnet: str = SUBNET) -> None:
-    """The same pool on each host is one virtual network."""
+    """Create the network on each host; the same pool makes it one virtual network."""
     for host in hosts:
         host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim",
                     "--subnet", subnet, name)
@@ -45,7 +45,8 @@ def address_of(host: Host, container: str, network: str = "app") -> str:
     return str(settings["Networks"][network]["IPAddress"])
 
 
-# Other hosts hear of a new endpoint a moment after `docker run` has ended: one is answered first.
+# Other hosts learn of a new endpoint a moment after `docker run` has ended, so ping first waits for
+# one answer.
 PING = """
     ping=/usr/local/bin/ping  # a busybox shell would take its own
     [ -x $ping ] || ping=ping
@@ -55,7 +56,7 @@ PING = """
 
 
 def ping(host: Host, container: str, address: str, *options: str) -> str:
-    """Return what ping said; three are sent when one has been answered."""
+    """Ping until one is answered, then three times; return what ping said of these."""
     return host.docker("exec", container, "sh", "-c", PING, address, *options)
 
 
@@ -67,7 +68,7 @@ def assert_unanswered(host: Host, container: str, address: str) -> None:
 
 @dataclass(frozen=True)
 class Views:
-    """Address and port, own and other's, as each end's program sees them."""
+    """Address and port of both ends, as each end's program sees them."""
 
     client_local: list[object]
     client_peer: list[object]
@@ -76,7 +77,7 @@ class Views:
 
 
 def call(host: Host, container: str, address: str, *options: str) -> Views:
-    """Make a connection from a container and return what each end sees."""
+    """Connect from a container, and return what each end sees."""
     seen = json.loads(host.docker("exec", container, *CALL, address, "7000", *options))
     client, server = seen["client"], seen["server"]
     return Views(client["local"], client["peer"], server["local"], server["peer"])
@@ -102,11 +103,11 @@ def test_network_create_inspect_rm(h1: Host) -> None:
     assert "app" not in host_state(h1).networks
 
 
-@docker(VERSIONS[0])  # what is refused before Docker does anything is the same in all
+@docker(VERSIONS[0])  # refused before Docker does anything: the same in all releases
 @feature("networks: subnet, range, gateway, auxiliary addresses, options")
 def test_a_subnet_that_the_host_has_is_refused(h1: Host) -> None:
     create_network([h1])
-    start(h1, "alice", image=BUSYBOX)  # docker_gwbridge has come at the latest by now
+    start(h1, "alice", image=BUSYBOX)  # the first container brings docker_gwbridge
     before = store_keys(h1.lab)
     h1.exec("ip", "route", "add", "10.45.0.0/16", "dev", "eth0")
     try:
@@ -120,7 +121,7 @@ def test_a_subnet_that_the_host_has_is_refused(h1: Host) -> None:
                               "--subnet", subnet, "wrong")
         assert "wrong" not in h1.docker("network", "ls")
         assert store_keys(h1.lab) == before
-        # What runs is not asked again.
+        # A network that exists is not checked again.
         h1.exec("ip", "route", "add", "10.32.128.0/20", "dev", "eth0")
         start(h1, "bob", image=BUSYBOX)
     finally:
@@ -191,7 +192,7 @@ def test_ping_takes_the_overlay(h1: Host, h2: Host) -> None:
         ping(h1, "alice", b)
         ping(h1, "alice", b, "-s", "4000")  # in fragments
     assert len(capture.packets(f"udp port {VXLAN_PORT}")) >= 12
-    # The drivers themselves may ping a host of an earlier test: these two know each other alive.
+    # The drivers may still ping a host of an earlier test; these two know that the other is alive.
     assert capture.packets(f"icmp and host {h1.address} and host {h2.address}") == []
     assert capture.packets(f"icmp and host {b}") == []
 
@@ -208,7 +209,7 @@ def test_connection_to_a_closed_port_is_refused(h1: Host, h2: Host) -> None:
 @feature("`docker network connect`, `disconnect` (also `-f`)")
 def test_connect_and_disconnect_a_running_container(h1: Host, h2: Host) -> None:
     create_network([h1, h2])
-    # It listens before it is connected.
+    # The server listens before it is connected to the network.
     h1.docker("run", "-d", "--init", "--name", "alice", TOOLS, *SERVE)
     h1.docker("network", "connect", "app", "alice")
     a, b = address_of(h1, "alice"), start(h2, "bob", *SERVE)
@@ -258,7 +259,7 @@ def test_two_networks_are_separate(h1: Host, h2: Host) -> None:
 
 @feature("networks are separate")
 def test_one_subnet_twice_on_one_host(h1: Host) -> None:
-    """With slim's addresses and with Docker's own: never one another, on either path."""
+    """One network has slim's IPAM, one Docker's: they never reach each other, on either path."""
     create_network([h1], "ours")
     h1.docker("network", "create", "-d", "slim", "--subnet", SUBNET, "dockers")
     clients = {}
@@ -299,7 +300,7 @@ def test_a_container_reaches_outside_and_publishes_ports(h1: Host, h2: Host) -> 
 
 
 def start_call_and_remove(each: int, h1: Host, h2: Host) -> None:
-    """So many containers at once on each of the two hosts."""
+    """Start `each` containers at once on both hosts, call a server from all, and remove them."""
     create_network([h1, h2])
     server = start(h1, "server", *SERVE)
     names = [(host, f"{host.name}-{number}") for host in (h1, h2) for number in range(each)]

@@ -1,7 +1,7 @@
-"""What newer Docker releases can do beyond 20.10: several networks at once, names of interfaces,
-the gateway's choice, networks without IPv4.
+"""Tests what only Docker releases after 20.10 can do.
 
-The `hosts` fixture checks after each test that nothing is left.
+They can start a container on several networks, name interfaces, choose the gateway, and make
+networks without IPv4.  The `hosts` fixture checks after each test that nothing is left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Rows 44-49, 56 and 57 of the plugin contract's checklist, on a real dockerd.
+"""Tests rows 44-49, 56 and 57 of the plugin contract's checklist on a real dockerd.
 
-test_docker.py holds what users do first (row 45's fifty starts at once, too); here is what they
-do with every option, and what happens when a start fails.  The `hosts` fixture checks after each
-test that nothing is left.
+Here are all options, and starts that fail; test_docker.py has what users do first, and row 45's
+fifty starts at once.  The `hosts` fixture checks after each test that nothing is left.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ def create(host: Host, name: str, *options: str, ipam: str = "slim", driver: str
 
 
 def addresses(host: Host, container: str) -> dict[str, list[str]]:
-    """Each interface's addresses but the loopback's and link-local ones, IPv4 first."""
+    """Return each interface's addresses, IPv4 first, without loopback and link-local ones."""
     links = json.loads(host.docker("exec", container, "ip", "-j", "addr", "show"))
     return {link["ifname"]: [a["local"] for a in link["addr_info"] if a["scope"] == "global"]
             for link in links if link["ifname"] != "lo"}
 
 
 def default_device(host: Host, container: str) -> str:
-    """The interface of the default route; "" if there is none."""
+    """Return the interface of the default route; "" if there is none."""
     routes = json.loads(host.docker("exec", container, "ip", "-j", "route", "show", "default"))
     return str(routes[0]["dev"]) if routes else ""
 
@@ -93,7 +92,7 @@ def test_row_44_every_option_of_a_network(lab: Lab, h1: Host, h2: Host) -> None:
 
 @feature("`--internal`")
 def test_row_44_internal(h1: Host) -> None:
-    """No way out, no published ports; neither family has a default route."""
+    """It has no way out and no published ports; neither family has a default route."""
     create(h1, "app", "--internal", "--subnet", SUBNET, *V6)
     start(h1, "alice", options=("-p", "8000:7000"))
     assert list(addresses(h1, "alice")) == ["eth0"]
@@ -105,7 +104,7 @@ def test_row_44_internal(h1: Host) -> None:
 # ------------------------------------------------------------------------------ life cycle
 @feature("`docker stop`, `start`, `restart`")
 def test_row_45_stop_and_start(h1: Host, h2: Host) -> None:
-    """A stopped container holds no address; started again it has one and works."""
+    """A stopped container holds no address; started again, it has one and works."""
     create_network([h1, h2])
     before = host_state(h1)
     start(h1, "alice", *SERVE)
@@ -156,7 +155,7 @@ def test_row_46_ipv6_switched_off_in_the_container(h1: Host, h2: Host) -> None:
 # ------------------------------------------------------------------------ connect, disconnect
 @feature("a container on slim and on a bridge network")
 def test_row_47_slim_and_bridge(h1: Host, h2: Host) -> None:
-    """docker_gwbridge gives the way out as long as no other network does."""
+    """docker_gwbridge is the way out as long as no other network is."""
     create_network([h1, h2])
     a, b = start(h1, "alice", *SERVE), start(h2, "bob")
     assert list(addresses(h1, "alice")) == ["eth0", "eth1"]
@@ -185,7 +184,7 @@ def test_row_47_two_slim_networks_running_and_stopped(h1: Host, h2: Host) -> Non
     clients = {name: start(h2, f"on-{name}", network=name) for name in ("app", "other")}
 
     def reached_on(*names: str) -> None:
-        # One that was disconnected has no address, and goes 0.3 s later (docs/links.md).
+        # A disconnected interface has no address, and goes 0.3 s later (docs/links.md).
         wait_until(lambda: all(addresses(h1, "alice").values()), 10, "the interface goes")
         found = addresses(h1, "alice")
         assert sorted(found[link][0] for link in found if link != default_device(h1, "alice")) == \
@@ -247,7 +246,7 @@ sys.exit("no answer")
 
 @feature("the way out, and published ports")
 def test_row_48_published_ports(h1: Host, h2: Host) -> None:
-    """By docker_gwbridge, so they show in `docker port` as on a bridge network."""
+    """docker_gwbridge publishes them, so `docker port` shows them as on a bridge network."""
     create_network([h1])
     start(h1, "alice", *SERVE, options=(
         "-p", "8000:7000", "-p", "8100-8101:7000-7001", "-p", f"{h1.address}:8200:7000",
@@ -273,7 +272,7 @@ def test_row_48_published_ports(h1: Host, h2: Host) -> None:
 # --------------------------------------------------------------------------- failed starts
 @pytest.fixture
 def no_etcd(lab: Lab) -> Iterator[Lab]:
-    """The test stops etcd; afterwards it runs again, whatever happened."""
+    """A lab whose etcd the test stops; it is started again afterwards, whatever happened."""
     yield lab
     lab.stop_etcd()
     lab.start_etcd()
@@ -293,7 +292,7 @@ def test_row_49_requests_that_are_wrong(h1: Host) -> None:
     with pytest.raises(CommandFailed, match="01:00:5e"):
         start(h1, "alice", options=("--mac-address", "01:00:5e:00:00:01"))
     h1.docker("rm", "alice")
-    # What a refused one had asked for is free: pools and names.
+    # The pool and name of a refused network are free.
     create(h1, "wrong", "--subnet", "10.40.0.0/24")
     h1.docker("network", "rm", "app", "wrong")
     wait_for_none(partial(difference, h1, before), "left on h1")
@@ -332,7 +331,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
             start(h1, f"late-{network}", *SERVE, network=network)
     wait_until(lambda: host_state(h1).links == before.links, 10, "no link is left")
     assert host_state(h1).map_entries == before.map_entries
-    # What runs goes on; and what is removed meanwhile is made good later (the fixture checks).
+    # Running containers go on.  The fixture checks that what is removed now is cleaned up later.
     check_views(call(h1, "alice", b), client=a, server=b)
     h2.docker("rm", "-f", "bob")
     no_etcd.start_etcd()
@@ -346,7 +345,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
 @feature("slim's addresses on bridge and macvlan networks")
 @pytest.mark.parametrize("driver", ["bridge", "macvlan"])
 def test_row_56_slim_as_ipam_of_another_driver(driver: str, h1: Host, h2: Host) -> None:
-    """Two hosts share the pool, so addresses differ although nothing else is shared."""
+    """Two hosts share only the pool; their containers' addresses differ."""
     options = ("-o", "parent=eth0") if driver == "macvlan" else ()
     for host in (h1, h2):
         create(host, "other", "--subnet", "10.43.0.0/24", *options, driver=driver)
@@ -369,7 +368,7 @@ def test_row_56_slim_with_dockers_ipam(h1: Host) -> None:
 
 @feature("slim networks with Docker's addresses, or none")
 def test_row_56_slim_with_null_ipam(h1: Host) -> None:
-    """Nobody chooses addresses, so there is none; the way out works."""
+    """No IPAM assigns addresses, so there are none; the way out works."""
     create(h1, "app", ipam="null")
     start(h1, "alice")
     assert addresses(h1, "alice")["eth0"] == []

@@ -1,4 +1,4 @@
-"""examples/visits as it is shipped: brought up, used and torn down, with stand-ins for its images.
+"""Tests examples/visits as shipped, with stand-ins for its images: brought up, used, torn down.
 
 The `hosts` fixture checks after each test that nothing is left.
 """
@@ -22,15 +22,15 @@ from tests.support.run.wait import wait_until
 
 VISITS = 10
 STORED_S = 90
-# The writer keeps one connection to Redis, made in its first millisecond: where that was before the
-# driver had finished its sandbox, it has the overlay for its life.  New ones have not.
+# The writer opens its only connection to Redis in its first millisecond.  If the driver has not yet
+# finished the sandbox, that connection stays on the overlay path; later ones do not.
 OLDER = ("overlay_local",)
 OF_STACK = ("--filter", "label=com.docker.stack.namespace=visits")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The example's folder, with the password that its first line tells a user to make."""
+    """The example's folder, with the password file that its first line tells users to make."""
     copied = shutil.copytree(PROJECT / "examples/visits", tmp_path / "visits",
                              ignore=shutil.ignore_patterns("postgres_password"))
     (copied / "postgres_password").write_text(secrets.token_hex(16))
@@ -55,7 +55,7 @@ def is_answered(caller: Host, server: Host) -> bool:
 
 
 def stored(host: Host, postgres: str) -> int:
-    """How many visits PostgreSQL in that container has; -1 while it does not answer."""
+    """Return how many visits that container's PostgreSQL has; -1 while it does not answer."""
     try:
         return int(host.docker("exec", postgres, "psql", "-U", "postgres", "-Atc",
                                "select count(*) from visits"))
@@ -64,18 +64,18 @@ def stored(host: Host, postgres: str) -> int:
 
 
 def wait_until_stored(host: Host, postgres: str, visits: int) -> None:
-    """A new database takes its time, and who does not find it is started again by Docker."""
+    """Wait long: a new database takes time, and Docker restarts the programs that miss it."""
     wait_until(lambda: stored(host, postgres) >= visits, STORED_S, f"{visits} visits are stored",
                0.1)
     assert stored(host, postgres) == visits
 
 
 def use_stack(manager: Host, nodes: Sequence[Host], folder: Path) -> None:
-    """Deploy the stack in a swarm of `nodes` that all have slim:latest, use it, remove it."""
+    """Deploy the stack in a swarm whose nodes all have slim:latest, use it, remove it."""
     manager.docker("node", "update", "--label-add", "visits=data",
                    manager.docker("node", "inspect", "-f", "{{.ID}}", "self"))
     try:
-        # No registry is asked for what the nodes have.
+        # The nodes have the images; there is no registry to ask.
         manager.docker("stack", "deploy", "--resolve-image", "never", "-c",
                        str(folder / "stack.yaml"), "visits")
         for node in nodes:
@@ -111,13 +111,13 @@ def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
             wait_until_stored(h1, postgres, VISITS + 1)
-        # nginx to the application, that to Redis, and the writer to PostgreSQL.
+        # From nginx to the application, from there to Redis, and from the writer to PostgreSQL.
         assert traffic.connected(h1) >= 3 * VISITS
         assert traffic.accepted(h1) >= 3 * VISITS
         assert "default" in visits.exec("app", "ip", "route", "show")
         assert "default" not in visits.exec("redis", "ip", "route", "show"), "`back` is internal"
 
-        # What is asked for is there already; what is restarted has its data and its names.
+        # `up` again changes nothing; restarted containers keep their data and names.
         before = visits("ps", "-q")
         visits("up", "-d")
         assert visits("ps", "-q") == before
@@ -134,7 +134,7 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
     file = "two-hosts.yaml"
     with project(h1, folder, file, "web") as web, project(h2, folder, file, "database") as data:
         web("up", "-d")
-        assert visit(h2, h1) == "visit 1"  # in the queue while there is no database
+        assert visit(h2, h1) == "visit 1"  # it waits in the queue while there is no database
         data("up", "-d")
         postgres = data.container("postgres")
         wait_until_stored(h2, postgres, 1)
@@ -143,7 +143,7 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
             wait_until_stored(h2, postgres, VISITS + 1)
         assert traffic.accepted(h2) >= VISITS, "the writer's, from the other host"
-        # The database comes back at its address.
+        # The database must come back at its address.
         data("restart", "-t", "5", "postgres")
         visit(h2, h1)
         wait_until_stored(h2, postgres, VISITS + 2)

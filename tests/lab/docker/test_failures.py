@@ -1,8 +1,8 @@
-"""Row 49 of the plugin contract's checklist: each call fails, on a real dockerd.
+"""Tests row 49 of the plugin contract's checklist on a real dockerd: each call fails.
 
 A proxy between dockerd and the driver answers one call with an error, before or after the
-driver has done it, or cuts the connection.  Each test: the user sees the text, the same
-command works the second time, and what the failed call left is collected.
+driver has served it, or cuts the connection.  In each test the user sees the text, the same
+command works the second time, and the driver collects what the failed call left.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.support.faults.fault_proxy import (
 
 TEXT = "slim: injected failure"
 BEHIND = "/run/slim-behind.sock"
-COLLECT_S = 2  # what Docker does not know of goes after this time; by default it is minutes
-COLLECTED_S = 30  # how long a test waits for that
-# What dockerd shows of a call whose connection broke: its repetition has no body.
+COLLECT_S = 2  # until the driver collects what Docker does not know; minutes by default
+COLLECTED_S = 30  # how long a test waits for the collection
+# dockerd repeats a call whose connection broke, without a body, and shows the answer to that.
 CUT_TEXT = "run the command again"
 
 FAULTS: dict[str, tuple[Fault, str]] = {
@@ -45,7 +45,7 @@ every_fault = pytest.mark.parametrize("how", FAULTS)
 
 @pytest.fixture(scope="module")
 def proxy(lab: Lab) -> Iterator[FaultProxy]:
-    """Between the dockerd of h1 and its driver, which collects left-overs soon."""
+    """A proxy between h1's dockerd and its driver, which collects left-overs soon."""
     h1 = lab.hosts[0]
     h1.stop_driver()
     try:
@@ -58,18 +58,18 @@ def proxy(lab: Lab) -> Iterator[FaultProxy]:
 
 
 class Before:
-    """The lab as it was, to be compared with what it is later."""
+    """The lab's state, for comparison with its state later."""
 
     def __init__(self, lab: Lab, host: Host) -> None:
         self._lab, self._host = lab, host
         self._keys, self._state = store_keys(lab), host_state(host)
 
     def again(self) -> Before:
-        """As it is now."""
+        """Return the state now."""
         return Before(self._lab, self._host)
 
     def check(self) -> None:
-        """Within some seconds everything is as it was."""
+        """Assert that everything is as it was, within some seconds."""
         wait_for_none(partial(difference, self._host, self._state), "left on h1", COLLECTED_S)
         wait_for_none(self._keys_changed, "changed in etcd", COLLECTED_S)
 
@@ -132,7 +132,7 @@ def fails_to_start(proxy: FaultProxy, h1: Host, plan: tuple[str, Fault, str],
 @every_fault
 def test_operational_information_is_not_needed(how: str, proxy: FaultProxy, lab: Lab,
                                                h1: Host) -> None:
-    """A container starts whatever becomes of this call (Docker asks it in some versions only)."""
+    """A container starts whatever happens to this call, which only some releases make."""
     create_network([h1])
     start(h1, "bob", image=BUSYBOX)
     before = Before(lab, h1)
@@ -145,7 +145,7 @@ def test_operational_information_is_not_needed(how: str, proxy: FaultProxy, lab:
 @every_fault
 @pytest.mark.parametrize("call", ["Leave", "DeleteEndpoint", "ReleaseAddress"])
 def test_removing_a_container(call: str, how: str, proxy: FaultProxy, lab: Lab, h1: Host) -> None:
-    """Docker logs the error and forgets: the driver finds out."""
+    """Docker logs the error and forgets the endpoint; the driver finds that out."""
     create_network([h1])
     start(h1, "bob", image=BUSYBOX)
     before = Before(lab, h1)
@@ -154,7 +154,7 @@ def test_removing_a_container(call: str, how: str, proxy: FaultProxy, lab: Lab, 
     with suppress(CommandFailed):
         h1.docker("rm", "-f", "alice")
     assert proxy.pending() == 0, proxy.calls
-    with suppress(CommandFailed):  # where Docker kept the container
+    with suppress(CommandFailed):  # Docker may have kept the container
         h1.docker("rm", "-f", "alice")
     before.check()
     assert start(h1, "alice", image=BUSYBOX, options=("--ip", given)) == given
@@ -179,7 +179,7 @@ def test_removing_a_network(call: str, how: str, proxy: FaultProxy, lab: Lab, h1
 
 
 def test_a_network_of_dockers_own_ipam(proxy: FaultProxy, lab: Lab, h1: Host) -> None:
-    """No pool of ours tells whether it is still there: only Docker does."""
+    """Only Docker can tell whether such a network still exists: it has no pool of ours."""
     before = Before(lab, h1)
     command = ("network", "create", "-d", "slim", "--subnet", SUBNET, "app")
     for call in ("CreateNetwork", "DeleteNetwork"):

@@ -1,7 +1,7 @@
-"""Many containers started at once and removed at once, again and again, on two hosts.
+"""Starts many containers at once on two hosts and removes them at once, again and again.
 
-Each round must leave nothing and give no address twice.  LOAD_ROUNDS=20 makes it a hundred
-containers and so many rounds; without it, it is one small round (a minute and more for each else).
+Each round must leave nothing and assign no address twice.  LOAD_ROUNDS=20 runs 20 rounds of a
+hundred containers, each of a minute and more.  Without it there is one small round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHOLE = "LOAD_ROUNDS" in os.environ
 ROUNDS = int(os.environ.get("LOAD_ROUNDS", "1"))
 EACH = 50 if WHOLE else 8  # containers on each of the two hosts
 LIMIT_S = 400  # for one of the two halves of a round
-# On one host: so many docker clients side by side; fails if one of them does.
+# Runs docker clients side by side on one host; it fails if one of them does.
 AT_ONCE = """
     for number in $(seq $0); do %s & pids="$pids $!"; done
     for pid in $pids; do wait $pid || failed=1; done
@@ -59,7 +59,7 @@ def timed(act: Callable[[], object]) -> float:
 
 
 def resident_mb(host: Host) -> float:
-    """Memory of the host's driver."""
+    """Return the resident memory of the host's driver."""
     assert host.driver is not None
     text = host.exec("sh", "-c", "cat /proc/$(cat $0)/status", host.driver._pid_file)
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
@@ -80,7 +80,7 @@ def assert_as_before(lab: Lab, states: dict[str, HostState], keys: frozenset[str
 @pytest.mark.timeout(max(180, ROUNDS * 600 * WHOLE))
 def test_parallel_starts_and_removals_leave_nothing(lab: Lab, hosts: list[Host]) -> None:
     create_network(hosts)
-    # docker_gwbridge and its rules come with the first container, and stay.
+    # The first container brings docker_gwbridge and its rules, which stay.
     on_all(hosts, lambda host: host.docker("run", "--rm", "--network", "app", BUSYBOX, "true"))
     wait_until(lambda: not any(has_links(host) for host in hosts), 10, "their links are removed")
     states, keys = {host.name: host_state(host) for host in hosts}, store_keys(lab)

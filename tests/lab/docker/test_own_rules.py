@@ -1,4 +1,4 @@
-"""Real containers that the host path does not suit: by their rules, and by what their user says."""
+"""Tests containers kept off the host path, by their own rules or by their user's setting."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def host_path(host: Host) -> str:
 
 
 def inside(host: Host, container: str, *command: str) -> None:
-    """As a program of the container's with CAP_NET_ADMIN: its image has none."""
+    """Run a command in the container with CAP_NET_ADMIN, as a program of its own could."""
     pid = host.inspect(container)["State"]["Pid"]
     host.exec("nsenter", f"--net=/proc/{pid}/ns/net", *command)
 
 
 def called(h1: Host, h2: Host, server: str) -> tuple[int, int]:
-    """Connections made on the host path, and accepted, by one more call from h1."""
+    """Call from h1; return how many connections on the host path were made, and accepted."""
     before = h1.counters()["connected"], h2.counters()["accepted"]
     call(h1, "client", server)
     return h1.counters()["connected"] - before[0], h2.counters()["accepted"] - before[1]

@@ -1,7 +1,7 @@
-"""Programs that nobody here wrote, in containers, with clients of their own.
+"""Tests well-known programs in containers, with their own clients.
 
-Each works, and all of its TCP takes the host path, or on one host goes directly: a test says how
-many connections it made.
+Each works, and all of its TCP takes the host path, or within one host goes directly.  Each test
+says how many connections the program made.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ GO = "go"  # image tag
 NGINX = ("nginx", "-e", "stderr")
 REDIS = ("redis-server", "--protected-mode", "no", "--save", "", "--maxclients", "5000")
 CLIENT = "client"  # container
-# How a client and a server are placed: across hosts, and on one host.
+# Where client and server are: across hosts, or on one host.
 PLACES = pytest.mark.parametrize("place", ["across", "same-host"])
 ACROSS = pytest.mark.parametrize("place", ["across"])
 
 
 @pytest.fixture
 def sides(hosts: list[Host], place: str) -> tuple[Host, Host]:
-    """The client's host and the server's, with the network and a client that sleeps."""
+    """The client's and the server's host, with a network and a sleeping client container."""
     client, server = hosts[0 if place == "across" else 1], hosts[1]
     create_network(list(dict.fromkeys((client, server))))
     start(client, CLIENT, image=SERVERS)
@@ -44,7 +44,7 @@ def run_server(host: Host, *command: str, options: Sequence[str] = ()) -> str:
 
 
 def client_runs(host: Host, *command: str) -> str:
-    """Run a client to its end; any other exit status than 0 is a failure.  Both outputs."""
+    """Run a client to its end, and return both its outputs; exit status 0 only."""
     return host.docker("exec", CLIENT, "sh", "-c", 'exec "$@" 2>&1', "client", *command)
 
 
@@ -55,13 +55,13 @@ def figure(pattern: str, text: str) -> float:
 
 
 def established(host: Host) -> int:
-    """TCP connections in the client's namespace."""
+    """Count the TCP connections in the client's namespace."""
     return host.docker("exec", CLIENT, "netstat", "-tn").count("ESTABLISHED")
 
 
 @PLACES
 def test_the_check_sees_other_traffic(sides: tuple[Host, Host]) -> None:
-    """The other tests are worth what this check is: a ping is no connection."""
+    """The other tests rely on only_host_path: it must notice a ping."""
     client, server = sides
     address = run_server(server, "sleep", "infinity")
     with pytest.raises(AssertionError), only_host_path(client, server):
@@ -72,7 +72,7 @@ def test_the_check_sees_other_traffic(sides: tuple[Host, Host]) -> None:
 @feature("nginx, with keep-alive and without")
 @PLACES
 def test_nginx_and_wrk(sides: tuple[Host, Host]) -> None:
-    """A dual-stack listener, whose connections are IPv4-mapped sockets."""
+    """nginx has a dual-stack listener, whose connections are IPv4-mapped sockets."""
     client, server = sides
     address, own = run_server(server, *NGINX), address_of(client, CLIENT)
     seen = wait_for_server(client, CLIENT, "wget", "-qO-", f"http://{address}/who")
@@ -149,7 +149,7 @@ def test_memcached_and_memcaslap(sides: tuple[Host, Host]) -> None:
         said = client_runs(client, "memcaslap", "-s", f"{address}:11211", "-T", "2", "-c", "32",
                            "-x", "5000")
         assert figure(r"TPS: (\d+)", said) > 100, said
-        # The protocol's own conformance tests, a connection each.
+        # memcached's conformance tests, a connection each.
         capable = client_runs(client, "memccapable", "-h", address, "-a")
     assert "[FAIL]" not in capable, capable
     passed = capable.count("[pass]")
@@ -207,7 +207,7 @@ def test_iperf3(sides: tuple[Host, Host]) -> None:
 @feature("a static binary")
 @ACROSS
 def test_a_static_binary(sides: tuple[Host, Host]) -> None:
-    """No library that something could have been put before: system calls of its own."""
+    """It makes its own system calls: no library could be preloaded to intercept them."""
     client, server = sides
     address = start(server, "server", "sh", "-c", "mkdir /www && dd if=/dev/zero bs=1M count=16 "
                     "of=/www/file && httpd -f -v -p 8000 -h /www", image=BUSYBOX)
@@ -223,7 +223,7 @@ def test_a_static_binary(sides: tuple[Host, Host]) -> None:
 
 
 def bird(own: str, peer: str, *, own_as: int, password: str) -> str:
-    """Shell's words that run Debian's BGP daemon with one peer, in the foreground."""
+    """Return the shell command for Debian's BGP daemon with one peer, in the foreground."""
     conf = (f"router id {own}; protocol device {{}} protocol bgp peer {{ local {own} as {own_as}; "
             f"neighbor {peer} as {129025 - own_as}; multihop; ipv4 {{ import all; export none; }}; "
             "connect delay time 1; connect retry time 1; error wait time 1, 1; "
@@ -234,7 +234,7 @@ def bird(own: str, peer: str, *, own_as: int, password: str) -> str:
 @feature("BGP with a password (BIRD)")
 @ACROSS
 def test_bgp_with_a_password(sides: tuple[Host, Host]) -> None:
-    """TCP-MD5 (RFC 2385) has keys for virtual addresses: such containers take the overlay path."""
+    """TCP-MD5 keys (RFC 2385) are for virtual addresses: such containers take the overlay path."""
     client, server = sides
     address, own = "10.32.99.7", address_of(client, CLIENT)
     run_server(server, "sh", "-c", bird(address, own, own_as=64512, password="secret"),
@@ -273,7 +273,7 @@ def test_bgp_with_a_password(sides: tuple[Host, Host]) -> None:
 @feature("programs in Go (etcd)")
 @ACROSS
 def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
-    """Programs in Go: no C library between them and the kernel, dual-stack listeners."""
+    """Go programs use no C library, and have dual-stack listeners."""
     client, server = sides
     address = run_server(server, "etcd", "--data-dir", "/tmp/etcd", "--listen-client-urls",
                          "http://0.0.0.0:2379,http://[::]:2389", "--advertise-client-urls",
@@ -285,7 +285,7 @@ def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
         with only_host_path(client, server) as traffic:
             assert client_runs(client, *to, "put", "key", "value") == "OK"
             assert client_runs(client, *to, "get", "key").split() == ["key", "value"]
-            # 50 clients.  It would run for a minute: ended as soon as all are connected.
+            # 50 clients for a minute; we end it as soon as all are connected.
             client.docker("exec", "-d", CLIENT, *to, "check", "perf", "--load", "s",
                           "--prefix", f"/of-{port}/")
             wait_until(lambda: established(client) >= 50, 20, "50 clients")
@@ -296,7 +296,7 @@ def test_etcd_and_etcdctl(sides: tuple[Host, Host]) -> None:
 @feature("programs in Go since 1.24, whose listeners speak MPTCP")
 @PLACES
 def test_go_and_its_mptcp_listeners(lab: Lab, sides: tuple[Host, Host]) -> None:
-    """Clients speak plain TCP: Go's own, and a C program."""
+    """Clients speak plain TCP: one in Go, one in C."""
     client, server = sides
     lab.load_image(GO, images.go_names())
     address = start(server, "server", "names", "serve", ":80", image=GO)
@@ -309,14 +309,14 @@ def test_go_and_its_mptcp_listeners(lab: Lab, sides: tuple[Host, Host]) -> None:
     assert re.fullmatch(rf"{re.escape(own)}:\d+ {re.escape(address)}:80", said)
     assert traffic.connected(client) == traffic.accepted(server) == 21
     protocol, *seen = server.docker("logs", "server").splitlines()
-    assert protocol == "262"  # IPPROTO_MPTCP: else this test would show nothing
+    assert protocol == "262"  # IPPROTO_MPTCP: with TCP this test would show nothing
     assert f"{address}:80 {said.split()[0]}" in seen
 
 
 @every_docker
 @feature("`--network container:X`")
 def test_a_container_in_the_network_of_another(h1: Host, h2: Host) -> None:
-    """--network container:X shares the namespace, so a client there is the sandbox's."""
+    """--network container:X shares the namespace, so its clients are the sandbox's."""
     create_network([h1, h2])
     address = run_server(h2, *NGINX)
     owner = start(h1, "owner", image=BUSYBOX)
@@ -324,7 +324,7 @@ def test_a_container_in_the_network_of_another(h1: Host, h2: Host) -> None:
               "sleep", "infinity")
     seen = wait_for_server(h1, CLIENT, "wget", "-qO-", f"http://{address}/who")
     assert seen.split()[0] == f"::ffff:{owner}"
-    # And a server there: the other way round, and from its own namespace over loopback.
+    # Now the server is there: called from the other host, and over loopback from its own namespace.
     h1.docker("exec", "-d", CLIENT, *NGINX)
     start(h2, "caller", image=SERVERS)
     seen = wait_for_server(h2, "caller", "wget", "-qO-", f"http://{owner}/who")
@@ -356,7 +356,7 @@ def test_a_server_on_two_networks(h1: Host, h2: Host) -> None:
         assert "Socket errors" not in said, said
         assert traffic.connected(h1) >= 10
         assert traffic.accepted(h2) >= 10
-    # One network's end goes away; the other works on.
+    # One network's interface goes away; the other network works on.
     h2.docker("network", "disconnect", "app", "server")
     with only_host_path(h1, h2) as traffic:
         assert h1.docker("exec", f"{CLIENT}-other", "wget", "-qO-", f"http://{address}/") == "hello"

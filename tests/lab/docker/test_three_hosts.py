@@ -1,4 +1,4 @@
-"""Three hosts: everybody reaches everybody, and what happens to one does not concern the others."""
+"""Tests three hosts: all reach each other, and what happens to one does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = docker(VERSIONS[0], MIXED)
 
 @pytest.fixture(scope="module")
 def third(lab: Lab) -> Host:
-    """One host more than the other tests look at; without a driver when no test needs it."""
+    """A third host, which other tests do not check; its driver runs only when a test starts it."""
     *others, third = lab.up(3)
     lab.hosts = others
     return third

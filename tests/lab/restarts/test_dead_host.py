@@ -1,4 +1,4 @@
-"""A host dies for good: its peers notice, its addresses return, and it may still come back."""
+"""Tests a host that dies for good: peers notice, its addresses return, and it may come back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.run.wait import wait_until
 
 AWAY_S = 60  # the shortest time after which addresses return
 AWAY = ("--return-addresses-after", str(AWAY_S))
-NOTICED_S = 60  # lease 15 s, three questions, a busy machine
+NOTICED_S = 60  # a lease of 15 s, three probes, a busy machine
 
 
 def slim(host: Host, *command: str) -> str:
@@ -26,7 +26,7 @@ def slim(host: Host, *command: str) -> str:
 
 @pytest.fixture
 def mortal(hosts: list[Host], third: Host) -> Iterator[Host]:  # noqa: F811
-    """A third host, whose addresses return soon."""
+    """A third host, whose addresses return after the shortest time."""
     third.start_driver(*AWAY)
     try:
         yield third
@@ -37,7 +37,7 @@ def mortal(hosts: list[Host], third: Host) -> Iterator[Host]:  # noqa: F811
 
 
 def die(host: Host) -> None:
-    """Power and cable at once: nothing of it answers any more."""
+    """Cut power and cable at once, so that nothing on the host answers."""
     run([str(LAB_SH), "link", host.name, "down"], env=host.lab.env)
     run([str(LAB_SH), "crash", host.name], env=host.lab.env)
     assert host.driver is not None
@@ -46,12 +46,12 @@ def die(host: Host) -> None:
 
 
 def come_back(host: Host) -> None:
-    """With its disk."""
+    """Boot the host with its disk."""
     host.reboot(*AWAY)
 
 
 def refused(host: Host, container: str, address: str) -> bool:
-    """Is a connection refused at once?  (Else it hangs: for 2 s here, for minutes as a rule.)"""
+    """Whether a connection is refused at once.  Else it hangs: 2 s here, usually minutes."""
     code = ("import socket, sys; s = socket.socket(); s.settimeout(2)\n"
             "print(s.connect_ex((sys.argv[1], 7000)))")
     return host.docker("exec", container, "python3", "-c", code, address) == "113"  # EHOSTUNREACH

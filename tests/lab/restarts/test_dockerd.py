@@ -1,5 +1,6 @@
-"""dockerd is stopped and killed, with and without live-restore, with the driver up and down;
-and whole hosts reboot.  Contract rows 50-53 and 55.
+"""Tests rows 50-53 and 55 of the plugin contract's checklist: dockerd ends, and hosts reboot.
+
+dockerd is stopped and killed, with and without live-restore, with the driver up and down.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from tests.lab.rig.hosts import LAB_SH, CommandFailed, Host, Lab, run
 from tests.support.run.wait import wait_until
 from tests.support.world.etcd import live_keys
 
-# A dockerd that finds no driver looks for it for 15 s, four times at one start and twice at one
-# end, beside all else that a busy machine does.
+# A dockerd without its driver looks for it for 15 s, four times at a start and twice at an end;
+# a busy machine takes longer still.
 pytestmark = pytest.mark.timeout(400)
-# What Docker has forgotten is collected soon, not after the usual five minutes.
+# Collect what Docker has forgotten soon, not after the usual five minutes.
 COLLECTING = ("--collect-after", "3")
 BACK_S = 60  # until Docker has started containers again
 
@@ -31,7 +32,7 @@ def stop_dockerd(host: Host, how: str) -> None:
     if how == "TERM":
         run([str(LAB_SH), "stop", host.name], env=host.lab.env)
     else:
-        # Until it has gone it would be taken for one that runs.
+        # Wait for its end, or lab.sh would take it for a dockerd that runs.
         host.exec("sh", "-c", "p=$(cat /run/docker.pid); kill -KILL $p; "
                   "while kill -0 $p 2> /dev/null; do sleep 0.02; done")
 
@@ -51,12 +52,12 @@ def wait_running(host: Host, name: str) -> str:
 
 
 def endpoints_in_etcd(lab: Lab) -> int:
-    """Endpoints that hosts are told of."""
+    """Count the endpoints that other hosts learn of."""
     return len(live_keys(lab.stored(keys.ENDPOINTS)))
 
 
 def directory(host: Host) -> set[str]:
-    """Addresses that the host's connect() hooks find, as its kernel map has them."""
+    """Return the addresses in the kernel map that the host's connect() hooks read."""
     dumped = json.loads(host.exec("bpftool", "--json", "map", "dump", "pinned",
                                   "/sys/fs/bpf/slim/v1/directory") or "[]")
     # struct address: the VNI, then the address in network order.
@@ -80,7 +81,7 @@ def collecting(h1: Host) -> Iterator[None]:
 @pytest.mark.parametrize("driver", ["up", "down"])
 def test_row_50_dockerd_stops_and_starts(how: str, driver: str, lab: Lab, h1: Host,
                                          h2: Host) -> None:
-    """Networks are usable afterwards, and what dockerd forgot is collected."""
+    """Networks work afterwards, and what dockerd forgot is collected."""
     create_network([h1, h2])
     bob = start(h2, "bob", *SERVE)
     start(h1, "stays", *SERVE, options=["--restart", "always"])
@@ -92,7 +93,7 @@ def test_row_50_dockerd_stops_and_starts(how: str, driver: str, lab: Lab, h1: Ho
     start_dockerd(h1)
     print(f"dockerd is back after {time.monotonic() - started_s:.1f} s")
     start_driver(h1)
-    if not running(h1, "stays"):  # a dockerd that finds no driver gives up
+    if not running(h1, "stays"):  # a dockerd without its driver gives up
         h1.docker("start", "stays")
     address = wait_running(h1, "stays")
     assert not running(h1, "ends")
@@ -107,7 +108,7 @@ def test_row_50_dockerd_stops_and_starts(how: str, driver: str, lab: Lab, h1: Ho
 
 @pytest.fixture
 def live_restore(h1: Host) -> Iterator[None]:
-    """h1's dockerd leaves containers alone when it ends."""
+    """Make h1's dockerd leave containers running when it ends."""
     setting = "/etc/docker/daemon.json"
     h1.exec("sh", "-c", f"echo '{{\"live-restore\": true}}' > {setting}")
     stop_dockerd(h1, "TERM")
@@ -151,7 +152,7 @@ def test_row_51_live_restore(how: str, driver: str, lab: Lab, h1: Host, h2: Host
 
 @pytest.mark.parametrize("late", [False, True], ids=["driver first", "driver late"])
 def test_row_53_reboot(late: bool, lab: Lab, h1: Host, h2: Host) -> None:
-    """All kernel state of the host is gone, its disk is there."""
+    """The host has lost all kernel state, and kept its disk."""
     create_network([h1, h2])
     bob = start(h2, "bob", *SERVE)
     old = start(h1, "server", *SERVE, options=["--restart", "always"])
@@ -180,7 +181,7 @@ def test_row_53_reboot(late: bool, lab: Lab, h1: Host, h2: Host) -> None:
 
 
 def test_row_55_no_stall_while_the_driver_is_stopped(h1: Host) -> None:
-    """Any listing of volumes asks every plugin socket: none of ours may be left."""
+    """Listing volumes asks every plugin socket, so a stopped driver must leave none."""
     h1.docker("volume", "ls")
     h1.stop_driver()
     h1.exec("docker", "volume", "ls", timeout_s=10)
@@ -201,7 +202,7 @@ def test_row_52_run_waits_for_a_driver_that_comes_back(h1: Host, h2: Host) -> No
 
 
 def test_row_52_run_and_rm_without_a_driver(lab: Lab, h1: Host, h2: Host) -> None:
-    """A start fails cleanly; what is removed meanwhile is collected when the driver is back."""
+    """A start fails cleanly; the driver, once back, collects what was removed meanwhile."""
     create_network([h1, h2])
     bob = start(h2, "bob", *SERVE)
     start(h1, "alice", *SERVE)

@@ -1,4 +1,4 @@
-"""The driver is killed, stopped and upgraded under load: containers notice nothing."""
+"""Tests that containers notice nothing when the driver is killed, stopped and upgraded."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tests.lab.rig.traffic import NOT_HOST_PATH, VXLAN_PORT, segments_lost
 from tests.support.run.wait import wait_until
 
 GOES_ON_S = 60
-ENOUGH = 50  # new connections that are made in each state of affairs
+ENOUGH = 50  # new connections to make in each state
 
 
 class Load:
-    """A container that talks to another all the time; see programs/steady.py."""
+    """A container that talks to another without a pause; see programs/steady.py."""
 
     def __init__(self, host: Host, address: str, name: str = "load") -> None:
         self._host, self._name = host, name
         start(host, name, "python3", "/programs/steady.py", address, "7000")
 
     def made(self) -> int:
-        """Connections so far, of this container's earlier lives too; it says each tenth."""
+        """Return the connections so far, in all lives of the container; it reports each tenth."""
         lines = logs(self._host, self._name).splitlines()
         return 10 * sum(line.isdigit() for line in lines)
 
     def goes_on(self) -> None:
-        """Wait until another ENOUGH connections were made."""
+        """Wait until ENOUGH more connections are made."""
         goal = self.made() + ENOUGH
         wait_until(lambda: self.made() >= goal, GOES_ON_S, f"{goal} connections are made")
 
@@ -48,19 +48,19 @@ class Load:
 
 
 def not_host_path(host: Host) -> dict[str, int]:
-    """What was counted but host connections; the counters outlive the driver."""
+    """Return the counters of other than host connections; counters outlive the driver."""
     return {name: count for name, count in host.counters().items()
             if name in NOT_HOST_PATH and name != "late_ack"}
 
 
 def lost(h1: Host, h2: Host) -> int:
-    """Segments of the load, either way, that have not arrived."""
+    """Count the load's segments, in both directions, that did not arrive."""
     return segments_lost(h1, "load") + segments_lost(h2, "server")
 
 
 @pytest.fixture
 def load(h1: Host, h2: Host) -> Iterator[Load]:
-    """A load from h1 to h2, seen to be on the host path; nothing of it may be lost."""
+    """A load from h1 to h2; checks that it is on the host path and loses nothing."""
     create_network([h1, h2])
     address = start(h2, "server", *SERVE)
     load = Load(h1, address)
@@ -78,7 +78,7 @@ def load(h1: Host, h2: Host) -> Iterator[Load]:
 
 
 def test_a_loss_would_be_noticed(h1: Host, h2: Host) -> None:
-    """What the other tests look for: here the cable is out for a while."""
+    """With the cable out for a while, the checks of the other tests must see losses."""
     create_network([h1, h2])
     load = Load(h1, start(h2, "server", *SERVE))
     load.goes_on()
@@ -111,7 +111,7 @@ def test_stopped_under_load_and_started_again(load: Load, h1: Host, h2: Host) ->
 
 
 def test_killed_again_and_again_while_it_starts(load: Load, h1: Host) -> None:
-    """At whatever step of its start it dies, what it leaves works."""
+    """Whatever step of its start it dies at, traffic goes on."""
     for tenth in range(1, 12, 2):
         h1.kill_driver()
         program = start_from(h1, PROJECT)
@@ -122,7 +122,7 @@ def test_killed_again_and_again_while_it_starts(load: Load, h1: Host) -> None:
 
 
 def start_from(host: Host, project: Path) -> Program:
-    """Start the driver whose source is in `project`, and do not wait for it."""
+    """Start the driver of the source in `project`, without waiting until it answers."""
     begin = (f"import sys; sys.path[0] = {str(project)!r}; "
              "from driver.__main__ import main; sys.exit(main())")
     return Program(host, [str(PROJECT / ".venv/bin/python"), "-c", begin, "serve", "--etcd",
@@ -146,18 +146,18 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def attached(host: Host) -> dict[str, tuple[int, int]]:
-    """Pinned links: ids of the link and of its program."""
+    """Return each pinned bpf_link, with its id and its program's."""
     links = json.loads(host.exec("bpftool", "--json", "--bpffs", "link", "show"))
     return {pin: (link["id"], link["prog_id"]) for link in links
             for pin in link.get("pinned", []) if "/slim/" in pin}
 
 
 def test_upgraded_to_other_programs_in_place(load: Load, h1: Host, tmp_path: Path) -> None:
-    """Links stay and get other programs: there is no moment without them."""
+    """Each bpf_link stays and gets another program: programs run at every moment."""
     copy_project(tmp_path)
     change(tmp_path / "kernel/maps.c", "*counter += 1;", "*counter += 1000000;")
     before = attached(h1)
-    assert len([pin for pin in before if "netns-" in pin]) == 1  # a sandbox's, beside the host's
+    assert len([pin for pin in before if "netns-" in pin]) == 1  # one sandbox's, and the host's
     h1.kill_driver()
     start_answering(h1, tmp_path)
     wait_until(lambda: all(attached(h1)[pin][1] != program
@@ -172,14 +172,14 @@ def test_upgraded_to_other_programs_in_place(load: Load, h1: Host, tmp_path: Pat
     load.goes_on()
 
 
-# Maps with the struct in them that the test changes.
+# Maps that the test changes, each with the struct that it holds.
 STRUCTS = {"flows": "flow", "sandboxes": "sandbox", "veths": "veth", "directory": "location",
            "directory6": "location"}
 
 
 @pytest.fixture
 def back_again(h1: Host, h2: Host) -> Iterator[None]:
-    """Whatever layout h1 has afterwards is taken away, as an older driver advises."""
+    """Afterwards remove h1's layout, whichever it is, by the command that an older driver names."""
     yield
     if h1.driver is not None and h1.driver.running:
         h1.docker("rm", "-f", "load")
@@ -194,7 +194,7 @@ def back_again(h1: Host, h2: Host) -> Iterator[None]:
 @pytest.mark.parametrize("changed", [("flows",), tuple(STRUCTS)], ids=["flows", "most"])
 def test_upgraded_to_another_layout_of_maps(changed: tuple[str, ...], h1: Host, h2: Host,
                                             tmp_path: Path) -> None:
-    """What changed is filled from etcd and from live sockets before the new programs take over."""
+    """Changed maps are filled from etcd and live sockets before the new programs take over."""
     create_network([h1, h2])
     load = Load(h1, start(h2, "server", *SERVE))
     load.goes_on()
@@ -210,7 +210,7 @@ def test_upgraded_to_another_layout_of_maps(changed: tuple[str, ...], h1: Host, 
     start_answering(h1, tmp_path)
     wait_until(lambda: "taken over from" in h1.driver_log.read_text(), START_S, "the hand-over")
     load.goes_on()
-    # A connection that is made in the very instant of the change sends its SYN again.
+    # A connection made at the moment of the change sends its SYN again.
     assert not_host_path(h1) | {"foreign_flow": 0} == before
     assert {pin.split("/")[5] for pin in attached(h1)} == {"v2"}
     h1.stop_driver()

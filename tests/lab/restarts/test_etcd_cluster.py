@@ -1,7 +1,7 @@
-"""Real dockerds with a real etcd of three members, which are killed and cut off under load.
+"""Kills and cuts off the members of a real etcd of three under load, with real dockerds.
 
-tests/netns/cluster/test_etcd_faults.py has every other way in which etcd can fail, without dockerd.
-Members are away for as long as a lease lasts; ETCD_AWAY_S=300 makes it five minutes.
+tests/netns/cluster/test_etcd_faults.py has the other ways in which etcd can fail, without dockerd.
+Members are away for as long as a lease lasts; ETCD_AWAY_S=300 makes that five minutes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.support.world.etcd import EtcdCluster, live
 from tests.support.world.netns import Netns
 
 AWAY_S = float(os.environ.get("ETCD_AWAY_S", TTL_S + 1))
-BACK_S = 60  # an election, and what was left open meanwhile
+BACK_S = 60  # for an election, and for what could not be finished meanwhile
 
 pytestmark = pytest.mark.timeout(int(180 + 3 * AWAY_S))
 
 
 @pytest.fixture
 def cluster(lab: Lab, hosts: list[Host], tmp_path: Path) -> Iterator[EtcdCluster]:
-    """The drivers' etcd while a test wants it, in place of the lab's own."""
+    """The etcd that the drivers use during a test, in place of the lab's own."""
     for host in hosts:
         host.stop_driver()
     with EtcdCluster(tmp_path, address=str(lab.gateway), netns=Netns(f"{lab.name}-fab")) as made:
@@ -60,7 +60,7 @@ def left(cluster: EtcdCluster) -> list[str]:
 
 @pytest.fixture
 def load(cluster: EtcdCluster, h1: Host, h2: Host) -> Iterator[Load]:
-    """Connections between the hosts that must not notice anything."""
+    """A load between the hosts, which must not notice anything."""
     create_network([h1, h2])
     made = Load(h1, start(h2, "server", *SERVE))
     made.goes_on()
@@ -72,7 +72,7 @@ def load(cluster: EtcdCluster, h1: Host, h2: Host) -> Iterator[Load]:
 
 
 def failure(act: Callable[[], object]) -> str:
-    """What a command says if it fails; "" if it does not."""
+    """Return what a command says if it fails, else ""."""
     try:
         act()
     except CommandFailed as error:
@@ -81,12 +81,12 @@ def failure(act: Callable[[], object]) -> str:
 
 
 def refused(host: Host, name: str) -> str:
-    """What `docker run` says if it fails; the container is there either way."""
+    """Return what `docker run` says if it fails, else ""; the container exists either way."""
     return failure(lambda: start(host, name, image=BUSYBOX))
 
 
 def wait_running(host: Host, name: str) -> None:
-    """What failed for want of etcd succeeds when it is asked for again."""
+    """Repeat a start that failed for lack of etcd until it succeeds."""
     def starts() -> bool:
         said = failure(lambda: host.docker("start", name))
         assert not said or "etcd" in said, said
@@ -96,7 +96,7 @@ def wait_running(host: Host, name: str) -> None:
 
 
 def assert_one_truth(cluster: EtcdCluster, hosts: list[Host]) -> None:
-    """Containers' addresses, etcd's record and both hosts' maps are the same, each but once."""
+    """Assert that containers, etcd and both hosts' maps have the same addresses, each once."""
     given = [address_of(host, name) for host in hosts
              for name in host.docker("ps", "--format", "{{.Names}}").split()]
     assert "" not in given
@@ -146,7 +146,7 @@ def test_each_leader_is_killed_while_containers_come_and_go(
         said = [text for work in working for text in work.result()]
     print(f"{len(said)} starts, of which failed: {sum(map(bool, said))}")
     assert said.count("") >= len(hosts) * 3
-    for text in filter(None, said):  # during an election, and clearly
+    for text in filter(None, said):  # failed during an election, with a clear text
         assert re.search("etcd|try again", text), text
     for host in hosts:
         for name in host.docker("ps", "-a", "--filter", "status=created", "--format",
@@ -156,12 +156,12 @@ def test_each_leader_is_killed_while_containers_come_and_go(
 
 
 def cluster_leads(cluster: EtcdCluster) -> None:
-    """Two are enough."""
+    """Wait until etcd answers: two members are enough."""
     wait_until(lambda: cluster.etcdctl("get", "x", check=False).returncode == 0, 30, "a leader")
 
 
 def stays_away() -> None:
-    """Until every clock that depends on etcd has run out."""
+    """Wait until everything that expires without etcd has expired."""
     end_s = time.monotonic() + AWAY_S
     wait_until(lambda: time.monotonic() > end_s, AWAY_S + 5, "they were away for long enough")
 
@@ -184,7 +184,7 @@ def test_all_members_are_gone_for_long(
 
 @contextmanager
 def cut_off(host: Host, lab: Lab) -> Iterator[None]:
-    """The host and etcd hear nothing of each other; the host and its peers do."""
+    """Cut the host off from etcd, but not from its peers."""
     rules = [("OUTPUT", "-d"), ("INPUT", "-s")]
     for chain, way in rules:
         host.exec("iptables", "-I", chain, way, str(lab.gateway), "-j", "DROP")

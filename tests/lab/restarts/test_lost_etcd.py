@@ -1,7 +1,7 @@
-"""Real dockerds whose etcd loses its data, gets older data, or is another one, under load.
+"""Tests etcd losing its data, getting older data, or being another one, with real dockerds.
 
-tests/netns/spoilt/test_data.py has every record and every way, without dockerd.  What runs notices
-nothing in any of these; afterwards Docker's commands work, and nothing is left in etcd.
+Running containers, under load, notice nothing.  Afterwards Docker's commands work, and nothing is
+left in etcd.  tests/netns/spoilt/test_data.py spoils every record in every way, without dockerd.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture
 def etcd(lab: Lab, hosts: list[Host], tmp_path: Path) -> Iterator[EtcdCluster]:
-    """The drivers' etcd while a test wants it, in place of the lab's own."""
+    """The etcd that the drivers use during a test, in place of the lab's own."""
     for host in hosts:
         host.stop_driver()
     with one_member(lab, tmp_path / "first") as made:
         start_drivers(hosts, made)
         yield made
         for host in hosts:
-            with suppress(CommandFailed):  # the test has failed, and says more
+            with suppress(CommandFailed):  # then the test has failed, and its error says more
                 remove_everything(host)
         wait_until(lambda: not left(made), SETTLED_S, "nothing is left in etcd")
         for host in hosts:
@@ -62,7 +62,7 @@ def start_drivers(hosts: list[Host], etcd: EtcdCluster) -> None:
 
 
 def left(etcd: EtcdCluster) -> list[str]:
-    """Keys of what should be gone; what says that something has gone ends by itself."""
+    """Return the keys that should be gone; tombstones end by themselves."""
     return [entry.key for prefix in (keys.NETWORKS, keys.VNIS, keys.ENDPOINTS, keys.SUBNETS,
                                      keys.ADDRESSES, keys.OWNERS)
             for entry in live(etcd.entries(prefix))]
@@ -70,7 +70,7 @@ def left(etcd: EtcdCluster) -> list[str]:
 
 @dataclass
 class Loads:
-    """Connections all the time: across the hosts, and on the first one."""
+    """Two loads: across the hosts, and within the first one."""
 
     hosts: list[Host]
     across: Load
@@ -88,7 +88,7 @@ class Loads:
 
 @pytest.fixture
 def loads(etcd: EtcdCluster, hosts: list[Host]) -> Iterator[Loads]:
-    """Neither a connection nor a segment of them may be lost."""
+    """Both loads; checks that they lose neither a connection nor a segment."""
     first, second = hosts
     create_network(hosts)
     far, near = start(second, "server", *SERVE), start(first, "near", *SERVE)
@@ -103,12 +103,12 @@ def loads(etcd: EtcdCluster, hosts: list[Host]) -> Iterator[Loads]:
 
 
 def said(hosts: list[Host]) -> list[int]:
-    """Where each host's log ends."""
+    """Return the position of each host's log."""
     return [host.driver_log.stat().st_size for host in hosts]
 
 
 def assert_said(hosts: list[Host], since: list[int]) -> None:
-    """Each host's log names etcd in a warning."""
+    """Assert that each host's log names etcd in a warning since then."""
     for host, begin in zip(hosts, since, strict=True):
         wait_until(lambda host=host, begin=begin: PROBLEM.search(  # type: ignore[misc]
             host.driver_log.read_text(errors="replace")[begin:]), SETTLED_S, f"{host.name} says it")
@@ -120,7 +120,7 @@ def addresses_of(host: Host) -> list[str]:
 
 
 def assert_one_truth(etcd: EtcdCluster, hosts: list[Host]) -> None:
-    """Containers' addresses, etcd's records and both hosts' maps are the same, each but once."""
+    """Assert that containers, etcd and both hosts' maps have the same addresses, each once."""
     given = [address for host in hosts for address in addresses_of(host)]
     assert len(set(given)) == len(given), given
 
@@ -138,7 +138,7 @@ def assert_one_truth(etcd: EtcdCluster, hosts: list[Host]) -> None:
 
 
 def assert_docker_works(etcd: EtcdCluster, hosts: list[Host]) -> None:
-    """Containers come and go, on the network of before and on a new one."""
+    """Start and remove containers, on the network from before and on a new one."""
     for number, host in enumerate(hosts):
         start(host, f"new{number}", *SERVE)
     first, second = hosts
@@ -182,7 +182,7 @@ def test_it_loses_its_data_before_drivers_start(etcd: EtcdCluster, loads: Loads,
 
 def test_a_host_is_pointed_at_an_empty_one(etcd: EtcdCluster, loads: Loads, lab: Lab,
                                            hosts: list[Host], tmp_path: Path) -> None:
-    """By a typing error; and back again."""
+    """A wrong setting does that; then it is corrected."""
     first = hosts[0]
     with one_member(lab, tmp_path / "empty") as empty:
         first.stop_driver()
@@ -198,7 +198,7 @@ def test_a_host_is_pointed_at_an_empty_one(etcd: EtcdCluster, loads: Loads, lab:
 
 def test_a_host_is_pointed_at_another_cluster(etcd: EtcdCluster, loads: Loads, lab: Lab,
                                               hosts: list[Host], tmp_path: Path) -> None:
-    """It refuses, with both ids, and leaves both alone."""
+    """The driver refuses, names both clusters' ids, and changes neither cluster."""
     first = hosts[0]
     other_id = "f0" * 16
     with one_member(lab, tmp_path / "other") as other:
@@ -212,7 +212,7 @@ def test_a_host_is_pointed_at_another_cluster(etcd: EtcdCluster, loads: Loads, l
             return other_id[:12] in text and own_id[:12] in text
 
         own_id = json.loads(etcd.entries("/slim/v1/cluster")[0].value)["id"]
-        with suppress(AssertionError):  # one that does not even begin to answer is right, too
+        with suppress(AssertionError):  # a driver that never answers is right, too
             start_drivers(hosts[:1], other)
         wait_until(refuses, SETTLED_S, "both ids are said")
         loads.go_on()
@@ -227,7 +227,7 @@ def test_a_host_is_pointed_at_another_cluster(etcd: EtcdCluster, loads: Loads, l
 
 def test_a_snapshot_of_an_hour_ago_is_restored(etcd: EtcdCluster, loads: Loads, hosts: list[Host],
                                                tmp_path: Path) -> None:
-    """What came since is unknown to it, what went since is in it."""
+    """It lacks what was made since, and has what was removed since."""
     first, second = hosts
     start(second, "gone", image=BUSYBOX)
     etcd.save(tmp_path / "snapshot")
@@ -252,7 +252,7 @@ def test_a_snapshot_of_an_hour_ago_is_restored(etcd: EtcdCluster, loads: Loads, 
 
 def test_a_newer_driver_has_written_what_this_one_cannot_read(
         etcd: EtcdCluster, loads: Loads, hosts: list[Host]) -> None:
-    """After a downgrade: what runs is spared, and its port and address are given to nobody."""
+    """After a downgrade, running containers keep their ports and addresses."""
     second = hosts[1]
     own = [entry for entry in (*etcd.entries(keys.ENDPOINTS), *etcd.entries(keys.LOCAL))
            if b'"address":"' + address_of(second, "server").encode() in entry.value]
@@ -268,7 +268,7 @@ def test_a_newer_driver_has_written_what_this_one_cannot_read(
         start(second, f"more{number}", *SERVE)
     address = address_of(second, "server")
     assert address not in [address_of(second, f"more{number}") for number in range(3)]
-    loads.go_on()  # each of its answers names the address that was called
+    loads.go_on()  # each answer names the called address
     second.docker("rm", "-f", *(f"more{number}" for number in range(3)))
     for entry in own:
         etcd.etcdctl("put", entry.key, entry.value.decode())
@@ -282,7 +282,7 @@ def restarting(host: Host, name: str) -> str:
 
 @pytest.mark.parametrize("data", ["kept", "lost"])
 def test_all_hosts_crash_at_once(data: str, etcd: EtcdCluster, lab: Lab, hosts: list[Host]) -> None:
-    """Kernels' state is gone, disks are there; etcd's data, too, or not."""
+    """The hosts lose kernel state and keep their disks; etcd keeps or loses its data."""
     create_network(hosts)
     for host in hosts:
         restarting(host, f"always-{host.name}")

@@ -1,8 +1,8 @@
-"""Writes the table of docs/compatibility.md, as a plugin of pytest: see `make test-all`.
+"""Writes the table of docs/compatibility.md, as a pytest plugin for `make test-all`.
 
-A row is a feature (the tests' mark), a column one of the labs, a cell what became of their tests.
-It knows nothing of the features; text around the table is left as it is.  What a test's process
-knows of a test comes with its report, for tests may run in several.
+A row is a feature (the tests' mark), a column one of the labs, a cell the result of their tests.
+Text around the table stays.  Tests may run in several processes, so what a process knows of a test
+travels in the test's report.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.support.run.tiers import lab_of
 DOC = Path(__file__).resolve().parents[3] / "docs/compatibility.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end of table -->\n)", re.S)
 
-_CELL, _VERSION = "cell", "version"  # properties of a report: feature and lab; dockerd's own
+_CELL, _VERSION = "cell", "version"  # properties of a report: feature and lab; dockerd's version
 
-_asked: dict[str, str] = {}  # what the dockerd of a lab of this process says it is
+_asked: dict[str, str] = {}  # lab of this process: its dockerd's version
 _worst: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (feature, lab): {test: outcome}
-_missing: dict[tuple[str, str], str] = {}  # what the machine of the run has not
+_missing: dict[tuple[str, str], str] = {}  # (feature, lab): what this machine lacks for it
 _names: dict[str, str] = {MIXED: "a host of each"}  # heads of columns
 
 
@@ -60,9 +60,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Rows of which no test ran stay: a run of one file writes that file's rows."""
+    """Replace the rows whose tests ran; the others stay."""
     if hasattr(session.config, "workerinput"):
-        return  # the process that started this one has all reports
+        return  # the parent process has all reports
     text = DOC.read_text()
     old = [[cell.strip() for cell in line.split("|")[1:-1]]
            for line in TABLE.findall(text)[0].splitlines()]
@@ -76,7 +76,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _place(key: tuple[str, str]) -> int:
-    """Rows in the order of the tests, those of one lab alone last."""
+    """Return a sort key: rows in the order of tests, those of later labs alone last."""
     return LABS.index(key[1])
 
 

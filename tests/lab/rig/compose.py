@@ -1,6 +1,6 @@
-"""Compose projects on a lab host, with whichever Compose belongs to the host's Docker release.
+"""Runs Compose projects on a lab host, with the Compose of the host's Docker release.
 
-It knows no project and no example: files and commands come from the tests.
+Files and commands come from the tests.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Project:
                               timeout_s=timeout_s).rstrip("\n")
 
     def exec(self, service: str, *command: str) -> str:
-        """As `docker-compose exec -T`, in less than the second that Compose 1.29 takes to start."""
+        """Do as `docker-compose exec -T`, without the second that Compose 1.29 takes to start."""
         first, *_ = self.container(service).split()
         return self.host.docker("exec", first, *command)
 
     def container(self, service: str) -> str:
-        """The id of the service's container that runs, or those of all."""
+        """Return the id of the service's running container, or those of all."""
         labels = (f"project={self.folder.name}", f"service={service}")
         return self.host.docker("ps", "-q", "--no-trunc", *(
             word for label in labels
@@ -41,7 +41,7 @@ class Project:
 @contextlib.contextmanager
 def project(host: Host, folder: Path, file: str = "compose.yaml",
             profile: str = "") -> Iterator[Project]:
-    """Take it down at the end of the block, volumes too; Compose may leave nothing of it."""
+    """Take the project down after the block, with its volumes; Compose must leave nothing."""
     made = Project(host, folder, file, profile)
     try:
         yield made

@@ -1,6 +1,6 @@
-"""The Docker releases that the lab runs, and the marks that say which tests want which.
+"""Lists the Docker releases that the lab runs, and the marks by which tests choose among them.
 
-Where a release comes from is get-docker.sh's matter; what a test does with it, the test's.
+get-docker.sh fetches the releases.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from tests.support.run.skips import CannotBeDownloaded
 from tests.support.run.tiers import USUAL_LAB
 
 VERSIONS = (USUAL_LAB, "26", "28")
-MIXED = "mixed"  # a host of each
+MIXED = "mixed"  # one host of each release
 LABS = (*VERSIONS, MIXED)  # in this order, one at a time
 _GET_DOCKER = Path(__file__).with_name("get-docker.sh")
 
-# Without this mark a test runs on the first version alone, and one with a swarm of its own on it
-# and on a host of each.  What runs only before a release: tests/support/run/tiers.py.
+# Without this mark a test runs on the first version alone; a test on the swarm runs also on MIXED.
+# tests/support/run/tiers.py says what runs only before a release of slim.
 docker = pytest.mark.docker
 every_docker = docker(*VERSIONS)
 # The row of docs/compatibility.md in which a test's results count.
 feature = pytest.mark.feature
-# Property that a test records if its feature cannot be had on this machine: what is missing.  The
-# test then looks at what is to be seen without it.
+# A test records this property if this machine lacks something for its feature; the value says what.
+# The test then checks what works without it.
 MISSING = "missing"
 
 
 def trees(lab: str, count: int = 1) -> list[str]:
-    """Return folders of the releases that this one of LABS is made of, for hosts in turn.
+    """Return the folders of a lab's releases, for its hosts in turn; `lab` is one of LABS.
 
-    count: of a release alone, for so many hosts.
+    count: for a lab of one release, the number of hosts.
 
     Error: CannotBeDownloaded (skips the test).
     """

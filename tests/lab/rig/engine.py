@@ -1,6 +1,6 @@
-"""Asks a lab host's dockerd by its API what tests ask many times: a client's start costs more.
+"""Asks a lab host's dockerd over its API what tests ask often: starting a client costs more.
 
-What users type is typed by tests, too: Host.docker.
+For commands that users type, tests use the client: Host.docker.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from requests import RequestException
 
 from tests.lab.rig.hosts import CommandFailed, Host
 
-API = "1.41"  # of Debian 12's Docker, the oldest that the lab has
+API = "1.41"  # of Debian 12's Docker, the lab's oldest
 
 
 @contextmanager
 def engine(host: Host) -> Iterator[docker.APIClient]:
-    """Error: CommandFailed, as of a client that is typed."""
+    """Error: CommandFailed, as from the client."""
     client = docker.APIClient(base_url=host.docker_socket, version=API, timeout=120)
     try:
         yield client
@@ -31,14 +31,14 @@ def engine(host: Host) -> Iterator[docker.APIClient]:
 
 
 def containers(host: Host, *, only_running: bool = False, **filters: str) -> list[dict[str, Any]]:
-    """As `docker ps` lists them; filters as its --filter."""
+    """List containers as `docker ps` does; filters as its --filter."""
     with engine(host) as client:
         found: list[dict[str, Any]] = client.containers(all=not only_running, filters=filters)
         return found
 
 
 def networks(host: Host, **filters: str) -> list[dict[str, Any]]:
-    """As `docker network ls` lists them."""
+    """List networks as `docker network ls` does."""
     with engine(host) as client:
         found: list[dict[str, Any]] = client.networks(filters=filters)
         return found

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Owns where the lab's Docker releases come from: Debian's suites, each in a folder of a cache outside
-# the checkout.  It installs nothing and leaves apt's own sources and lists alone.
+# Fetches the lab's Docker releases from Debian's suites, each into a folder of a cache outside the
+# checkout.  It installs nothing, and leaves apt's own sources and lists alone.
 #
 #   get-docker.sh 26       print a folder for LAB_DOCKER, after fetching it if it is not there (15 s, 250 MB)
-#   get-docker.sh          fetch all; one that cannot be had is named, and no failure
+#   get-docker.sh          fetch all; it names those it cannot fetch, which is no failure
 #
-# "/" is printed where the machine's own is of that version.  dockerd, docker, containerd, docker-proxy and
-# compose of the newer suites run on bookworm's C library.  Their runc does not (it asks for GLIBC_2.38): it
-# is left out, and the machine's own serves.
+# It prints "/" if the machine's own Docker is of that version.  dockerd, docker, containerd,
+# docker-proxy and compose of the newer suites run on bookworm's C library.  Their runc needs
+# GLIBC_2.38, so the lab uses the machine's own.
 set -euo pipefail
 declare -A suite_of=([20.10]=bookworm [26]=trixie [28]=sid)
 if (($# == 0)); then
@@ -32,7 +32,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp"/{lists/partial,cache/archives/partial,debs,parts,out}
 : > "$tmp/status"
-mirror=$("${BASH_SOURCE[0]%/*}/../support/debian-mirror.sh" 2>&1) || die "$mirror"
+mirror=$("${BASH_SOURCE[0]%/*}/../../support/debian-mirror.sh" 2>&1) || die "$mirror"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$tmp/sources.list"
 apt=(apt-get -q -o "Dir::Etc::sourcelist=$tmp/sources.list" -o "Dir::Etc::sourceparts=$tmp/parts"
     -o "Dir::Etc::preferencesparts=$tmp/parts" -o "Dir::State::lists=$tmp/lists"

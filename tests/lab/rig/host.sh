@@ -1,8 +1,8 @@
-# Owns one host of the lab: its cgroups, its namespaces and private mount tree, its dockerd.
-# Sourced by lab.sh, which owns the settings; it knows neither the fabric nor the other hosts.
+# Makes and removes one host of the lab: its cgroups, namespaces, private mount tree and dockerd.
+# lab.sh sources it, and has the settings.
 #
-# A host is network, mount, PID, UTS, IPC and cgroup namespaces of its own.  Its init is PID 1 of
-# its PID namespace, so killing that one process ends everything on the host, mounts included.
+# A host has its own network, mount, PID, UTS, IPC and cgroup namespaces.  Its init is PID 1 of its
+# PID namespace, so killing that one process ends everything on the host, mounts included.
 # shellcheck shell=bash disable=SC2154
 
 # ------------------------------------------------------------------------ identity
@@ -156,8 +156,8 @@ enter() {       # replaces the calling shell by a command on the host
     [[ -z ${LOCKFD:-} ]] || exec {LOCKFD}>&-
     exec "$(host_dir "$h")/enter" "$@"
 }
-# The way in, as a program of its own: tests go it a thousand times, so it starts nothing but what
-# it must, and whoever runs it needs to know no more of the lab than where it is.
+# Tests enter a host a thousand times.  So the way in is a separate program: it starts only what it
+# must, and its callers need only its path.
 enter_write() {     # enter_write HOST, when its init has a pid
     local d pid started c join=; d=$(host_dir "$1")
     read -r pid started < "$d/init.pid"
@@ -173,7 +173,7 @@ of_its_life() { read -r stat < /proc/$pid/stat && set -- \${stat##*) } && [ "\${
 $join true || { echo "lab: cannot join the cgroups of $1" >&2; exit 1; }
 tree=
 read -r tree 2>/dev/null < '$d/docker'
-# Client and daemon of one release, whatever else the machine has under /usr/local.
+# Client and daemon must be of one release, whatever the machine has under /usr/local.
 PATH=\$tree/usr/bin:\$tree/usr/sbin:\$PATH
 LAB_HOST=$1
 export PATH LAB_HOST
@@ -190,7 +190,7 @@ host_kill() {
     for i in $(seq 200); do
         pids=$(cgroups_pids "$1")
         [[ -n $pids ]] || init_pid "$1" >/dev/null || return 0
-        # What outlives the init did not get into its PID namespace: an interrupted `up`, `fabric`.
+        # What outlives the init never entered its PID namespace: an interrupted `up`, or `fabric`.
         [[ $i -lt 4 || -z $pids ]] || kill -KILL $pids 2>/dev/null || true
         sleep 0.05
     done
@@ -209,7 +209,7 @@ host_remove() {
 }
 
 # ------------------------------------------------------------------------- dockerd
-# Layers and plugins never change where they lie, and all else dockerd replaces: hard links do.
+# Hard links are enough: dockerd never changes layers and plugins in place, and replaces all else.
 docker_seeded() {
     local seed
     mkdir -p "$1.part"

@@ -1,7 +1,6 @@
-"""The lab and its hosts, for pytest and for the demo: commands, programs, captures.
+"""Runs commands, programs and captures on the lab's hosts, for pytest, the demo and the benchmark.
 
-Everything on a host goes through lab.sh, or the way in that lab.sh made; this module knows no
-command of the driver's but `serve`, and no fixture.
+It reaches a host through lab.sh, or the `enter` program that lab.sh made for the host.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from tests.support.world.etcd_gateway import EtcdGateway
 LAB_SH = Path(__file__).with_name("lab.sh")
 PROJECT = LAB_SH.parents[3]
 SOCKET = "/run/docker/plugins/slim.sock"
-START_S = 150  # the driver compiles its programs first; on a busy machine that takes a while
+START_S = 150  # the driver compiles its programs first, which takes long on a busy machine
 
 
 class CommandFailed(AssertionError):
-    """A command on a host ended with another status than 0; the text holds its output."""
+    """A command on a host failed; the text has its output."""
 
 
 def run(argv: Sequence[str], *, data: bytes | None = None, timeout_s: float = 120,
@@ -47,14 +46,14 @@ def run(argv: Sequence[str], *, data: bytes | None = None, timeout_s: float = 12
 
 
 class Program:
-    """A program that runs on a host until it is stopped; its output goes to a file."""
+    """A program that runs on a host until we stop it; its output goes to a file."""
 
     _numbers = itertools.count(1)
 
     def __init__(self, host: Host, argv: Sequence[str], log: Path,
                  env: dict[str, str] | None = None) -> None:
         self.host, self.argv, self.log = host, list(argv), log
-        # Its number in the host's own PID namespace: signals from outside reach only nsenter.
+        # The pid in the host's own PID namespace: signals from outside reach only nsenter.
         self._pid_file = f"/run/lab-{next(self._numbers)}.pid"
         with log.open("ab") as out:
             self._outer = subprocess.Popen(
@@ -75,12 +74,12 @@ class Program:
             self.host.exec("sh", "-c", f'kill -{int(number)} "$(cat {self._pid_file})"')
 
     def join(self, timeout_s: float = 20) -> int:
-        """Wait for its end and return the exit status."""
+        """Wait until it ends; return the exit status."""
         return self._outer.wait(timeout_s)
 
     def end(self, number: int = signal.SIGTERM, timeout_s: float = 20) -> int:
-        """Send the signal and return the exit status; SIGKILL after `timeout_s` is a failure."""
-        with contextlib.suppress(CommandFailed):  # it ended by itself meanwhile
+        """Send the signal; return the exit status.  A program that ignores it fails the test."""
+        with contextlib.suppress(CommandFailed):  # it may have ended meanwhile
             self.send(number)
         try:
             return self.join(timeout_s)
@@ -91,9 +90,9 @@ class Program:
 
 
 class Capture:
-    """What passes an interface of a host while the block runs; count after it.
+    """Captures what passes a host's interface during the block; count the packets after it.
 
-    `only`: a filter of tcpdump's, for when all of it would be too much to keep.
+    `only`: a tcpdump filter, for when all packets would be too many to keep.
     """
 
     _numbers = itertools.count(20000)
@@ -117,7 +116,7 @@ class Capture:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
         if kind is None:
-            # A packet of our own to look for: when it is in the file, so is all before it.
+            # A packet of our own: once it is in the file, all earlier packets are, too.
             mark = f"/dev/udp/{self._host.lab.gateway}/{self._mark_port}"
             self._host.exec("bash", "-c", f"echo > {mark}")
             wait_until(lambda: self._read(f"udp dst port {self._mark_port}"), 10, "all captured")
@@ -143,7 +142,7 @@ class Host:
         self.address = IPv4Address(run([str(LAB_SH), "ip", name], env=lab.env).strip())
         self.driver: Program | None = None
         self.driver_log = self.folder / "driver.log"
-        self.socket = SOCKET  # of the driver, on the host
+        self.socket = SOCKET  # the driver's, on the host
 
     def __repr__(self) -> str:
         return f"Host({self.name})"
@@ -156,11 +155,11 @@ class Host:
         return run(self.command(*argv), data=data, timeout_s=timeout_s, env=self.lab.env)
 
     def docker(self, *argv: str, data: bytes | None = None, timeout_s: float = 120) -> str:
-        """Run the docker client on the host; the output without the newline at its end."""
+        """Run the docker client on the host; return its output without the last newline."""
         return self.exec("docker", *argv, data=data, timeout_s=timeout_s).rstrip("\n")
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """What `docker inspect` says; asked without a program, for it is asked often.
+        """Return what `docker inspect` shows, from the API: tests ask often, and a client is slow.
 
         Error: CommandFailed.
         """
@@ -179,18 +178,18 @@ class Host:
 
     @property
     def root(self) -> Path:
-        """The host's file system, as seen from here."""
+        """The path here of the host's file system."""
         pid = (self.folder / "init.pid").read_text().split()[0]
         return Path(f"/proc/{pid}/root")
 
     @property
     def netns(self) -> str:
-        """The name of its network namespace, as `ip -n` takes it."""
+        """The name of its network namespace, for `ip -n`."""
         return f"{self.lab.name}-{self.name}"
 
     @property
     def docker_socket(self) -> str:
-        """The URL of its dockerd, as seen from here."""
+        """The URL here of its dockerd."""
         return f"unix://{self.folder}/docker.sock"
 
     def call(self, method: str, body: bytes = b"") -> tuple[int, bytes]:
@@ -222,22 +221,23 @@ class Host:
             return False
 
     def reboot(self, *args: str) -> None:
-        """Bring it back after lab.sh's `crash`.  The driver answers before dockerd begins, as it
-        does under systemd.  `args`: as start_driver's.
+        """Boot after lab.sh's `crash`.
+
+        As under systemd, the driver answers before dockerd starts.  `args`: as start_driver's.
         """
         run([str(LAB_SH), "boot", self.name], env=self.lab.env)
         self.start_driver(*args)
         run([str(LAB_SH), "start", self.name], env=self.lab.env)
 
     def stop_driver(self) -> None:
-        """SIGTERM; it must end by itself, with status 0."""
+        """Send SIGTERM; the driver must end by itself, with status 0."""
         if self.driver is not None and self.driver.running:
             status = self.driver.end(signal.SIGTERM)
             assert status == 0, f"driver of {self.name} ended with {status}"
         self.driver = None
 
     def kill_driver(self) -> None:
-        """SIGKILL, as a crash."""
+        """Send SIGKILL, as if it crashed."""
         if self.driver is not None:
             self.driver.end(signal.SIGKILL)
         self.driver = None
@@ -246,13 +246,13 @@ class Host:
         return Capture(self, interface, only=only)
 
     def counters(self) -> dict[str, int]:
-        """The driver's counters: packets or connections by reason."""
+        """Return the driver's counters: packets or connections by reason."""
         status, answer = self.call("/Slim.Counters")
         assert status == 200, answer
         return {str(name): int(count) for name, count in json.loads(answer)["Counters"].items()}
 
 
-# Folders that /var/lib/docker begins with on a host whose dockerd is from this folder.
+# For a Docker tree: the folders with which its hosts' /var/lib/docker begins.
 Seeds = Callable[[str], Sequence[Path]]
 
 
@@ -262,7 +262,7 @@ class Lab:
     def __init__(self, name: str, *docker_trees: str, seeds: Seeds | None = None) -> None:
         """docker_trees: folders with usr/sbin/dockerd, for hosts in turn; none: LAB_DOCKER's.
 
-        seeds: says what a host of such a folder finds in its /var/lib/docker (seeds.py).
+        seeds: returns, for such a folder, what its hosts' /var/lib/docker begins with (seeds.py).
         """
         self.name = name
         self.state = Path("/var/lib") / name
@@ -279,7 +279,7 @@ class Lab:
     def up(self, count: int) -> list[Host]:
         """Bring up h1..h`count`; those that are up stay as they are."""
         trees = self._docker_trees
-        # Hosts of different releases come up one by one: those before stay as they are.
+        # Hosts of different releases come up one by one: `up` leaves earlier hosts as they are.
         for number in range(1, count + 1) if len(trees) > 1 else [count]:
             chosen = {}
             if trees:
@@ -302,7 +302,7 @@ class Lab:
         self.hosts, self._etcd, self.etcd_url = [], None, ""
 
     def fabric(self, *argv: str) -> list[str]:
-        """The command line that runs `argv` in the fabric's network namespace."""
+        """Return the command line that runs `argv` in the fabric's network namespace."""
         return [str(LAB_SH), "fabric", "--", *argv]
 
     def load_image(self, tag: str, tar: bytes) -> None:
@@ -317,7 +317,7 @@ class Lab:
         folder.mkdir(mode=0o700, exist_ok=True)
         with (self.state / "etcd.log").open("ab") as log:
             self._etcd = subprocess.Popen(
-                # It stands for one elsewhere: what the hosts do must not keep it from answering.
+                # It stands for a remote etcd, so the hosts' work must not delay its answers.
                 self.fabric("nice", "-n", "-10", "etcd", "--data-dir", str(folder),
                             "--listen-client-urls", url, "--advertise-client-urls", url,
                             "--listen-peer-urls", peer,
@@ -336,13 +336,13 @@ class Lab:
             self._etcd = None
 
     def etcdctl(self, *argv: str) -> str:
-        # Not by `fabric`: what is over before the next line needs no `down` to end it.
+        # Not through `fabric`: it ends before the next line, so `down` need not end it.
         return run(["ip", "netns", "exec", f"{self.name}-fab",
                     "etcdctl", "--endpoints", self.etcd_url, *argv],
                    env={**self.env, "ETCDCTL_API": "3"})
 
     def stored(self, prefix: str) -> list[Entry]:
-        """What is in etcd under a prefix."""
+        """Return what etcd has under a prefix."""
         return [read.entry for read in self._gateway().range(prefix)]
 
     def _gateway(self) -> EtcdGateway:
@@ -355,7 +355,7 @@ class Lab:
 
 
 def remove_abandoned_labs(prefix: str) -> None:
-    """Take down labs named `prefix`PID whose process is gone: of runs that were killed."""
+    """Take down labs named `prefix`PID whose process is gone: their runs were killed."""
     names = {p.name for p in Path("/var/lib").glob(f"{prefix}[0-9]*")}
     names |= {p.name.removesuffix("-fab") for p in Path("/run/netns").glob(f"{prefix}[0-9]*-fab")}
     for name in names:
@@ -367,7 +367,7 @@ def remove_abandoned_labs(prefix: str) -> None:
 @contextlib.contextmanager
 def lab_of_this_process(prefix: str, *docker_trees: str,
                         seeds: Seeds | None = None) -> Iterator[Lab]:
-    """A lab that is taken down at the end of the block, however it ends; arguments as Lab's."""
+    """A lab that is taken down after the block, however that ends; arguments as Lab's."""
     missing = [p for p in ("dockerd", "docker", "etcd", "etcdctl", "tcpdump", "ip", "unshare")
                if shutil.which(p) is None]
     if missing or os.geteuid() != 0:

@@ -1,6 +1,6 @@
-"""Container images made from this machine's own programs: no registry is needed.
+"""Makes container images from this machine's own programs, so that no registry is needed.
 
-An image is a tar for `docker import`, made once in a process.  It knows nothing of the hosts.
+An image is a tar for `docker import`, made once in a process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.run.skips import CannotBeDownloaded
 PROGRAMS = Path(__file__).with_name("programs")
 PYTHON = "/usr/bin/python3.11"
 _GET_GO = Path(__file__).with_name("get-go.sh")
-# Of the standard library, what no program in a container of ours asks for.
+# Parts of the standard library that no program in our containers imports.
 _LEFT_OUT = re.compile(r"/(test|idlelib|tkinter|ensurepip|lib2to3|pydoc_data|config-3[^/]*|"
                        r"dist-packages|site-packages|unittest|sqlite3|curses|xmlrpc|turtle[^/]*)(/|$)")
 
@@ -59,7 +59,7 @@ class Image:
         self._tar.addfile(info)
 
     def file(self, source: str, name: str = "") -> None:
-        """Copy one file, with what a symbolic link points to, to the same path or to `name`."""
+        """Copy one file, following symbolic links, to the same path or to `name`."""
         name = (name or source).lstrip("/")
         if name in self._seen:
             return
@@ -72,14 +72,14 @@ class Image:
             self._tar.addfile(info, content)
 
     def program(self, path: str, name: str = "") -> None:
-        """Copy a program, to `name` if given, and the libraries that its loader would open."""
+        """Copy a program, to `name` if given, and the libraries that it loads."""
         self.file(path, name)
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", listed):
             self.file(os.path.normpath(library))  # a RUNPATH may hold ".."
 
     def command(self, name: str) -> None:
-        """Copy the program of that name, with its libraries, and make it a command."""
+        """Copy the program of that name, with its libraries, to a folder in PATH."""
         found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
         if found is None:
             raise FileNotFoundError(f"{name}: make test installs it")
@@ -108,7 +108,7 @@ class Image:
 
 @functools.cache
 def busybox() -> bytes:
-    """The small one: 2 MB, one static binary."""
+    """Make the small image: one static binary of 2 MB."""
     image = Image()
     image.busybox()
     return image.packed()
@@ -116,7 +116,7 @@ def busybox() -> bytes:
 
 @functools.cache
 def tools(extra: Iterable[str] = ()) -> bytes:
-    """Python, iperf3, ip, ss, ping, `extra`, and tests/lab/programs in /programs."""
+    """Python, iperf3, ip, ss, ping, `extra`, and tests/lab/rig/programs in /programs."""
     image = Image()
     image.busybox()
     for name in ("iperf3", "ip", "ss", "ethtool", "ping", *extra):
@@ -131,7 +131,7 @@ def tools(extra: Iterable[str] = ()) -> bytes:
 
 @functools.cache
 def go_names() -> bytes:
-    """programs/go, built by a Go since 1.24, as the command `names`.
+    """programs/go, built with Go 1.24 or newer, as the command `names`.
 
     Error: CannotBeDownloaded (skips the test).
     """
@@ -166,7 +166,7 @@ http {
 
 @functools.cache
 def servers() -> bytes:
-    """Servers and their own clients, from Debian: nginx, Redis, PostgreSQL, BIRD and others."""
+    """Debian's servers and their clients: nginx, Redis, PostgreSQL, BIRD and others."""
     image = Image()
     image.busybox()
     for name in ("nginx", "wrk", "redis-server", "redis-cli", "redis-benchmark", "memcached",
@@ -182,7 +182,7 @@ def servers() -> bytes:
 
 
 def postgresql(image: Image) -> None:
-    """The server, initdb, psql and pgbench of the newest version, for a user other than root."""
+    """Add server, initdb, psql and pgbench of the newest version, for a user other than root."""
     found = [p.parent.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     if not found:
         raise FileNotFoundError("postgresql: make test installs it")

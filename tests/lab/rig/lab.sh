@@ -1,6 +1,6 @@
 #!/bin/bash
-# Owns a lab: several Docker hosts on this one machine, each with its own dockerd, joined by a
-# fabric that has no way out.  It knows nothing of the driver: what runs on a host is others' choice.
+# Runs a lab: several Docker hosts on this one machine, each with its own dockerd, joined by a
+# fabric that has no way out.  It does not start the driver: its callers decide what hosts run.
 #
 # Needs root, iproute2, util-linux, iptables and a Docker Engine.  `down` removes everything `up`
 # made, also after `up` or the programs inside were killed.  Several labs (LAB_NAME) run at once.
@@ -60,8 +60,8 @@ lock() { mkdir -p "$STATE"; exec {LOCKFD}>"$STATE/lock"; flock "$LOCKFD"; }
 fabric_up() {
     [[ -e /run/netns/$(netns fab) ]] || ip netns add "$(netns fab)"
     in_fabric ip link set lo up
-    # Whatever is meant for outside is routed to nowhere and refused; with ICMP unlimited at once,
-    # not after the 5 to 10 s that each look-up of a name or registry would otherwise hang.
+    # The fabric has no route to the outside, so it refuses such packets.  Without a limit on ICMP
+    # it does so at once; with one, each look-up of a name or registry would hang for 5 to 10 s.
     in_fabric sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0 \
         net.ipv6.conf.all.forwarding=1 net.ipv6.icmp.ratelimit=0
     in_fabric ip link show br0 >/dev/null 2>&1 && return 0
@@ -92,8 +92,8 @@ cable_up() {
 }
 
 # ------------------------------------------------- directories made on the machine itself
-# A mount needs a directory to sit on.  rmdir of one detaches the mounts of every namespace on it,
-# so what a lab had to make goes only with the last lab that is up.
+# A mount needs a directory.  rmdir of one detaches the mounts that any namespace has on it, so the
+# directories that labs made go only with the last lab that is up.
 mountpoints_make() {
     local path part at
     mkdir -p "$MOUNTPOINTS/labs"

@@ -1,6 +1,6 @@
-"""Writes into docs/compatibility.md that all of `make test-all` has passed, when, and in what time.
+"""Writes into docs/compatibility.md that `make test-all` has passed, when, and how long it took.
 
-    python -m tests.lab.rig.passed STAMP      STAMP: a file that was touched when it began
+    python -m tests.lab.rig.passed STAMP      STAMP: a file that was touched when the run began
 
 The Makefile runs it last, and only if everything before it has passed.
 """
@@ -19,15 +19,15 @@ LINE = re.compile(r"(?<=<!-- last run -->\n).*(?=<!-- end of last run -->\n)", r
 
 
 def line(began_s: float, now_s: float, tree: str) -> str:
-    """Return what is written."""
+    """Return the line to write."""
     date = time.strftime("%Y-%m-%d", time.gmtime(now_s))
     minutes = round((now_s - began_s) / 60)
     return f"`make test-all` last passed on {date}, {tree}, in {minutes} minutes.\n"
 
 
 def tree(folder: Path) -> str:
-    """Say which tree that was: the commit, and whether files were not as they are there."""
-    # The checkout is its user's, and this is root.
+    """Name the tested tree: its commit, and whether files differ from it."""
+    # The checkout belongs to a user, and this is root.
     git = ["git", "-c", "safe.directory=*", "-C", str(folder)]
     try:
         commit = _said([*git, "rev-parse", "--short", "HEAD"])

@@ -1,6 +1,6 @@
-"""One swarm of three hosts, of one Docker release or of one each, with the managed plugin on all.
+"""Provides a swarm of three hosts with the managed plugin, of one Docker release or of one each.
 
-What is tested on it is the test modules' matter.  All three are managers; h1 begins as leader.
+All three are managers; h1 begins as leader.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from tests.support.run.wait import wait_until
 PLUGIN = "slim:latest"
 SUBNET = "10.40.0.0/16"
 SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
-STAMP = PROJECT / "build/plugin.sources"  # of which build/plugin is made
-ENABLED_S = 120  # of tries of 9 s each
-CLEAN_S = 30  # a swarm takes its time to tell all nodes
-# What Docker forgets when it is killed is collected soon, not after the usual five minutes.
+STAMP = PROJECT / "build/plugin.sources"  # digest of the sources of build/plugin
+ENABLED_S = 120  # a try takes 9 s
+CLEAN_S = 30  # a swarm needs time to tell all nodes
+# Collect what a killed Docker forgets soon, not after the usual five minutes.
 SETTINGS = {"COLLECT_AFTER": "10"}
-REMOVED_S = 60  # Docker itself
+REMOVED_S = 60  # how long Docker takes
 
 
 @functools.cache
 def built_plugin() -> Path:
-    """build/plugin, from scripts/plugin.sh unless one of the same sources is there."""
+    """Return build/plugin; scripts/plugin.sh builds it if the sources have changed."""
     digest = hashlib.sha256()
     for source in SOURCES:
         top = PROJECT / source
@@ -47,7 +47,7 @@ def built_plugin() -> Path:
                 digest.update(str(path).encode() + path.read_bytes())
     STAMP.parent.mkdir(exist_ok=True)
     with STAMP.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two test processes one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)  # only one test process builds
         _build_plugin(digest.hexdigest())
     return PROJECT / "build/plugin"
 
@@ -63,7 +63,7 @@ def seeds(tree: str) -> list[Path]:
 
 
 def configure(host: Host, **settings: str) -> None:
-    """What `make plugin-install` does with a plugin when it is there."""
+    """Set and enable the plugin, as `make plugin-install` does."""
     given = [f"{name}={value}" for name, value in wanted(host, settings).items()]
     host.docker("plugin", "set", PLUGIN, *given)
     enable(host)
@@ -75,7 +75,7 @@ def enable(host: Host) -> None:
 
 
 def _enabled(host: Host) -> bool:
-    """dockerd gives a plugin 9 s for its socket: on a busy machine its user asks once more."""
+    """Try to enable: a plugin on a busy machine may miss the 9 s that dockerd gives its socket."""
     try:
         host.docker("plugin", "enable", PLUGIN)
     except CommandFailed as error:
@@ -86,12 +86,12 @@ def _enabled(host: Host) -> bool:
 
 
 def wanted(host: Host, settings: Mapping[str, str]) -> dict[str, str]:
-    # /var/lib itself is the machine's, which all hosts of a lab share.
+    # Not /var/lib itself, the default: it is the machine's, and all hosts of a lab share it.
     return {"ETCD": host.lab.etcd_url, "state.source": "/var/lib/slim", **settings}
 
 
 def install(host: Host, **settings: str) -> None:
-    """As a user does, from outside: `make plugin-install` on the engine that DOCKER_HOST names."""
+    """Install from outside, as users do: `make plugin-install` with DOCKER_HOST."""
     run([str(PROJECT / "scripts/plugin-install.sh")], timeout_s=300, env={
         **host.lab.env, "DOCKER_HOST": host.docker_socket,
         "SET": " ".join(f"{name}={value}" for name, value in wanted(host, settings).items())})
@@ -99,7 +99,7 @@ def install(host: Host, **settings: str) -> None:
 
 
 def find_socket(host: Host) -> None:
-    """Learn where the plugin listens; its id is another one after each installation."""
+    """Find where the plugin listens; each installation has a new id."""
     plugin = host.docker("plugin", "inspect", "-f", "{{.ID}}", PLUGIN)
     host.socket = f"/run/docker/plugins/{plugin}/slim.sock"
 
@@ -112,7 +112,7 @@ def answers(host: Host) -> bool:
 
 
 def plugin_pid(host: Host) -> int:
-    """Process id of the plugin, as the host sees it; 0 if it does not run."""
+    """Return the plugin's process id in the host's PID namespace; 0 if it does not run."""
     found = host.exec("sh", "-c", "pgrep -f '[-]m driver serve' | head -1").strip()
     return int(found or 0)
 
@@ -124,7 +124,7 @@ def all_at_once(act: Callable[[Host], object], hosts: Sequence[Host]) -> None:
 
 @contextlib.contextmanager
 def plugged_lab(prefix: str, *docker_trees: str, **settings: str) -> Iterator[Lab]:
-    """A host for each of the releases, with the plugin."""
+    """A host for each of the trees, with the plugin."""
     with lab_of_this_process(prefix, *docker_trees, seeds=seeds) as lab:
         hosts = lab.up(len(docker_trees))
         lab.start_etcd()
@@ -136,7 +136,7 @@ def plugged_lab(prefix: str, *docker_trees: str, **settings: str) -> Iterator[La
 def plugged(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The swarm; errors: CannotBeDownloaded (a release)."""
     with plugged_lab("slimswarm", *dockers.trees(request.param, 3), **SETTINGS) as lab:
-        # After the plugin: a node tells its managers of one when it joins.
+        # After the plugin, since a node tells its managers of plugins when it joins.
         leader, *others = lab.hosts
         leader.docker("swarm", "init", "--advertise-addr", str(leader.address))
         for host in others:
@@ -153,7 +153,7 @@ def join(host: Host, manager: Host, role: str) -> None:
 
 @pytest.fixture
 def nodes(request: pytest.FixtureRequest, plugged: Lab) -> Iterator[list[Host]]:
-    """The three hosts; checked afterwards to be as before, within a module's CLEAN_S."""
+    """The three hosts; checks that they are as before within a module's CLEAN_S."""
     with as_before(plugged, remove_all, getattr(request.module, "CLEAN_S", CLEAN_S)):
         yield plugged.hosts
 
@@ -161,7 +161,7 @@ def nodes(request: pytest.FixtureRequest, plugged: Lab) -> Iterator[list[Host]]:
 @contextlib.contextmanager
 def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None],
               clean_s: float = CLEAN_S) -> Iterator[None]:
-    """Assert that nothing is left on the hosts and in etcd when `remove` has done its work."""
+    """Assert that `remove` leaves nothing on the hosts and in etcd."""
     before, keys = [_state(host) for host in lab.hosts], store_keys(lab)
     try:
         yield
@@ -182,7 +182,7 @@ def as_before(lab: Lab, remove: Callable[[Sequence[Host]], None],
 
 
 def _state(host: Host) -> HostState:
-    """Without the ends of Docker's own pairs: joining a swarm makes those of `ingress` anew."""
+    """Leave out Docker's own interfaces: joining a swarm makes those of `ingress` anew."""
     found = host_state(host)
     return replace(found, links=frozenset(
         link for link in found.links if not link.startswith("veth")))
@@ -194,7 +194,7 @@ def _difference(host: Host, before: HostState) -> str:
 
 
 def remove_all(hosts: Sequence[Host]) -> None:
-    """Services, containers and networks of slim, through Docker alone."""
+    """Remove services, containers and slim networks, through Docker alone."""
     wait_until(partial(_has_no_service, hosts[0]), REMOVED_S, "all services to be removed", 0.2)
     for host in hosts:
         wait_until(partial(_has_no_container, host), REMOVED_S, "all containers to be removed", 0.2)
@@ -205,7 +205,7 @@ def remove_all(hosts: Sequence[Host]) -> None:
 
 
 def _has_no_service(manager: Host) -> bool:
-    """A swarm whose managers heard nothing of each other for a while elects a leader first."""
+    """Remove all services; False while managers that were cut off still elect a leader."""
     try:
         services = manager.docker("service", "ls", "-q").split()
         if services:
@@ -226,7 +226,7 @@ def _has_no_container(host: Host) -> bool:
 
 
 def network_removed(host: Host, network: str) -> bool:
-    """A network is in use for as long as the managers have not heard of its last task's end."""
+    """Try to remove it; it is in use until the managers learn of its last task's end."""
     try:
         host.docker("network", "rm", network)
     except CommandFailed as error:
@@ -241,14 +241,14 @@ def create_network(manager: Host, name: str = "app", *options: str,
 
 def create_service(manager: Host, name: str, *options: str, network: str = "app",
                    image: str = TOOLS, command: Sequence[str] = ()) -> None:
-    """Returns at once.  No registry is asked for what the nodes have."""
-    # As its first process a container's program is deaf to SIGTERM, and is waited for 10 s.
+    """Create it and return at once; the nodes have the image, so no registry is asked."""
+    # A short grace period: PID 1 ignores SIGTERM, and Docker would wait 10 s for its end.
     manager.docker("service", "create", "-q", "--detach", "--no-resolve-image", "--name", name,
                    "--stop-grace-period", "2s", "--network", network, *options, image, *command)
 
 
 def running(manager: Host, service: str) -> int:
-    """Count the service's tasks that run."""
+    """Count the service's running tasks."""
     with engine(manager) as client:
         tasks = client.tasks(filters={"service": service, "desired-state": "running"})
     return sum(task["Status"]["State"] == "running" for task in tasks)
@@ -267,13 +267,13 @@ def wait_running(manager: Host, service: str, count: int, timeout_s: float = 90)
 
 
 def published(lab: Lab) -> dict[str, set[str]]:
-    """Services' names in etcd, and the addresses of their tasks."""
+    """Return the services in etcd by name, with their tasks' addresses."""
     text = lab.etcdctl("get", "--prefix", "--print-value-only", "/slim/v1/services/")
     found = [json.loads(line) for line in text.splitlines() if line]
     return {each["name"]: set(each["backends"]) for each in found if "left" not in each}
 
 
 def task_containers(host: Host, service: str) -> list[str]:
-    """The service's containers on this host."""
+    """Return the service's containers on this host."""
     label = f"com.docker.swarm.service.name={service}"
     return [found["Id"] for found in containers(host, only_running=True, label=label)]

@@ -1,7 +1,7 @@
-"""What the hosts of a lab begin with: images, and the plugin, as a dockerd has stored them once.
+"""Prepares what a lab's hosts begin with: images and the plugin, as a dockerd has stored them.
 
-To unpack them on each host of each test process took minutes of computing.  A host has hard links
-to these files (LAB_SEEDS of lab.sh).  What belongs into them is said here, not what it is for.
+Unpacking them on each host of each test process took minutes of computing.  Hosts have hard links
+to these files instead (LAB_SEEDS of lab.sh).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tests.lab.rig import images, standard_images
 from tests.lab.rig.hosts import LAB_SH, Host, lab_of_this_process, run
 
 FOLDER = Path("/var/cache/slim-tests/seeds")
-KEPT = 6  # of a run with three releases and the plugin; older ones are removed
+KEPT = 6  # for three releases, images and plugin each; older seeds are removed
 BUSYBOX, TOOLS, SERVERS = "busybox", "tools", "servers"  # image tags
-# An image is made of these, and of programs of Debian's packages on this machine.
+# An image depends on these files, and on this machine's Debian packages.
 _HERE = Path(__file__).parent
 _SOURCES = (Path(__file__), _HERE / "images.py", _HERE / "standard_images.py",
             *sorted((_HERE / "programs").rglob("*.py")))
@@ -26,7 +26,7 @@ _PACKAGES = Path("/var/lib/dpkg/status")
 
 
 def images_seed(tree: str) -> Path:
-    """All images that the tests use but those that not everybody can have.
+    """Return the seed with the tests' images, but for those that must be downloaded.
 
     tree: of the Docker release.
     """
@@ -40,9 +40,9 @@ def images_seed(tree: str) -> Path:
 
 
 def plugin_seed(tree: str, name: str, plugin: Path, stamp: Path) -> Path:
-    """The plugin, created and not yet enabled.
+    """Return the seed with the plugin, created and not yet enabled.
 
-    plugin: what scripts/plugin.sh has built; stamp: a file that is another one when that is.
+    plugin: what scripts/plugin.sh has built; stamp: a file that changes with it.
     """
     def create(host: Host) -> None:
         run(["docker", "plugin", "create", name, str(plugin)], timeout_s=300,
@@ -53,14 +53,14 @@ def plugin_seed(tree: str, name: str, plugin: Path, stamp: Path) -> Path:
 
 def _stored(tree: str, parts: Iterable[str], sources: Iterable[Path],
             fill: Callable[[Host], None]) -> Path:
-    """Return a folder with these parts of /var/lib/docker, filled if it is not there."""
+    """Return a folder with these parts of /var/lib/docker; make it if it does not exist."""
     digest = hashlib.sha256(f"{tree} {' '.join(parts)}".encode())
     for source in sources:
         digest.update(source.read_bytes())
     folder = FOLDER / digest.hexdigest()[:16]
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one fills it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # only one test process fills it
         if not folder.exists():
             _fill(tree, parts, folder, fill)
         folder.touch()

@@ -1,6 +1,6 @@
-"""What a host and the store hold, to be compared before and after: the test of "leaves nothing".
+"""Takes snapshots of a host and the store, to compare them: what "leaves nothing" means.
 
-It reads the kernel, Docker and etcd as they are and asks the driver nothing.
+It reads the kernel, Docker and etcd, and asks the driver nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.lab.rig.hosts import Host, Lab, run
 from tests.support.world.etcd import live_keys
 from tests.support.world.maps import count_entries, opened
 
-# dockerd makes it for the first container that needs egress, and keeps it.
+# dockerd makes it for the first container that needs a way out, and keeps it.
 _DOCKERS_OWN = {"docker_gwbridge"}
-# Records that outlive what they were made for, on purpose.
+# Records that outlive their subjects on purpose.
 _LASTING_KEYS = ("/slim/v1/publishers/", "/slim/v1/subnet-guard", "/slim/v1/services-question")
 
 
@@ -34,7 +34,7 @@ class HostState:
     networks: frozenset[str]
 
     def difference(self, later: HostState) -> str:
-        """Say what is new or gone in `later`; empty if nothing is."""
+        """Say what is new or gone in `later`; "" if nothing is."""
         lines = []
         for field in fields(self):
             before, after = set(getattr(self, field.name)), set(getattr(later, field.name))
@@ -44,25 +44,26 @@ class HostState:
         return "; ".join(lines)
 
 
-# Those that hold what containers made: arrays are always full, LRU maps age by themselves.
+# Types whose entries containers make; arrays are always full, and LRU maps age by themselves.
 # Numbers of include/uapi/linux/bpf.h: HASH, PERCPU_HASH, LPM_TRIE, SOCKHASH.
 _COUNTED_TYPES = {1, 5, 11, 18}
-# Of all sandboxes together, and of namespaces that may come back to a network: stay for a while.
+# Their entries stay for a while: they count for all sandboxes together, or are for namespaces that
+# may come back to a network.
 _LASTING_MAPS = {"shares", "notes"}
 
 
 def _map_entries(pins: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Count the entries of each pinned hash map."""
     for pin in pins:
-        with contextlib.suppress(FileNotFoundError), opened(pin) as fd:  # removed meanwhile
+        with contextlib.suppress(FileNotFoundError), opened(pin) as fd:  # it may be gone
             text = Path(f"/proc/self/fdinfo/{fd}").read_text()
             info = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-            if int(info.get("map_type", 0)) in _COUNTED_TYPES:  # a program has none
+            if int(info.get("map_type", 0)) in _COUNTED_TYPES:  # programs have no type
                 yield pin.name, count_entries(fd)
 
 
 def host_state(host: Host) -> HostState:
-    """Read from outside, without a program on the host where that can be: it is asked often."""
+    """Take the snapshot, mostly without starting programs on the host: tests do it often."""
     links = json.loads(run(["ip", "-n", host.netns, "-j", "link", "show"]))
     top = host.root / "sys/fs/bpf"
     pins = [Path(folder, name) for folder, folders, files in os.walk(top)
@@ -79,13 +80,13 @@ def host_state(host: Host) -> HostState:
 
 
 def store_keys(lab: Lab) -> frozenset[str]:
-    """slim's keys in the lab's etcd, but for those that stay while a host is registered."""
+    """Return slim's keys in the lab's etcd, without those of registered hosts."""
     return frozenset(key for key in live_keys(lab.stored(keys.ROOT))
                      if not key.startswith(_LASTING_KEYS))
 
 
 def remove_everything(host: Host) -> None:
-    """Through Docker alone: all containers, then all networks that a user made."""
+    """Remove all containers, then all networks that users made, through Docker alone."""
     if found := [each["Id"] for each in containers(host)]:
         host.docker("rm", "-f", "-v", *found)
     wanted = {each["Name"] for each in networks(host, type="custom")} - _DOCKERS_OWN

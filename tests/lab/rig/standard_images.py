@@ -1,7 +1,7 @@
-"""Stand-ins for the official images that the examples name, made from this machine's packages.
+"""Makes stand-ins for the official images that the examples name, from this machine's packages.
 
 They have those images' commands, paths and variables as far as the examples use them, so the
-examples run as they are shipped.  It knows nothing of the driver.
+examples run as shipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ server {
 }
 """
 
-# The official one serves without a password, too, unless told otherwise.
+# The official image, too, serves without a password unless told otherwise.
 _REDIS_ENTRYPOINT = """\
 #!/bin/sh
 [ "$1" != redis-server ] || set -- "$@" --protected-mode no
@@ -110,7 +110,7 @@ def _python() -> bytes:
 
 @dataclass(frozen=True)
 class _Standard:
-    """How an image is made, and what it runs."""
+    """How to make an image, and what it runs."""
 
     make: Callable[[], bytes]
     command: list[str]
@@ -138,7 +138,7 @@ _IMAGES = {
 
 
 def load_standard_images(lab: Lab) -> None:
-    """Make sure that all hosts have them."""
+    """Load the images on all hosts that lack them."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(_load, lab.hosts))
 

@@ -1,7 +1,4 @@
-"""Which path connections took: the drivers' counters, and a capture between the hosts.
-
-It asks the drivers and the wire, never the programs; what those report is the tests' own matter.
-"""
+"""Tells which path connections took, by the drivers' counters and a capture between the hosts."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from tests.lab.rig.hosts import CommandFailed, Host
 from tests.support.run.wait import wait_until
 
 VXLAN_PORT = 14789
-READY_S = 20  # a server on a busy machine
-# Neighbour discovery that a container tries by itself.
+READY_S = 20  # how long a server may take on a busy machine
+# Packets of neighbour discovery, which a container sends by itself.
 _HARMLESS = {"link_local6", "not_ip"}
-# Not one of these may grow while TCP is the only traffic.
+# None of these may grow while TCP is the only traffic.
 NOT_HOST_PATH = {reason.name for reason in read_reasons()
                  if reason.kind != "path" or reason.name.startswith("overlay_")} - _HARMLESS
 
 
 class Traffic:
-    """What hosts counted since the block began; read it after the block."""
+    """What hosts counted during the block; read it after the block."""
 
     def __init__(self, hosts: Sequence[Host]) -> None:
         self._hosts = list(dict.fromkeys(hosts))
@@ -36,25 +33,25 @@ class Traffic:
                                 if after[name] != before[name]}
 
     def connected(self, host: Host) -> int:
-        """Connections that programs on `host` made, on the host path or directly on their host."""
+        """Count the connections that programs on `host` made, on the host path or directly."""
         return made(self.grown[host])
 
     def accepted(self, host: Host) -> int:
-        """Connections that programs on `host` accepted, on the host path or from their own host."""
+        """Count the connections that programs on `host` accepted, on the host path or directly."""
         return self.grown[host].get("accepted", 0) + self.grown[host].get("local", 0)
 
 
 def made(counters: Mapping[str, int]) -> int:
-    """Connections on the path meant for them: the host path; directly, to the same host."""
+    """Count the connections on the path meant for them: the host path, or directly."""
     return counters.get("connected", 0) + counters.get("local", 0)
 
 
 @contextlib.contextmanager
 def only_host_path(client: Host, server: Host,
                    older: Collection[str] = ()) -> Iterator[Traffic]:
-    """Fail if anything but host connections passed between the two hosts.
+    """Fail if anything but host path connections passed between the two hosts.
 
-    If the two are one, fail if there were no direct connections, or any other than these.
+    If the two are one host, fail unless there were direct connections, and only these.
 
     `older`: counters that packets of connections made before the block may raise.
     """
@@ -71,8 +68,8 @@ def only_host_path(client: Host, server: Host,
             other.pop("overlay_local", None)  # a packet each
             assert grown.get("local", 0) > 0, "no connection"
             assert not grown.keys() & {"connected", "accepted"}, "the host path within one host"
-        # The ACK of the peer's FIN may leave after our own FIN, from another CPU, and so after the
-        # connection's end: out of date by then, dropped without harm.
+        # The ACK of the peer's FIN may leave on another CPU after our own FIN, and so after the
+        # connection's end.  It is obsolete by then, and dropped without harm.
         other.pop("late_ack", None)
         assert other == {}, f"{host.name} counted what is no host connection"
 
@@ -80,7 +77,7 @@ def only_host_path(client: Host, server: Host,
 def wait_for_server(host: Host, container: str, *probe: str) -> str:
     """Repeat a client's command until it succeeds on the path meant for it; return its output.
 
-    A server needs a moment until it listens, and a new endpoint until other hosts know it.
+    A server needs a moment until it listens, and other hosts until they know a new endpoint.
     """
     return wait_until(lambda: _probed(host, ("exec", container, *probe)), READY_S,
                       f"{' '.join(probe)} on the path meant for it")
@@ -99,11 +96,11 @@ def _probed(host: Host, argv: Sequence[str]) -> str:
 
 
 def segments_lost(host: Host, container: str) -> int:
-    """How many segments, SYNs too, the container's TCP has sent again because they were lost.
+    """Count the segments, SYNs too, that the container's TCP sent again because they were lost.
 
-    On a busy machine some are sent again though they only were late.  These do not count: their
-    receiver says so (DSACK), or they were probes for a tail that was not lost.  What is lost of
-    the answers, the peer counts.
+    On a busy machine TCP also repeats segments that are only late.  These do not count: the
+    receiver reports them (DSACK), or they probed for a tail that was not lost.  The peer counts
+    lost answers.
     """
     text = host.docker("exec", container, "cat", "/proc/net/snmp", "/proc/net/netstat")
     rows = [line.split() for line in text.splitlines()]

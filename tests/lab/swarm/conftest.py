@@ -1,4 +1,4 @@
-"""One swarm for all tests of this folder."""
+"""Provides one swarm for all tests of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swarm: networks that all nodes have, services by name and by their own address, nodes that go.
+"""Tests swarms: networks on all nodes, services by name and by vip, nodes that leave.
 
 Rows 58-61 of the plugin contract's checklist.  `nodes` checks after each test that nothing is left.
 """
@@ -41,9 +41,9 @@ from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
 
-# Of each task, all the time: not a Python each, and not more often than is waited for.
+# Each task runs it once a second, so it is cheap: no Python.
 HEALTH = ("--health-cmd", "nc 127.0.0.1 7000 < /dev/null", "--health-interval", "1s")
-# Connects again and again, prints {answering task: count} and the failures.
+# Connects many times; prints {answering task: count} and the failures.
 MANY = """
 import json, socket, sys, collections
 answered, failed = collections.Counter(), collections.Counter()
@@ -58,7 +58,7 @@ for _ in range(int(sys.argv[3])):
         failed[type(error).__name__] += 1
 print(json.dumps([answered, failed]))
 """
-# The same until its standard input ends; for updates under load.
+# The same, until its standard input ends: for updates under load.
 UNTIL_TOLD = MANY.replace("for _ in range(int(sys.argv[3])):", """
 import select, time
 print("ready", flush=True)
@@ -73,10 +73,10 @@ def many(host: Host, container: str, name: str, count: int) -> tuple[Counter[str
 
 @pytest.fixture
 def web(nodes: list[Host], plugged: Lab) -> list[Host]:
-    """A network with a client on the second node, and three tasks of `web`, one on each."""
+    """A network with a client on the second node, and three tasks of `web`, one on each node."""
     manager, second, _ = nodes
     create_network(manager)
-    # A task counts when its server answers: Docker calls it running only then.
+    # With a health command Docker calls a task running only once its server answers.
     create_service(manager, "web", "--replicas", "3", *HEALTH, command=SERVE)
     wait_running(manager, "web", 3)
     start(second, "client")
@@ -90,7 +90,7 @@ def connections(hosts: list[Host]) -> int:
 
 @feature("Swarm: a network on all nodes, names, `--attachable`")
 def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
-    """Options and subnet reach each node; names by DNS round robin; TCP as meant."""
+    """Options and subnet reach each node, names resolve by round robin, TCP takes its path."""
     manager = nodes[0]
     create_network(manager, "app", "-o", "com.docker.network.driver.mtu=1400")
     create_service(manager, "everywhere", "--mode", "global", "--endpoint-mode", "dnsrr",
@@ -110,7 +110,7 @@ def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
             assert " 0% packet loss" in ping(host, f"on-{host.name}", address)
         for name in ("everywhere", "tasks.everywhere"):
             wait_until(partial(_resolves, host, f"on-{host.name}", name), 20, f"{name} has a name")
-    # Each host knows each task now, and each task serves: a connection is one, and a host's.
+    # Now each host knows each task, and each task serves: each connection counts once, on one host.
     before = connections(nodes)
     for host in nodes:
         for name in ("everywhere", "tasks.everywhere"):
@@ -118,7 +118,7 @@ def test_a_network_that_all_nodes_have(nodes: list[Host]) -> None:
             assert seen.client_local[0] == addresses[host.name]
             assert seen.client_peer == seen.server_local
     assert connections(nodes) - before == 2 * len(nodes)
-    # Names of containers on other nodes come by gossip, at once as a rule.
+    # Gossip brings the names of containers on other nodes, usually at once.
     wait_until(lambda: f"({addresses['h3']})" in nodes[1].docker(
         "exec", "on-h2", "ping", "-c", "1", "on-h3"), 20, "the name of a container elsewhere")
 
@@ -129,7 +129,7 @@ def _resolves(host: Host, container: str, name: str) -> bool:
 
 @feature("Swarm: services' addresses (`vip`), evenly spread, without IPVS")
 def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
-    """The default, `--endpoint-mode vip`: evenly spread connections, without IPVS."""
+    """The default, `--endpoint-mode vip`: connections spread evenly, without IPVS."""
     manager, second, _ = web
     before = connections(web)
     answered, failed = many(second, "client", "web", 300)
@@ -156,14 +156,14 @@ def test_a_services_own_address(web: list[Host], plugged: Lab) -> None:
 
 @feature("Swarm: services' addresses (`vip`), evenly spread, without IPVS")
 def test_a_task_that_dies_is_not_chosen(web: list[Host], plugged: Lab) -> None:
-    """Its host tells everybody, before any manager has noticed."""
+    """Its host tells all others, before any manager has noticed."""
     manager, second, _ = web
     victim_host = next(host for host in web if task_containers(host, "web"))
     victim, = task_containers(victim_host, "web")[:1]
     address = address_of(victim_host, victim)
     assert address in many(second, "client", "web", 60)[0]
     manager.docker("service", "update", "-d", "--restart-condition", "none", "web")
-    # By the manager's own word: tasks of before run, too, and as many.
+    # Ask the manager, since the tasks from before run as well, and are as many.
     wait_until(lambda: updated(manager, "web"), 90, "the update to be over", 0.2)
     wait_running(manager, "web", 3)
     wait_until(lambda: len(published(plugged)["web"]) == 3, 20, "all to be published", 0.1)
@@ -198,7 +198,7 @@ def test_an_update_under_load_fails_no_connection(web: list[Host]) -> None:
 
 @feature("Swarm: leaders, nodes and plugins that go")
 def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
-    """The plugin of the publishing manager is killed."""
+    """The publishing manager's plugin is killed."""
     manager = web[0]
 
     def holder() -> str:
@@ -214,14 +214,14 @@ def test_who_publishes_goes(web: list[Host], plugged: Lab) -> None:
     publisher.exec("kill", "-KILL", str(plugin_pid(publisher)))
     manager.docker("service", "scale", "-d", "web=4")
     wait_until(lambda: len(published(plugged)["web"]) == 4, 60, "the list to follow", 0.1)
-    # Docker has started it again, with an id that stays.
+    # Docker starts it again; the plugin's id stays.
     wait_until(lambda: plugin_pid(publisher) > 0, 20, "the plugin is back")
 
 
 @feature("managed plugin: disabled, killed, installed anew; containers run on")
 def test_the_plugin_is_installed_anew_under_running_containers(
         nodes: list[Host], plugged: Lab) -> None:
-    """It is the same host as before to etcd and to its peers; what ran runs on."""
+    """To etcd and its peers it is the same host as before; containers run on."""
     def hosts() -> str:
         return plugged.etcdctl("get", "--prefix", "--keys-only", "/slim/v1/known/")
 
@@ -317,7 +317,7 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
     create_network(manager)
     create_service(manager, "web", "--mode", "global", "--publish",
                    "mode=host,published=8080,target=7000", command=SERVE)
-    wait_running(manager, "web", len(nodes))  # without a health command: it may not listen yet
+    wait_running(manager, "web", len(nodes))  # there is no health command, so it may not listen yet
     for host in nodes:
         caller = second if host is manager else manager
         wait_until(partial(_serves, caller, host, 8080), 20, f"the port on {host.name}")
@@ -326,7 +326,7 @@ def test_ports_published_by_hosts(nodes: list[Host]) -> None:
 @feature("Swarm: `--publish` (ingress)")
 def test_ports_published_by_ingress(
         nodes: list[Host], record_property: Callable[[str, object], None]) -> None:
-    """Docker's own matter, by IPVS.  Without it the port is not served; the rest works."""
+    """Docker itself publishes them, by IPVS.  Without IPVS only the port does not work."""
     manager, second, _ = nodes
     create_network(manager)
     create_service(manager, "web", "--publish", "published=8081,target=7000", command=SERVE)
@@ -344,7 +344,7 @@ def test_ports_published_by_ingress(
 
 
 def kernel_has_ipvs(host: Host) -> bool:
-    """Loads the module if there is one."""
+    """Try to load the module."""
     return host.exec("sh", "-c", "modprobe -q ip_vs; test -e /proc/net/ip_vs && echo yes; true"
                      ).strip() == "yes"
 
@@ -361,7 +361,7 @@ def _serves(caller: Host, host: Host, port: int) -> bool:
 
 @feature("Swarm: services' addresses beside Docker's overlay (bench.studies.services)")
 def test_the_benchmark_of_services(nodes: list[Host]) -> None:
-    """It runs, and finds all ways that lead anywhere.  Figures are not judged here."""
+    """It runs, and finds all ways that work; the test does not judge figures."""
     found = compare(nodes[0], nodes[1], rounds=1, seconds=0.2)
     wanted = {HOST, "slim, a task", "slim, the service", "Docker's overlay, a task"}
     if kernel_has_ipvs(nodes[0]):

@@ -1,4 +1,4 @@
-"""A swarm whose etcd loses all its data: what its managers hold together comes back.
+"""Tests a swarm whose etcd loses all its data: the managers' common holds come back.
 
 `nodes` checks after the test that nothing is left, in etcd too.
 """
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(400)
 CLEAN_S = 60
 SETTLED_S = 60
 AUTOMATIC = ("--ipam-driver", PLUGIN)
-# So small that an address which is free on record is soon given out.
+# So small that an address that is wrongly free is soon assigned.
 SMALL = (*AUTOMATIC, "--subnet", "10.40.0.0/27")
 
 
@@ -40,7 +40,7 @@ def shown(manager: Host, what: str, *names: str) -> list[dict[str, Any]]:
 
 
 def requested(manager: Host) -> set[tuple[str, str]]:
-    """(subnet, network's id) and (subnet, address) of all networks and services, as Docker says."""
+    """Return (subnet, network id) and (subnet, address) of all networks and services in Docker."""
     found = set()
     names = manager.docker("network", "ls", "-q", "--filter", f"driver={PLUGIN}").split()
     subnets = {network["Id"]: network["IPAM"]["Config"][0]
@@ -54,7 +54,7 @@ def requested(manager: Host) -> set[tuple[str, str]]:
 
 
 def on_record(lab: Lab) -> set[tuple[str, str]]:
-    """The same, as managers hold it in etcd; tasks' addresses, too."""
+    """Return the same as managers hold it in etcd, with tasks' addresses, too."""
     found = set()
     for cidr in [keys.subnet_of(key) for key in lab.etcdctl(
             "get", "--prefix", "--keys-only", keys.SUBNETS).split()]:
@@ -70,7 +70,7 @@ def on_record(lab: Lab) -> set[tuple[str, str]]:
 def test_etcd_loses_what_a_swarm_holds(nodes: list[Host], plugged: Lab) -> None:
     manager, second, _ = nodes
     create_network(manager, "app", ipam=SMALL)
-    create_network(manager, "first", ipam=AUTOMATIC)  # of no host, as it has no tasks
+    create_network(manager, "first", ipam=AUTOMATIC)  # on no host, as it has no tasks
     for name in ("web", "db"):
         create_service(manager, name, "--replicas", "2", command=SERVE)
         wait_running(manager, name, 2)

@@ -1,4 +1,4 @@
-"""A swarm whose leader stops, whose nodes are drained and die, and whose plugin goes and comes.
+"""Tests a swarm whose leader stops, whose nodes are drained and die, whose plugin is restarted.
 
 Rows 59-61 of the plugin contract's checklist.  `nodes` checks after each test that nothing is left.
 """
@@ -32,11 +32,11 @@ from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 LEADER_S = 60
-CLEAN_S = 60  # it is looked for twice, and what was made again goes only then
+CLEAN_S = 60  # collecting takes two looks, and what was made anew goes only then
 
 
 def swarm_nodes(asked: Host) -> list[str]:
-    """Name, status and part in leading of each; empty while nobody leads, as one goes or comes."""
+    """List each node's name, status and manager status; empty during an election."""
     try:
         return asked.docker("node", "ls", "--format",
                             "{{.Hostname}} {{.Status}} {{.ManagerStatus}}").splitlines()
@@ -45,7 +45,7 @@ def swarm_nodes(asked: Host) -> list[str]:
 
 
 def leader(asked: Host) -> str:
-    """Name of the leading manager, as another node sees it."""
+    """Return the leader's name, as `asked` sees it."""
     return next((line.split()[0] for line in swarm_nodes(asked) if line.endswith("Leader")), "")
 
 
@@ -60,8 +60,9 @@ def wait_published(lab: Lab, service: str, count: int) -> None:
 
 @feature("Swarm: leaders, nodes and plugins that go")
 def test_the_leader_stops(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the fixture
-    """A new one asks for all pools and addresses again: they stay whose they are, and one
-    `network rm` gives all of them back (which `nodes` looks at).
+    """A new leader requests all pools and addresses again: their holders stay the same.
+
+    One `network rm` then releases them all, which `nodes` checks.
     """
     name = leader(web[1])
     gone = next(host for host in web if host.name == name)
@@ -108,7 +109,7 @@ def test_a_node_is_drained(web: list[Host], plugged: Lab) -> None:  # noqa: F811
 
 @feature("Swarm: leaders, nodes and plugins that go")
 def test_a_node_dies(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the fixture
-    """Power and cable at once; its tasks run elsewhere, and it comes back with its disk."""
+    """It loses power and cable; its tasks run elsewhere, and it comes back with its disk."""
     manager, second, third = web
     for action in (("link", third.name, "down"), ("crash", third.name)):
         run([str(LAB_SH), *action], env=third.lab.env)
@@ -128,7 +129,7 @@ def test_a_node_dies(web: list[Host], plugged: Lab) -> None:  # noqa: F811 - the
 
 @pytest.fixture
 def load(nodes: list[Host]) -> Iterator[Load]:
-    """Connections from the second node to the first, all the time; none may fail."""
+    """A load from the second node to the first; none of its connections may fail."""
     create_network(nodes[0])
     load = Load(nodes[1], start(nodes[0], "server", *SERVE))
     load.goes_on()
@@ -139,7 +140,7 @@ def load(nodes: list[Host]) -> Iterator[Load]:
 
 @feature("managed plugin: disabled, killed, installed anew; containers run on")
 def test_the_plugin_is_disabled_and_enabled_under_load(load: Load, nodes: list[Host]) -> None:
-    """Connections that are open go on, and new ones are made, on both ends' hosts."""
+    """On either end's host: open connections go on, and new ones succeed."""
     for host in nodes[:2]:
         host.docker("plugin", "disable", "-f", PLUGIN)
     load.goes_on()
@@ -156,7 +157,7 @@ def test_the_plugin_is_installed_anew_under_load(load: Load, nodes: list[Host]) 
 
 @feature("managed plugin: dockerd starts again")
 def test_dockerd_starts_again(nodes: list[Host]) -> None:
-    """With the plugin, which it starts before the containers that need it."""
+    """dockerd starts the plugin, too, before the containers that need it."""
     manager, second, _ = nodes
     create_network(manager)
     there = start(manager, "server", *SERVE)

@@ -1,7 +1,7 @@
-"""`bench/run` against two hosts as if they were two machines: Docker contexts, real containers.
+"""Tests `bench/run` against two hosts as if they were machines: Docker contexts, real containers.
 
-What it measures is not judged here; that it ends, reports, and leaves nothing behind is (the
-`hosts` fixture compares links, rules, maps, containers and networks).
+It must end, report, and leave nothing behind; the `hosts` fixture compares links, rules, maps,
+containers and networks.  The tests do not judge what it measures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def contexts(h1: Host, h2: Host, tmp_path: Path) -> dict[str, str]:
 
 
 def arguments(host: Host, out: Path) -> list[str]:
-    # Which congestion control this machine has does not matter here.
+    # This machine's congestion control, whichever it is, does for this test.
     own = host.exec("cat", "/proc/sys/net/ipv4/tcp_congestion_control").strip()
     return [RUN, "--contexts", "one,two", "--congestion", own, "--out", str(out)]
 
@@ -68,7 +68,7 @@ def test_a_short_run_reports_and_leaves_nothing(h1: Host, h2: Host, contexts: di
 
 def test_an_interrupted_run_leaves_nothing(h1: Host, h2: Host, contexts: dict[str, str],
                                            tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a run, once more while it cleans up."""
+    """Ctrl-C comes in the middle of a run, and again while it cleans up."""
     log = tmp_path / "log"
     with log.open("w") as into:
         process = subprocess.Popen(

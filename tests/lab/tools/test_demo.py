@@ -1,4 +1,4 @@
-"""`make demo` as its user runs it, to its end and interrupted: in a lab that it removes."""
+"""Tests `make demo` as users run it, to its end and interrupted: it must remove its lab."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEMO = [sys.executable, "-u", "-m", "bench.demo", "--rounds", "1", "--seconds", 
 
 
 def left_of(demo: subprocess.Popen[str]) -> list[str]:
-    """Namespaces, folders, cgroups and processes of its lab."""
+    """Return the namespaces, folders, cgroups and processes that its lab left."""
     name = f"slimdemo{demo.pid}"
     found = [str(path) for top in ("/run/netns", "/var/lib", "/run") for path in Path(top).glob(
         f"{name}*")]
@@ -44,7 +44,7 @@ def test_to_its_end() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number: signal.Signals, tmp_path: Path) -> None:
-    """While dockerds start, and while containers run."""
+    """The signal comes while dockerds start, and while containers run."""
     log = tmp_path / "log"
     with log.open("w") as into, subprocess.Popen(
             DEMO, cwd=PROJECT, stdout=into, stderr=into, text=True) as demo:

@@ -1,4 +1,4 @@
-"""A firewall between two hosts that lacks the endpoint ports: what users of real dockerds see."""
+"""Tests what users see when a firewall between two hosts drops the endpoint ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.lab.docker.test_docker import call, check_views, create_network, star
 from tests.lab.rig.hosts import PROJECT, CommandFailed, Host, Lab, run
 from tests.support.run.wait import wait_until
 
-FOUND_S = 60  # some seconds, on a busy machine
+FOUND_S = 60  # some seconds, more on a busy machine
 CONNECT = """
 import errno, socket, sys
 s = socket.socket()
@@ -23,7 +23,7 @@ print(errno.errorcode.get(s.connect_ex((sys.argv[1], 7000)), "none"))
 
 @contextmanager
 def firewall(lab: Lab) -> Iterator[None]:
-    """Between the cables of both hosts and the fabric's bridge."""
+    """A firewall between both hosts' cables and the fabric's bridge."""
     run(lab.fabric("nft", """
         table netdev fire {
             chain frames {

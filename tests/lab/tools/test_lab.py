@@ -1,4 +1,4 @@
-"""The lab itself, without a driver: what the other tests rely on."""
+"""Tests the lab itself, without a driver: the other tests rely on it."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def test_capture_counts_every_packet(lab: Lab) -> None:
     h1, h2 = lab.hosts[:2]
     with h1.capture() as capture:
         h1.exec("ping", "-c", "20", "-i", "0.01", "-W", "2", "-s", "777", str(h2.address))
-    ours = "ip[2:2] == 805"  # drivers ask each other for signs of life, by ping, too
+    ours = "ip[2:2] == 805"  # drivers probe each other by ping, too
     assert len(capture.packets(f"icmp[icmptype] == icmp-echo and {ours}")) == 20
     assert len(capture.packets(f"icmp[icmptype] == icmp-echoreply and {ours}")) == 20
     assert capture.packets("udp port 4789") == []
@@ -54,7 +54,7 @@ def test_down_leaves_nothing_also_after_a_killed_up(lab: Lab) -> None:
     up = subprocess.Popen([str(LAB_SH), "up", "1"], env=env, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL)
     with pytest.raises(subprocess.TimeoutExpired):
-        up.wait(0.3)  # in the middle of it
+        up.wait(0.3)  # so that the kill comes in the middle of `up`
     up.kill()
     up.wait()
     subprocess.run([str(LAB_SH), "down"], env=env, check=True)
@@ -62,5 +62,5 @@ def test_down_leaves_nothing_also_after_a_killed_up(lab: Lab) -> None:
             f"find /sys/fs/cgroup -name {lab.name}x; pgrep -f '^{lab.name}x-h1-init'")
     left = subprocess.run(["bash", "-c", look], capture_output=True, text=True, check=False)
     assert left.stdout == ""
-    # The other lab lives.
+    # The other lab is not affected.
     assert lab.hosts[0].docker("info", "--format", "{{.Driver}}") == "overlay2"

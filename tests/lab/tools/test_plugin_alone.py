@@ -1,4 +1,7 @@
-"""The managed plugin on engines in no swarm that share an etcd: row 62 of the checklist."""
+"""Tests row 62 of the plugin contract's checklist: the managed plugin on engines without a swarm.
+
+They share an etcd.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
 
 @pytest.fixture(scope="module")
 def alone(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Two hosts; mixed: one of the oldest release and one of the newest."""
+    """Two hosts; if mixed, one of the oldest release and one of the newest."""
     oldest, *_, newest = dockers.trees(request.param, 2)
     with plugged_lab("slimalone", oldest, newest, SCOPE="local") as lab:
         yield lab
@@ -27,7 +30,7 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture
 def pair(alone: Lab) -> Iterator[list[Host]]:
-    """Both hosts; checked afterwards to be as before."""
+    """Both hosts; checks afterwards that they are as before."""
     def remove(hosts: Sequence[Host]) -> None:
         for host in hosts:
             remove_everything(host)
@@ -51,7 +54,7 @@ def test_two_engines_have_one_network(pair: list[Host]) -> None:
     assert " 0% packet loss" in ping(first, "on-h1", addresses[1])
     seen = call(first, "on-h1", addresses[1], "--retry-s", "10")
     check_views(seen, addresses[0], addresses[1])
-    # The end of one host's network leaves the other's alone.
+    # Removing one host's network does not affect the other host's.
     remove_everything(second)
     assert " 0% packet loss" in ping(first, "on-h1", addresses[0])
     create(second)
@@ -66,7 +69,7 @@ def test_two_engines_have_one_network(pair: list[Host]) -> None:
     ("UNDERLAY=eth9", "there is no interface eth9"), ("ETCD=nowhere", "ETCD='nowhere': ")],
     ids=["PORT_RANGE", "UNDERLAY", "ETCD"])
 def test_a_wrong_setting(pair: list[Host], setting: str, text: str) -> None:
-    """It is said where its user looks, at once, and nothing is left of it."""
+    """The user sees the error at once, where users look, and nothing is left."""
     for host in pair:
         before = host.docker("plugin", "inspect", "-f", "{{json .Settings.Env}}", PLUGIN)
         name = setting.partition("=")[0]

@@ -1,4 +1,4 @@
-"""`make up` and `make down` as a user types them, on a lab host of their own without systemd."""
+"""Tests `make up` and `make down` as users type them, on a lab host without systemd."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 
 @pytest.fixture(scope="module")
 def bare_host() -> Iterator[Host]:
-    """A host on which no dockerd runs yet; its image store has busybox."""
+    """A host whose dockerd does not run yet; its image store has busybox."""
     with lab_of_this_process("slimup") as lab:
         host = lab.up(1)[0]
         lab.load_image(BUSYBOX, images.busybox())
@@ -31,7 +31,7 @@ def bare_host() -> Iterator[Host]:
 
 
 def make(host: Host, *argv: str) -> str:
-    # The command link would lie in the machine's own /usr/local/bin.
+    # Not /usr/local/bin for the command's link: that folder is the machine's own.
     return host.exec("env", "-C", str(PROJECT), "UP_LINK=/run/slim-command", "sh", "-c",
                      'exec make "$@" 2>&1', "make", *argv, timeout_s=170)
 
@@ -63,14 +63,14 @@ def test_up_twice_then_down(bare_host: Host) -> None:
                  "/etc/slim/up.env"):
         with pytest.raises(CommandFailed):
             host.exec("ls", left)
-    # The kernel puts two files named *.debug there itself.
+    # The kernel itself puts two files named *.debug there.
     assert host.exec("find", "/sys/fs/bpf", "-mindepth", "1", "!", "-name", "*.debug") == ""
     assert "slim" not in host.exec("ip", "-o", "link")
     host.exec("ls", "/var/lib/slim/etcd")  # the data stays
     with pytest.raises(CommandFailed):
         host.exec("pgrep", "-x", "etcd|dockerd")
 
-    make(host, "up")  # on the data of before
+    make(host, "up")  # with the data from before
     make(host, "down", "PURGE=1")
     assert host.exec("ls", "/var/lib/slim") == ""
 
@@ -83,7 +83,7 @@ def etcd_of(host: Host, folder: Path) -> EtcdCluster:
 
 def test_up_with_another_etcd_moves_what_runs(bare_host: Host, tmp_path: Path) -> None:
     host = bare_host
-    # The driver starts without etcd, and says so.
+    # Without etcd the driver starts, and says that etcd is missing.
     said = make(host, "up", "ETCD=http://198.18.0.254:2399")
     assert re.search(r"FAIL +etcd .*198\.18\.0\.254:2399", said), said
     with pytest.raises(CommandFailed, match=r"etcd.*198\.18\.0\.254:2399"):

@@ -1,7 +1,6 @@
-"""Forged frames and what they must not break: for the tests of attacks, made with scapy.
+"""Forges frames with scapy, and provides the connections that they must not break.
 
-Nothing here knows the driver; frames are put onto an interface past every check of the
-sender's own kernel, as a container with CAP_NET_RAW can.
+Frames bypass every check of the sender's kernel, as those of a container with CAP_NET_RAW do.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tests.support.world.netns import Netns
 
 OPTION_KIND, EXPERIMENT = 254, 0x5e1d
 
-# Says nothing of its connections, and does not mind what becomes of them.
+# Prints nothing of its connections, and ignores their errors.
 _SERVE = """
     server = listen("0.0.0.0", int(sys.argv[1]))
     ready()
@@ -48,26 +47,26 @@ def endpoint(container: Container) -> Endpoint:
 
 
 def frame(packet: Packet, *, destination: str = "ff:ff:ff:ff:ff:ff") -> Packet:
-    """Dress an IP packet for Ethernet."""
+    """Put an IP packet into an Ethernet frame."""
     return Ether(src="02:00:00:00:00:01", dst=destination) / packet
 
 
 def syn_option(virtual_port: int, caller_port: int) -> list[tuple[int, bytes]]:
-    """The host path's option, as scapy's TCP takes it."""
+    """Return the host path's option in the form of scapy's TCP."""
     value = b"".join(n.to_bytes(2, "big") for n in (EXPERIMENT, virtual_port, caller_port))
     return [(OPTION_KIND, value)]
 
 
 def segment(source: str, sport: int, destination: str, dport: int,  # noqa: PLR0917
             flags: str = "S", data: bytes = b"", **fields: object) -> Packet:
-    """A TCP segment; `fields` are scapy's: options, seq, ack, window."""
+    """Make a TCP segment; `fields` are scapy's: options, seq, ack, window."""
     made = IP(src=source, dst=destination) / TCP(sport=sport, dport=dport, flags=flags, **fields)
     return made / Raw(data) if data else made
 
 
 def vxlan(vni: int, inner: Packet, *, source: str = "", destination: str = "",
           sport: int = 40000) -> Packet:
-    """An overlay packet, with an outer IP header if there is a destination."""
+    """Make an overlay packet, with an outer IP header if there is a destination."""
     body = VXLAN(flags=8, vni=vni) / (inner if inner.haslayer(Ether) else frame(inner))
     outer = UDP(sport=sport, dport=VXLAN_PORT, chksum=0) / body
     return IP(src=source, dst=destination) / outer if destination else body
@@ -75,7 +74,7 @@ def vxlan(vni: int, inner: Packet, *, source: str = "", destination: str = "",
 
 def send(where: Container | Netns, frames: Packet | Iterable[Packet | bytes], *,
          interface: str = "eth0") -> None:
-    """Put frames onto an interface; IP packets without Ethernet header get one, bytes do not."""
+    """Send frames by an interface; IP packets get an Ethernet header, bytes do not."""
     namespace = where.netns if isinstance(where, Container) else where
     packets = [frames] if isinstance(frames, Packet) else list(frames)
     data = [p if isinstance(p, bytes | Ether) else frame(p) for p in packets]
@@ -90,13 +89,13 @@ def send(where: Container | Netns, frames: Packet | Iterable[Packet | bytes], *,
 
 
 def mac(namespace: Netns, interface: str = "eth0") -> str:
-    """Address of an interface in colon form."""
+    """Return an interface's MAC, with colons."""
     return namespace.ip(f"-o link show {interface}").split("link/ether ")[1].split()[0]
 
 
 @dataclass
 class Victim:
-    """A connection between two containers that must survive whatever happens meanwhile."""
+    """A connection between two containers that must survive the attack."""
 
     here: Container
     there: Container
@@ -104,7 +103,7 @@ class Victim:
     port: int  # of the client
 
     def lives(self) -> bool:
-        """Exchange a line over it, as often as it is asked."""
+        """Exchange a line over it; a test may ask any number of times."""
         self.program.say("still here?")
         return self.program.line() == "True"
 
@@ -121,14 +120,14 @@ def victim(here: Container, there: Container, port: int = 80) -> Victim:
 
 
 def connected_victim(here: Container, there: Container, port: int = 80) -> Victim:
-    """As victim(), where the server runs already.  It is on the host path, on one host too."""
+    """Do as victim() for a server that runs already; the host path serves on one host, too."""
     one_host = [refuser(here)] if here.machine is there.machine else []
     program = start(here, _ASK, there.address, port, *one_host)
     return Victim(here, there, program, int(program.line()))
 
 
 class Tap:
-    """All frames that arrive at a container's interface, but for IPv6's own noise."""
+    """Keeps all frames that arrive at a container's interface, but for IPv6's own noise."""
 
     def __init__(self, container: Container, interface: str = "eth0") -> None:
         def listen() -> socket.socket:
@@ -142,7 +141,7 @@ class Tap:
         self._seen: list[Packet] = []
 
     def frames(self) -> list[Packet]:
-        """Everything so far."""
+        """Return all frames so far."""
         while True:
             try:
                 data, (_, _, kind, *_) = self._raw.recvfrom(65535)

@@ -1,4 +1,4 @@
-"""The way out beside slim: a bridge and masquerading as Docker sets them up, and the guard."""
+"""Makes the way out beside slim, as Docker does (a bridge, masquerading), and the guard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Bridge:
     @contextmanager
     def masqueraded(self, *options: str, tool: str = "iptables", to: str = "0.0.0.0/0"
                     ) -> Iterator[None]:
-        """With Docker's rule for it.  options: more of the target's."""
+        """Masquerade it by Docker's rule during the block.  options: more options of the target."""
         rule = ["POSTROUTING", "-s", self.subnet, "-d", to, "!", "-o", self.name,
                 *(["-p", "tcp"] if options else []), "-j", "MASQUERADE", *options]
         self.host.run(tool, "-w", "-t", "nat", "-A", *rule)
@@ -55,7 +55,7 @@ class Bridge:
 
 @contextmanager
 def bridge(host: Netns, name: str = "gw0", number: int = 28) -> Iterator[Bridge]:
-    """Make one on a host that forwards."""
+    """Make a bridge on a host that forwards."""
     made = Bridge(host, name, number)
     host.ip(f"link add {name} type bridge")
     try:
@@ -67,7 +67,7 @@ def bridge(host: Netns, name: str = "gw0", number: int = 28) -> Iterator[Bridge]
 
 
 def kernel_guard(machine: Machine) -> KernelGuard:
-    """The machine's, as its driver makes it."""
+    """Return the machine's guard, as its driver makes it."""
     ports = machine.cluster.ports
     clients = client_ports(ports, machine.netns.call(ephemeral_ports), ())
     return KernelGuard(Guarded(machine.underlay, machine.netns.ifindex("eth0"), VXLAN_PORT, ports,

@@ -1,6 +1,6 @@
-"""A container with CAP_NET_ADMIN in its own namespace: it may cut itself off, and gains nothing.
+"""Tests containers with CAP_NET_ADMIN: they may cut themselves off, and gain nothing.
 
-Each change is made by root in the namespace; then the container tries to speak as somebody else.
+Root in the namespace makes each change; then the container tries to speak in another's name.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def test_it_gains_nothing(thief: Container, live: Victim, change: str) -> None:
     assert after["spoofed_source"] - before["spoofed_source"] >= 2
     assert not any(tap.frames() for tap in taps)
     assert live.lives()
-    # A bridge of the thief's speaks by itself (MLD), with an address that is not the endpoint's.
+    # The thief's bridge sends by itself (MLD), from an address that is not the endpoint's.
     with best_path(live.here, live.there, also={"spoofed_source"}):
         client(live.here, live.there.address)
 
 
-# A socket of its own making that names the host: bound to U, by mark, or both.
+# A socket that takes the host's name: bound to U, by mark, or both.
 _AS_HOST = """
     c = socket.socket()
     c.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 300)
@@ -91,7 +91,7 @@ _AS_HOST = """
 
 @pytest.mark.parametrize("mark", [0, HOST_PATH_MARK])
 def test_a_socket_in_the_hosts_name(thief: Container, live: Victim, mark: int) -> None:
-    """Any program may bind to U, no right is needed: its packets go no further than the veth."""
+    """Any program may bind to U without a capability; its packets get no further than the veth."""
     own, to = str(thief.machine.underlay), endpoint(live.there)
     thief.netns.ip("route add default dev eth0")
     with counted(thief, live.there) as total:
@@ -108,7 +108,7 @@ def test_a_socket_in_the_hosts_name(thief: Container, live: Victim, mark: int) -
 
 
 def test_datagrams_in_the_hosts_name(thief: Container, live: Victim) -> None:
-    """By the host path's own routing table."""
+    """They leave by the host path's own routing table."""
     own, to = str(thief.machine.underlay), endpoint(live.there)
     assert "dev eth0" in thief.netns.ip(f"route show table {HOST_PATH_TABLE}")
     with counted(thief, live.there) as total:
@@ -122,7 +122,7 @@ def test_datagrams_in_the_hosts_name(thief: Container, live: Victim) -> None:
 
 
 def test_translation_of_its_own_connections(thief: Container, live: Victim) -> None:
-    """NAT inside the container gives them names that are not on record."""
+    """NAT inside the container gives them addresses that are not on record."""
     thief.netns.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", "-j", "SNAT", "--to",
                     f"{thief.machine.underlay}:{live.port}")
     with counted(thief, live.there) as total:
@@ -135,14 +135,14 @@ def test_translation_of_its_own_connections(thief: Container, live: Victim) -> N
         assert said == "ETIMEDOUT"
         assert total.pop("local") == 1
         assert set(total) == {"foreign_flow"}
-    else:  # packets of the host path are not tracked, and so not translated
+    else:  # host path packets are not tracked, so NAT does not change them
         assert said == "none"
         assert total == {"connected": 1, "accepted": 1}
     assert live.lives()
 
 
 def test_forwarding_for_another_network(machines: list[Machine], live: Victim) -> None:
-    """On two networks, as a router between them: only its own addresses leave it."""
+    """A container on two networks routes between them; only its own addresses leave it."""
     router = machines[0].container("10.32.0.4/16", "10.33.0.4/16")
     guest = machines[0].container("10.33.0.5/16", vni=2)
     router.netns.sysctl("ipv4.ip_forward", 1)
@@ -157,7 +157,7 @@ def test_forwarding_for_another_network(machines: list[Machine], live: Victim) -
 
 
 def test_it_deletes_its_interface(thief: Container, live: Victim) -> None:
-    """Both ends go; removing the endpoint works all the same (the fixture looks for leftovers)."""
+    """Both ends go; removing the endpoint still works (the fixture looks for leftovers)."""
     thief.netns.ip("link del eth0")
     assert not Path(f"/sys/class/net/{thief.endpoints[0][1].host_name}").exists()
     thief.machine.disconnect(thief, endpoint(thief))

@@ -1,6 +1,6 @@
-"""The driver works with the capabilities that its unit grants, and with none of them less.
+"""Tests that the driver works with the capabilities that its unit grants, and needs each of them.
 
-The list is one: in packaging/slim.service, in docs/security.md, and here by reading the unit.
+packaging/slim.service and docs/security.md must have the same list; the test reads the unit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def host(make_netns: Callable[[str], Netns], tmp_path: Path) -> Iterator[Host]:
 
 
 def _only(*capabilities: str) -> tuple[str, ...]:
-    """Words that run a command as root with no more than these."""
+    """Return the prefix that runs a command as root with only these."""
     names = ",".join(["-all", *("+" + name.removeprefix("CAP_").lower()
                                 for name in capabilities)])
     return ("setpriv", "--no-new-privs", f"--inh-caps={names}", f"--bounding-set={names}")
@@ -53,7 +53,7 @@ def _finished(host: Host) -> bool:
 
 def test_it_works_with_what_the_unit_grants(
         host: Host, make_netns: Callable[[str], Netns]) -> None:
-    """A whole life, and again over what the one before left in the kernel."""
+    """A container's life works, also across a restart over what a killed driver left."""
     host.prefix = _only(*GRANTED)
     host.start_driver()
     host.start_etcd()
@@ -77,7 +77,7 @@ def test_it_works_with_what_the_unit_grants(
     assert "ERROR" not in host.log()
 
 
-# What a driver without it says; the other things that it does not need it for go on.
+# What a driver says without a capability; what does not need it goes on.
 COMPLAINTS = {
     "CAP_NET_ADMIN": r"slim-vxlan.*not permitted",
     "CAP_SYS_ADMIN": r"cannot enter it: Operation not permitted|programs do not compile",
@@ -92,12 +92,12 @@ def test_every_capability_has_its_reason_below() -> None:
 @pytest.mark.parametrize("missing", [name for name, text in COMPLAINTS.items() if text])
 def test_it_needs_each_of_them(host: Host, make_netns: Callable[[str], Netns], missing: str
                                ) -> None:
-    """Without it the driver does not start, or cannot finish a sandbox, and says so."""
+    """Without one the driver does not start, or cannot finish a sandbox, and says so."""
     host.prefix = _only(*(name for name in GRANTED if name != missing), "CAP_BPF", "CAP_PERFMON")
     host.launch_driver()
 
     def answers() -> bool:
-        with suppress(SlimError):  # it may say why it does not start
+        with suppress(SlimError):  # the driver may refuse to start
             ask(host.socket, "Slim.Status")
             return True
         return False

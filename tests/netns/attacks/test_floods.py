@@ -1,7 +1,8 @@
-"""Floods: of connections, of half-open ones, of SYNs; others' connections live and new ones work.
+"""Tests floods of connections, half-open ones and SYNs: neighbours' connections must survive.
 
-What is limited is each sandbox's share of the flow map; SYNs that are let in are remembered in a
-map that forgets the oldest.  Rates are not asserted, only what became of the neighbours.
+The driver limits each sandbox's share of the flow map.  It remembers accepted SYNs in a map that
+forgets the oldest.  The tests assert no rates, only that neighbours' connections live and that new
+ones work.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ def _counted_flows(machine: Machine) -> dict[int, int]:
 
 
 def _set_share(container: Container, count: int) -> None:
-    """As if the container had so many connections."""
+    """Pretend that the container has so many connections."""
     table = container.machine.loaded.table("shares")
     for key in (container.netns.cookie, 0):
         table[table.Key(key)] = table.Leaf(count)
 
 
 def test_the_shares_are_what_there_is(pair: Pair) -> None:
-    """However connections end: by the client, by the server, by a reset, by being refused."""
+    """A share equals the flows, however connections end: by either side, a reset, a refusal."""
     here, there = pair
     quiet_server(there)
     started(there, """
@@ -92,13 +93,13 @@ def test_the_shares_are_what_there_is(pair: Pair) -> None:
             machine.datapath.sweep_flows()
             return _shares(machine) == _counted_flows(machine)
 
-        # Sockets that end while it counts are miscounted until the next time.
+        # A sweep miscounts sockets that end meanwhile; the next one corrects that.
         wait_until(counted_anew, 30, "equal counts after a sweep")
     assert held.lives()
 
 
 def test_who_has_all_that_is_free_gets_no_more(across: Pair) -> None:
-    """It falls back to the overlay; a neighbour goes on as before."""
+    """Its new connections take the overlay path; a neighbour's do not."""
     here, there = across
     neighbour = here.machine.container("10.32.0.5/16")
     server(there)
@@ -110,10 +111,10 @@ def test_who_has_all_that_is_free_gets_no_more(across: Pair) -> None:
     assert "connected" not in total
     with host_path(neighbour, there):
         client(neighbour, there.address)
-    with counted(here, there) as total:  # the client's own choice of port
+    with counted(here, there) as total:  # the client chooses its port
         client(here, there.address, bind=("0.0.0.0", 45001))
     assert total["share_used"] == 1
-    _set_share(here, FLOWS // 2 - 2)  # two less: there is room for one
+    _set_share(here, FLOWS // 2 - 2)  # two fewer leave room for one
     with host_path(here, there):
         client(here, there.address)
     _set_share(here, FLOWS // 2)
@@ -124,7 +125,7 @@ def test_who_has_all_that_is_free_gets_no_more(across: Pair) -> None:
 
 
 def test_a_server_with_its_share_still_accepts(machines: list[Machine]) -> None:
-    """Its connections live on what is remembered of their SYNs; others' servers do not notice."""
+    """Its connections live on their remembered SYNs; other containers' servers do not notice."""
     here, there, other = (machines[0].container("10.32.0.2/16"),
                           machines[1].container("10.32.0.3/16"),
                           machines[1].container("10.32.0.4/16"))
@@ -162,7 +163,7 @@ _CHURN = """
 @pytest.mark.parametrize(("code", "count"), [(_HALF_OPEN, 8000), (_CHURN, 1500)],
                          ids=["half-open", "closed at once"])
 def test_a_container_floods_its_neighbours_server(pair: Pair, code: str, count: int) -> None:
-    """Another container of the client's host, towards the same server."""
+    """The flood comes from another container on the client's host."""
     here, there = pair
     flooder = here.machine.container("10.32.0.5/16")
     held = victim(here, there)
@@ -186,7 +187,7 @@ def _spray(frames: list[bytes], count: int, interface: str = "eth0") -> None:
 
 
 def test_syns_of_a_containers_own_connections(pair: Pair) -> None:
-    """With CAP_NET_RAW: SYNs of flows that are its own pass, and take nothing from others."""
+    """With CAP_NET_RAW, SYNs of its own flows pass, and take nothing from others."""
     here, there = pair
     flooder = here.machine.container("10.32.0.5/16")
     held = victim(here, there)
@@ -199,11 +200,11 @@ def test_syns_of_a_containers_own_connections(pair: Pair) -> None:
     assert held.lives()
     with best_path(here, there):
         client(here, there.address)
-    assert all(one.lives() for one in mine)  # its own: Linux answers such a SYN with an ACK
+    assert all(one.lives() for one in mine)  # Linux answers a SYN on a live connection with an ACK
 
 
 def test_syns_from_the_underlay(machines: list[Machine], cluster: Cluster) -> None:
-    """Not one of them is remembered."""
+    """None of them is remembered."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     held = victim(here, there)
     to, caller = endpoint(there), endpoint(here).port
@@ -232,7 +233,7 @@ def _refused(machine: Machine) -> int:
 
 
 def test_more_syns_than_are_remembered(pair: Pair) -> None:
-    """Live connections need nothing of that map, and new ones need it for one round trip."""
+    """Live connections do not need that map, and new ones need it for one round trip."""
     here, there = pair
     held = victim(here, there)
     table = there.machine.loaded.table("pending")
@@ -251,7 +252,7 @@ def test_more_syns_than_are_remembered(pair: Pair) -> None:
 
 
 def test_victims(pair: Pair) -> None:
-    """The tests' own witness can testify: a connection that is cut is seen to be."""
+    """The other tests rely on Victim: it must notice a connection that is cut."""
     held: Victim = victim(*pair)
     assert held.lives()
     held.there.machine.clear()

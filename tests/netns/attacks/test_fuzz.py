@@ -1,6 +1,6 @@
-"""Thousands of packets that nobody would send: wherever they are wrong, they get no further.
+"""Sends thousands of malformed packets: each must be dropped.
 
-Made by chance with a fixed seed, so that a run can be repeated.
+They are random, with a fixed seed, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def live(machines: list[Machine]) -> Victim:
 
 
 def _mutated(random: Random, packet: bytes, first: int = 0) -> bytes:
-    """Change up to four bytes from `first` on, and sometimes cut the end off."""
+    """Change up to four bytes from `first` on, and sometimes cut off the end."""
     data = bytearray(packet)
     for _ in range(random.randint(1, 4)):
         data[random.randrange(first, len(data))] = random.choice((0, 0xff, random.randrange(256)))
-    # The kernel itself drops a frame with a VLAN tag and next to nothing behind it.
+    # The kernel itself drops a tagged frame with almost nothing after the tag.
     shortest = 20 if data[12:14] == b"\x81\0" else 14
     return bytes(data[:random.randrange(shortest, len(data))] if random.random() < 0.2 else data)
 
@@ -59,7 +59,7 @@ def _assert_untouched(live: Victim) -> None:
 
 
 def test_frames_of_a_container(machines: list[Machine], live: Victim) -> None:
-    """None of them is its own to send; each is counted once, by the reason why it was dropped."""
+    """The container may send none of them; each is counted once, by its reason for the drop."""
     random, thief = Random("container"), machines[0].container("10.32.0.4/16")
     own, to, peer = str(machines[0].underlay), endpoint(live.there), live.there.address
     base: list[Packet] = [
@@ -86,7 +86,7 @@ def test_frames_of_a_container(machines: list[Machine], live: Victim) -> None:
 
 
 def _tail(random: Random, caller_port: int) -> bytes:
-    """What follows the 20 bytes of a TCP header: options of all kinds of wrong, and right ones."""
+    """Make what follows a TCP header's 20 bytes: wrong options of all kinds, and right ones."""
     right = bytes((OPTION_KIND, 8)) + b"".join(
         n.to_bytes(2, "big") for n in (EXPERIMENT, 80, caller_port))
     match random.randrange(5):
@@ -103,9 +103,9 @@ def _tail(random: Random, caller_port: int) -> bytes:
 
 
 def _verdict(tail: bytes, doff: int, callers: dict[int, bool]) -> str:
-    """What docs/wire.md says of a SYN with this tail and this data offset.
+    """Return the verdict that docs/wire.md gives a SYN with this tail and data offset.
 
-    callers: endpoint ports of the sender's host; whether they are of the callee's network.
+    callers: endpoint ports of the sender's host; whether each is of the callee's network.
     """
     end = 4 * doff - 20
     options = tail[:end] if 8 <= end <= len(tail) else b""
@@ -122,7 +122,7 @@ def _verdict(tail: bytes, doff: int, callers: dict[int, bool]) -> str:
 
 
 def test_options_of_syns(machines: list[Machine], cluster: Cluster, live: Victim) -> None:
-    """Sent in a registered host's name: each has the verdict that the wire's description says."""
+    """Sent in a registered host's name, each gets the verdict that docs/wire.md says."""
     stranger = machines[0].container("10.32.0.2/16", vni=2)
     callers = {endpoint(live.here).port: True, endpoint(stranger).port: False}
     random, to, host = Random("options"), endpoint(live.there), str(machines[0].underlay)
@@ -155,7 +155,7 @@ def test_options_of_syns(machines: list[Machine], cluster: Cluster, live: Victim
 
 
 def test_overlay_packets(machines: list[Machine], cluster: Cluster, live: Victim) -> None:
-    """From a registered host, for an inner source that is nobody's: all from VXLAN's header on."""
+    """They come from a registered host, with an unknown inner source; the VXLAN part is mutated."""
     random, target = Random("overlay"), mac(machines[1].netns)
     host, own = str(machines[0].underlay), str(machines[1].underlay)
     inner: list[Packet] = [
@@ -171,7 +171,7 @@ def test_overlay_packets(machines: list[Machine], cluster: Cluster, live: Victim
         one = bytearray(_mutated(random, random.choice(whole), udp_end))
         if len(one) < udp_end + 8:
             continue
-        # What was cut off is cut off inside, too.
+        # The inner lengths must fit what is left.
         one[16:18], one[38:40] = (len(one) - 14).to_bytes(2, "big"), (len(one) - 34).to_bytes(
             2, "big")
         header = IP(bytes(one[14:34]))

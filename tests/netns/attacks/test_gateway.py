@@ -1,7 +1,7 @@
-"""Attacks through the other way out: docker_gwbridge, masqueraded as the host itself.
+"""Tests attacks through docker_gwbridge, which masquerades packets as the host's own.
 
-Nothing of this passes slim's programs on the sender's host; the guard is what stands there.
-Each attack is sent without the guard, too: it must be one.
+They do not pass slim's programs on the sender's host; only the guard can stop them there.  A test
+without the guard shows that the attacks are real.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def thief(machines: list[Machine]) -> Iterator[Container]:
     made = machines[0].container("10.32.0.4/16")
     with bridge(host) as gateway, gateway.masqueraded():
         assert gateway.join(made.netns, 2, "eth1") == INSIDE
-        host.sysctl("ipv4.conf.all.rp_filter", 2)  # as systemd sets it
+        host.sysctl("ipv4.conf.all.rp_filter", 2)  # systemd's value
         host.sysctl("ipv4.conf.gw0.rp_filter", 2)
         try:
             yield made
@@ -50,7 +50,7 @@ def thief(machines: list[Machine]) -> Iterator[Container]:
 
 
 def _guard(machines: list[Machine]) -> None:
-    """On the sender's host, as its driver does it."""
+    """Install the guard on the sender's host, as its driver does."""
     hosts = [machine.underlay for machine in machines[1:]]
     machines[0].netns.call(lambda: kernel_guard(machines[0]).install(hosts))
 
@@ -60,20 +60,20 @@ def _dropped(machine: Machine) -> int:
 
 
 def _out(thief: Container, packet: Packet) -> None:
-    """Send by the gateway."""
+    """Send through the gateway."""
     send(thief, frame(packet, destination=mac(thief.machine.netns, "gw0")), interface="eth1")
 
 
 @pytest.fixture
 def live(machines: list[Machine], thief: Container) -> Victim:
-    """A connection of another network, which the thief is not on."""
+    """A connection in another network, which the thief is not on."""
     del thief
     here = machines[0].container("10.40.0.2/16", vni=9)
     return victim(here, machines[1].container("10.40.0.3/16", vni=9))
 
 
 def _forged_syn(live: Victim) -> Packet:
-    """It would be answered as if `live.here` had called."""
+    """A SYN that would be answered as if `live.here` had called."""
     to = endpoint(live.there)
     return segment(INSIDE, 40001, str(to.underlay), to.port,
                    options=syn_option(80, endpoint(live.here).port))
@@ -85,13 +85,13 @@ def _forged_datagram(live: Victim) -> Packet:
 
 
 def _forged_data(live: Victim) -> Packet:
-    """With the very ports of the live connection: NAT keeps them, knowing nothing of it."""
+    """Data with the ports of the live connection: NAT keeps them, since it does not track that."""
     to = endpoint(live.there)
     return segment(INSIDE, live.port, str(to.underlay), to.port, "PA", b"evil", seq=1, ack=1)
 
 
 def _forged_answer(live: Victim) -> Packet:
-    """The other direction: as if this host's endpoint port spoke."""
+    """The other direction: a packet from this host's endpoint port."""
     own = endpoint(live.here)
     return segment(INSIDE, own.port, str(endpoint(live.there).underlay), 40000, "R", seq=1)
 
@@ -102,7 +102,7 @@ ATTACKS = [_forged_syn, _forged_datagram, _forged_data, _forged_answer]
 @pytest.mark.parametrize("attack", ATTACKS[:3], ids=lambda attack: attack.__name__)
 def test_without_the_guard_it_would_get_through(
         thief: Container, live: Victim, attack: Callable[[Victim], Packet]) -> None:
-    """What is tested below must be a real attack."""
+    """The attacks that the next test sends must be real."""
     tap = Tap(live.there)
     _out(thief, attack(live))
     tap.wait_for(1)
@@ -122,7 +122,7 @@ def test_the_guard_drops_it(machines: list[Machine], thief: Container, live: Vic
 
 
 def _spoofed_peer(live: Victim) -> Packet:
-    """To the very host, as if the other one had sent it: loose reverse-path filters let it in."""
+    """A packet to this host in the other host's name: loose reverse-path filters let it in."""
     inner = IP(src=live.there.address, dst=live.here.address) / UDP(dport=5000) / Raw(b"evil")
     return vxlan(9, inner, source=str(endpoint(live.there).underlay),
                  destination=str(endpoint(live.here).underlay))
@@ -144,7 +144,7 @@ def test_overlay_packets_come_from_the_underlay_only(
 
 
 def test_what_is_nobodys_business_passes(machines: list[Machine], thief: Container) -> None:
-    """The gateway's ordinary use, to peers and elsewhere, and slim's own overlay packets."""
+    """Ordinary traffic by the gateway, to peers and elsewhere, and slim's own overlay packets."""
     _guard(machines)
     there = machines[1].container("10.32.0.3/16")
     outside = machines[1].cluster.wire
@@ -159,7 +159,7 @@ def test_what_is_nobodys_business_passes(machines: list[Machine], thief: Contain
 
 def test_scanning_the_endpoint_ports(machines: list[Machine], thief: Container, live: Victim
                                      ) -> None:
-    """By ordinary connect() calls, which take the gateway."""
+    """The scan uses ordinary connect() calls, which take the gateway."""
     _guard(machines)
     to = endpoint(live.there)
     scan = f"""

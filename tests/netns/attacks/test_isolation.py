@@ -1,6 +1,6 @@
-"""Two networks with the same subnet and the same addresses; and the host's own programs.
+"""Tests the isolation of two networks with the same addresses, and of the host's own programs.
 
-Whoever calls or sends gets the one of its own network, or nobody, on either path.
+On either path a container reaches the address of its own network, or nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WHO = """
 
 @pytest.fixture(params=["two hosts", "one host"])
 def twins(request: pytest.FixtureRequest, machines: list[Machine]) -> Twins:
-    """Client and server of network 1, client and server of network 2: the same addresses."""
+    """Client and server of network 1, and those of network 2, with the same addresses."""
     other = machines[1 if request.param == "two hosts" else 0]
     made = [(machines[0].container("10.32.0.2/16", vni=vni),
              other.container("10.32.0.3/16", vni=vni)) for vni in (1, 2)]
@@ -59,7 +59,7 @@ def twins(request: pytest.FixtureRequest, machines: list[Machine]) -> Twins:
 
 
 def test_each_gets_its_own_on_both_paths(twins: Twins) -> None:
-    """TCP on the host path, TCP on the overlay, UDP; and pings."""
+    """TCP on the host path, TCP on the overlay path, UDP, and pings."""
     one, there, two, _ = twins
     for caller, name in ((one, "network 1"), (two, "network 2")):
         with counted(one, there) as total:
@@ -75,7 +75,7 @@ def test_each_gets_its_own_on_both_paths(twins: Twins) -> None:
 
 def test_who_is_in_one_network_only_is_nobody_in_the_other(
         machines: list[Machine], twins: Twins) -> None:
-    """An address of the other network: every protocol, also with the raw names of the wire."""
+    """Its address is called from the other network in every protocol, and by its U and P."""
     one, there, _, _ = twins
     alone = there.machine.container("10.32.0.9/16", vni=2)
     quiet_server(alone)
@@ -95,14 +95,14 @@ def test_who_is_in_one_network_only_is_nobody_in_the_other(
                    for proto in (1, 6, 17, 47, 50, 132)])
         send(one, IP(src="10.32.0.2", dst="10.32.0.255") / UDP() / Raw(b"evil"))
     assert total.pop("unknown_peer") == 1
-    # On one host the packets to U stay inside, and its own answer to itself may not leave.
+    # On one host packets to U stay inside, and the container's answer to itself may not leave.
     assert {"unknown_destination"} <= set(total) <= {"unknown_destination", "foreign_flow"}
     assert not tap.frames()
     del machines
 
 
 def test_a_reply_to_another_networks_caller(twins: Twins) -> None:
-    """A server cannot answer, or cut, a connection of the other network's twin."""
+    """A server cannot answer or cut the connection of its twin in the other network."""
     one, there, _, other = twins
     live = victim(one, there, 81)
     tap = Tap(one)
@@ -116,7 +116,7 @@ def test_a_reply_to_another_networks_caller(twins: Twins) -> None:
     assert live.lives()
 
 
-# The host's own programs: in its cgroup and namespace, as a container with --network host is.
+# Runs a program in the host's cgroup and namespace, as a container with --network host does.
 @contextmanager
 def _on_the_host(machine: Machine, code: str, *arguments: object
                  ) -> Iterator[subprocess.Popen[str]]:
@@ -151,7 +151,7 @@ print(*c.getsockname()[:2], *c.getpeername()[:2], flush=True)
 
 @pytest.mark.parametrize("mapped", ["", "::ffff:"])
 def test_the_hosts_own_connections(machines: list[Machine], mapped: str) -> None:
-    """Their names are the host's own, while containers with a like server are on both hosts."""
+    """They have the host's own names, though containers on both hosts have such a server, too."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     server(there, 2222)
     own, peer = str(machines[0].underlay), str(machines[1].underlay)
@@ -170,7 +170,7 @@ def test_the_hosts_own_connections(machines: list[Machine], mapped: str) -> None
 
 def test_a_program_in_the_hosts_network_is_no_endpoint(
         machines: list[Machine], cluster: Cluster) -> None:
-    """It has no virtual address, reaches none, and is not taken for the containers beside it."""
+    """It has no virtual address, reaches none, and is not taken for a container beside it."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     quiet_server(there)
     code = """

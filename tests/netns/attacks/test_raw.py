@@ -1,6 +1,6 @@
-"""A container with CAP_NET_RAW, Docker's default, against its neighbours' connections.
+"""Tests a container with CAP_NET_RAW, Docker's default, that attacks its neighbours' connections.
 
-The thief shares its host with one end of a live connection, or with both, and knows its tuple.
+The thief shares its host with one or both ends of a live connection, and knows its tuple.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def thief(machines: list[Machine]) -> Container:
 
 
 def _attack(thief: Container, live: Victim, packets: list[Packet], **expected: int) -> None:
-    """Send; assert the counters, that nobody got anything, and that the connection lives."""
+    """Send; assert the counters, that no packet arrived, and that the connection lives."""
     taps = [Tap(live.here), Tap(live.there)]
     with counted(thief, live.here, live.there) as total:
         send(thief, packets)
@@ -74,7 +74,7 @@ FLAGS = ("R", "RA", "FA", "PA", "A", "SA", "", "FSRPAU")
 
 
 def test_segments_of_a_neighbours_connection(thief: Container, live: Victim) -> None:
-    """Any flags, with and without data, the option of the true caller and its own."""
+    """They have any flags, data or none, the true caller's option or the thief's."""
     packets = [_client_side(live, flags, data, options=options)
                for flags in FLAGS for data in (b"", b"evil")
                for options in ([], syn_option(80, endpoint(live.here).port),
@@ -90,7 +90,7 @@ def test_syns_of_a_neighbours_connection(thief: Container, live: Victim) -> None
 
 
 def test_segments_of_a_neighbours_server(thief: Container, live: Victim) -> None:
-    """From the server's port: on one host as the host itself, else with another host's address."""
+    """They come from the server's port, with its host's address: on one host the thief's own."""
     packets = [_server_side(live, flags, data) for flags in FLAGS for data in (b"", b"evil")]
     if live.there.machine is thief.machine:
         _attack(thief, live, packets, foreign_flow=len(packets))
@@ -99,7 +99,7 @@ def test_segments_of_a_neighbours_server(thief: Container, live: Victim) -> None
 
 
 def test_a_syn_to_another_networks_endpoint(machines: list[Machine], thief: Container) -> None:
-    """With the host's address, the caller's own name and the name of one who may."""
+    """It has the host's address, and names the caller itself or one that may call."""
     live = victim(machines[0].container("10.40.0.2/16", vni=9),
                   machines[1].container("10.40.0.3/16", vni=9))
     to = endpoint(live.there)
@@ -110,7 +110,7 @@ def test_a_syn_to_another_networks_endpoint(machines: list[Machine], thief: Cont
 
 
 def test_the_hosts_own_connections_and_services(thief: Container, live: Victim) -> None:
-    """ssh on U, this host's and the other's, from the very ports of etcd or ssh clients."""
+    """ssh on U, this host's and the other's, from the ports of etcd's or ssh's clients."""
     own, other = str(thief.machine.underlay), str(endpoint(live.there).underlay)
     packets = [segment(own, sport, target, dport, flags, b"evil")
                for target in {own, other}
@@ -120,7 +120,7 @@ def test_the_hosts_own_connections_and_services(thief: Container, live: Victim) 
 
 
 def test_tagged_frames(thief: Container, live: Victim) -> None:
-    """A tag would go out onto the wire with the packet, into whatever network it names."""
+    """The tag would leave with the packet, and take it into the VLAN that it names."""
     outer = Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff")
     packets = [outer / Dot1Q(vlan=5) / _client_side(live, "PA", b"evil"),
                outer / Dot1Q(vlan=0) / _client_side(live, "S"),
@@ -151,7 +151,7 @@ def test_headers_that_lie_about_their_length(thief: Container, live: Victim) -> 
 
 
 def test_overlay_packets_to_hosts(thief: Container, live: Victim) -> None:
-    """VXLAN from a container, plain datagrams and pings to U, with its own or another name."""
+    """VXLAN and pings from a container to U, with its own address or the host's."""
     here, there = str(thief.machine.underlay), str(endpoint(live.there).underlay)
     inner = IP(src=live.here.address, dst=live.there.address) / UDP(dport=5000) / Raw(b"evil")
     targets = {here, there}
@@ -166,7 +166,7 @@ def test_overlay_packets_to_hosts(thief: Container, live: Victim) -> None:
 
 
 def test_icmp_errors_in_the_hosts_name(thief: Container, live: Victim) -> None:
-    """About the neighbour's connection; in the thief's own name see test_attacks_icmp.py."""
+    """They are about the neighbour's connection; test_underlay.py has one in its own name."""
     about = _client_side(live, "A", seq=1)
     inner = IPerror(bytes(about)[:28])
     assert inner.haslayer(TCPerror)
@@ -176,7 +176,7 @@ def test_icmp_errors_in_the_hosts_name(thief: Container, live: Victim) -> None:
 
 
 def test_neighbour_games(thief: Container, live: Victim) -> None:
-    """ARP and ND: nobody listens, and none leaves the host."""
+    """Nobody listens to its ARP and ND, and none leaves the host."""
     arps = [frame(ARP(op=op, psrc=address, pdst=live.there.address, hwdst="ff:ff:ff:ff:ff:ff"))
             for op in ("who-has", "is-at")
             for address in (live.here.address, str(endpoint(live.here).underlay))]

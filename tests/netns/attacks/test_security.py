@@ -1,4 +1,4 @@
-"""What containers and the wire must not get through; each refusal is counted by its reason.
+"""Tests what containers and the wire must not get through; a counter has the reason of each drop.
 
 Containers are root in their namespace here, with raw and packet sockets.
 """
@@ -33,7 +33,7 @@ Pair = tuple[Container, Container]
 
 
 def _send(container: Container, packet: str, **options: object) -> None:
-    """Put a packet (an expression over inside.py) onto eth0."""
+    """Send a packet (an expression over inside.py) by eth0."""
     more = "".join(f", {name}={value!r}" for name, value in options.items())
     run(container, f"send_frame({packet}{more})")
 
@@ -44,7 +44,7 @@ def _endpoint(container: Container) -> Endpoint:
 
 @pytest.fixture
 def silent(pair: Pair) -> Callable[[], list[bytes]]:
-    """Everything that arrives at the second container's interface, from now on."""
+    """Returns what has arrived at the second container's interface since the fixture."""
     there = pair[1]
 
     def tap() -> socket.socket:
@@ -83,14 +83,14 @@ def test_a_foreign_virtual_source(pair: Pair, silent: Callable[[], list[bytes]])
 @pytest.mark.parametrize("port", [5555, 65535, None])
 def test_the_hosts_source_without_a_connection(
         pair: Pair, silent: Callable[[], list[bytes]], port: int | None) -> None:
-    """From any port, the container's own endpoint port included, to containers and hosts."""
+    """From any port, even the container's own endpoint port, to containers and hosts."""
     here, there = pair
     own, peer = here.machine.underlay, _endpoint(there)
     sport = port or _endpoint(here).port
     with counted(here, there) as total:
         for target, dport in ((peer.underlay, peer.port), (peer.underlay, 22),
                               ("198.18.77.254", 80)):
-            # SYN, ACK, SYN-ACK, RST (which may leave from a port of its own)
+            # SYN, ACK, SYN-ACK, RST (a RST from a port of its own may leave)
             for flags in (2, 16, 18, *([4] if port else ())):
                 _send(here, f"tcp('{own}', {sport}, '{target}', {dport}, flags={flags}, "
                             f"options=option(80, {_endpoint(here).port}))")
@@ -121,7 +121,7 @@ _HOLD = """
 
 
 def _held(here: Container, there: Container) -> tuple[Program, int]:
-    """A connection on the host path, on one host too."""
+    """Open a connection on the host path, even on one host."""
     server(there)
     one_host = [refuser(here)] if here.machine is there.machine else []
     program = start(here, _HOLD, there.address, *one_host)
@@ -143,7 +143,7 @@ def test_another_containers_connection(pair: Pair) -> None:
 
 
 def test_a_syn_that_names_another_caller(pair: Pair) -> None:
-    """On a connection of its own, so that only the option is wrong."""
+    """The flow is its own, so that only the option is wrong."""
     here, there = pair
     other = here.machine.container("10.32.0.4/16")
     program, sport = _held(here, there)
@@ -183,7 +183,7 @@ def test_syns_from_the_host_and_from_outside(machines: list[Machine], cluster: C
 
 
 def test_frames_for_another_machine(machines: list[Machine], cluster: Cluster) -> None:
-    """Flooded by a switch, with the host's IP address but not its MAC."""
+    """A switch floods them; they have the host's IP address but not its MAC."""
     there = machines[1].container("10.32.0.3/16")
     to = _endpoint(there)
     syn = inside.tcp("198.18.77.254", 40000, str(to.underlay), to.port)
@@ -301,7 +301,7 @@ def test_vxlan_packets_from_elsewhere(machines: list[Machine], cluster: Cluster)
 
 
 def test_the_flow_table_is_full(across: Pair) -> None:
-    """Accepted connections live on what `pending` remembers; new ones take the overlay."""
+    """Accepted connections live on what `pending` remembers; new ones take the overlay path."""
     here, there = across
     server(there)
     table = there.machine.loaded.table("flows")

@@ -1,6 +1,7 @@
-"""A stranger on the underlay, and a registered host that says what is not its own to say.
+"""Tests attacks by a stranger on the underlay, and by a registered host that lies.
 
-Addresses of hosts can be forged there; what TCP itself makes of that is the bar.
+Hosts' addresses can be forged there.  Containers' connections must resist it as well as TCP itself
+does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def live(machines: list[Machine]) -> Victim:
 
 
 def _wire(cluster: Cluster, live: Victim, packets: list[Packet]) -> None:
-    """Put packets onto the wire, for the server's host."""
+    """Send packets to the server's host by the wire."""
     target = mac(live.there.machine.netns)
     send(cluster.wire, [p if isinstance(p, Ether) else frame(p, destination=target)
                         for p in packets], interface="br0")
@@ -51,8 +52,8 @@ def _datagram(source: str, destination: str) -> Packet:
 
 def test_overlay_packets_of_strangers_and_liars(
         machines: list[Machine], cluster: Cluster, live: Victim) -> None:
-    """Only (network, inner source, outer source) that belong together get in."""
-    neighbour = machines[1].container("10.32.0.5/16")  # lives on the host that is attacked
+    """Only matching (network, inner source, outer source) get in."""
+    neighbour = machines[1].container("10.32.0.5/16")  # on the attacked host
     elsewhere = machines[0].container("10.32.0.6/16", vni=2)
     there, here = live.there.address, live.here.address
     host, own = str(machines[0].underlay), str(machines[1].underlay)
@@ -67,7 +68,7 @@ def test_overlay_packets_of_strangers_and_liars(
             vxlan(0xFFFFFF, _datagram(here, there), source=host, destination=own),
             vxlan(1, _datagram(STRANGER, "255.255.255.255"), source=host, destination=own),
             vxlan(1, _datagram("10.32.0.99", "224.0.0.1"), source=STRANGER, destination=own)]
-    stray = _datagram(elsewhere.address, there)  # true, in a network that is not here
+    stray = _datagram(elsewhere.address, there)  # a true packet, of a network that this host lacks
     into_another = [vxlan(2, frame(stray, destination=target), source=host, destination=own)
                     for target in ("02:00:00:00:00:02", "ff:ff:ff:ff:ff:ff")]
     tap = Tap(live.there)
@@ -81,7 +82,7 @@ def test_overlay_packets_of_strangers_and_liars(
 
 
 def _last(cluster: Cluster, live: Victim) -> None:
-    """A packet that may pass, and comes after all that was sent before it."""
+    """Send a packet that may pass; once it has arrived, all before it would have, too."""
     before = live.there.machine.counters()["overlay_received"]
     inner = IP(src=live.here.address, dst=live.there.address) / ICMP(type=0) / Raw(b"last")
     _wire(cluster, live, [vxlan(1, inner, source=str(endpoint(live.here).underlay),
@@ -90,7 +91,7 @@ def _last(cluster: Cluster, live: Victim) -> None:
 
 
 def test_frames_inside_that_are_no_endpoints(cluster: Cluster, live: Victim) -> None:
-    """From the right host, in the right network: tagged, ARP, cut short, of unknown kind."""
+    """They are of the right host and network, but tagged, ARP, cut short, or of unknown kind."""
     host, own = (str(endpoint(c).underlay) for c in (live.here, live.there))
     good = _datagram(live.here.address, live.there.address)
     outer = Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff")
@@ -106,7 +107,7 @@ def test_frames_inside_that_are_no_endpoints(cluster: Cluster, live: Victim) -> 
 
 
 def test_overlay_packets_over_ipv6(cluster: Cluster, live: Victim) -> None:
-    """The kernel's device takes them; they name no host of ours."""
+    """The kernel's device takes them, but no host of ours has such an address."""
     host = live.there.machine.netns
     host.ip("addr add fd00:77::2/64 dev eth0 nodad")
     try:
@@ -122,7 +123,7 @@ def test_overlay_packets_over_ipv6(cluster: Cluster, live: Victim) -> None:
 
 
 def test_syns_in_pieces_and_with_options(cluster: Cluster, live: Victim) -> None:
-    """They are the host's own business; nobody listens there."""
+    """They go to the host's own stack, where nobody listens."""
     to, host = endpoint(live.there), str(endpoint(live.here).underlay)
     syn = segment(host, 41000, str(to.underlay), to.port,
                   options=syn_option(80, endpoint(live.here).port))
@@ -140,7 +141,7 @@ def test_syns_in_pieces_and_with_options(cluster: Cluster, live: Victim) -> None
 
 
 def test_tagged_frames_are_another_networks(cluster: Cluster, live: Victim) -> None:
-    """On a trunk: a VLAN that this host is not in must not reach containers."""
+    """On a trunk, a VLAN that this host is not in must not reach containers."""
     to, host = endpoint(live.there), str(endpoint(live.here).underlay)
     syn = segment(host, 41000, str(to.underlay), to.port,
                   options=syn_option(80, endpoint(live.here).port))
@@ -157,7 +158,7 @@ def test_tagged_frames_are_another_networks(cluster: Cluster, live: Victim) -> N
 
 @pytest.mark.parametrize("flags", ["R", "RA", "S", "FA", "PA"])
 def test_blind_segments_with_the_right_names(cluster: Cluster, live: Victim, flags: str) -> None:
-    """A stranger forges the peer's address: what Linux refuses to any connection (RFC 5961)."""
+    """A stranger forges the peer's address; Linux protects any connection from that (RFC 5961)."""
     to, host = endpoint(live.there), str(endpoint(live.here).underlay)
     packets = [segment(host, live.port, str(to.underlay), to.port, flags, b"evil" * (flags == "PA"),
                        seq=sequence, ack=sequence, options=syn_option(80, endpoint(live.here).port))
@@ -173,8 +174,10 @@ def test_blind_segments_with_the_right_names(cluster: Cluster, live: Victim, fla
                                   (4, 0)])
 def test_icmp_errors_of_a_stranger(machines: list[Machine], cluster: Cluster, live: Victim,
                                    kind: tuple[int, int]) -> None:
-    """Path MTU poisoning and the like: believed only with a sequence number in flight, as for
-    the host's own connections (tcp_v4_err)."""
+    """Path MTU poisoning and the like work only with a sequence number in flight.
+
+    The host's own connections have the same protection (tcp_v4_err).
+    """
     own, peer = endpoint(live.there), endpoint(live.here)
     about = segment(str(own.underlay), own.port, str(peer.underlay), live.port, "A", b"x" * 8,
                     seq=12345)
@@ -191,7 +194,7 @@ def test_icmp_errors_of_a_stranger(machines: list[Machine], cluster: Cluster, li
 
 
 def test_an_icmp_error_of_a_neighbour_over_the_overlay(live: Victim) -> None:
-    """In its own name, about the host-path connection: believed no more than a stranger's."""
+    """It is in the neighbour's own name, and works no better than a stranger's."""
     thief: Container = live.here.machine.container("10.32.0.7/16")
     own, peer = endpoint(live.there), endpoint(live.here)
     about = segment(str(own.underlay), own.port, str(peer.underlay), live.port, "A", seq=12345)
@@ -206,7 +209,7 @@ def test_an_icmp_error_of_a_neighbour_over_the_overlay(live: Victim) -> None:
 
 
 def test_a_service_of_the_host_is_not_touched(machines: list[Machine], cluster: Cluster) -> None:
-    """What is not slim's goes to the host's own stack, also while containers are attacked."""
+    """Packets that are not slim's go to the host's own stack, also during an attack."""
     listener = machines[1].netns.call(lambda: socket.create_server(("0.0.0.0", 2222)))
     started(machines[1].container("10.32.0.3/16"), 'serve(listen("0.0.0.0", 2222))')
     with listener:

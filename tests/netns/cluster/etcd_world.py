@@ -1,6 +1,6 @@
-"""Two hosts with a driver each, on one wire, and three etcd members behind another.
+"""Runs two hosts with a driver each on one wire, and three etcd members behind another.
 
-Its etcd has TLS and a login.  It can be cut off from one host, which then hears nothing of it.
+etcd has TLS and a login.  A test can cut it off from one host.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.support.world.served import (
 
 ETCD = "10.99.7.254"
 QUOTA_BYTES = 16 << 20
-ANSWER_MS = 5000  # dockerd's call is answered by then, whatever etcd does
+ANSWER_MS = 5000  # the driver answers dockerd within this time, whatever etcd does
 LONG_S = 90  # for what takes seconds on an idle machine
 FLOW = """
     c = connected(sys.argv[1], 80, timeout_s=20)
@@ -67,7 +67,7 @@ class Box:
 
 
 class World:
-    """See the module; `wait_converged` and `assert_data_path` are what every fault is held to."""
+    """See the module; every fault must pass `wait_converged` and `assert_data_path`."""
 
     network = NET
 
@@ -134,9 +134,9 @@ class World:
 
     def attach(self, host: Host, prepare: Callable[[Netns], object] | None = None,
                **chosen: str) -> Box:
-        """Everything for a container, until its host path works.
+        """Do all that a container needs, until its host path works.
 
-        prepare: done inside before it has a network, in place of making Docker's rules.
+        prepare: called for the namespace before it has a network, instead of making Docker's rules.
         chosen: see served.attach.
         """
         before = finished(host)
@@ -159,16 +159,16 @@ class World:
         machine = SimpleNamespace(cgroup=box.host.cgroup, stack=self._stack)
         return Container(box.netns, machine)  # type: ignore[arg-type]
 
-    # What must be so during and after each fault.
+    # What must hold during and after each fault.
 
     def assert_data_path(self) -> None:
-        """The open connection goes on, and new ones are made, on the host path, both ways."""
+        """Assert that the open connection goes on, and new ones on the host path work both ways."""
         self._flow.say("x")
         assert self._flow.line() == "200"
         self.assert_new_connections()
 
     def assert_new_connections(self) -> None:
-        """New connections are made on the host path, both ways, as far as a driver counts."""
+        """Assert new connections on the host path, both ways, where a driver counts them."""
         for client, server in (self.boxes, self.boxes[::-1]):
             counted = [(host, name) for host, name in (
                 (client.host, "connected"), (server.host, "accepted")) if host.running()]
@@ -180,7 +180,7 @@ class World:
             assert after == [count + 1 for count in before]
 
     def request(self, host: Host) -> Reply:
-        """One call that needs etcd.  What it gave is given back at once."""
+        """Make one call that needs etcd; release at once what it gave."""
         reply = host.dockerd.call("IpamDriver.RequestAddress", PoolID=f"slim-local/{POOL}",
                                   Address="", Options=None)
         if not reply.error:
@@ -189,14 +189,14 @@ class World:
         return reply
 
     def assert_refused(self, host: Host, advice: str) -> None:
-        """Calls fail, in time, and in the end for the right reason, said clearly."""
+        """Assert that calls fail in time, and in the end with the right reason and advice."""
         def refused() -> bool:
             error = self.request(host).error
             assert "etcd" in error or "try again" in error, error
             return "etcd" in error and advice in error
 
         wait_until(refused, LONG_S, f"calls fail with: {advice}")
-        # By the driver's own clock: how busy this machine is with others does not count.
+        # By the driver's own clock, so that other work on this machine does not count.
         took_ms = [float(ms) for ms in re.findall(
             r"IpamDriver\.\w+ .* ([0-9.]+) ms StoreUnavailable", host.log())]
         assert took_ms
@@ -204,10 +204,10 @@ class World:
         assert "Traceback" not in host.log()
 
     def wait_converged(self) -> None:
-        """Calls work, both hosts are registered, and the maps are what etcd says."""
+        """Wait until calls work, both hosts are registered, and the maps agree with etcd."""
         for host in self.hosts:
             wait_until(lambda h=host: not self.request(h).error, LONG_S, "calls work")  # type: ignore[misc]
-        # What could not be removed is tried again every few seconds.
+        # The driver repeats failed removals every few seconds.
         wait_until(lambda: self.held() == {"10.50.0.1", *(box.ip for box in self.boxes)}, LONG_S,
                    "addresses of what is gone are free")
         wait_until(self.converged, LONG_S, "the maps are what etcd says")
@@ -230,13 +230,13 @@ class World:
             directory(host) == wanted for host in self.hosts)
 
     def restart(self, host: Host) -> None:
-        """Kill a driver and start it again, until it has read etcd."""
+        """Kill a driver, start it again, and wait until it has read etcd."""
         host.end_driver(signal.SIGKILL)
         host.start_driver()
         wait_until(lambda: host.status()["recovery"] == "done", LONG_S, "the driver reads etcd")
 
     def offered_port(self, box: Box) -> int:
-        """The endpoint port that other hosts see."""
+        """Return the endpoint port that other hosts see."""
         return next(found.port for found in (
             records.decode(entry, records.endpoint)
             for entry in live(self.cluster.entries(keys.ENDPOINTS))) if found.id == box.endpoint)
@@ -245,7 +245,7 @@ class World:
 
     @contextmanager
     def cut_off(self, number: int) -> Iterator[None]:
-        """Host `number` and etcd hear nothing of each other; the hosts do."""
+        """Cut host `number` off from etcd, but not from the other host."""
         self._store.ip(f"link set s{number} nomaster")
         try:
             yield
@@ -253,13 +253,13 @@ class World:
             self._store.ip(f"link set s{number} master br0")
 
     def restart_members(self) -> None:
-        """Kill all, and start them with the files there are now, without waiting."""
+        """Kill all members, and start them with the current files, without waiting."""
         self.cluster.stop()
         for member in self.cluster.members:
             member.launch()
 
     def new_authority(self, folder: Path) -> tuple[str, str, str]:
-        """Give etcd, and the test, other certificates; return those for the hosts."""
+        """Give etcd and the test other certificates; return those for the hosts."""
         other = Authority(folder)
         install(other.issue("etcd", [ETCD]), self.server_files)
         return other.issue("client")
@@ -285,7 +285,7 @@ def finished(host: Host) -> int:
 
 
 def directory(host: Host) -> set[tuple[object, ...]]:
-    """The map `directory` of a host: (VNI, address, U, P, MAC)."""
+    """Return a host's map `directory`: (VNI, address, U, P, MAC)."""
     pin = next(host.pins.rglob("directory"))
     found: set[tuple[object, ...]] = set()
     with opened(pin) as fd:
@@ -299,7 +299,7 @@ def directory(host: Host) -> set[tuple[object, ...]]:
 
 @contextmanager
 def running_world(folder: Path) -> Iterator[World]:
-    """One for all tests of a module; at the end nothing may be left."""
+    """A world for all tests of a module; at the end nothing may be left."""
     require_root()
     with ExitStack() as stack:
         world = World(stack, folder)

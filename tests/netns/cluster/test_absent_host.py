@@ -1,4 +1,4 @@
-"""Real drivers and a host without a lease: cut off from etcd, from everybody, or forgotten."""
+"""Tests real drivers and a host without a lease: cut off from etcd, from all, or forgotten."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def id_of(host: Host) -> HostId:
 
 
 def echoes(host: Host) -> int:
-    """ICMP echo requests that have arrived."""
+    """Count the ICMP echo requests that have arrived."""
     rows = [line.split() for line in host.netns.run("cat", "/proc/net/snmp").stdout.splitlines()
             if line.startswith("Icmp:")]
     return int(dict(zip(*rows, strict=True))["InEchos"])
@@ -30,7 +30,7 @@ def echoes(host: Host) -> int:
 
 @contextmanager
 def unplugged(world: World) -> Iterator[None]:
-    """The second host reaches nobody, and nobody reaches it; its containers run on."""
+    """Cut the second host off from all; its containers run on."""
     host = world.hosts[1]
     with world.cut_off(2):
         host.netns.ip("link set eth0 down")
@@ -43,7 +43,7 @@ def unplugged(world: World) -> Iterator[None]:
 
 
 def test_cut_off_from_etcd_alone(world: World) -> None:
-    """Whoever answers is alive, also after any number of questions."""
+    """A host that answers is alive, however often it is asked."""
     here, there = world.hosts
     world.assert_data_path()
     with world.cut_off(2):
@@ -68,7 +68,7 @@ def test_unplugged_and_plugged_in_again(world: World) -> None:
         assert here.counters()["host_dead"] == before + 1
     wait_until(lambda: here.status()["hosts"] == "2 registered, 0 absent, 0 gone", LONG_S,
                "it is back")
-    world.wait_converged()  # the connection that was open, too
+    world.wait_converged()  # the open connection goes on, too
 
 
 def python(host: Host, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
@@ -78,7 +78,7 @@ def python(host: Host, *arguments: str, check: bool = False) -> subprocess.Compl
     return done
 
 
-# What a driver does when a host was away for too long; run where etcd can be reached.
+# Does what a driver does when a host was away for too long; it runs where it can reach etcd.
 LAPSE = """
 import sys
 from driver import settings
@@ -100,7 +100,7 @@ with open_etcd(settings.load(options, {})) as kv:
 
 
 def test_its_addresses_were_free_and_still_are(world: World) -> None:
-    """It was away for too long, and nobody wanted them."""
+    """It was away for too long, but nobody took its addresses."""
     with unplugged(world):
         python(world.hosts[0], "-c", LAPSE, id_of(world.hosts[1]), *world.hosts[0]._options,
                check=True)

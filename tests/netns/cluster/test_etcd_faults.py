@@ -1,7 +1,7 @@
-"""What becomes of two hosts when their etcd fails, in every way it can: nothing that lasts.
+"""Tests two hosts whose etcd fails in every way that it can: the damage must not last.
 
-In each case connections go on and new ones are made on the host path, calls fail in time and say
-what to do, and afterwards everything converges by itself.
+In each case connections go on, new ones take the host path, calls fail in time and say what to do,
+and afterwards everything converges by itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_killed(world: World, which: str) -> None:
 
 
 def works(world: World, host: object) -> bool:
-    """While a leader is elected a call may fail, but clearly."""
+    """Whether a call works; during an election it may fail, but with a clear text."""
     error = world.request(host).error  # type: ignore[arg-type]
     assert not error or "etcd" in error, error
     return not error
@@ -58,26 +58,26 @@ def test_all_members_are_gone_for_long(world: World) -> None:
         world.assert_refused(host, "try again when etcd is back")
     box.host.dockerd.ok("NetworkDriver.Leave", NetworkID=world.network,
                         EndpointID=box.endpoint)  # needs no etcd
-    # dockerd forgets it whatever it is answered: it is removed when etcd is back.
+    # dockerd forgets the endpoint whatever the answer; the driver removes it once etcd is back.
     reply = box.host.dockerd.call("NetworkDriver.DeleteEndpoint", NetworkID=world.network,
                                   EndpointID=box.endpoint)
     assert "etcd" in reply.error
     reply = box.host.dockerd.call("IpamDriver.ReleaseAddress", PoolID=f"slim-local/{POOL}",
                                   Address=box.ip)
     assert "etcd" in reply.error
-    # Until every clock of ours has run out: leases, watches' probes, all retries.
+    # Wait until everything of ours has expired: leases, watches' probes, all retries.
     gone_s = time.monotonic()
     while time.monotonic() < gone_s + TTL_S + 1:
         world.assert_data_path()
     world.cluster.start()
-    # By itself: no call comes that would settle it on its way.
+    # By itself: no call comes that would settle it.
     wait_until(lambda: box.ip not in world.held(), LONG_S, "the address is free")
     wait_until(world.converged, LONG_S, "the endpoint is gone")
     world.wait_converged()
 
 
 def test_a_host_is_cut_off(world: World) -> None:
-    """From etcd, not from its peers, until its lease is over; etcd is compacted meanwhile."""
+    """It is cut off from etcd alone until its lease is over; meanwhile etcd is compacted."""
     here, there = world.hosts
     removed = world.attach(here)
     wait_until(world.converged, LONG_S, "the other host learns of it")
@@ -89,7 +89,7 @@ def test_a_host_is_cut_off(world: World) -> None:
         wait_until(lambda: len(world.cluster.entries(keys.HOSTS)) == 1, LONG_S,
                    "the host's lease is over")
         world.compact()
-        # It is alive, and its peers find out.
+        # It is alive, and its peers find that out.
         world.assert_data_path()
         assert not world.request(here).error
     wait_until(world.converged, LONG_S, "the host catches up")
@@ -114,8 +114,8 @@ def test_the_disk_is_full(world: World) -> None:
     box.host.dockerd.call("IpamDriver.ReleaseAddress", PoolID=f"slim-local/{POOL}",
                           Address=box.ip)
     world.assert_data_path()
-    assert len(world.cluster.entries(keys.HOSTS)) == 2  # what is there is kept alive
-    # As docs/recovery.md says.
+    assert len(world.cluster.entries(keys.HOSTS)) == 2  # existing leases are renewed
+    # The advice of docs/recovery.md.
     world.cluster.etcdctl("del", "--prefix", "/junk/")
     world.compact()
     for member in world.cluster.members:
@@ -125,7 +125,7 @@ def test_the_disk_is_full(world: World) -> None:
 
 
 def test_certificates_are_replaced(world: World, tmp_path: Path) -> None:
-    """By those of another authority: first etcd's, then the hosts'; no driver is restarted."""
+    """First etcd, then the hosts get those of another authority; no driver is restarted."""
     files = world.new_authority(tmp_path / "other")
     world.restart_members()
     for host in world.hosts:
@@ -138,7 +138,7 @@ def test_certificates_are_replaced(world: World, tmp_path: Path) -> None:
 
 def test_the_password_is_changed(world: World) -> None:
     world.cluster.etcdctl("user", "passwd", "slim", "--interactive=false", text="changed\n")
-    world.restart_members()  # what was logged in must log in again
+    world.restart_members()  # logged-in clients must log in again
     for host in world.hosts:
         world.assert_refused(host, "correct --etcd-user")
     world.assert_data_path()
@@ -148,7 +148,7 @@ def test_the_password_is_changed(world: World) -> None:
 
 
 def test_a_member_that_is_frozen(world: World) -> None:
-    """It is there and says nothing; it wakes with what it was sent."""
+    """It does not answer; once it wakes, it has all that it was sent."""
     victim: Etcd = world.cluster.leader()
     victim.freeze()
     try:

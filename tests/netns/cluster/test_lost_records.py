@@ -1,7 +1,7 @@
-"""Records of endpoints that are lost or spoilt in etcd, between two hosts with real maps.
+"""Tests lost and spoilt records of endpoints in etcd, with two hosts and real maps.
 
-Whatever becomes of them, what the hosts knew of each other stays: the open connection goes on and
-new ones are made on the host path.  What a host says to be gone goes at once.
+Hosts must keep what they knew of each other: the open connection goes on, and new ones take the
+host path.  What a host says is gone must go at once.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def says(host: Host, what: str) -> Callable[[], bool]:
 
 @contextmanager
 def nothing_is_cut(world: World) -> Iterator[None]:
-    """Before, during and after the block the maps are the same, and connections work."""
+    """Assert that the block changes no map, and that connections work after it."""
     known = [directory(host) for host in world.hosts]
     kept = live(world.cluster.entries(keys.ENDPOINTS))
     try:
         yield
     except BaseException:
-        for entry in kept:  # for the tests that follow
+        for entry in kept:  # put right for the next tests
             world.cluster.etcdctl("put", entry.key, entry.value.decode())
         raise
     assert [directory(host) for host in world.hosts] == known
@@ -58,7 +58,7 @@ SPOILT = {"garbage": ("slim", "2 records cannot be read"),
 
 
 def test_single_records_are_deleted(world: World) -> None:
-    """Their hosts enter them again, by themselves."""
+    """Their hosts enter them again by themselves."""
     entries = [shared(world, box) for box in world.boxes]
     with nothing_is_cut(world):
         for entry in entries:
@@ -94,7 +94,7 @@ def test_single_records(world: World, how: str) -> None:
 def test_a_driver_that_starts_beside_lost_records(world: World) -> None:
     entry = shared(world, world.boxes[1])
     with nothing_is_cut(world):
-        world.hosts[1].end_driver(9)  # who could enter it again is away
+        world.hosts[1].end_driver(9)  # its host cannot enter it again
         try:
             for value, shown in (("slim", "1 records cannot be read"), ("", "1 in doubt")):
                 world.hosts[0].end_driver(9)
@@ -112,14 +112,14 @@ def test_a_driver_that_starts_beside_lost_records(world: World) -> None:
 
 
 def test_everything_is_deleted(world: World) -> None:
-    """All hosts enter again what they have, by themselves."""
+    """All hosts enter again what they have by themselves."""
     kept = {entry.key for entry in live(world.cluster.entries(keys.ROOT))
-            if not entry.key.endswith(("/fence", "/question"))  # written when they are needed
+            if not entry.key.endswith(("/fence", "/question"))  # written only when needed
             and not entry.key.startswith(keys.ANSWERS)}
     with nothing_is_cut(world):
         world.cluster.etcdctl("del", "--prefix", keys.ROOT)
         world.assert_data_path()
-        world.compact()  # nobody can catch up any more, all has to be listed
+        world.compact()  # so that watchers cannot catch up, and list everything
         world.assert_data_path()
         wait_until(lambda: kept <= {entry.key for entry in world.cluster.entries(keys.ROOT)},
                    LONG_S, "all is on record again")
@@ -134,7 +134,7 @@ def test_what_is_removed_properly_goes_at_once(world: World) -> None:
     world.detach(box)
     wait_until(lambda: not knows(world.hosts[0], box), 10, "and not any more")
     assert world.hosts[0].status()["directory"] == "2 endpoints"
-    # Whoever lists it while the tombstone is there is told, too.
+    # A host that only lists, while the tombstone exists, learns of the removal, too.
     other = world.attach(world.hosts[1])
     wait_until(lambda: knows(world.hosts[0], other), LONG_S, "the other host knows it")
     world.hosts[0].end_driver(9)
@@ -163,7 +163,7 @@ def test_who_missed_a_removal_asks_its_host(world: World) -> None:
 
 
 def test_an_address_that_is_given_anew_ends_a_doubt(world: World) -> None:
-    """As with drivers of before, which delete records without a word and answer nobody."""
+    """Older drivers delete records without a tombstone, and answer no questions."""
     first = world.attach(world.hosts[1])
     wait_until(lambda: knows(world.hosts[0], first), LONG_S, "the other host knows it")
     entry = shared(world, first)

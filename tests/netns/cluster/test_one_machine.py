@@ -1,4 +1,4 @@
-"""Real drivers of hosts that are one and the same, or look so: a firewall, a copy, another etcd."""
+"""Tests real drivers behind a firewall, with another host's copied state, and on another etcd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SYNS = "tcp flags & (syn | ack) == syn drop"
 
 @contextmanager
 def firewall(world: World, rules: str) -> Iterator[None]:
-    """For all that comes in from both hosts."""
+    """A firewall for all that comes in from both hosts."""
     world.wire.run("nft", f"""
         table netdev fire {{
             chain frames {{
@@ -60,10 +60,10 @@ def assert_open_connection(world: World) -> None:
      "no driver, never answers: not removed by itself")])
 def test_a_live_host_without_driver_behind_a_firewall(
         world: World, rules: str, said: str, state: str) -> None:
-    """It has never answered a ping.  Nothing changes for its containers."""
+    """It has never answered a ping; its containers must not suffer."""
     here, there = world.hosts
     with firewall(world, rules):
-        world.restart(here)  # which remembers no answer then
+        world.restart(here)  # so that it remembers no answer
         there.end_driver(signal.SIGKILL)
         try:
             wait_until(lambda: said in here.log(), LONG_S, "its lease is over, and it was asked")
@@ -74,7 +74,7 @@ def test_a_live_host_without_driver_behind_a_firewall(
             assert_open_connection(world)
         finally:
             there.start_driver()
-    for host in world.hosts:  # new connections keep off the host path as long as SYNs do not pass
+    for host in world.hosts:  # new connections avoid the host path until SYNs pass
         wait_until(lambda host=host: host.status()["peers"] == "1 on the host path",  # type: ignore[misc]
                    LONG_S, f"{host.netns.name} finds that SYNs pass again")
     world.wait_converged()
@@ -108,7 +108,7 @@ def test_a_copy_is_refused_while_the_original_lives(
 
 
 def test_another_clusters_etcd_is_left_alone(world: World) -> None:
-    """While drivers run, when they start, and until somebody says that they have moved."""
+    """While drivers run, when they start, and until `adopt-cluster` says that they have moved."""
     other = records.encode(records.cluster_fields(Cluster("f" * 32, "elsewhere"))).decode()
     world.cluster.etcdctl("put", keys.CLUSTER, other)
     for host in world.hosts:

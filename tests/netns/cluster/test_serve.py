@@ -1,4 +1,4 @@
-"""`slim serve` as a process of its own, on a host that is a namespace, with a real etcd."""
+"""Tests `slim serve` as a process, on a host that is a namespace, with a real etcd."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(make_netns: Callable[[str], Netns], tmp_path: Path) -> Iterator[Host]:
 
 
 def run_container(host: Host, sandbox: Netns) -> str:
-    """Everything dockerd does for `network create` and `run`; returns the address."""
+    """Do all that dockerd does for `network create` and `run`; return the address."""
     create_network(host)
     return attach(host, sandbox)
 
@@ -91,7 +91,7 @@ def test_killed_and_started_again(host: Host, make_sandbox: Callable[[str], Netn
     assert os.path.exists(host.socket)  # nobody could unlink it
 
     host.start_driver()
-    assert "/libLLVM" not in host.mapped_files()  # what the first one has compiled is kept
+    assert "/libLLVM" not in host.mapped_files()  # the cache keeps what the first one compiled
     wait_until(lambda: finished(host), 30, "the sandbox is taken over")
     assert [line.split("@")[0] for line in host.links()] == ["sl" + EP[:11]]
     remove_container(host, address)
@@ -126,7 +126,7 @@ def test_endpoint_ports_are_reserved_until_cleanup(host: Host) -> None:
 
 
 def test_reserved_ports_that_cannot_be_set(host: Host) -> None:
-    """As in a managed plugin.  Nothing fails, and it is said where it matters."""
+    """A managed plugin cannot set them: nothing fails, and the driver says it where it matters."""
     host.prefix = ("unshare", "--mount", "sh", "-c",
                    'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && '
                    'exec "$@"', "sh")
@@ -150,7 +150,7 @@ def test_reserved_ports_that_cannot_be_set(host: Host) -> None:
 
 
 def test_a_port_range_that_leaves_no_source_ports_is_refused(host: Host) -> None:
-    """By the driver and the doctor, in the same words; nothing is changed."""
+    """Driver and doctor refuse it in the same words, and change nothing."""
     links = host.netns.ip("-br link show")
     words = ("--port-range", "1024-65535", "--underlay", "eth0", "--state",
              str(host.folder / "state"), "--socket", host.socket, "--config", os.devnull)
@@ -180,7 +180,7 @@ def test_a_second_driver_is_refused(host: Host, state: str, status: int, text: s
 
 
 def test_a_managed_plugin_says_what_is_wrong_with_its_settings(host: Host) -> None:
-    """One that ends would only "not start"; this one starts for good when it can."""
+    """If it ended, Docker would only report that it did not start; it goes on once it can."""
     environment = {"SLIM_PLAIN_NAMES": "yes", "PORT_RANGE": "7000", "SLIM_SOCKET": host.socket}
     process = subprocess.Popen(
         host.netns.command("env", *(f"{name}={text}" for name, text in environment.items()),
@@ -210,7 +210,7 @@ def test_removed_while_etcd_is_away(host: Host, make_sandbox: Callable[[str], Ne
     host.etcd.send_signal(signal.SIGSTOP)
     try:
         host.dockerd.ok("NetworkDriver.Leave", NetworkID=NET, EndpointID=EP)  # needs no etcd
-        # dockerd forgets the endpoint whatever it is answered, and asks no second time.
+        # dockerd forgets the endpoint whatever the answer, and does not ask again.
         reply = host.dockerd.call("NetworkDriver.DeleteEndpoint", NetworkID=NET, EndpointID=EP)
         assert "etcd" in reply.error, reply
         wait_until(lambda: not host.links(), 30, "the link is deleted, behind the answer")
@@ -219,12 +219,12 @@ def test_removed_while_etcd_is_away(host: Host, make_sandbox: Callable[[str], Ne
     wait_until(lambda: not any(EP in key for key in host.stored_keys()), 30,
                "the record to be removed")
     remove_container(host, address)
-    # The fence, with which what etcd did not answer was ended, stays.
+    # The fence that ended the unanswered write stays.
     assert [key for key in host.stored_keys() if not key.endswith("/fence")] == before
 
 
 def test_a_subnet_that_a_route_of_the_host_overlaps(host: Host) -> None:
-    """Whichever way it comes in; what is on record goes on, and the doctor names it."""
+    """All calls refuse it; a pool on record goes on, and the doctor names it."""
     def bridge(name: str, address: str) -> None:
         host.netns.ip(f"link add {name} type bridge")
         host.netns.ip(f"addr add {address} dev {name} nodad" if ":" in address else
@@ -251,7 +251,7 @@ def test_a_subnet_that_a_route_of_the_host_overlaps(host: Host) -> None:
     assert "198.18.7.0/24, to which this host has a route over eth0" in created(
         NET, "slim-local", "198.18.7.128/25")
     assert "docker_gwbridge (Docker's network" in created(NET, "slim-local", "172.18.0.0/16")
-    for pool in ("198.18.7.128/25", "172.18.0.0/16"):  # as dockerd does then
+    for pool in ("198.18.7.128/25", "172.18.0.0/16"):  # as dockerd then does
         host.dockerd.ok("IpamDriver.ReleasePool", PoolID=f"slim-local/{pool}")
     assert "docker_gwbridge" in created(NET, "LocalDefault", "172.18.128.0/20")
     assert "br-0123456789ab (Docker network 0123456789ab)" in created(

@@ -1,4 +1,4 @@
-"""A second driver on one host, with other folders: it is refused, and touches nothing."""
+"""Tests a second driver on one host, with other folders: it must refuse, and change nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def host(make_netns: MakeNetns, tmp_path: Path) -> Iterator[Host]:
 
 
 def cli(host: Host, command: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    """Run `slim COMMAND` with the host's own settings, but for what is chosen."""
+    """Run `slim COMMAND` with the host's settings, but for the chosen ones."""
     options = {"underlay": "eth0", "cgroup": str(host.cgroup), "bpffs": str(host.pins),
                "socket": host.socket, "state": str(host.folder / "state"), "config": os.devnull,
                **chosen}
@@ -50,7 +50,7 @@ def cli(host: Host, command: str, **chosen: str) -> subprocess.CompletedProcess[
 
 
 def kernel(host: Host) -> object:
-    """What a second driver would change."""
+    """Return what a second driver would change."""
     return (host.netns.ip("-d -o link show"), sorted(map(str, host.pins.rglob("*"))),
             host.netns.run("nft", "list", "tables").stdout)
 
@@ -71,7 +71,7 @@ def test_a_second_driver_touches_nothing(host: Host, tmp_path: Path) -> None:
                 assert f"(process {host.driver.pid})" in refused.stderr, refused
         assert kernel(host) == before
 
-        # Also while the first one is stopped: what is there is its host's.
+        # Also while the first one is stopped: what it left is its own.
         assert not host.end_driver(signal.SIGTERM)
         before = kernel(host)
         (Path(other["state"])).mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def test_a_second_driver_touches_nothing(host: Host, tmp_path: Path) -> None:
         assert kernel(host) == before
         assert not Path(other["bpffs"]).exists()
 
-        # A state folder that is lost: the kernel knows whose this host's interfaces are.
+        # The state folder is lost, but the interfaces' aliases still name their owner.
         shutil.rmtree(host.folder / "state")
         host.start_driver()
         wait_until(lambda: host.status()["recovery"].startswith("done"), 60, "it has read etcd")

@@ -1,4 +1,4 @@
-"""Taking over from a driver with another layout: the flow map says what the sockets are."""
+"""Tests taking over from a driver with another layout: the flow map must match the sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEER_PORTS = range(40001, 40006)
 
 
 def test_connections_that_begin_and_end_meanwhile(machines: list[Machine], tmp_path: Path) -> None:
-    """The older programs see it, not ours: nothing of a socket that has gone stays."""
+    """Only the older programs see that; no flow of a closed socket may stay."""
     machine = machines[0]
     container = machine.container("10.32.0.2/16")
     (endpoint, veth), = container.endpoints
@@ -33,7 +33,7 @@ def test_connections_that_begin_and_end_meanwhile(machines: list[Machine], tmp_p
     flows = machine.loaded.table("flows")
 
     def accepted_anew() -> None:
-        """By our programs, as soon as they are in place, from the port of one that has gone."""
+        """Do as our programs once they run: accept a connection from a closed one's port."""
         flow = flows[key]
         flow.socket = 7
         flows[key] = flow

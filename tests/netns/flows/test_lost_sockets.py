@@ -1,4 +1,4 @@
-"""Which connections have no socket any more: never one that has, in whatever state it is."""
+"""Tests finding connections that no longer have a socket: none that has one, in any state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.run.wait import wait_until
 from tests.support.world.netns import Netns
 
 LOCAL = "127.0.0.1"
-MANY = 700  # several pieces of a list
+MANY = 700  # so many that the kernel sends them in several messages
 
 
 def name(own: tuple[str, int], peer: tuple[str, int]) -> Name:
@@ -43,7 +43,7 @@ def lost(namespace: Netns, *names: Name) -> set[Name]:
 def connect(namespace: Netns, stack: ExitStack, count: int = 1,
             family: socket.AddressFamily = socket.AF_INET
             ) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Clients and their accepted ends."""
+    """Return clients and their accepted ends."""
     def make() -> tuple[list[socket.socket], list[socket.socket]]:
         server = stack.enter_context(socket.create_server((LOCAL, 0), backlog=count))
         clients, accepted = [], []
@@ -65,7 +65,7 @@ def test_open_ones_are_found(inside: tuple[Netns, ExitStack],
     clients, accepted = connect(namespace, stack, MANY, family)
     names = [of(each) for each in (*clients, *accepted)]
     no_client = name((LOCAL, 1), (LOCAL, clients[0].getpeername()[1]))
-    listener = name((LOCAL, clients[0].getpeername()[1]), (LOCAL, 1))  # it is not the one
+    listener = name((LOCAL, clients[0].getpeername()[1]), (LOCAL, 1))  # no connection
     assert lost(namespace, *names, no_client, listener) == {no_client, listener}
 
 
@@ -81,7 +81,7 @@ def test_one_that_ends_is_there_until_time_wait_has_ended(
 
 
 def test_one_that_is_not_answered_is_there(inside: tuple[Netns, ExitStack]) -> None:
-    """SYN_SENT, and at the other end a request that its owner has not accepted."""
+    """It is in SYN_SENT, and at the other end a request that its owner has not accepted."""
     namespace, stack = inside
 
     def make() -> tuple[Name, Name]:

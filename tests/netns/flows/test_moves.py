@@ -1,4 +1,4 @@
-"""Flows get another interface while connections begin and end: nothing that happens is lost."""
+"""Tests giving flows another interface while connections begin and end: no change may be lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOVES = 50
 
 
 def over(container: Container, index: int) -> SandboxEntry:
-    """The container's entry, its host path carried by this endpoint's interface."""
+    """Return the container's entry with this endpoint's interface as the primary."""
     return SandboxEntry(
         container.netns.cookie, container.endpoints[index][1].host_ifindex, tuple(
             Attachment(each.vni, each.address, each.port, veth.host_ifindex)
@@ -28,7 +28,7 @@ def over(container: Container, index: int) -> SandboxEntry:
 
 
 def move(container: Container, index: int) -> None:
-    """As when the interface that carried the host path leaves: first the routes inside."""
+    """Do as when the primary interface leaves: first the routes inside."""
     machine, (endpoint, veth) = container.machine, container.endpoints[index]
     machine.sandboxes.set_up(container.netns.path, endpoint, veth, underlay=machine.underlay,
                              overlay_mtu=overlay_mtu(MTU), primary=True)
@@ -43,7 +43,7 @@ def flow_of(machine: Machine, port: int) -> Any:
 
 def test_a_connection_that_ends_meanwhile(
         machines: list[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the moment between the look at the map and the change."""
+    """It ends between the driver's look at the map and its change."""
     machine = machines[0]
     here = machine.container("10.32.0.2/16", "10.33.0.2/16")
     there = machines[1].container("10.32.0.3/16")
@@ -99,7 +99,7 @@ def test_a_busy_container_whose_interface_changes_all_the_time(
 
 
 def test_more_flows_than_one_run_moves(machines: list[Machine]) -> None:
-    """Those of other containers stay where they are."""
+    """Flows of other containers stay where they are."""
     machine = machines[0]
     here = machine.container("10.32.0.2/16", "10.33.0.2/16")
     other = machine.container("10.32.0.4/16")

@@ -1,4 +1,4 @@
-"""The sweep of the flow map beside connections that begin while it runs."""
+"""Tests the sweep of the flow map while connections begin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.world.machines import Machine
 
 
 def test_a_container_starts_and_connects_meanwhile(machines: list[Machine]) -> None:
-    """Its sandbox is none of those that the sweep knows to be there."""
+    """The sweep does not know its sandbox."""
     machine, there = machines[0], machines[1].container("10.32.0.3/16")
     quiet_server(there)
     begun: list[Victim] = []
@@ -41,7 +41,7 @@ PORT = 5555
 
 
 def _in_time_wait(machine: Machine, age_ns: int) -> Any:
-    """Wait for a flow in TIME_WAIT, make it as old, and return its key."""
+    """Wait for a flow in TIME_WAIT, age it, and return its key."""
     table = machine.loaded.table("flows")
 
     def closed() -> list[Any]:
@@ -55,7 +55,7 @@ def _in_time_wait(machine: Machine, age_ns: int) -> Any:
 
 def test_a_connection_takes_an_entry_over_meanwhile(
         machines: list[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is to go, having been in TIME_WAIT for long, is found by a connect() just before."""
+    """A connect() takes over an old TIME_WAIT entry just before the sweep would remove it."""
     machine = machines[0]
     here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     quiet_server(there)
@@ -78,7 +78,7 @@ def test_a_connection_takes_an_entry_over_meanwhile(
 
 
 def test_one_at_a_time_takes_an_entry_over(machines: list[Machine]) -> None:
-    """While somebody removes a stale entry, neither a connect() nor the sweep touches it."""
+    """While one removes a stale entry, neither another connect() nor the sweep touches it."""
     machine = machines[0]
     here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     quiet_server(there)
@@ -90,7 +90,7 @@ def test_one_at_a_time_takes_an_entry_over(machines: list[Machine]) -> None:
         client(here, there.address, bind=("0.0.0.0", PORT))
     sweeper = FlowSweeper(machine.loaded, machine.datapath._maps.port_owners)
     assert sweeper.sweep() == 0
-    takeovers[key] = takeovers.Leaf(time.monotonic_ns() - 2 * REMOVAL_NS)  # by a driver, killed
+    takeovers[key] = takeovers.Leaf(time.monotonic_ns() - 2 * REMOVAL_NS)  # a killed driver's
     assert sweeper.sweep() == 1
     assert list(bpf.entries(takeovers)) == []
     with host_path(here, there):

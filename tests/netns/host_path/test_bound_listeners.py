@@ -1,7 +1,7 @@
-"""Listeners that are bound to a device (SO_BINDTODEVICE), in containers on one network and several.
+"""Tests listeners bound to a device (SO_BINDTODEVICE), in containers on one network and several.
 
-Host-path packets of all networks come by the first interface.  So a container with such a listener
-and several networks takes the overlay path, whose packets come by their own.
+Host path packets of all networks arrive by the first interface.  So a container on several networks
+with such a listener takes the overlay path, whose packets arrive by their own interface.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def on_two_networks(machines: list[Machine]) -> tuple[Container, Container]:
 
 
 def only_by(here: Container, there: Container, net: str, other: str) -> None:
-    """The listener answers callers by its own network's address, and no others."""
+    """Assert that the listener answers callers of its own network's address, and no others."""
     with overlay(here, there):
         own = client(here, net + "3").split()
     assert [own[0], *own[2:]] == [net + "2", net + "3", "80"]
@@ -64,7 +64,7 @@ def test_it_is_reached_by_its_own_network_only(
     assert (noted(there), withheld(there)) == (BOUND_LISTENER, "bound_listener")
     with told(there):
         only_by(here, there, net, other)
-        with overlay(here, there, because="bound_listener"):  # what its own programs call
+        with overlay(here, there, because="bound_listener"):  # its own calls, too
             server(here, 81)
             client(there, net + "2", 81)
 
@@ -81,7 +81,7 @@ def test_a_caller_that_has_not_heard_is_told(machines: list[Machine]) -> None:
 @pytest.mark.parametrize("how", ["device", "ifindex"])
 def test_a_listener_that_is_known_is_bound(
         machines: list[Machine], how: str, protocol: int) -> None:
-    """By SO_BINDTODEVICE or SO_BINDTOIFINDEX, after listen()."""
+    """It is bound after listen(), by SO_BINDTODEVICE or SO_BINDTOIFINDEX."""
     here, there = on_two_networks(machines)
     program = started(there, """
         how, protocol = sys.argv[1:]
@@ -107,7 +107,7 @@ def test_a_listener_that_is_known_is_bound(
 
 
 def test_a_second_network_is_connected_later(machines: list[Machine]) -> None:
-    """On one network it is on the host path; nothing begins to listen when there are two."""
+    """On one network it is on the host path; with two, no new listen() would be noticed."""
     here = machines[0].container(FIRST + "2/16", SECOND + "2/16")
     there = machines[1].container(FIRST + "3/16")
     bound_server(there, "eth0")
@@ -119,7 +119,7 @@ def test_a_second_network_is_connected_later(machines: list[Machine]) -> None:
     with told(there):
         only_by(here, there, FIRST, SECOND)
     machines[1].disconnect(there, second)
-    with told(there), overlay(here, there):  # for as long as the container lives
+    with told(there), overlay(here, there):  # until the container ends
         client(here, FIRST + "3")
 
 
@@ -132,7 +132,7 @@ def test_the_first_network_is_disconnected(machines: list[Machine]) -> None:
 
 
 def test_a_device_that_is_not_slims(machines: list[Machine]) -> None:
-    """As docker_gwbridge's interface is: one slim network, and another way out."""
+    """It stands for docker_gwbridge's: the container has one slim network and another way out."""
     here, there = machines[0].container(FIRST + "2/16"), machines[1].container(FIRST + "3/16")
     there.netns.ip("link add gw0 type veth peer name gw1")
     there.netns.ip("addr add 172.18.0.2/16 dev gw0")
@@ -142,7 +142,7 @@ def test_a_device_that_is_not_slims(machines: list[Machine]) -> None:
     with counted(here, there) as total:
         assert run(here, _REFUSED, FIRST + "3") == "ECONNREFUSED"
     assert total == {"no_listener": 1}
-    server(there, 81)  # the container is on the host path as ever
+    server(there, 81)  # the container stays on the host path
     with host_path(here, there):
         client(here, there.address, 81)
 
@@ -156,7 +156,7 @@ def test_on_one_network_it_is_on_the_host_path(machines: list[Machine]) -> None:
 
 
 def test_keys_that_no_program_of_ours_has_seen(machines: list[Machine]) -> None:
-    """A listener may be older than the first driver of its host: it runs in another cgroup here."""
+    """A listener may be older than its host's first driver; here it runs in another cgroup."""
     here, there = machines[0].container(FIRST + "2/16"), machines[1].container()
     code = (f"import sys; sys.path.insert(0, {str(INSIDE)!r})\n"
             "from inside import *\ns = listen('', 80)\n"

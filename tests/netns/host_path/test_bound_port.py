@@ -1,4 +1,4 @@
-"""Clients bound to a port of the endpoint ports' range: what comes back to it is an endpoint's."""
+"""Tests clients bound to a port in the endpoint ports' range: answers to it go to an endpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_ports_beside_the_range_take_the_host_path(across: Pair) -> None:
 
 
 def test_the_containers_own_port_and_a_neighbours(machines: list[Machine]) -> None:
-    """The answer to a client at port P was taken for a packet to the endpoint whose name P is."""
+    """An answer to a client at port P must not be taken for a packet to the endpoint of P."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     neighbour = machines[0].container("10.32.0.4/16")
     server(there)
@@ -45,7 +45,7 @@ def test_the_containers_own_port_and_a_neighbours(machines: list[Machine]) -> No
 
 
 def test_the_kernels_choice_from_a_range_that_holds_both(across: Pair) -> None:
-    """`bind(("", 0))` where ip_local_port_range reaches into the range: each way for its ports."""
+    """After `bind(("", 0))`, ports inside the range take the overlay path, others the host path."""
     here, there = across
     here.netns.sysctl("ipv4.ip_local_port_range", f"{PORT_FIRST - 60} {PORT_FIRST + 59}")
     server(there)
@@ -86,7 +86,7 @@ def test_datagrams_from_such_a_port(pair: Pair) -> None:
 
 
 def test_two_containers_of_a_host_bound_to_one_port(across: Pair) -> None:
-    """Towards one peer both are one tuple of the host: the second takes the overlay."""
+    """To one peer both would have the same tuple, so the second takes the overlay path."""
     here, there = across
     neighbour = here.machine.container("10.32.0.4/16")
     server(there)
@@ -119,7 +119,7 @@ _AGAIN = """
 @pytest.mark.parametrize("then", ["two hosts", "one host"])
 def test_a_socket_that_was_refused_connects_elsewhere(machines: list[Machine], first: str,
                                                       then: str, port: int) -> None:
-    """Whichever way its first connect() took, and whichever is right for the second."""
+    """Each path of its first connect() meets each path of the second."""
     here = machines[0].container("10.32.0.2/16")
     refusing = machines[first == "two hosts"].container("10.32.0.3/16")
     there = machines[then == "two hosts"].container("10.32.0.4/16")
@@ -129,8 +129,8 @@ def test_a_socket_that_was_refused_connects_elsewhere(machines: list[Machine], f
     assert [own[0], *own[2:]] == [here.address, there.address, "80"]
     assert not port or own[1] == str(port)
     assert seen.line().split() == [there.address, "80", here.address, own[1]]
-    # What the host path has refused once stays on it, bound to the host's address; but if the
-    # program has chosen the port, nothing is left of the first attempt.
+    # A socket that the host path has refused stays on it, bound to the host's address.  But if
+    # the program has chosen the port, nothing is left of the first attempt.
     tied = first == "two hosts" and not port
     on_host_path = tied or (then == "two hosts" and port != 61005)
     assert total.get("connected", 0) == total.get("accepted", 0) == on_host_path
@@ -139,7 +139,7 @@ def test_a_socket_that_was_refused_connects_elsewhere(machines: list[Machine], f
 
 def test_a_neighbour_that_takes_none_on_the_host_path_refuses_a_tied_socket_at_once(
         machines: list[Machine]) -> None:
-    """An error, never a time-out, though the directory does not say yet that it takes none."""
+    """It gets an error and no time-out, though the directory still lacks the verdict."""
     from driver.datapath.reasons import read_reasons
 
     here, there = (machines[0].container(f"10.32.0.{n}/16") for n in (2, 3))
@@ -155,8 +155,8 @@ def test_a_neighbour_that_takes_none_on_the_host_path_refuses_a_tied_socket_at_o
                 assert error_of(lambda: c.connect((sys.argv[1], 1))) == "ECONNREFUSED"
                 print(error_of(lambda: c.connect((sys.argv[2], 80))))
             """, refusing.address, there.address) == "EHOSTUNREACH"
-        # An answer that comes while connect() still holds the socket is not heard: then the
-        # second one, a second later, is.
+                # The kernel ignores an answer while connect() still holds the socket, but not the next
+        # one, a second later.
         assert 1 <= total["syn_withheld"] <= 2
         with best_path(here, there):
             client(here, there.address)

@@ -1,4 +1,4 @@
-"""Clients of the host path: how they connect, what they are bound to, how connecting fails."""
+"""Tests clients on the host path: how they connect, what they bind to, how connecting fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_client_bound_to_a_port_only(pair: Pair, port: int, mapped: bool) -> N
 
 
 def test_one_bound_port_towards_two_virtual_ports_of_a_peer(pair: Pair) -> None:
-    """On the host path both would be one tuple: the second takes the overlay."""
+    """On the host path both would have the same tuple, so the second takes the overlay path."""
     here, there = pair
     server(there, 80)
     seen = server(there, 81)
@@ -241,11 +241,11 @@ def test_a_connection_its_peer_has_forgotten_is_reset(pair: Pair) -> None:
         print(error_of(lambda: asked(c)))
     """, there.address)
     assert program.line() == "hello"
-    there.netns.ip("link set eth0 down")  # the FIN is lost, and the server's host gives up
+    there.netns.ip("link set eth0 down")  # loses the FIN; the server's host gives up
     serving.end()
     there.netns.run("ss", "-K", "dport", "gt", ":0")
     there.netns.ip("link set eth0 up")
-    there.machine.finish(there)  # routes went with the link
+    there.machine.finish(there)  # the routes have gone with the link
     program.say("go on")
     assert program.rest() == "ECONNRESET"
 
@@ -270,7 +270,7 @@ def test_a_peer_whose_container_is_removed(pair: Pair) -> None:
 
 @pytest.mark.parametrize("first", ["client", "server"])
 def test_half_close(pair: Pair, first: str) -> None:
-    """One side stops sending; the other goes on for a megabyte."""
+    """One side stops sending; the other still sends a megabyte."""
     here, there = pair
     code = """
         def quiet(c):
@@ -341,7 +341,7 @@ def test_fast_open(pair: Pair) -> None:
         """, there.address)
         for _ in range(3):
             assert seen.line().split()[:3] == [there.address, "80", here.address]
-    assert counts == "2"  # data went with the SYN, beside the option
+    assert counts == "2"  # the SYN has data beside the option
     wait_for_no_flows(here, there)
 
 

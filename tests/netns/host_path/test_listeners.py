@@ -1,4 +1,4 @@
-"""Servers of the host path: which listener a SYN finds, and when none is found."""
+"""Tests servers on the host path: which listener a SYN finds, and when it finds none."""
 
 from __future__ import annotations
 
@@ -200,14 +200,14 @@ def test_a_listener_closes_and_another_opens(pair: Pair) -> None:
 
 
 def test_a_listener_is_looked_for_once(across: Pair) -> None:
-    """Later SYNs find it without the hook inside the container, which is gone here."""
+    """Later SYNs find it without the hook inside the container, which the test removes."""
     here, there = across
     server(there, tell="first", reuse_port=True)
     with host_path(here, there, connections=2):
         client(here, there.address)
         there.run("tc", "qdisc", "del", "dev", "eth0", "clsact")
         client(here, there.address)
-    server(there, tell="second", reuse_port=True)  # which of them is meant has to be looked for
+    server(there, tell="second", reuse_port=True)  # now there are two to choose from
     assert run(here, """
         print(error_of(lambda: connected(sys.argv[1], 80)))
     """, there.address) == "ECONNREFUSED"
@@ -215,7 +215,7 @@ def test_a_listener_is_looked_for_once(across: Pair) -> None:
 
 def test_a_listener_does_not_follow_its_address_to_another_container(
         machines: list[Machine]) -> None:
-    """It goes on in the namespace that has lost the address."""
+    """It still listens in the namespace that has lost the address."""
     here = machines[0].container("10.32.0.2/16")
     before, after = machines[1].container(), machines[1].container()
     endpoint = machines[1].connect(before, "10.32.0.3/16")

@@ -1,4 +1,4 @@
-"""A narrower link in the middle of the path: "fragmentation needed" must reach containers."""
+"""Tests a narrow link in the middle of the path: "fragmentation needed" must reach containers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUTER = "198.18.77.100"
 
 @pytest.fixture
 def narrow_path(cluster: Cluster, machines: list[Machine]) -> Iterator[None]:
-    """From the first machine to the second, packets go through a router that takes 1300 bytes."""
+    """Packets from the first machine to the second pass a router with an MTU of 1300."""
     first, second = machines
     with netns.made("router") as router:
         netns.join(cluster.wire, "pr", router, "eth0")
@@ -40,7 +40,7 @@ def narrow_path(cluster: Cluster, machines: list[Machine]) -> Iterator[None]:
 @pytest.mark.parametrize("sender", ["client", "server"])
 @pytest.mark.usefixtures("narrow_path")
 def test_the_path_mtu_is_found(machines: list[Machine], sender: str) -> None:
-    """One megabyte from the first machine to the second, by either role there."""
+    """The first machine sends a megabyte to the second, as client or as server."""
     wide = machines[0].container("10.32.0.2/16")
     beyond = machines[1].container("10.32.0.3/16")
     code = """
@@ -55,7 +55,7 @@ def test_the_path_mtu_is_found(machines: list[Machine], sender: str) -> None:
             c.sendall(b"done")
             c.recv(1)
     """
-    # As careful containers have it; what says that packets are too large must not be INVALID.
+    # A rule of careful containers; the ICMP error about the size must not count as INVALID.
     wide.netns.run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID",
                    "-j", "DROP")
     here, there = (wide, beyond) if sender == "client" else (beyond, wide)

@@ -1,4 +1,4 @@
-"""What programs are told of their connections: both families, static and dynamic programs."""
+"""Tests the names that programs see of their connections: both families, static programs, too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_accept_getsockname_getpeername(pair: Pair, listener: str, prefix: str) 
 
 
 def test_names_before_bind_and_after_close(pair: Pair) -> None:
-    """A socket has no name before it connects, and keeps its own as long as it is open."""
+    """A socket has no name before it connects, and keeps its name while it is open."""
     here, there = pair
     started(there, """
         def handle(c):
@@ -75,7 +75,7 @@ def test_a_socket_passed_to_another_process(pair: Pair) -> None:
 
 @pytest.fixture(scope="session")
 def static_tool(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A statically linked client and server."""
+    """A statically linked client and server program."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is missing")
     target = tmp_path_factory.mktemp("static") / "static_tool"

@@ -1,4 +1,4 @@
-"""Containers on several networks: names, isolation, connecting and disconnecting."""
+"""Tests containers on several networks: names, isolation, connecting and disconnecting."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_disconnecting_one_network_ends_its_connections_only(machines: list[Mach
 
 def test_the_first_network_goes_and_another_interface_takes_over(
         machines: list[Machine]) -> None:
-    """The host path's packets went through the interface that goes."""
+    """Host path packets used the interface that goes."""
     here, there, first, second = _two_networks(machines)
     machines[0].disconnect(here, here.endpoints[0][0])
     assert second.ask() == "none"

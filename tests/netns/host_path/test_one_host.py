@@ -1,6 +1,6 @@
-"""Connections to containers of the same host: directly, with virtual addresses on their packets.
+"""Tests connections within one host: they go directly, with virtual addresses on their packets.
 
-So everything in a container that looks at packets sees what its user wrote into its rules.
+So rules inside a container see the addresses that their author wrote.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def test_the_packets_have_virtual_addresses(two: Pair, mapped: str) -> None:
         packets = [frame for frame in tap.frames() if frame.haslayer(TCP)]
         assert len(packets) >= 3
         assert {frame[IP].src for frame in packets} == {source.address}
-        # No option of ours, nor a port: what its peer sent is what came.
+        # Neither our option nor an endpoint port: frames arrive as the peer sent them.
         assert {frame[TCP].dport if tap is taps[1] else frame[TCP].sport for frame in packets} == {
             80}
         assert not any(kind == 254 for frame in packets for kind, _ in frame[TCP].options)
 
 
 def test_what_the_host_path_carries_still(two: Pair) -> None:
-    """A socket that another host has refused: nothing else could carry it (`tied`, connect.c)."""
+    """A socket that another host refused stays on the host path (`tied`, connect.c)."""
     here, there = two
     seen = server(there)
     refusing = refuser(here)
@@ -84,7 +84,7 @@ def _talking(here: Container, address: str) -> Program:
 
 
 def test_several_networks(machines: list[Machine]) -> None:
-    """Each connection has the names of its network; one goes, the other's connections go on."""
+    """Each connection has its network's names; when one goes, the other's connections go on."""
     here = machines[0].container("10.32.0.2/16", "10.33.0.2/16")
     there = machines[0].container("10.32.0.3/16", "10.33.0.3/16")
     seen = server(there)
@@ -121,9 +121,9 @@ def test_the_callee_leaves_a_network(machines: list[Machine]) -> None:
 @pytest.mark.parametrize("back", [False, True])
 def test_an_endpoint_comes_back_on_another_host(
         machines: list[Machine], back: bool) -> None:
-    """With the same address; and one that was elsewhere comes to this host.
+    """It keeps its address; and a remote endpoint comes to this host.
 
-    Connections of before end with an error, for their peer is gone; new ones find the new place.
+    Old connections end with an error, since their peer is gone; new ones find the new place.
     """
     here = machines[0].container("10.32.0.2/16")
     old = machines[back].container("10.32.0.3/16")
@@ -140,7 +140,7 @@ def test_an_endpoint_comes_back_on_another_host(
 
 
 def test_a_service_moves_between_hosts(machines: list[Machine], cluster: Cluster) -> None:
-    """Its open connection goes on with the task it has; new ones go where it is now."""
+    """An open connection goes on with its task; new ones go to the new task."""
     here = machines[0].container("10.32.0.2/16")
     tasks = machines[0].container("10.32.0.3/16"), machines[1].container("10.32.0.4/16")
     for task in tasks:
@@ -169,7 +169,7 @@ _ATTEMPT = """
 
 
 def test_filters_by_virtual_address(two: Pair, machines: list[Machine]) -> None:
-    """Deny lists and allow lists inside a container do what they say."""
+    """Deny lists and allow lists inside a container work."""
     here, there = two
     other = machines[0].container("10.32.0.4/16")
     server(there)
@@ -182,7 +182,7 @@ def test_filters_by_virtual_address(two: Pair, machines: list[Machine]) -> None:
 
 
 def test_a_side_car_that_takes_all_tcp(two: Pair) -> None:
-    """It learns whom its client meant: SO_ORIGINAL_DST."""
+    """SO_ORIGINAL_DST tells it whom its client called."""
     here, there = two
     _iptables(there, "-t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 15001")
     seen = started(there, """
@@ -204,7 +204,7 @@ def test_a_side_car_that_takes_all_tcp(two: Pair) -> None:
     ("secret", "secret", "none"), ("secret", "wrong", "ETIMEDOUT"), ("secret", "", "ETIMEDOUT"),
     ("", "secret", "ETIMEDOUT")])
 def test_keys_of_tcp_md5(two: Pair, servers: str, clients: str, said: str) -> None:
-    """RFC 2385, as BGP uses it: keys are for the addresses that are on the packets."""
+    """As BGP uses it (RFC 2385), a key is for the addresses on the packets."""
     here, there = two
     code = """
         def with_key(s, peer, key):
@@ -228,14 +228,14 @@ def test_keys_of_tcp_md5(two: Pair, servers: str, clients: str, said: str) -> No
     assert not set(total) & {"connected", "accepted"}
 
 
-# What dockerd puts into a container of a network with Docker's own DNS.
+# The rules that dockerd makes in a container on a network with Docker's DNS.
 _DOCKERS_RULES = (
     "-t nat -A OUTPUT -d 127.0.0.11 -p udp --dport 53 -j DNAT --to-destination 127.0.0.11:40001",
     "-t nat -A POSTROUTING -s 127.0.0.11 -p udp --sport 40001 -j SNAT --to-source :53")
 
 
 def test_an_mptcp_listener_beside_dockers_rules(two: Pair) -> None:
-    """The default of programs in Go; conntrack and NAT are on in the container."""
+    """MPTCP is the default of Go programs; conntrack and NAT are on in the container."""
     here, there = two
     _iptables(there, *_DOCKERS_RULES)
     seen = server(there, protocol=262)
@@ -265,10 +265,10 @@ _SIMULTANEOUS = """
 
 @pytest.mark.parametrize("bound", ["", "own address"])
 def test_both_connect_at_once(pair: Pair, bound: str) -> None:
-    """Simultaneous open: with virtual addresses on the packets it works, as on any network.
+    """With virtual addresses on the packets a simultaneous open works, as on any network.
 
-    On the host path it cannot: a SYN is for a listener of the endpoint.  There programs have to
-    bind to their virtual address (the overlay), and get "connection refused" otherwise.
+    On the host path it cannot work, since a SYN is for a listener of the endpoint.  There programs
+    must bind to their virtual address (the overlay path); else they get "connection refused".
     """
     here, there = pair
     if here.machine is not there.machine and not bound:

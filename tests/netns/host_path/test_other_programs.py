@@ -1,4 +1,4 @@
-"""Other programs in the same hooks: neither takes away what the other needs, and nothing leaks."""
+"""Tests other vendors' programs in the same hooks: both must work, and nothing may leak."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.fakes.other_sockops import HDR_OPT_LEN, RTT, Other
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import Container, Machine
 
-NO_TIME_WAIT = "reset_on_close(c)"  # it would be there for a minute, and count as alive
+NO_TIME_WAIT = "reset_on_close(c)"  # TIME_WAIT would last a minute, and count as alive
 
 
 @contextmanager
 def beside_ours(machines: list[Machine], other: Other, order: str) -> Iterator[None]:
-    """Have the other program attached on all machines, and run before or after ours."""
+    """Attach the other program on all machines, to run before or after ours."""
     with ExitStack() as stack:
         for machine in machines:
             if order == "before":
@@ -46,7 +46,7 @@ def other(request: pytest.FixtureRequest) -> Iterator[tuple[str, Other]]:
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_both_keep_working(machines: list[Machine], across: tuple[Container, Container],
                            other: tuple[str, Other], order: str) -> None:
-    """Whatever the other does with the flags, connections are made, and their ends are found."""
+    """Whatever the other does with the flags, connections work, and slim finds their ends."""
     manner, program = other
     here, there = across
     concerned = list({id(c.machine): c.machine for c in across}.values())
@@ -60,7 +60,7 @@ def test_both_keep_working(machines: list[Machine], across: tuple[Container, Con
                 client(here, there.address, tell=NO_TIME_WAIT)
         if manner == "adds":
             assert program.seen(RTT) > before[RTT]
-        if manner == "writes options":  # it is called for packets that are no SYNs, too
+        if manner == "writes options":  # it must be called for packets other than SYNs, too
             assert program.seen(HDR_OPT_LEN) > before[HDR_OPT_LEN]
         if manner in ("adds", "writes options") or order == "before":
             wait_until(lambda: flows(here, state=OPEN) == flows(there, state=OPEN) == 1, 30,
@@ -76,7 +76,7 @@ def test_both_keep_working(machines: list[Machine], across: tuple[Container, Con
 
 
 def test_a_connection_between_is_not_one_that_was_lost(machines: list[Machine]) -> None:
-    """The tuple is in use again by the time that its loss is known: the new one stays."""
+    """The tuple is in use again before the sweep knows of the loss: the new one must stay."""
     machine = machines[0]
     here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     quiet_server(there)
@@ -85,7 +85,7 @@ def test_a_connection_between_is_not_one_that_was_lost(machines: list[Machine]) 
     asked: list[object] = []
 
     def all_lost(cookie: int, names: object) -> object:
-        """As it is when each of them ended, and began again, in this moment."""
+        """Do as if each connection had just ended and begun again."""
         asked.append(cookie)
         table = machine.loaded.table("flows")
         for key, leaf in list(bpf.entries(table)):

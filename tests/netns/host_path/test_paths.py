@@ -1,4 +1,4 @@
-"""What takes which path: the rows of docs/paths.md that have no file of their own."""
+"""Tests the rows of docs/paths.md that have no file of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_tcp_on_one_host(machines: list[Machine]) -> None:
 
 @pytest.mark.parametrize("how", ["an address", "an address, its port later", "transparent"])
 def test_a_client_that_is_bound_to_its_own_address(across: Pair, how: str) -> None:
-    """IP_BIND_ADDRESS_NO_PORT and IP_TRANSPARENT change nothing of it."""
+    """It takes the overlay path, also with IP_BIND_ADDRESS_NO_PORT or IP_TRANSPARENT."""
     here, there = across
     seen = server(there)
     with overlay(here, there, because="bound_address"):
@@ -48,7 +48,7 @@ def test_a_client_that_is_bound_to_its_own_address(across: Pair, how: str) -> No
 
 
 def test_a_proxy_that_speaks_in_its_clients_name(across: Pair) -> None:
-    """IP_TRANSPARENT with somebody else's address: no endpoint sends from another's."""
+    """With IP_TRANSPARENT it takes another address, but an endpoint may send only from its own."""
     here, there = across
     server(there)
     with counted(here, there) as total:
@@ -64,7 +64,7 @@ def test_a_proxy_that_speaks_in_its_clients_name(across: Pair) -> None:
 
 
 def test_a_transparent_listener(across: Pair) -> None:
-    """A proxy's listener is called as any other; nothing redirects to it here."""
+    """A proxy's listener is called as any other; here nothing redirects to it."""
     here, there = across
     seen = started(there, """
         server = socket.socket()
@@ -79,8 +79,8 @@ def test_a_transparent_listener(across: Pair) -> None:
 
 
 def _open_at_once(here: Container, there: Container, *, bind_address: bool) -> list[str]:
-    """Both connect to each other while nothing gets through; errors of each, once it does."""
-    here.run("ping", "-c1", "-W2", there.address)  # their hosts know each other's MAC addresses
+    """Have both connect to each other while nothing gets through; return the errors of both."""
+    here.run("ping", "-c1", "-W2", there.address)  # so that their hosts know each other's MAC
     wire = here.machine.cluster.wire
     wire.ip("link set p1 nomaster")
     try:
@@ -108,14 +108,14 @@ def _open_at_once(here: Container, there: Container, *, bind_address: bool) -> l
 
 
 def test_simultaneous_open_of_addresses(across: Pair) -> None:
-    """Programs that are bound to their addresses, as RFC 793 has it, meet on the overlay path."""
+    """Programs that are bound to their addresses (RFC 793) meet on the overlay path."""
     here, there = across
     with overlay(here, there, because="bound_address"):
         assert _open_at_once(here, there, bind_address=True) == ["none", "none"]
 
 
 def test_simultaneous_open_of_ports(across: Pair) -> None:
-    """On the host path each calls the other's endpoint port, where nobody listens: refused."""
+    """On the host path each calls the other's endpoint port, where nobody listens."""
     here, there = across
     with counted(here, there) as total:
         assert _open_at_once(here, there, bind_address=False) == ["Connection refused"] * 2
@@ -125,7 +125,7 @@ def test_simultaneous_open_of_ports(across: Pair) -> None:
 @pytest.mark.parametrize(("size", "packets"), [(1422, 1), (1448, 2)], ids=["fits", "of TCP's MSS"])
 def test_datagrams_of_tcps_segment_size_are_fragmented(
         across: Pair, size: int, packets: int) -> None:
-    """iperf3 -u makes them as long as TCP's segments, which on the host path have no tunnel."""
+    """iperf3 -u makes them as long as TCP's segments, which the host path carries untunnelled."""
     here, there = across
     started(there, """
         s = socket.socket(type=socket.SOCK_DGRAM)
@@ -141,11 +141,11 @@ def test_datagrams_of_tcps_segment_size_are_fragmented(
             s.sendto(bytes(int(sys.argv[2])), (sys.argv[1], 53))
             print(s.recv(100).decode())
         """, there.address, size) == str(size)
-    assert total["overlay_sent"] == packets + 1  # and the answer
+    assert total["overlay_sent"] == packets + 1  # the answer, too
 
 
 def test_a_datagram_that_must_not_be_fragmented(across: Pair) -> None:
-    """DF, by IP_PMTUDISC_DO: the program hears at once what does not fit, and what would."""
+    """With IP_PMTUDISC_DO the program learns at once that it does not fit, and what would."""
     here, there = across
     with counted(here, there) as total:
         assert run(here, """

@@ -1,4 +1,4 @@
-"""The memory of a SYN is lost before its connection is established: nobody hangs for it."""
+"""Tests losing the memory of a SYN before its connection is established: nothing may hang."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.netns.talk import Program, counted, run, started
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import Container
 
-# Nothing but SYNs leaves: the client believes in a connection that the server does not know yet.
+# Only SYNs leave, so the client has a connection that the server does not know yet.
 HELD = ("table ip held { chain out { type filter hook output priority 0; policy accept; "
         "tcp flags & (syn|ack) == ack drop; }; }")
 
@@ -42,7 +42,7 @@ def test_the_client_is_told(across: tuple[Container, Container], cookies: int) -
     with counted(there) as grown:
         waiting.say("go on")
         assert waiting.rest() == "ECONNRESET"
-        if not cookies:  # a socket came of it, which ends, too
+        if not cookies:  # there was a socket, which must end, too
             assert server.line() in ("none", "ETIMEDOUT")
     assert grown.get("syn_forgotten", 0) == (not cookies)
     assert run(here, 'c = connected(sys.argv[1], 80); c.sendall(b"hello"); print("works")',

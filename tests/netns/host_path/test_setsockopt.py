@@ -1,4 +1,4 @@
-"""The hook at setsockopt(): it sees whoever calls, and changes nothing of what is set."""
+"""Tests the hook at setsockopt(): it sees all callers, and changes no option."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.netns.kept_off.noted import KEYS, RULES, noted, withheld
 from tests.netns.talk import run
 from tests.support.world.machines import Container, Machine
 
-# Programs of others: a nested cgroup's comes before ours.
+# Others' programs; a nested cgroup's runs before ours.
 _OTHERS = b"""
 #include <linux/bpf.h>
 int puts_another(struct bpf_sockopt *ctx)
@@ -50,7 +50,7 @@ def container(machines: list[Machine]) -> Container:
 
 @contextmanager
 def nested(container: Container, program: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cgroup below the machine's, with a setsockopt program of its own."""
+    """A cgroup below the machine's, with its own setsockopt program."""
     below = container.machine.cgroup / "below"
     pin = container.machine.pins / "other"
     with header_tree(KERNEL_FOLDER) as tree:
@@ -92,7 +92,7 @@ def test_a_nested_cgroups_program_has_its_way(
 
 
 def test_values_of_every_length(container: Container) -> None:
-    """None at all, one of no bytes, and more than a program gets to see."""
+    """No value, one of no bytes, and one longer than programs get to see."""
     assert run(container, """
         import ctypes
         s, u = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
@@ -116,7 +116,7 @@ def test_values_of_every_length(container: Container) -> None:
 
 @pytest.mark.parametrize("command", ["iptables-legacy", "ip6tables-legacy"])
 def test_a_large_table_of_iptables_legacy(container: Container, command: str) -> None:
-    """Two thousand rules are 400 kB in one call; the driver is to look at them."""
+    """Two thousand rules are 400 kB in one call; the driver must look at them."""
     source = "10.9" if command == "iptables-legacy" else "fd00:"
     rules = "".join(f"-A INPUT -s {source}{'.' if '.' in source else ':'}"
                     + (f"{n >> 8}.{n & 255}" if "." in source else f"{n:x}") + " -j DROP\n"
@@ -129,7 +129,7 @@ def test_a_large_table_of_iptables_legacy(container: Container, command: str) ->
 
 
 def test_it_is_seen_by_way_of_io_uring(container: Container) -> None:
-    """IORING_OP_URING_CMD (Linux 6.7): not by the system call of that name."""
+    """IORING_OP_URING_CMD (Linux 6.7) sets options without the system call setsockopt()."""
     said = run(container, """
         import ctypes, errno, mmap
         libc = ctypes.CDLL(None, use_errno=True)

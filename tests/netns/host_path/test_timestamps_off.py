@@ -1,4 +1,4 @@
-"""Without TCP timestamps a tuple in TIME_WAIT cannot be used again: none is chosen so early."""
+"""Tests hosts without TCP timestamps: they must not choose a tuple that is in TIME_WAIT."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from driver.datapath.flows import TIME_WAIT
 from tests.netns.talk import host_path, run, started
 from tests.support.world.machines import Container
 
-# So many that some would choose a source port of one before, were it not avoided: of 28,232 ports
-# about 1,500 * 1,500 / 2 / 28,232 = 40.
+# So many that, by chance, about 1,500 * 1,500 / 2 / 28,232 = 40 of them would choose an earlier
+# connection's source port out of 28,232.
 CONNECTIONS = 1500
 
 

@@ -1,4 +1,4 @@
-"""The host path on real sockets: two machines, plain programs, transfers, many at once."""
+"""Tests the host path with real sockets: two machines, plain programs, transfers, many at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_connection_reset_by_either_side_releases_its_flow(pair: Pair) -> None
 
 def test_100_megabytes_both_ways_arrive_unchanged(pair: Pair) -> None:
     here, there = pair
-    # Each side sends 100 MB at once, and tells the other afterwards what it should have got.
+    # Both sides send 100 MB at the same time, and then tell the other what it should have received.
     exchange = """
         import hashlib
         SIZE = 100_000_000
@@ -124,8 +124,8 @@ def test_thousands_of_connections_at_once(pair: Pair) -> None:
                 else:
                     del all[fd]
     """)
-    # An ACK that waits in a queue while its socket closes on another CPU comes after its flow
-    # has gone, and is dropped; nobody needs it any more.
+    # An ACK may wait in a queue while its socket closes on another CPU.  It then comes after the
+    # end of its flow and is dropped; nobody needs it.
     with best_path(here, there, connections=number, also={"late_ack"}):
         assert run(here, """
             import resource
@@ -160,7 +160,7 @@ def test_the_wire_carries_plain_tcp_and_nothing_else(
         for protocol, addresses, _ in frames:
             assert protocol == socket.IPPROTO_TCP
             assert addresses == {machines[0].underlay, machines[1].underlay}
-        with counted(here, there) as total:  # the tap would have seen it:
+        with counted(here, there) as total:  # shows that the tap would have seen it:
             here.run("ping", "-c1", "-W2", there.address)
         assert total["overlay_sent"] == 2
         assert [(protocol, port) for protocol, _, port in _drain(raw)] == [

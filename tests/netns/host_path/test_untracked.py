@@ -1,4 +1,4 @@
-"""Packets of the host path are not tracked in containers, where Docker's rules track all others."""
+"""Tests that containers do not track host path packets; Docker's rules track all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.world.machines import Container, Machine
 from tests.support.world.packet_filter import ours, rules, tracked
 
 Pair = tuple[Container, Container]
-_OWNED = 2  # NFT_TABLE_F_OWNER: nobody else may change the table, and it goes with the socket
+_OWNED = 2  # NFT_TABLE_F_OWNER: only its owner may change the table, which ends with the socket
 _FLAGS = "NFTA_TABLE_FLAGS"
 
 
@@ -42,7 +42,7 @@ def test_only_what_is_not_on_the_host_path_is_tracked(across: Pair) -> None:
 
 
 def test_a_tracked_listener_would_be_lost(across: Pair) -> None:
-    """What the table is for, and that a container which removes it cuts off only itself."""
+    """The table keeps the listener reachable; a container that removes it cuts off only itself."""
     here, there = across
     server(there)
     server(there, 81, protocol=262)
@@ -51,13 +51,13 @@ def test_a_tracked_listener_would_be_lost(across: Pair) -> None:
         client(here, there.address)
     assert run(here, "print(error_of(lambda: connected(sys.argv[1], 81)))",
                there.address) == "ECONNREFUSED"
-    there.machine.finish(there)  # as a driver does that starts
+    there.machine.finish(there)  # as a driver does at its start
     with host_path(here, there, connections=1, also={"listener_assigned"}):
         client(here, there.address, 81)
 
 
 def test_icmp_errors_about_it_are_not_invalid(machines: list[Machine]) -> None:
-    """Else a container that drops what is INVALID never hears of a smaller MTU."""
+    """Else a container that drops INVALID packets would never learn of a smaller MTU."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     for state in ("UNTRACKED", "INVALID"):
         here.netns.run("iptables", "-A", "INPUT", "-p", "icmp", "-m", "conntrack",
@@ -100,7 +100,7 @@ def _send_unreachable(by: Machine, to: Machine, flow: str) -> None:
 
 
 def test_its_whole_life(machines: list[Machine]) -> None:
-    """Made with the first interface, kept by the next, as it was when set up again; then gone."""
+    """The table comes with the first interface, survives a repeated set-up, and is removed."""
     machine = machines[0]
     container = machine.container()
     container.netns.run("iptables", "-t", "raw", "-A", "OUTPUT", "-d", "192.0.2.9", "-j", "CT",
@@ -130,13 +130,13 @@ def test_another_underlay_address_takes_its_place(machines: list[Machine]) -> No
                              underlay=IPv4Address("198.18.77.99"))
     assert len(ours(container.netns)) == 2
     assert all("198.18.77.99" in rule for rule in ours(container.netns))
-    # The driver that tears down may know another address than the one that set up.
+    # The driver that tears down may have another underlay address than the one that set up.
     machine.sandboxes.tear_down(container.netns.path, machine.underlay)
     assert SANDBOX_TABLE not in rules(container.netns)
 
 
 def test_where_it_cannot_be_the_overlay_serves(machines: list[Machine]) -> None:
-    """Without it not every program would work on the host path: there is none, and it is said."""
+    """Without the table some programs would fail on the host path, so the driver avoids it."""
     machine = machines[0]
     container = machine.container("10.32.0.2/16", host_path=False)
     table = nft.message(nft_table_msg, "new", "TABLE", [

@@ -1,7 +1,4 @@
-"""What the kernel has noted of a container, and what the driver makes of it, for tests without one.
-
-It knows maps and endpoints, no sockets.
-"""
+"""Reads the kernel's note of a container and the verdict on it, for tests without a driver."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ KEYS, RULES, BOUND_LISTENER = 1, 2, 4  # bits of a note, kernel/include/slim.h
 
 
 def noted(container: Container) -> int:
-    """Bits of the container's note; 0: it has none."""
+    """Return the bits of the container's note; 0: it has none."""
     table = container.machine.loaded.table("notes")
     found = table.get(table.Key(container.netns.cookie))
     return int(found.what) if found is not None else 0
 
 
 def withheld(container: Container) -> str | None:
-    """Why the container's new connections stay off the host path; None: they do not."""
+    """Return why the container's new connections avoid the host path; None: they do not."""
     table = container.machine.loaded.table("withheld")
     found = table.get(table.Key(container.netns.cookie))
     return read_reasons()[int(found.value)].name if found is not None else None
@@ -31,7 +28,7 @@ def withheld(container: Container) -> str | None:
 
 @contextmanager
 def told(container: Container) -> Iterator[None]:
-    """Every host has heard that this container is called over the overlay: its ports are 0."""
+    """During the block all hosts call this container over the overlay path: its ports are 0."""
     cluster = container.machine.cluster
     endpoints = [endpoint for endpoint, _ in container.endpoints]
 
@@ -44,4 +41,4 @@ def told(container: Container) -> Iterator[None]:
     try:
         yield
     finally:
-        announce(offered=True)  # so that what the fixtures withdraw is what is there
+        announce(offered=True)  # what the fixtures expect to withdraw

@@ -1,6 +1,6 @@
-"""Two hosts with real drivers, for containers whose programs need virtual addresses on packets.
+"""Runs two hosts with real drivers, for containers that need virtual addresses on packets.
 
-It knows what connects, and how that went by the counters; which rules there are is the tests'.
+It connects containers, and checks the path by the counters; the tests make the rules.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CALL = """
 REFUSED = """
     print(error_of(lambda: connected(sys.argv[1], int(sys.argv[2]), timeout_s=float(sys.argv[3]))))
 """
-# What dockerd puts into each container's namespace, for its DNS.
+# The rules that dockerd makes in each container's namespace, for its DNS.
 DOCKERS = (
     ("-N", "DOCKER_OUTPUT"), ("-N", "DOCKER_POSTROUTING"),
     ("-I", "OUTPUT", "-d", "127.0.0.11", "-j", "DOCKER_OUTPUT"),
@@ -37,7 +37,7 @@ DOCKERS = (
 
 
 def run_on(host: Host, namespace: Netns, *command: str) -> None:
-    """Run a program inside as one of that host: slim hears of iptables-legacy by its cgroup."""
+    """Run a program inside, in the host's cgroup, by which slim notices iptables-legacy."""
     join = f'echo $$ > {host.cgroup}/cgroup.procs && exec "$@"'
     done = subprocess.run(["sh", "-c", join, "sh", *namespace.command(*command)], check=False,
                           capture_output=True, text=True, timeout=60)
@@ -50,7 +50,7 @@ def dockers_rules(host: Host, namespace: Netns, tool: str = "iptables-nft") -> N
 
 
 class Hosts:
-    """The world, and what its containers say."""
+    """The world, with calls between its containers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -60,7 +60,7 @@ class Hosts:
     @contextmanager
     def box(self, host: Host, prepare: Callable[[Host, Netns], object] = dockers_rules, *,
             serve: str = ECHO, **chosen: str) -> Iterator[Box]:
-        """A container with a server, known to both hosts, as long as the block."""
+        """A container with a server, known to both hosts, during the block."""
         box = self.world.attach(host, lambda inside: prepare(host, inside), **chosen)
         server = self.world.program(box, serve) if serve else None
         try:
@@ -74,16 +74,16 @@ class Hosts:
             self.world.detach(box)
 
     def call(self, client: Box, server: Box, port: int = 80) -> str:
-        """Connect, and be answered."""
+        """Connect, and return the answer."""
         return talk.run(self.world.container(client), CALL, server.ip, port)
 
     def error(self, client: Box, server: Box, timeout_s: float = 1.5) -> str:
-        """What connect() fails with; "timeout": nobody has answered by then."""
+        """Return connect()'s error; "timeout": no answer by then."""
         return talk.run(self.world.container(client), REFUSED, server.ip, 80, timeout_s)
 
     @contextmanager
     def counted(self) -> Iterator[dict[str, int]]:
-        """Yield a dict that holds, after the block, what the counters of both grew by."""
+        """Yield a dict of how much both hosts' counters grew, once the block ends."""
         before = [host.counters() for host in self.world.hosts]
         grown: dict[str, int] = {}
         yield grown
@@ -97,14 +97,14 @@ class Hosts:
         assert (grown["connected"], grown["accepted"]) == (1, 1), grown
 
     def assert_overlay(self, client: Box, server: Box, because: str) -> None:
-        """`because`: the counter that says why."""
+        """Assert that a call takes the overlay path.  `because`: the counter of the reason."""
         with self.counted() as grown:
             assert self.call(client, server) == "hello"
         assert grown["connected"] == grown["accepted"] == 0, grown
         assert min(grown[because], grown["overlay_received"]) > 0, grown
 
     def wait_off(self, box: Box, why: str) -> None:
-        """Until its driver has said so, and both hosts' directories too."""
+        """Wait until its driver and both hosts' directories keep it off the host path."""
         def off() -> bool:
             status = box.host.status()["host path"]
             return f"{why} 1" in status and self.world.converged() and self.port(box) == 0
@@ -119,7 +119,7 @@ class Hosts:
         wait_until(on, LONG_S, "the host path again, and peers to know it")
 
     def port(self, box: Box) -> int:
-        """The endpoint port that peers see."""
+        """Return the endpoint port that peers see."""
         return self.world.offered_port(box)
 
 

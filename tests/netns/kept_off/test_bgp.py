@@ -1,6 +1,6 @@
-"""BGP sessions with a password (TCP-MD5) between two BIRDs, Debian's routing daemon.
+"""Tests BGP sessions with a password (TCP-MD5) between two BIRDs, Debian's routing daemon.
 
-Passwords are what TCP-MD5 is for: with the right one the session comes up, with no other.
+A session must come up with the right password, and with no other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ protocol bgp peer {{
 
 
 class Bird:
-    """One daemon; ended with its machine at the latest."""
+    """One daemon; it ends with its machine at the latest."""
 
     def __init__(self, container: Container, folder: Path, peer: Container, *, first: bool,
                  password: str) -> None:

@@ -1,6 +1,6 @@
-"""TCP-MD5 (RFC 2385) and TCP-AO (RFC 5925): keys are for the addresses that programs know.
+"""Tests TCP-MD5 (RFC 2385) and TCP-AO (RFC 5925), whose keys are for virtual addresses.
 
-So a container whose programs set one takes the overlay path, in both directions.
+So a container whose programs set a key takes the overlay path, in both directions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def keyed_server(there: Container, peer: Container, key: str = "secret") -> Prog
 
 
 def options_of_syns(container: Container) -> Program:
-    """A program that prints, of each SYN that comes in: source, destination, kinds of options."""
+    """Start a program that prints each incoming SYN's source, destination and option kinds."""
     return started(container, """
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
         raw.bind(("eth0", 0))
@@ -87,7 +87,7 @@ def test_a_caller_without_the_servers_key(pair: Pair, key: str, count: str) -> N
     keyed_server(there, here)
     with told(there), counted(here, there) as total:
         assert run(here, _CALL, there.address, key) == "ETIMEDOUT"
-    assert run(there, f'print(tcp_count("{count}") > 0)') == "True"  # the kernel has judged it
+    assert run(there, f'print(tcp_count("{count}") > 0)') == "True"  # the kernel has checked it
     assert not set(total) & {"connected", "accepted"}
 
 
@@ -101,7 +101,7 @@ def test_a_key_that_only_the_caller_has(pair: Pair) -> None:
 
 
 def test_a_key_for_somebody_else(across: Pair) -> None:
-    """A listener's keys bind those whom they are for; others are served as ever."""
+    """A listener's keys matter only to their peers; it serves others as before."""
     here, there = across
     started(there, _SERVE, "10.32.0.9", "secret")
     with told(there), overlay(here, there, because="overlay_only"):
@@ -130,7 +130,7 @@ def test_a_listener_that_is_known_gets_a_key(across: Pair) -> None:
 
 
 def test_a_key_that_was_set_before_the_host_path(machines: list[Machine]) -> None:
-    """A program may be faster than the driver, or older than the network."""
+    """A program may set it before the driver has finished, or before the network exists."""
     here, there = machines[0].container("10.32.0.2/16"), machines[1].container()
     keyed_server(there, here)
     machines[1].connect(there, "10.32.0.3/16")
@@ -158,10 +158,10 @@ def test_a_connection_of_before_goes_on(across: Pair) -> None:
         kept.say("ask again")
         assert kept.line() == "hello"
         with told(there):
-            client(here, there.address)  # the next one does not
+            client(here, there.address)  # a new one takes the overlay path
 
 
-# A caller whose host has not heard yet.
+# A caller whose host does not know of the key yet.
 
 @pytest.mark.parametrize("how", ["blocking", "poll", "mapped"])
 def test_a_caller_that_has_not_heard_is_told(across: Pair, how: str) -> None:
@@ -185,14 +185,14 @@ def test_a_caller_that_has_not_heard_is_told(across: Pair, how: str) -> None:
                 assert events & select.POLLERR
                 print(errno.errorcode[c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])
         """, how, there.address) == "EHOSTUNREACH"
-    # Between hosts of one machine the answer may come before connect() has let go of its socket:
-    # the kernel then acts on the answer to the next SYN.
+    # Between hosts on one machine the answer may come while connect() still holds the socket; the
+    # kernel then acts on the answer to the next SYN.
     assert total.pop("syn_withheld") in (1, 2)
     assert set(total) <= {"syn_unanswered"}
 
 
 def test_a_caller_reads_the_error_from_its_queue(across: Pair) -> None:
-    """IP_RECVERR: who said so, and of which kind it is."""
+    """IP_RECVERR tells who sent the error, and its kind."""
     here, there = across
     keyed_server(there, here)
     kind, code, by = run(here, """
@@ -219,11 +219,11 @@ def test_the_next_attempt_after_the_error_takes_the_overlay(across: Pair) -> Non
     here, there = across
     keyed_server(there, here)
     assert run(here, _CALL, there.address, "") == "EHOSTUNREACH"
-    with told(there):  # the caller has a key now, and so it takes the overlay by itself
+    with told(there):  # the caller now has a key, so it takes the overlay path itself
         assert run(here, _CALL, there.address, "secret") == "none"
 
 
-# What is a key, and what is none.
+# What counts as a key, and what does not.
 
 @pytest.mark.parametrize("code", [
     'error_of(lambda: set_key(s, "10.32.0.3", b"", length=0))',
@@ -248,7 +248,7 @@ def test_an_ipv4_mapped_socket_has_a_key(across: Pair) -> None:
 
 
 def test_a_key_of_tcp_ao(across: Pair) -> None:
-    """Noted by what it is called, whatever this kernel says to it."""
+    """It is noted by its option's name, whatever this kernel answers."""
     here, there = across
     server(there)
     said = run(here, """
@@ -257,14 +257,14 @@ def test_a_key_of_tcp_ao(across: Pair) -> None:
                           0)
         print(error_of(lambda: socket.socket().setsockopt(socket.IPPROTO_TCP, AO_ADD_KEY, key)))
     """, there.address)
-    assert said  # ENOPROTOOPT where the kernel has none
+    assert said  # ENOPROTOOPT if the kernel lacks TCP-AO
     assert (noted(here), withheld(here)) == (KEYS, "keys")
     with overlay(here, there, because="keys"):
         client(here, there.address)
 
 
 def test_a_key_of_a_program_of_the_host(machines: list[Machine]) -> None:
-    """The host's own programs are no container, whatever they set."""
+    """The host's own programs are in no sandbox, so their keys do not matter."""
     table = machines[0].loaded.table("notes")
     before = len(table)
     join = f"echo $$ > {machines[0].cgroup}/cgroup.procs && exec \"$@\""

@@ -1,6 +1,6 @@
-"""Containers with packet filter rules of their own: the rules hold, whatever made them, and when.
+"""Tests containers with their own packet filter rules: these hold, whatever made them, and when.
 
-Each rule names virtual addresses, as whoever wrote it knows them; the host path would carry others.
+Each rule names virtual addresses, which its author knows; the host path's packets have others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["hosts"]
 pytestmark = pytest.mark.timeout(600)
 
 TOOLS = ("iptables-nft", "iptables-legacy")
-# A side-car: it answers with the address that was called, as the kernel remembers it.
+# A side-car, which answers with the called address, as the kernel remembers it.
 SIDE_CAR = """
     def handle(c):
         raw = c.getsockopt(socket.SOL_IP, 80, 16)  # SO_ORIGINAL_DST
@@ -40,7 +40,7 @@ Rules = Callable[[Host, Netns], object]
 @contextmanager
 def ruled(hosts: Hosts, rules: Rules, when: str, *, serve: str = ECHO, tool: str = TOOLS[0]
           ) -> Iterator[Box]:
-    """A container on the other host; its rules are there at its start, or come later."""
+    """A container on the other host, with rules from its start, or made later."""
     def prepare(host: Host, namespace: Netns) -> None:
         dockers_rules(host, namespace, tool)
         if when == "at start":
@@ -90,7 +90,7 @@ def test_who_is_allowed_gets_in_and_nobody_else(hosts: Hosts, tool: str, when: s
 
 @pytest.mark.parametrize("when", ["at start", "later"])
 def test_a_container_that_lets_in_only_answers(hosts: Hosts, when: str) -> None:
-    """As containers of VPNs have it, in nft's own words."""
+    """The rules, in nft's language, are those of VPN containers."""
     def rules(host: Host, namespace: Netns) -> None:
         run_on(host, namespace, "nft", "add table inet vpn; "
                       "add chain inet vpn in { type filter hook input priority 0; policy drop; }; "
@@ -125,7 +125,7 @@ def test_a_side_car_for_what_goes_out(hosts: Hosts, when: str) -> None:
 
 
 def test_a_tc_filter_counts(hosts: Hosts) -> None:
-    """It sees packets before any socket does, as do those of Kata's."""
+    """tc filters see packets before any socket does; Kata has such ones."""
     with hosts.box(hosts.there) as box:
         hosts.wait_on(box)
         for direction in ("ingress", "egress"):
@@ -159,7 +159,7 @@ def test_what_is_open_goes_on(hosts: Hosts) -> None:
 
 
 def test_who_has_not_heard_yet_fails_at_once(hosts: Hosts) -> None:
-    """The kernel refuses for the container before its peers know."""
+    """The container's kernel refuses before its peers know of the rules."""
     with hosts.box(hosts.there) as box:
         hosts.wait_on(box)
         with hosts.world.cut_off(2):  # its host does not reach etcd
@@ -178,7 +178,7 @@ def test_on_overrules_what_is_found(hosts: Hosts) -> None:
     with hosts.box(hosts.there, deny, host_path="on") as box:
         hosts.assert_host_path(hosts.near, box)
         calling("iptables-legacy", f"-A INPUT -s {hosts.near.ip} -j DROP")(box.host, box.netns)
-        # Until the driver has looked at what has changed, its SYN is not answered.
+        # Its SYN gets no answer until the driver has looked at the change.
         hosts.assert_host_path(hosts.near, box)
 
 

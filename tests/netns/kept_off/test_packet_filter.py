@@ -1,4 +1,4 @@
-"""Which rules of a namespace count as a container's own, made by real tools."""
+"""Tests which rules of a namespace count as a container's own; real tools make them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.world.netns import Netns
 
 HOOK = "{ type filter hook input priority 0; }"
 DROPS = "{ type filter hook input priority 0; policy drop; }"
-# Docker 29's, where its own packet filter is nftables.
+# Docker 29's rules, if it uses nftables.
 DOCKER_29 = """
     add table ip docker-dns
     add chain ip docker-dns dns-dnat { type nat hook output priority -100; }

@@ -1,4 +1,4 @@
-"""Containers that are kept off the host path by choice, or whose addresses are not the kernel's."""
+"""Tests containers kept off the host path by choice, or with a network stack in user space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["hosts"]
 pytestmark = pytest.mark.timeout(600)
 
 OTHER, OTHER_POOL = "9d20" * 16, "10.51.0.0/16"
-# A stack of its own: it answers SYNs to port 80 and sends back what it gets, over AF_PACKET.
+# A stack over AF_PACKET, which answers SYNs to port 80 and echoes.
 STACK = """
     own = socket.inet_aton(sys.argv[1])
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
@@ -45,7 +45,7 @@ STACK = """
 
 
 def test_a_stack_in_user_space(hosts: Hosts) -> None:
-    """As gVisor has it: the addresses are taken from the kernel's interface when it starts."""
+    """As gVisor does, it takes the addresses from the kernel's interface at its start."""
     with hosts.box(hosts.there, serve="") as box:
         hosts.wait_on(box)
         box.netns.ip(f"addr del {box.address} dev eth0")
@@ -73,12 +73,12 @@ def test_an_endpoint_that_is_off(hosts: Hosts) -> None:
 
 
 def test_a_network_that_is_off_and_one_that_is_not(hosts: Hosts) -> None:
-    """In one container: each network is as it was made."""
+    """One container is on both; each network keeps its setting."""
     for host in hosts.world.hosts:
         create_network(host, OTHER, OTHER_POOL, host_path="off")
     endpoint, far = "ab" * 32, "cd" * 32
     with hosts.box(hosts.there) as box, made("far") as sandbox:
-        # Its second network: the first thing in its namespace has the name eth0 by then.
+        # For its second network, since the first interface already has the name eth0.
         box.netns.ip("link set eth0 down")
         box.netns.ip("link set eth0 name one")
         box.netns.ip("link set one up")

@@ -1,4 +1,4 @@
-"""The maps of who is withheld and of notes: what programs write, and what the driver settles."""
+"""Tests the maps `withheld` and `notes`: what programs write, and how the driver settles it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_programs_do_is_noted_and_settled(maps: WithheldMaps, container: Co
 
 def test_what_the_driver_finds_is_noted_beside_it(maps: WithheldMaps, container: Container,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that notes something in that very moment is not undone by it."""
+    """The driver must not undo what a program notes at that moment."""
     cookie, take = container.netns.cookie, module.bpf.take
 
     def take_and_be_overtaken(*of: object) -> object:

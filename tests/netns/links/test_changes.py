@@ -1,4 +1,4 @@
-"""Changes of a namespace in one system call: all are tried, and the first refusal is named."""
+"""Tests changing a namespace in one system call: all changes are tried, the first error raised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_all_are_made_and_in_order(make_sandbox: MakeNetns) -> None:
                 planned.link("add", kind="bridge", ifname="one")
             with changes.step("rename it") as planned:
                 planned.link("set", index=2, ifname="two")
-            assert not route.link_lookup(ifname="one")  # planned only
+            assert not route.link_lookup(ifname="one")  # only planned
             changes.apply()
             changes.apply()  # nothing is left to do
 

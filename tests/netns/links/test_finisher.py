@@ -1,4 +1,4 @@
-"""From dockerd's moves to a published sandbox: carrier monitor, finisher and real namespaces."""
+"""Tests carrier monitor and finisher with real namespaces, from dockerd's moves to publishing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import SandboxEntry
 from driver.services.sandboxes.finisher import Finisher
 from driver.state.teardowns import FiledTeardowns
+from driver.work.ledger import Ledger
 from tests.support.fakes import dockerd
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import Netns
@@ -39,7 +40,7 @@ class Published:
     def __init__(self) -> None:
         self.entries: dict[int, SandboxEntry] = {}
         self.noted: list[tuple[int, bool, bool]] = []
-        self.rules: dict[int, str] = {}  # what was inside at the moment of publishing
+        self.rules: dict[int, str] = {}  # the sandbox's rules at the moment of publishing
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
         inside = Netns(sandbox_key.rsplit("/", 1)[1])
@@ -66,15 +67,16 @@ def host(make_netns: MakeNetns) -> Netns:
 @pytest.fixture
 def finisher(host: Netns, published: Published, tmp_path: Path) -> Iterator[Finisher]:
     threads = threading.active_count()
+    ledger = Ledger()
     made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
                     teardowns=FiledTeardowns(tmp_path), underlay=UNDERLAY,
-                    overlay_mtu=lambda: 1450)
+                    overlay_mtu=lambda: 1450, ledger=ledger)
     carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
-    made.start()
+    ledger.start()
     host.call(carrier.start)
     yield made
     carrier.stop()
-    made.stop()
+    ledger.stop()
     assert threading.active_count() == threads
 
 
@@ -127,18 +129,19 @@ def test_a_driver_that_starts_again_takes_running_containers_over(
     dockerd.move_in(host, inside, first, veth)
     for _ in range(2):
         published.entries.clear()
+        ledger = Ledger()
         made = Finisher(sandboxes=KernelSandboxes(), datapath=published,  # type: ignore[arg-type]
                         teardowns=FiledTeardowns(tmp_path), underlay=UNDERLAY,
-                        overlay_mtu=lambda: 1450)
+                        overlay_mtu=lambda: 1450, ledger=ledger)
         carrier = CarrierMonitor(made.carrier_up, made.carrier_down)
-        made.start()
+        ledger.start()
         host.call(carrier.start)
         try:
             made.expect(first, veth)
             wait_until(lambda: inside.cookie in published.entries, WAIT_S, "the sandbox")
         finally:
             carrier.stop()
-            made.stop()
+            ledger.stop()
         assert inside.ip("rule").count("lookup 20765") == 2
 
 

@@ -1,4 +1,4 @@
-"""Containers' interfaces: netkit where the kernel has it (tests/vm/run.sh), else veth."""
+"""Tests containers' interfaces: netkit where the kernel has it (tests/vm/run.sh), else veth."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_the_hook_of_a_netkit_pair_is_replaced_in_place(machines: list[Machine])
     machine = machines[0]
     container = machine.container("10.32.0.2/16")
     (_, veth), = container.endpoints
-    for name in ("to_container", "from_container_direct"):  # more than one would be refused
+    for name in ("to_container", "from_container_direct"):  # a second program would be refused
         attach = partial(attach_to_netkit, machine.loaded.programs[name], veth.host_ifindex)
         assert machine.netns.call(attach) == has_netkit()
 
 
 def crossed(container: Container) -> int:
-    """Packets that came to the host's end of its pair so far."""
+    """Count the packets that came to the host's end of its pair so far."""
     (_, pair), = container.endpoints
     links = json.loads(container.machine.netns.ip("-j -s link show"))
     return next(int(link["stats64"]["rx"]["packets"]) for link in links
@@ -33,7 +33,7 @@ def crossed(container: Container) -> int:
 
 
 def talk(here: Container, there: Container) -> tuple[int, int]:
-    """A connection and a ping; how many packets of the caller's crossed for each."""
+    """Connect, then ping; return how many of the caller's packets crossed for each."""
     serving = server(there)
     before = crossed(here)
     client(here, there.address)
@@ -46,7 +46,7 @@ def talk(here: Container, there: Container) -> tuple[int, int]:
 def test_only_packets_for_other_hosts_leave_at_the_senders_end(machines: list[Machine]) -> None:
     here, neighbour = (machines[0].container(f"10.32.0.{last}/16") for last in (2, 3))
     away = machines[1].container("10.32.0.4/16")
-    for container in (here, neighbour, away):  # it speaks unasked: what would be counted here
+    for container in (here, neighbour, away):  # IPv6 sends unasked, which would count here
         container.netns.sysctl("ipv6.conf.all.disable_ipv6", 1)
     local, remote = talk(here, neighbour), talk(here, away)
     assert local[0] >= 5

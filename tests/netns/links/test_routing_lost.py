@@ -1,6 +1,6 @@
-"""What strangers remove comes back: inside containers, on the host's links, and the guard.
+"""Tests that slim restores what others remove: in containers, on the host's links, the guard.
 
-A network manager in a privileged container, or on the host, removes what it has not made.
+A network manager on the host, or in a privileged container, removes what it has not made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.run.wait import wait_until
 __all__ = ["hosts"]
 pytestmark = pytest.mark.timeout(600)
 
-REPAIR_S = 20.0  # less than the driver takes to look by itself (driver.compose.kernel.GUARD_S)
+REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.kernel.GUARD_S)
 REMOVALS = (
     "ip rule del pref 10", "ip rule del pref 11", "ip rule del pref 20",
     "ip rule add pref 0 lookup local protocol kernel",
@@ -33,7 +33,7 @@ def box(hosts: Hosts) -> Iterator[Box]:
 
 
 def shown(box: Box) -> str:
-    """All that slim has set up inside."""
+    """Return all that slim has set up inside."""
     inside = box.netns
     return "".join((
         *(line for line in sorted(inside.ip("rule").splitlines(keepends=True))
@@ -49,9 +49,9 @@ def test_what_is_removed_inside_comes_back(hosts: Hosts, box: Box, removal: str)
     wanted = shown(box)
     underlay = hosts.there.status()["underlay"].split()[0]
     box.netns.run(*removal.replace(" U ", f" {underlay} ").split())
-    if "rule flush" in removal:  # the container's own, which are its own matter
+    if "rule flush" in removal:  # this removes the container's own rules, too
         box.netns.ip("rule add pref 32766 lookup main")
-    # At once, whatever path it takes, both ways.
+    # Connections work at once, both ways, on whatever path.
     assert hosts.call(hosts.near, box) == "hello"
     assert hosts.call(box, hosts.near) == "hello"
     wait_until(lambda: shown(box) == wanted, LONG_S, "all of it to be back")
@@ -70,7 +70,7 @@ def test_again_and_again(hosts: Hosts, box: Box) -> None:
 
 
 def test_until_it_is_back_connections_take_the_overlay(hosts: Hosts, box: Box) -> None:
-    """Somebody removes it faster than it can be put back."""
+    """A program removes it faster than slim can restore it."""
     thief = box.netns.start("sh", "-c", "while :; do ip rule del pref 10 2>/dev/null; done")
     try:
         wait_until(lambda: "routing_lost 1" in hosts.there.status()["host path"], LONG_S,

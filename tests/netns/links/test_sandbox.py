@@ -1,4 +1,4 @@
-"""The inside of a sandbox: what the kernel does with its routes, rules and filters."""
+"""Tests the inside of a sandbox: what the kernel does with its routes, rules and filters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def endpoint(number: int, sandbox: Netns) -> Endpoint:
 
 @dataclass(frozen=True)
 class Scene:
-    """A host, and a container as dockerd leaves it: on slim, and on docker_gwbridge."""
+    """A host and a container as dockerd leaves it, on slim and on docker_gwbridge."""
 
     host: Netns
     inside: Netns
@@ -85,7 +85,7 @@ def test_connections_from_u_leave_by_the_host_path(scene: Scene) -> None:
     assert f"from {UNDERLAY} dev eth0 table 20765" in scene.route_to(PEER, "from", str(UNDERLAY))
     marked = scene.route_to(PEER, "mark 0x511d0000")
     assert f"dev eth0 table 20765 src {UNDERLAY}" in marked
-    # and nothing else does
+    # Nothing else does.
     assert "via 172.18.0.1 dev eth1" in scene.route_to(PEER)
     assert "via 172.18.0.1 dev eth1" in scene.route_to(PEER, "mark 0x511d0001")
 
@@ -97,14 +97,14 @@ def test_the_hosts_own_services_at_u_stay_reachable(scene: Scene) -> None:
 
 
 def test_packets_to_u_are_taken_in_under_strict_reverse_path_filtering(scene: Scene) -> None:
-    with pytest.raises(RuntimeError):  # before: no such address here, and no forwarding
+    with pytest.raises(RuntimeError):  # still without such an address and forwarding
         scene.route_to(str(UNDERLAY), "from", PEER, "iif eth0")
     set_up(scene)
     assert scene.route_to(str(UNDERLAY), "from", PEER, "iif eth0").startswith("local")
-    # the same host: source and destination are U
+    # On one host source and destination are U.
     same = scene.route_to(str(UNDERLAY), "from", str(UNDERLAY), "iif eth0")
     assert same.startswith("local")
-    # from the wrong interface it is still refused
+    # From the wrong interface it is still refused.
     with pytest.raises(RuntimeError):
         scene.route_to(str(UNDERLAY), "from", "10.32.0.9", "iif eth1")
 
@@ -115,9 +115,9 @@ def test_what_is_put_away_is_down_under_its_first_name(scene: Scene) -> None:
     shown = scene.inside.ip("-o link show dev", scene.veth.container_name)
     assert "state DOWN" in shown
     assert not scene.inside.ip("-o addr show dev", scene.veth.container_name)
-    with pytest.raises(RuntimeError):  # what dockerd looks for
+    with pytest.raises(RuntimeError):  # dockerd relies on this
         scene.inside.ip("link show dev eth0")
-    assert "dev eth1" in scene.route_to("10.32.0.9")  # nobody inside can use it
+    assert "dev eth1" in scene.route_to("10.32.0.9")  # no program inside can use it
 
 
 def test_what_is_not_inside_cannot_be_put_away(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""Veth pairs and the VXLAN device, in namespaces that stand for hosts."""
+"""Tests veth pairs and the VXLAN device, in namespaces that stand for hosts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from driver.model import EndpointId, HostId
 from tests.support.world.netns import Netns
 
 ENDPOINT = EndpointId("0123456789abcdef" * 4)
-OTHER = EndpointId("0123456789a" + "f" * 53)  # the same first 11 digits
+OTHER = EndpointId("0123456789a" + "f" * 53)  # ENDPOINT's first 11 digits
 MAC = bytes.fromhex("02420a200002")
 
 MakeNetns = Callable[[str], Netns]
@@ -105,7 +105,7 @@ def test_foreign_interfaces_of_our_name_are_refused(make_netns: MakeNetns) -> No
 
 
 def test_another_hosts_pairs_are_left_alone(make_netns: MakeNetns) -> None:
-    """The alias says whose it is; one of a driver of before, without a host, is anybody's."""
+    """The alias names a pair's owner; a pair of an older driver, without a host, has none."""
     host = make_netns("host")
     ours, theirs = Veths(owner=HostId("a" * 32)), Veths(owner=HostId("b" * 32))
     veth = host.call(partial(theirs.create_veth, ENDPOINT, MAC, 1500))
@@ -132,7 +132,7 @@ def test_netkit_is_taken_where_the_kernel_has_it(make_netns: MakeNetns) -> None:
 
 
 def test_many_learn_at_once_which_kind_there_is(make_netns: MakeNetns) -> None:
-    """The kind is found out by the first pair, and several may be the first."""
+    """The first pair finds out which kind there is; several may be first at once."""
     host = make_netns("host")
     begin = threading.Barrier(8)
 

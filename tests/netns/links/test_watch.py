@@ -1,4 +1,4 @@
-"""Watching: carrier of the pairs, and changes of the underlay."""
+"""Tests watching the pairs' carrier and the underlay's changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def endpoint(number: int) -> Endpoint:
 
 
 class Log:
-    """What a monitor has reported, in order."""
+    """A monitor's reports, in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
@@ -75,7 +75,7 @@ def test_up_is_reported_once_and_only_inside(make_netns: MakeNetns,
     log, first = Log(), endpoint(1)
     with running(host, CarrierMonitor(log.up, log.down)):
         veth = dockerd.make_veth(host, first)
-        # carrier, but in the host's namespace: not what we wait for
+        # It has carrier, but in the host's namespace: that must not count.
         host.ip("link set", veth.container_name, "up")
         host.ip("link set", veth.container_name, "down")
         dockerd.move_in(host, inside, first, veth)
@@ -112,7 +112,7 @@ def test_those_that_are_up_already_are_reported_at_the_start(make_netns: MakeNet
 
 def test_lost_notifications_are_made_good(
         make_netns: MakeNetns, make_sandbox: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The listener is held up until the kernel has dropped notifications for want of room."""
+    """The test holds up the listener until the kernel has no room and drops notifications."""
     host, inside = make_netns("host"), make_sandbox("c")
     log, first, second, third = Log(), endpoint(1), endpoint(2), endpoint(3)
     held, go_on = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""The overlay path: ping, UDP, fragments, IPv6, broadcast and multicast within a network."""
+"""Tests the overlay path: ping, UDP, fragments, IPv6, broadcast and multicast in a network."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_connected_route_leaves_room_for_the_tunnel(pair: Pair) -> None:
 
 
 def test_a_large_transfer_over_the_overlay(pair: Pair) -> None:
-    """Segments of the sender's offload are cut to fit the tunnel."""
+    """The kernel cuts the sender's offloaded segments to fit the tunnel."""
     here, there = pair
     started(there, 'serve(listen("0.0.0.0", 80))')
     with overlay(here, there, because="bound_address"):
@@ -147,9 +147,9 @@ def test_everybody_in_the_network_hears_it_once(machines: list[Machine], group: 
         run(here, _GROUP_SENDER, group, here.address)
         for program in programs:
             assert program.rest() == f"once end {here.address}"
-    assert total["flooded"] >= 4  # two packets, at the sender's host and the other one
+    assert total["flooded"] >= 4  # two packets, at the sender's host and at the other one
     assert not {"tunnel_failed", "unknown_destination", "overlay_no_endpoint"} & set(total)
-    # A packet of its own network is the next thing the other network hears.
+    # The next packet that the other network gets must be one of its own.
     run(machines[0].container("10.32.0.7/16", vni=2), _GROUP_SENDER, group, "10.32.0.7")
     assert deaf.rest() == "once end 10.32.0.7"
 

@@ -1,4 +1,4 @@
-"""Addresses that nobody has: their senders hear of it after 3 s, as they would on a bridge."""
+"""Tests addresses without an endpoint: senders get an error after 3 s, as on a bridge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ S = 10**9
 
 @pytest.fixture
 def lonely(machines: list[Machine]) -> Container:
-    """A container with addresses of both families; nobody's are forgotten from test to test."""
+    """A container with addresses of both families, without attempts from earlier tests."""
     made = machines[0].container()
     machines[0].connect(made, f"{OWN}/16", address6=f"{OWN6}/64")
     _attempts(made).clear()
@@ -39,7 +39,7 @@ def _attempts(container: Container):  # type: ignore[no-untyped-def]
 
 
 def _tried_before(container: Container) -> None:
-    """As if the first attempts had been made 3 s ago, and nobody had been told since."""
+    """Pretend that the first attempts were 3 s ago, and that no sender was told since."""
     table = _attempts(container)
     for key, leaf in list(bpf.entries(table)):
         leaf.first_ns -= 3 * S
@@ -48,7 +48,7 @@ def _tried_before(container: Container) -> None:
 
 
 def _told(container: Container, packet: Packet) -> int:
-    """Send twice, 3 s apart; return how many answers there were, none to the first."""
+    """Send twice, 3 s apart; return how many answers came.  The first must get none."""
     before = container.machine.counters()["told_unreachable"]
     send(container, packet)
     assert container.machine.counters()["told_unreachable"] == before
@@ -70,7 +70,7 @@ def test_ping(lonely: Container, address: str, said: str) -> None:
 
 @pytest.mark.parametrize("address", [NOBODY, f"::ffff:{NOBODY}", NOBODY6])
 def test_a_connect_fails_with_no_route_to_host(lonely: Container, address: str) -> None:
-    """By the kernel's own timing: its second retransmission comes 3 s after the first SYN."""
+    """The kernel sends its second retransmission 3 s after the first SYN."""
     assert run(lonely, """
         c = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
         print(error_of(lambda: c.connect((sys.argv[1], 80))))
@@ -81,7 +81,7 @@ def test_a_connect_fails_with_no_route_to_host(lonely: Container, address: str) 
 @pytest.mark.parametrize("address", [NOBODY, NOBODY6])
 def test_a_connected_datagram_socket_hears_of_it(
         lonely: Container, address: str, size: int) -> None:
-    """With IP_RECVERR, as on any network; large datagrams are fragments."""
+    """It gets the error with IP_RECVERR, as on any network; large datagrams are fragments."""
     program = start(lonely, """
         six = ":" in sys.argv[1]
         s = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
@@ -112,7 +112,7 @@ def test_a_connected_datagram_socket_hears_of_it(
     IPv6(src=OWN6, dst=NOBODY6) / IPv6ExtHdrFragment(m=1, nh=17) / Raw(bytes(64)),
 ], ids=lambda packet: packet.summary())
 def test_an_answer_is_whole(lonely: Container, packet: Packet) -> None:
-    """Its checksums are right, and it quotes what it is about."""
+    """Its checksums are right, and it quotes the packet that it is about."""
     packet = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet
     hearing = start(lonely, """
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -160,14 +160,14 @@ def test_an_answer_is_whole(lonely: Container, packet: Packet) -> None:
     ("a packet of no content", IP(src=OWN, dst=NOBODY, proto=17)),
 ])
 def test_what_is_never_answered(lonely: Container, why: str, packet: Packet) -> None:
-    """RFC 1122, 3.2.2 and RFC 4443, 2.4 (e): else errors could beget errors."""
+    """Else errors could cause errors: RFC 1122, 3.2.2, and RFC 4443, 2.4 (e)."""
     del why
     unicast = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     assert _told(lonely, packet if Ether in packet else unicast / packet) == 0
 
 
 def test_at_most_four_a_second_to_each_sender(lonely: Container, machines: list[Machine]) -> None:
-    """One that floods takes nothing from its neighbour, who hears at its own time."""
+    """A sender that floods takes nothing from its neighbour, who gets its answers in time."""
     neighbour = machines[0].container("10.32.0.3/16")
     unicast = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 
@@ -193,7 +193,7 @@ def test_at_most_four_a_second_to_each_sender(lonely: Container, machines: list[
 
 def test_who_comes_before_3_seconds_are_over_is_reached(lonely: Container,
                                                         machines: list[Machine]) -> None:
-    """By the first SYN that is sent again."""
+    """The first SYN that is sent again reaches it."""
     calling = start(lonely, """
         c = socket.socket()
         print(error_of(lambda: c.connect((sys.argv[1], 80))), flush=True)
@@ -222,7 +222,7 @@ def test_after_a_while_it_counts_from_the_beginning(lonely: Container) -> None:
 
 
 def test_data_for_an_endpoint_that_has_gone(lonely: Container, machines: list[Machine]) -> None:
-    """Segments of the sender's offload, too; TCP gives up at its own time, and says why."""
+    """This holds for offloaded segments, too; TCP gives up after its usual time, and says why."""
     there = machines[0].container(f"{NOBODY}/16")
     started(there, """
         server = listen("0.0.0.0", 80)
@@ -255,9 +255,9 @@ def test_data_for_an_endpoint_that_has_gone(lonely: Container, machines: list[Ma
 
 
 def test_an_answer_has_no_checksum_left_to_fill_in(lonely: Container) -> None:
-    """A device that fills in checksums would spoil the answer to a packet that still lacked one.
+    """A device that fills in checksums would spoil an answer made from a packet that lacked one.
 
-    The kernel marks such packets for who reads them (TP_STATUS_CSUMNOTREADY in PACKET_AUXDATA).
+    The kernel marks such packets for readers (TP_STATUS_CSUMNOTREADY in PACKET_AUXDATA).
     """
     hearing = started(lonely, """
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))

@@ -1,4 +1,4 @@
-"""Services' addresses: which task a connection or datagram goes to, and what programs see."""
+"""Tests vips: which task a connection or datagram goes to, and what programs see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UDP_SERVER = """
 
 
 class Three:
-    """A client on the first machine; two tasks on the first, one on the second."""
+    """A client and two tasks on the first machine, and one task on the second."""
 
     def __init__(self, machines: list[Machine]) -> None:
         here, there = machines
@@ -35,7 +35,7 @@ class Three:
         self.addresses = [task.address for task in self.tasks]
 
     def answered(self, count: int, *, family: str = "AF_INET") -> Counter[str]:
-        """Connect so often; return how often each task answered (it says its own address)."""
+        """Connect `count` times; return how often each task answered (it tells its address)."""
         address = VIP if family == "AF_INET" else f"::ffff:{VIP}"
         return Counter(run(self.client, f"""
             for _ in range({count}):
@@ -53,7 +53,7 @@ def three(machines: list[Machine]) -> Three:
 
 @pytest.fixture
 def telling(three: Three) -> Three:
-    """All tasks run a server that tells its address."""
+    """Three, whose tasks each run a server that tells its address."""
     for task in three.tasks:
         started(task, """
             serve(listen("0.0.0.0", 80), lambda c: (c.sendall(sys.argv[1].encode()), c.close()))
@@ -63,7 +63,7 @@ def telling(three: Three) -> Three:
 
 @contextmanager
 def _best_paths(three: Three, connections: int, *also: str) -> Iterator[dict[str, int]]:
-    """On the host path to the task on the other host, directly to those of the client's own."""
+    """Assert the host path to the other host's task, and direct connections to the client's own."""
     with counted(three.client, *three.tasks) as total:
         yield total
     assert total["service_chosen"] == connections
@@ -76,7 +76,7 @@ def _best_paths(three: Three, connections: int, *also: str) -> Iterator[dict[str
 
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
 def test_connections_are_spread_evenly(telling: Three, family: str) -> None:
-    # As in test_host_path.py: of so many, the ACK of one may come after its flow has gone.
+    # As in host_path/test_transfers.py: one ACK of so many may come after the end of its flow.
     with (telling.cluster.service(VIP, *telling.addresses),
           _best_paths(telling, 300, "late_ack") as total):
         found = telling.answered(300, family=family)
@@ -88,7 +88,7 @@ def test_connections_are_spread_evenly(telling: Three, family: str) -> None:
 
 @pytest.mark.parametrize("where", ["two hosts", "one host"])
 def test_the_server_sees_the_client_itself(three: Three, where: str) -> None:
-    """And the client the service, as whose task it is called."""
+    """The client sees the vip."""
     number = 1 if where == "two hosts" else 0
     seen = server(three.tasks[number])
     with three.cluster.service(VIP, three.addresses[number]), _best_paths(three, 1) as total:
@@ -101,7 +101,7 @@ def test_the_server_sees_the_client_itself(three: Three, where: str) -> None:
 def test_a_task_that_is_gone_is_not_chosen_from_then_on(telling: Three) -> None:
     gone = telling.tasks[1]
     with telling.cluster.service(VIP, *telling.addresses):
-        # Before any manager says so: its endpoint has left the directory.
+        # Its endpoint has left the directory before any manager says so.
         telling.cluster.withdraw(gone.endpoints[0][0])
         try:
             with _best_paths(telling, 60):
@@ -166,7 +166,7 @@ def test_on_the_overlay_path_programs_see_the_service_too(three: Three) -> None:
 
 
 def test_the_same_socket_connects_to_the_task_itself_later(three: Three) -> None:
-    """What it was told of the service's address does not stick."""
+    """What the socket was told about the vip must not stick."""
     with three.cluster.service(VIP, three.addresses[1]):
         assert run(three.client, f"""
             c = socket.socket()
@@ -230,7 +230,7 @@ def test_connected_datagram_sockets(datagrams: Three) -> None:
 def test_a_socket_that_sends_to_many_services_and_to_tasks(datagrams: Three) -> None:
     from contextlib import ExitStack
 
-    vips = [f"10.32.0.{number}" for number in range(101, 111)]  # more than a socket remembers
+    vips = [f"10.32.0.{number}" for number in range(101, 111)]  # more than we remember for a socket
     with ExitStack() as stack:
         for vip in vips:
             stack.enter_context(datagrams.cluster.service(vip, *datagrams.addresses[:2]))
@@ -269,12 +269,12 @@ def test_ping(three: Three) -> None:
             assert "2 received" in done.stdout
             assert "wrong" not in done.stdout
     assert counted["service_answered"] == 4
-    with three.cluster.service(VIP):  # ping asks for the way with a connect() first
+    with three.cluster.service(VIP):  # ping first looks up the route by a connect()
         assert "refused" in three.client.run("ping", "-c", "1", VIP, check=False).stderr
 
 
 def test_networks_with_the_same_addresses_have_their_own_services(machines: list[Machine]) -> None:
-    """The service of one network is nobody in the other."""
+    """A vip of one network does not exist in the other."""
     here, there = machines
     cluster: Cluster = here.cluster
     stranger, caller = here.container("10.32.0.2/16", vni=2), here.container("10.32.0.2/16", vni=1)
@@ -304,7 +304,7 @@ def test_programs_for_datagrams_are_there_only_while_there_is_a_service(three: T
 
 
 def test_a_driver_that_comes_back_finds_its_services(telling: Three) -> None:
-    """Lists that nothing names, of a driver that died half-way, are removed."""
+    """It removes lists that no vip names, left by a driver that died half-way."""
     from ipaddress import IPv4Address
 
     from driver.datapath.load import u32_be

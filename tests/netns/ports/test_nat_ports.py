@@ -1,7 +1,7 @@
-"""Clients of other networks whose NAT would give them a port of the endpoint ports' range.
+"""Tests clients on other networks whose NAT would give them a port in the endpoint ports' range.
 
-What comes back to such a port is an endpoint's.  The clients and the server outside are sockets of
-this process, in their namespaces: no program of slim's sees them.
+Answers to such a port would go to an endpoint.  Clients and server are sockets of this process, in
+their namespaces, so no slim program sees them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tests.support.world.machines import PORT_FIRST, PORT_LAST, Container, Machi
 from tests.support.world.netns import Netns
 
 OUTSIDE = "198.18.77.254"
-# Of each test's own: connection tracking remembers what the one before had, and NAT uses it again.
+# Each test has its own: connection tracking remembers earlier ones, and NAT would reuse its choice.
 SERVICES, SUBNETS = count(8000), count(28)
 CLIENTS = range(32768, 61000)
-CLASHES = 150  # of 64,512 ports that the kernel may take for each, 4,536 are endpoints'
+CLASHES = 150  # for each, 4,536 of the 64,512 ports that NAT may choose are endpoints'
 ANSWER_S = 40.0  # a SYN is sent again after 1, 3, 7, 15 and 31 s
 
 
 class World:
-    """A host with a container of slim's, a bridge with two others', and a server outside."""
+    """A host with a slim container, two containers on a bridge, and a server outside."""
 
     def __init__(self, stack: ExitStack, machines: list[Machine],
                  make_netns: Callable[[str], Netns]) -> None:
@@ -57,12 +57,12 @@ class World:
         return self._stack.enter_context(closing(made))
 
     def route(self, where: Netns, subnet: str) -> None:
-        """As long as the test runs, that host reaches a network of this one as it is."""
+        """During the test, let a host reach one of this host's networks without masquerading."""
         where.ip(f"route add {subnet} via {self.machine.underlay}")
         self._stack.callback(where.ip, f"route del {subnet}")
 
     def start(self, where: Netns, port: int, to: str = OUTSIDE) -> socket.socket:
-        """Begin to connect, from that port."""
+        """Begin to connect from a port."""
 
         def begin() -> socket.socket:
             client = self._stack.enter_context(closing(socket.socket()))
@@ -75,13 +75,13 @@ class World:
         return where.call(begin)
 
     def accepted(self, server: socket.socket | None = None) -> tuple[str, int]:
-        """Who has called, by what the server sees."""
+        """Accept a connection; return the caller's name as the server sees it."""
         connection, peer = (server or self.server).accept()
         self._stack.enter_context(closing(connection)).sendall(b"hello")
         return str(peer[0]), int(peer[1])
 
     def call(self, where: Netns, port: int) -> tuple[str, int]:
-        """Connect and be greeted; return the client's name outside."""
+        """Connect, wait for the greeting, and return the client's name outside."""
         client = self.start(where, port)
         name = self.accepted()
         client.settimeout(ANSWER_S)
@@ -90,7 +90,7 @@ class World:
         return name
 
     def remembered(self) -> str:
-        """What nft shows of it."""
+        """Return the guard's set of clients whose NAT it has corrected, as nft shows it."""
         return self.host.run("nft", "list", "set", "ip", "slim", GUARD_TRANSLATED).stdout
 
 
@@ -119,19 +119,19 @@ def test_a_client_bound_to_an_endpoints_port(masqueraded: World) -> None:
     assert not total
     assert not tap.frames(), "an answer has come to the endpoint whose port it is"
     assert f"{world.addresses[0]} . {OUTSIDE} . {world.service}" in world.remembered()
-    # nft can show the whole table: it aborts where it does not know what a value is.
+    # nft must be able to show the whole table: it aborts on values of unknown type.
     shown = world.host.run("nft", "list", "table", "ip", "slim").stdout
     assert f"update @{GUARD_TRANSLATED} {{ ct original ip saddr . ip daddr . tcp dport }}" in shown
 
 
 def test_what_is_known_needs_no_second_syn(masqueraded: World) -> None:
-    """The connections of this container to that service: nothing is there that could drop one."""
+    """For a container and service that the guard knows, no SYN is dropped first."""
     world = masqueraded
     world.call(world.members[0], PORT_FIRST)
     world.host.run("nft", "flush", "chain", "ip", "slim", "postrouting")
     for port in (PORT_FIRST + 1, PORT_LAST):
         assert world.call(world.members[0], port)[1] in CLIENTS
-    assert world.call(world.members[1], PORT_LAST)[1] == PORT_LAST  # of this one nothing is known
+    assert world.call(world.members[1], PORT_LAST)[1] == PORT_LAST  # unknown
 
 
 def test_other_ports_are_kept_and_nothing_is_remembered(masqueraded: World) -> None:
@@ -140,14 +140,14 @@ def test_other_ports_are_kept_and_nothing_is_remembered(masqueraded: World) -> N
         assert world.call(world.members[0], port) == (str(world.machine.underlay), port)
     assert "elements" not in world.remembered()
     world.call(world.members[0], PORT_FIRST)
-    # Nor are they changed afterwards, as long as they are clients' or privileged.
+    # They are kept afterwards, too, if they are clients' or privileged ports.
     for port in (40000, 701):
         assert world.call(world.members[0], port) == (str(world.machine.underlay), port)
 
 
 @pytest.mark.parametrize("second", ["another container", "the host"])
 def test_two_clients_with_the_same_port(masqueraded: World, second: str) -> None:
-    """To one service: NAT changes the second one's port, to any above 1023."""
+    """Both call one service, so NAT changes the second one's port to any above 1023."""
     world = masqueraded
     other = world.members[1] if second == "another container" else world.host
     ports = range(40000, 40000 + CLASHES)
@@ -162,14 +162,14 @@ def test_two_clients_with_the_same_port(masqueraded: World, second: str) -> None
 
 
 def test_nat_that_takes_no_other_ports(world: World) -> None:
-    """Whatever others' rules say: here that all ports are endpoints'."""
+    """Other rules allow only endpoints' ports here; the guard still finds another one."""
     with world.bridge.masqueraded("--to-ports", f"{PORT_FIRST}-{PORT_LAST}", "--random"):
         address, port = world.call(world.members[0], 40000)
         assert (address, port) == (str(world.machine.underlay), 40000)
 
 
 def test_to_a_peer_host(masqueraded: World) -> None:
-    """Packets from endpoint ports to peers are dropped, whoever is meant to have sent them."""
+    """The guard drops packets from endpoint ports to peers, so NAT must not choose one."""
     world = masqueraded
     server = world.serve(world.peer.netns, str(world.peer.underlay))
     client = world.start(world.members[0], PORT_LAST, str(world.peer.underlay))
@@ -181,7 +181,7 @@ def test_to_a_peer_host(masqueraded: World) -> None:
 
 def test_who_is_routed_keeps_address_and_port(world: World, make_netns: Callable[[str], Netns]
                                               ) -> None:
-    """Not masqueraded, while others of this host are (macvlan, --ip-masq=false, routed)."""
+    """It is not masqueraded (macvlan, --ip-masq=false, routed); others on this host are."""
     with bridge(world.host, "gw1", next(SUBNETS)) as routed, world.bridge.masqueraded():
         world.route(world.machine.cluster.wire, routed.subnet)
         member = make_netns("routed")
@@ -193,7 +193,7 @@ def test_who_is_routed_keeps_address_and_port(world: World, make_netns: Callable
 
 
 def test_who_is_masqueraded_to_one_destination_only(world: World) -> None:
-    """Towards another one it keeps its address, whatever is known of the first."""
+    """To another destination it keeps its address, whatever the guard knows of the first."""
     server = world.serve(world.peer.netns, str(world.peer.underlay))
     world.route(world.peer.netns, world.bridge.subnet)
     with world.bridge.masqueraded(to=OUTSIDE):
@@ -209,10 +209,10 @@ def test_a_program_of_the_host_keeps_the_port_that_it_asks_for(masqueraded: Worl
 
 
 def test_what_cannot_be_remembered_goes_out_as_it_is(masqueraded: World) -> None:
-    """Somebody has filled the list: nobody's connections are held back for good."""
+    """The list is full; the guard must not hold back a connection for ever."""
     world = masqueraded
     elements = ", ".join(f"10.{n >> 8}.{n & 255}.1 . {OUTSIDE} . 1" for n in range(REMEMBERED_MAX))
     subprocess.run(world.host.command("nft", "-f", "-"), text=True, check=True, timeout=60, input=(
         f"add element ip slim {GUARD_TRANSLATED} {{ {elements} }}\n"))
-    # It is no endpoint's yet.
+    # No endpoint has this port yet.
     assert world.call(world.members[0], PORT_LAST) == (str(world.machine.underlay), PORT_LAST)

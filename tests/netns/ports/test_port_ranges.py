@@ -1,4 +1,4 @@
-"""Any --port-range: connections between hosts that have reserved it as the driver does."""
+"""Tests any --port-range, with connections between hosts that reserve it as the driver does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ranged(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture
 def pair_of(ranged: Cluster) -> Iterator[tuple[Container, Container]]:
-    """A container on each."""
+    """A container on each host."""
     with lent(ranged) as machines:
         yield machines[0].container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
 
@@ -52,7 +52,7 @@ def test_every_connection_on_the_host_path(pair_of: tuple[Container, Container],
             """, callee.address, CONNECTIONS)
         ports = set(map(int, used.split()))
         assert ports <= parse_ports(clients)
-        # Of each span there are some: none has less than a quarter of the ports.
+        # Ports of every span occur: each span has at least a quarter of the ports.
         for span in clients.split(","):
             assert ports & parse_ports(span)
     wait_for_no_flows(here, there)
@@ -61,7 +61,7 @@ def test_every_connection_on_the_host_path(pair_of: tuple[Container, Container],
 @pytest.mark.parametrize("ranged", [(32768, 40000)], indirect=True)
 def test_the_hosts_own_clients_get_none_of_the_endpoints(
         pair_of: tuple[Container, Container]) -> None:
-    """Reserved ports are for nobody who does not ask for them by name."""
+    """Only a client that names a reserved port gets one."""
     host, ports = pair_of[0].machine.netns, pair_of[0].machine.cluster.ports
     host.sysctl("ipv4.ip_local_port_range", f"{ports[0]} {ports[1] + 100}")
     done = host.run("python3", "-c", """if True:

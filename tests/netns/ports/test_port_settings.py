@@ -1,4 +1,4 @@
-"""Reserved ports of a host: what is added, what others have, and that just ours is taken back."""
+"""Tests a host's reserved ports: the driver adds its own, and takes back only these."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def place(make_netns: Callable[[str], Netns], tmp_path: Path) -> Place:
 def test_added_to_what_is_there_and_taken_back(place: Place) -> None:
     assert place.netns.call(ephemeral_ports) == (32768, 60999)
     place.set("8080,61000-61009")
-    for _ in range(2):  # as a driver that starts again does
+    for _ in range(2):  # a driver that starts again does it twice
         place.reserve(61000, 65535)
         assert (place.all, place.others) == ("8080,61000-65535", "8080,61000-61009")
     for _ in range(2):
@@ -72,9 +72,9 @@ def test_another_range_takes_the_place_of_the_one_before(place: Place) -> None:
 def test_what_others_change_meanwhile_stays(place: Place) -> None:
     place.set("8080")
     place.reserve(61000, 65535)
-    place.set("9090,61000-65535")  # somebody who has read it first
+    place.set("9090,61000-65535")  # another program, which has read ours first
     assert place.others == "9090"
-    place.set("7070")  # somebody who has not: ours is gone
+    place.set("7070")  # another program, which has not: ours is gone
     place.reserve(61000, 65535)
     assert place.all == "7070,61000-65535"
     place.release()
@@ -83,7 +83,7 @@ def test_what_others_change_meanwhile_stays(place: Place) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_at_any_step(place: Place, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """A note first, then the kernel, then the note that is exact; the next start, or cleanup."""
+    """The steps are a note, the kernel, the exact note; the next start or cleanup repairs all."""
     place.set("8080")
     place.reserve(60000, 60009)
     steps = iter(range(3))
@@ -113,7 +113,7 @@ def test_a_note_of_another_boot_or_namespace_is_void(
         tmp_path: Path) -> None:
     place.reserve(61000, 65535)
     other = Place(make_netns("other"), place.note.parent)
-    other.set("61000-65535")  # its administrator's
+    other.set("61000-65535")  # the administrator's
     assert other.others == "61000-65535"
     other.release()
     assert other.all == "61000-65535"

@@ -1,7 +1,4 @@
-"""A host whose driver fails where the test says, and what it must be like afterwards.
-
-It knows nothing of what is asked of the driver: that is the tests'.
-"""
+"""Runs a host whose driver fails where the test says, and checks its state afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ class SpoiltHost(Host):
     """A host whose driver can be told to fail."""
 
     serials = itertools.count(1)
-    docker_socket = ""  # nothing that Docker has forgotten is collected
+    docker_socket = ""  # without Docker's API the driver collects nothing
 
     def launch_driver(self) -> None:
         with (self.folder / "driver.log").open("ab") as log:
@@ -55,21 +52,21 @@ class SpoiltHost(Host):
         new.rename(self.folder / "spoil")
 
     def calls(self) -> list[str]:
-        """Names of the calls since `spoil`, until the spoilt one or `heal`."""
+        """Return the names of the calls since `spoil`, until the spoilt one or `heal`."""
         with suppress(FileNotFoundError):
             return (self.folder / "calls").read_text().splitlines()
         return []
 
     def reached(self) -> str:
-        """The spoilt call's name; "" until it was made."""
+        """Return the spoilt call's name; "" until it is made."""
         return self.calls()[-1] if (self.folder / "reached").exists() else ""
 
     def heal(self, how: How) -> str:
-        """Nothing fails any more; a killed driver is followed by a new one.
+        """Let nothing fail any more; replace a killed driver.
 
         Returns the spoilt call's name, "" if it was not made.
         """
-        # First: a thread of the driver's own could make the call after we have looked.
+        # Before we look: a thread of the driver could make the call afterwards.
         (self.folder / "spoil").unlink(missing_ok=True)
         reached = self.reached()
         if reached and how is How.KILLED:
@@ -79,20 +76,20 @@ class SpoiltHost(Host):
         return reached
 
     def state(self) -> dict[str, object]:
-        """What can leak."""
+        """Return what can leak."""
         stored = self.stored_keys()
         state = self.folder / "state"
         return {"links": self.links(), "etcd": stored, "joins": FiledJoins(state).all(),
                 "to tear down": FiledTeardowns(state).outstanding(), **self.entries()}
 
     def assert_as_before(self, before: dict[str, object], where: str) -> None:
-        """Wait until it is; what is tried again at intervals has had its turn by then."""
+        """Assert that all is as before, with time for what the driver repeats at intervals."""
         with suppress(AssertionError):
             wait_until(lambda: self.state() == before, 30, "all as before")
         assert self.state() == before, f"{where}\n{self.log()}"
 
     def entries(self) -> dict[str, object]:
-        """How many entries each map has, and which sandboxes have links."""
+        """Return how many entries each map has, and which sandboxes have a bpf_link."""
         pins = self.pins / "slim" / "v1"
         counted: dict[str, object] = {}
         for name in MAPS:
@@ -104,7 +101,7 @@ class SpoiltHost(Host):
 
 @dataclass
 class Act:
-    """One of dockerd's calls; `done`: everything that follows from it has happened."""
+    """One of dockerd's calls; `done`: whether everything that follows from it has happened."""
 
     name: str
     call: Callable[[], object]
@@ -130,12 +127,12 @@ def perform(host: SpoiltHost, act: Act, at: int, how: How) -> str:
 class SpoiltHosts:
     """One host for many tests: a driver and an etcd take seconds to start.
 
-    One whose test failed is used no more.
+    A host whose test failed is not used again.
     """
 
     def __init__(self, stack: ExitStack, folder: Callable[[], Path],
                  prepare: Callable[[SpoiltHost], object], *, docker: bool = False) -> None:
-        """prepare: called once for each host that is made.  docker: Docker's API answers there."""
+        """prepare: called once for each new host.  docker: answers in place of Docker's API."""
         self._stack, self._folder, self._prepare = stack, folder, prepare
         self._docker = docker
         self._free: SpoiltHost | None = None

@@ -1,8 +1,8 @@
-"""The data in etcd is spoilt, a record at a time and all of it, while containers talk.
+"""Tests spoilt data in etcd, a record at a time and all of it, while containers talk.
 
-Whatever it is: nothing live is cut, no new connection fails, nothing is given twice, it is
-said, and when the data is right again all is as before.  The drivers, etcd, links and maps are
-real; dockerd's part is played by the test.  One world serves for all cases until one fails.
+Whatever the damage, nothing live is cut, no new connection fails, nothing is assigned twice, and
+the driver reports it.  When the data is right again, all is as before.  Drivers, etcd, links and
+maps are real; the test plays dockerd.  One world serves for all cases until one fails.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tests.support.faults.spoilt_data import (
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import require_root
 
-SAID_S = 45  # marks of absent hosts are looked at each 30 s
-# What has been entered again is counted, not named.
+SAID_S = 45  # drivers look at the marks of absent hosts every 30 s
+# Logs count the records that were entered again, and do not name them.
 ENTERED = re.compile(r"etcd.* records of this host's.* again")
 
 pytestmark = pytest.mark.timeout(900)
 
 
 class Worlds:
-    """One world at a time: the same again, until a case has left it damaged."""
+    """Keeps one world until a case has damaged it."""
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
@@ -56,13 +56,13 @@ class Worlds:
         return self._world
 
     def drop(self) -> None:
-        """Take it down as it is."""
+        """Take the world down as it is."""
         if self._stack is not None:
             self._stack.close()
         self._world = self._stack = None
 
     def close(self) -> None:
-        """Take it down as users do."""
+        """Take the world down as users do."""
         try:
             if self._world is not None:
                 self._world.close()
@@ -114,16 +114,16 @@ def assert_as_before(world: SpoiltWorld, before: State) -> None:
 
 
 def ask(world: SpoiltWorld) -> tuple[list[Given], list[str]]:
-    """Have new containers begin, wherever a driver runs; their peers hear of them."""
+    """Start new containers wherever a driver runs, and wait until their peers know them."""
     given, errors = world.ask_for_more([host for host in world.hosts if host.running()])
     world.hear_of(given)
     return given, errors
 
 
 def assert_said(world: SpoiltWorld, before: State, case: Case, errors: list[str]) -> None:
-    """By a log, a status, dockerd's errors; or at least by the doctor, who is asked last.
+    """Assert that a log, a status, an error to dockerd or, asked last, the doctor names the record.
 
-    What a killed driver had written for its life alone may have ended before anyone read it.
+    A record under a killed driver's lease may have ended before any driver read it.
     """
     key, _ = FAMILIES[case.family].keys(world)
     lease = before.records[key].lease if key in before.records else 0
@@ -154,13 +154,13 @@ def write(world: SpoiltWorld, when: When, before: State, changes: Changes,
         return
     world.kill()
     world.write(changes, leases)
-    for host in reversed(world.hosts):  # a peer first: who could mend it is still away
+    for host in reversed(world.hosts):  # a peer first, while the host that could mend it is away
         world.start(host, may_refuse=may_refuse)
         assert_untouched(world, before)
 
 
 def spoil(world: SpoiltWorld, case: Case) -> None:
-    """See the module."""
+    """Spoil a record, check all that the module says, and put the data right again."""
     family = FAMILIES[case.family]
     before = world.at_rest()
     changes = spoilt(family, case.kind, world, {
@@ -189,13 +189,13 @@ def test_a_record_is_spoilt(case: Case, world: SpoiltWorld) -> None:
 
 @pytest.mark.parametrize("case", [case for case in product() if case not in COVERING], ids=str)
 def test_every_record_is_spoilt_in_every_way(case: Case, world: SpoiltWorld) -> None:
-    """The rest of the product."""
+    """These are the rest of the product."""
     spoil(world, case)
 
 
 @pytest.mark.parametrize("when", When, ids=lambda when: when.value)
 def test_all_data_is_lost(when: When, world: SpoiltWorld) -> None:
-    """The hosts enter all of it again, by themselves, and say so."""
+    """The hosts enter all of it again by themselves, and say so."""
     before = world.at_rest()
     mine: Changes = {key: None for key in before.records
                      if key not in (keys.absent(world.hosts_ids[2]), keys.known(world.hosts_ids[2]),
@@ -213,7 +213,7 @@ def test_all_data_is_lost(when: When, world: SpoiltWorld) -> None:
 
 @pytest.mark.parametrize("when", When, ids=lambda when: when.value)
 def test_the_data_is_that_of_before(when: When, world: SpoiltWorld) -> None:
-    """A snapshot from before the containers came is restored."""
+    """The test restores a snapshot from before the containers came."""
     before = world.at_rest()
     gone: Changes = {key: None for key, record in before.records.items()
                      if key.startswith((keys.ENDPOINTS, keys.ADDRESSES, keys.OWNERS))
@@ -226,7 +226,7 @@ def test_the_data_is_that_of_before(when: When, world: SpoiltWorld) -> None:
 
 
 def test_a_removal_that_was_begun_is_found_at_the_start(world: SpoiltWorld) -> None:
-    """Others took a live host for dead: it enters again what runs, and cuts nothing."""
+    """Others took a live host for dead: it enters again what it has, and cuts nothing."""
     before = world.at_rest()
     first = world.hosts[0]
     world.kill()

@@ -1,7 +1,7 @@
-"""Real driver, etcd, links and maps: in a container's life each call is spoilt at step k, every k.
+"""Spoils each call of a container's life at every step, with real driver, etcd, links and maps.
 
-tests/unit/whole/test_every_step.py does it to fakes and in every combination; this shows that
-the real parts behave as the fakes.  dockerd's part is played by the test.
+tests/unit/whole/test_every_step.py does it with fakes and in every combination; these tests show
+that the real parts behave as the fakes.  The test plays dockerd.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADDRESS = "10.50.0.9"
 
 @dataclass
 class Life:
-    """A container's life on a host, as dockerd lives it."""
+    """A container's life on a host, with dockerd's part in it."""
 
     host: SpoiltHost
     sandbox: Netns
@@ -57,7 +57,7 @@ class Life:
                 lambda: True)]
 
     def inside(self) -> tuple[bool, bool]:
-        """What the driver has in the sandbox: routing rules, and its table of packet filters."""
+        """Whether the sandbox has the driver's routing rules, and its packet filter table."""
         return (f"from {UNDERLAY}" in self.sandbox.ip("rule show"),
                 SANDBOX_TABLE in packet_filter.rules(self.sandbox))
 
@@ -74,7 +74,7 @@ class Life:
         self.host.dockerd.ok("NetworkDriver.Leave", NetworkID=NET, EndpointID=EP)
         if self.moved:
             name = "sc" + EP[:11]
-            with suppress(RuntimeError):  # the driver was faster: dockerd logs it and goes on
+            with suppress(RuntimeError):  # the driver was first: dockerd logs that and goes on
                 self.sandbox.ip("link set eth0 down")
                 self.sandbox.ip(f"link set eth0 name {name}")
                 self.sandbox.ip(f"link set {name} netns {self.host.netns.name}")
@@ -95,8 +95,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpoiltHosts]:
         yield SpoiltHosts(stack, lambda: tmp_path_factory.mktemp("host"), create_network)
 
 
-# A new driver for each step takes its time: see `stride`.  Killed after a step is killed before
-# the next one: that is tried anyway.
+# A new driver for each step takes long: see `stride`.  Killing after a step is killing before the
+# next one, which is tried anyway.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [How.FAILS, How.DONE, How.KILLED])
 @pytest.mark.parametrize("name", [

@@ -1,6 +1,6 @@
-"""The real driver, etcd and Docker's answers: a network's life, each call spoilt at every step.
+"""Spoils each call of a network's life at every step, with real driver and etcd.
 
-As test_spoilt_driver.py does it to a container's.
+test_driver.py does the same with a container's life.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ POOL_ID = f"slim-local/{POOL}"
 
 @dataclass
 class NetworkLife:
-    """A network's, and an address that a container has there.
+    """The life of a network, and of a container's address on it.
 
-    What dockerd knows of it, its API says; it asks for no removal twice.
+    Docker's API shows what dockerd knows of it; dockerd asks for no removal twice.
     """
 
     host: SpoiltHost
@@ -62,7 +62,7 @@ class NetworkLife:
         return Act(name, call, lambda: True)
 
     def docker(self, url: str) -> tuple[int, object]:
-        """Docker's API."""
+        """Answer in place of Docker's API."""
         network = {"Id": NET if "CreateNetwork" in self.known else "another", "IPAM": {
             "Driver": "slim",
             "Config": [{"Subnet": POOL}] if "RequestPool" in self.known else []},
@@ -95,7 +95,7 @@ def test_every_step_of_a_network(name: str, how: How, hosts: SpoiltHosts,
         def live(at: int) -> str:
             reached = ""
             for number in range(len(life.acts())):
-                act = life.acts()[number]  # what is released is known only by now
+                act = life.acts()[number]  # only now is it known what to release
                 if act.name == name:
                     reached = perform(host, act, at, how)
                 else:

@@ -1,11 +1,11 @@
-"""Two hosts with drivers and containers that talk all the time, and an etcd whose data is spoilt.
+"""Runs two hosts whose containers talk all the time, over an etcd whose data tests spoil.
 
     host 1: containers a, b; its dockerd is a manager of a swarm with two services
-    host 2: container c; and a second network that host 1 has not
-    host 3: known to etcd, switched off for long
+    host 2: container c; and a second network that host 1 lacks
+    host 3: known to etcd, switched off long ago
 
-What is spoilt stands in tests/support/faults/spoilt_data.py; here is what must be so
-meanwhile and after.
+tests/support/faults/spoilt_data.py lists what to spoil; this module checks what must hold
+meanwhile and afterwards.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from tests.support.world.served import POOL, Host, attach, create_network, delet
 ETCD = "198.18.7.254"
 LONG_S = 90
 BEGIN_S = 240  # drivers compile their programs first, two at a time
-NET = "ab1cd2ef3gh4ij5kl6mn7op8q"  # of a swarm: the same id on all hosts
+NET = "ab1cd2ef3gh4ij5kl6mn7op8q"  # a swarm's network: all hosts have the same id
 GATEWAY = "10.50.0.1"
 OTHER_NET, OTHER_POOL, OTHER_GATEWAY = "9b2f" * 16, "10.51.0.0/16", "10.51.0.1"
 SWITCHED_OFF = HostId("0ff0" * 8)
 ENOUGH = 5  # new connections of each stream, and exchanges on its open one
-# Answers each exchange with its container's name, so that nobody takes another one for it.
+# Answers each exchange with its container's name, so that no other container is taken for it.
 SERVER = """
     def answer(connection):
         with connection, suppress(OSError):
@@ -97,17 +97,17 @@ STREAM = """
     for _ in sys.stdin:
         print(json.dumps({**counts, "failures": failures}), flush=True)
 """
-# Maps of which nothing may be taken away while a container runs; those told by content.
+# Maps that may lose no entry while a container runs; they are compared by content.
 MAPS = ("sandboxes", "veths", "endpoints", "directory", "services")
-# Lines of the status that tell of moments, or of the time since the driver's start.
-# Of hosts, too: for a driver that starts, one that is off is gone after 10 s.
+# Lines of the status that change by themselves, or count since the driver's start.  "hosts" is one:
+# a driver that starts takes 10 s to find that a host is gone.
 PASSING = {"version", "underlay", "etcd", "sandboxes", "guard", "peers", "hosts"}
 SINCE_START = re.compile(r"; \d+ entered again since the start|; etcd did not know this host any "
                          r"more: it had \d+ endpoints")
-# Keys that come with the mending, and stay or end by themselves; answers are also given anew.
+# Keys that appear when the data is mended, and stay or end by themselves; answers change, too.
 MENDING = re.compile(r"/slim/v1/(local/[^/]+/(fence|question)|absent/.*)")
 ANSWERS = "/slim/v1/answers/"
-PROBLEM = re.compile(r" (WARNING|ERROR|CRITICAL) (?!driver\.api)")  # beside answers to dockerd
+PROBLEM = re.compile(r" (WARNING|ERROR|CRITICAL) (?!driver\.api)")  # without answers to dockerd
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Box:
 
 
 class SpoiltHost(Host):
-    """A host with a dockerd that is the test's, and what it shows of itself."""
+    """A host whose dockerd the test plays, and what it shows of itself."""
 
     docker: DockerState
     name: str
@@ -151,12 +151,12 @@ class SpoiltHost(Host):
         return found
 
     def said(self) -> dict[str, str]:
-        """Its status, without what tells of moments; {}: no driver runs."""
+        """Return its status without what passes; {}: no driver runs."""
         return {name: SINCE_START.sub("", line) for name, line in self.status().items()
                 if name not in PASSING} if self.running() else {}
 
     def problems(self, since: int = 0) -> list[str]:
-        """Lines of its log, from that byte on."""
+        """Return its log's warnings and errors from that byte on."""
         return [line for line in self.whole_log()[since:].splitlines() if PROBLEM.search(line)]
 
     def whole_log(self) -> str:
@@ -166,28 +166,28 @@ class SpoiltHost(Host):
 
 @dataclass(frozen=True)
 class State:
-    """What is compared: all that can be taken from a container, and what is said."""
+    """What tests compare: all that a container could lose, and what hosts say."""
 
     records: dict[str, Record]
     maps: list[dict[str, dict[bytes, bytes]]]
     links: list[list[str]]
     said: list[dict[str, str]]
-    logged: list[int]  # bytes of each host's log
+    logged: list[int]  # each host's log, in bytes
 
 
 @dataclass
 class Given:
-    """What a host gave out while data was spoilt, to be given back."""
+    """What a host assigned while data was spoilt; it must be released."""
 
     host: SpoiltHost
     address: str
-    endpoint: str  # "": only the address was given
+    endpoint: str  # "": it assigned only the address
     worker: str
 
 
 @dataclass
 class Stream:
-    """A connection that is kept busy, and new ones all the time."""
+    """A busy connection, and a series of new ones."""
 
     name: str
     program: talk.Program
@@ -212,7 +212,7 @@ class SpoiltWorld:
         self.wire.ip("link set br0 up")
         self.etcd = stack.enter_context(EtcdCluster(folder, address=ETCD, netns=self.wire, count=1))
         self.hosts = [self._host(number, folder) for number in (1, 2)]
-        # What only later, or never, comes by itself: fences, a host that is away, a swarm's lead.
+        # Records that come late or never by themselves: fences, an absent host, a publisher.
         away = HostModel(SWITCHED_OFF, "off", IPv4Address("198.18.7.93"))
         self.write({keys.known(away.id): records.encode(records.known_fields(KnownHost(away, 0))),
                     keys.absent(away.id): records.encode(records.absence_fields(
@@ -256,7 +256,7 @@ class SpoiltWorld:
 
     @staticmethod
     def _allocate(manager: SpoiltHost) -> None:
-        """What a manager does for a swarm's network, before any node has it."""
+        """Do as a manager for a swarm's network, before any node has it."""
         call = manager.dockerd.ok
         call("IpamDriver.RequestPool", AddressSpace="slim-global", Pool=POOL, SubPool="",
              Options=None, V6=False)
@@ -267,7 +267,7 @@ class SpoiltWorld:
 
     @staticmethod
     def _offer(manager: SpoiltHost, name: str, address: str, task: str) -> None:
-        """What a manager does for a service."""
+        """Do as a manager for a service."""
         manager.dockerd.ok("IpamDriver.RequestAddress", PoolID=f"slim-global/{POOL}",
                            Address=address, Options=None)
         manager.docker.services[name] = NET, f"{address}/16", [task]
@@ -353,7 +353,7 @@ class SpoiltWorld:
                 for read in self.etcd.gateway().range(prefix)}
 
     def write(self, changes: Changes, leases: dict[str, int] | None = None) -> None:
-        """Put and delete; what is put under a lease that has ended is left to its owner."""
+        """Put and delete; skip a put under an ended lease, since that record is its owner's."""
         for key, value in changes.items():
             if value is None:
                 self.etcd.etcdctl("del", key)
@@ -365,14 +365,14 @@ class SpoiltWorld:
             assert not done.returncode or "lease not found" in done.stderr, done.stderr
 
     def ended(self, lease: int) -> bool:
-        """Say whether nobody renewed it in time."""
+        """Say whether a lease has ended."""
         answer = self.etcd.etcdctl("lease", "timetolive", f"{lease:x}", "--write-out=json")
         return bool(json.loads(answer.stdout)["ttl"] < 0)
 
     def restore(self, before: State, changes: Changes) -> None:
-        """Make the data right again, whatever has become of it meanwhile.
+        """Put the data right again, whatever has happened to it.
 
-        What was given out since stays on record.
+        Records of what was assigned since stay.
         """
         now = self.records()
         wrong: Changes = {key: record.value for key, record in before.records.items()
@@ -388,7 +388,7 @@ class SpoiltWorld:
                 host.end_driver(signal.SIGKILL)
 
     def start(self, *hosts: SpoiltHost, may_refuse: bool = False) -> None:
-        """Start drivers; wait until each has read etcd, or, if it may, refuses to start."""
+        """Start drivers; wait until each has read etcd, or has refused to start, if it may."""
         for host in hosts:
             if not host.running():
                 host.launch_driver()
@@ -404,7 +404,7 @@ class SpoiltWorld:
     # What is compared.
 
     def at_rest(self) -> State:
-        """Wait until nothing is under way, as after a lease that a busy machine let end."""
+        """Wait until all is settled (a busy machine may end a lease), and return the state."""
         wait_until(lambda: all(host.status()["hosts"].startswith("2 registered")
                                for host in self.hosts), LONG_S, "hosts are registered")
         wait_until(lambda: self.records(keys.publisher(SWARM)), LONG_S, "a manager publishes")
@@ -414,7 +414,7 @@ class SpoiltWorld:
         return self.state()
 
     def state(self) -> State:
-        # What says that something has gone goes by itself, in some minutes.
+        # Tombstones end by themselves, after some minutes.
         kept = {key: record for key, record in self.records().items()
                 if not is_tombstone(record.value)}
         return State(kept, [host.maps() for host in self.hosts],
@@ -422,7 +422,7 @@ class SpoiltWorld:
                      [len(host.whole_log()) for host in self.hosts])
 
     def taken(self, before: State) -> list[str]:
-        """What was there and is not any more, of all that live containers need."""
+        """List what live containers need and have lost since."""
         found = []
         for host, maps, links in zip(self.hosts, before.maps, before.links, strict=True):
             now = host.maps()
@@ -433,7 +433,7 @@ class SpoiltWorld:
         return found
 
     def difference(self, before: State) -> list[str]:
-        """What is not as before."""
+        """List what is not as before."""
         now = self.state()
         found = [f"{key}: {before.records.get(key)} -> {now.records.get(key)}"
                  for key in sorted(before.records.keys() | now.records.keys())
@@ -452,7 +452,7 @@ class SpoiltWorld:
         return found
 
     def reports(self, before: State) -> Reports:
-        """What logs and status have said since."""
+        """Return what logs and status have said since."""
         lines = []
         for host, logged, said in zip(self.hosts, before.logged, before.said, strict=True):
             lines += host.problems(logged)
@@ -460,7 +460,7 @@ class SpoiltWorld:
         return Reports(lines)
 
     def hear_of(self, given: Sequence[Given]) -> None:
-        """Wait until every driver that runs has entered the new endpoints."""
+        """Wait until every running driver has entered the new endpoints."""
         for host in filter(SpoiltHost.running, self.hosts):
             for each in (found for found in given if found.endpoint):
                 packed = IPv4Address(each.address.partition("/")[0]).packed
@@ -469,7 +469,7 @@ class SpoiltWorld:
                     f"{host.name} hears of {each.address}")
 
     def goes_on(self) -> None:
-        """Every stream makes new connections, its open one lives, and none has ever failed."""
+        """Assert that each stream's connection lives, and that no new one has ever failed."""
         goals = {stream.name: [count + ENOUGH for count in stream.counts()]
                  for stream in self.streams}
 
@@ -481,19 +481,19 @@ class SpoiltWorld:
             wait_until(partial(reached, stream), LONG_S, f"{stream.name} goes on", 0.1)
         assert {stream.name: stream.failures for stream in self.streams if stream.failures} == {}
 
-    # More is asked for, as dockerd does for new containers.
+    # Requests, as dockerd makes them for new containers.
 
     def ask_for_more(self, hosts: Sequence[SpoiltHost]) -> tuple[list[Given], list[str]]:
-        """An address and an endpoint on each host; and those that live containers have.
+        """Request an address and an endpoint on each host, and those of live containers.
 
-        Return what was given, and with which words nothing was, where something could be.
+        Return what was assigned, and the errors of requests that should have succeeded.
         """
         given: list[Given] = []
         errors: list[str] = []
         for host in hosts:
             self._ask(host, "", given, errors)
             for box in self.boxes.values():
-                self._ask(host, str(box.ip), given, [])  # refused as ever
+                self._ask(host, str(box.ip), given, [])  # must be refused
         return given, errors
 
     def _ask(self, host: SpoiltHost, wanted: str, given: list[Given], errors: list[str]) -> None:
@@ -510,14 +510,14 @@ class SpoiltWorld:
             "NetworkDriver.CreateEndpoint", NetworkID=NET, EndpointID=endpoint, Options={},
             Interface={"Address": address, "AddressIPv6": "", "MacAddress": ""})
         given.append(Given(host, address, "" if created.error else endpoint, worker))
-        # One that is asked for by its name may be several hosts'; one endpoint has it.
+        # Several hosts may hold an address that was requested by value; one endpoint may have it.
         if not created.error or not wanted:
             self._note(worker, address, host, given[-1].endpoint)
         if created.error:
             errors.append(created.error)
 
     def _note(self, worker: str, address: str, host: SpoiltHost, endpoint: str) -> None:
-        """Record that it has the address, and its endpoint port."""
+        """Record that the worker has the address, and its endpoint port."""
         self.history.add(worker, "request", "ok", address.partition("/")[0])
         if endpoint:
             self.history.add(worker, "request", "ok", self._port(host, endpoint))
@@ -539,14 +539,14 @@ class SpoiltWorld:
                                  Address=address)
 
     def doctor(self, host: SpoiltHost) -> str:
-        """What `slim doctor` prints."""
+        """Return what `slim doctor` prints."""
         return host.netns.run(
             sys.executable, "-m", "driver", "doctor", "--etcd", self.etcd.urls[0], "--underlay",
             "eth0", "--socket", host.socket, "--state", str(host.folder / "state"),
             "--config", os.devnull, check=False).stdout
 
     def close(self) -> None:
-        """End all containers and networks; nothing may be left."""
+        """End all containers and networks; assert that nothing is left."""
         for stream in self.streams:
             stream.program.end()
         for box in self.boxes.values():

@@ -1,7 +1,7 @@
-"""Two drivers, and a firewall between their hosts that SYNs of the host path do not get through.
+"""Tests two drivers with a firewall between their hosts that drops the host path's SYNs.
 
-Each host finds out for itself, names the other one and the likely cause, and takes the overlay path
-until the SYNs get through again.
+Each host must find that out, name the other one and the likely cause, and take the overlay path
+until SYNs get through again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.world.served import Host
 pytestmark = pytest.mark.timeout(600)
 
 PORTS = "61000-65535"
-# What the firewall does -> what a program's connect() that meets it first ends with.
+# What the firewall does -> the error of the first connect() that meets it.
 FIREWALLS = {
     "tcp option 254 exists drop": "ETIMEDOUT",
     "reset tcp option 254": "ETIMEDOUT",
@@ -46,7 +46,7 @@ def world(running: World) -> World:
 
 @contextmanager
 def firewall(wire: Netns, rule: str, towards: int = 0) -> Iterator[None]:
-    """A rule for what comes in from both hosts, or only from the other one than `towards`."""
+    """A rule for what comes in from both hosts, or only from the one that is not `towards`."""
     devices = ", ".join(f"p{number}" for number in (1, 2) if number != towards)
     wire.run("nft", f"""
         table netdev fire {{
@@ -68,7 +68,7 @@ def wait_open(*hosts: Host) -> None:
 
 
 def wait_blocked(host: Host, peer: Host) -> str:
-    """Return what is said of it."""
+    """Wait until the host has found it blocked; return what it says."""
     def blocked() -> bool:
         return host.status()["peers"].startswith("0 on the host path, 1 blocked: ")
 
@@ -77,13 +77,13 @@ def wait_blocked(host: Host, peer: Host) -> str:
 
 
 def attempts(world: World) -> list[Program]:
-    """Connections that meet the firewall, both ways, at once."""
+    """Start connections that meet the firewall, both ways at once."""
     first, second = world.boxes
     return [world.program(first, ATTEMPT, second.ip), world.program(second, ATTEMPT, first.ip)]
 
 
 def assert_path(world: World, client: Box, server: Box, counter: str) -> None:
-    """A new connection works, and is counted on the client's host as this."""
+    """Assert that a new connection works, and that the client's host counts it there."""
     before = client.host.counters()
     assert world.program(client, ASK, server.ip).rest() == "hello"
     after = client.host.counters()
@@ -118,7 +118,7 @@ def test_found_named_and_mended(world: World, rule: str) -> None:
 
 
 def test_a_connection_that_is_being_made_outlives_an_outage(world: World) -> None:
-    """Nothing gets through for some seconds: what began meanwhile is made all the same."""
+    """Nothing gets through for some seconds; connections that began meanwhile succeed."""
     first, _ = world.boxes
 
     def retransmitted() -> int:
@@ -129,7 +129,7 @@ def test_a_connection_that_is_being_made_outlives_an_outage(world: World) -> Non
     with firewall(world.wire, "drop"):
         program = world.program(first, ASK_PATIENTLY, world.boxes[1].ip)
         wait_blocked(*world.hosts)
-        # The second one is sent after the verdict.
+        # The second retransmission comes after the verdict.
         wait_until(lambda: retransmitted() >= before + 2, LONG_S, "the SYN is sent again")
     assert program.rest() == "hello"
     wait_open(*world.hosts)
@@ -147,7 +147,7 @@ def test_one_direction(world: World) -> None:
 
 
 def test_a_part_of_the_ports(world: World) -> None:
-    """Others answer: it is found by the connection that meets it."""
+    """Other ports answer, so only a connection that meets it finds it."""
     first, second = world.hosts
     box = world.attach(second)
     wait_until(world.converged, LONG_S, "the other host knows it")
@@ -160,13 +160,13 @@ def test_a_part_of_the_ports(world: World) -> None:
 
 
 def peers(host: Host) -> Finding:
-    """What `slim doctor` says of other hosts."""
+    """Return what `slim doctor` says of other hosts."""
     return next(found for found in told_by_driver(Settings(socket=host.socket))
                 if found.name == "peers")
 
 
 def probed(host: Host) -> int:
-    """How often the other one has answered a probe."""
+    """Return how often the other host has answered a probe."""
     return (host.folder / "driver.log").read_text().count(" proven")
 
 
@@ -205,7 +205,7 @@ def test_a_new_driver_goes_on_where_the_old_one_was(world: World) -> None:
         assert world.program(world.boxes[0], ATTEMPT, world.boxes[1].ip).rest() == "ETIMEDOUT"
         wait_blocked(first, second)
         first.end_driver(signal.SIGKILL)
-        # Nobody probes.
+        # Nobody may probe.
         first.start_driver()
         assert_path(world, *world.boxes, "peer_blocked")
         wait_blocked(first, second)

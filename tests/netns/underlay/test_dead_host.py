@@ -1,4 +1,4 @@
-"""connect() to an endpoint of a host that is known to be gone fails at once."""
+"""Tests that connect() to an endpoint on a host known to be gone fails at once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_without_the_driver_it_ends_by_itself(pair: tuple[Machine, Machine]) -> 
     here, there = pair
     a, b = here.container("10.32.0.2/16"), there.container("10.32.0.3/16")
     server(b)
-    # As a driver would have left it that was killed long ago.
+    # As a driver that was killed long ago would have left it.
     DeadHosts(here.loaded, now_ns=lambda: 0).refuse([there.underlay])
     assert len(list(bpf.entries(here.loaded.table("dead_hosts")))) == 1
     try:

@@ -1,4 +1,4 @@
-"""Real drivers notice what happens to their underlay: another address, device or MTU."""
+"""Tests that real drivers notice changes of their underlay: address, device or MTU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.world.served import Host
 
 
 def on_record(world: World, box: Box) -> str:
-    """The underlay address of a container's endpoint, as its peers know it."""
+    """Return the underlay address of a container's endpoint, as its peers know it."""
     found = [records.decode(entry, records.endpoint)
              for entry in live(world.cluster.entries(keys.ENDPOINTS))]
     return str(next(endpoint.underlay for endpoint in found if endpoint.id == box.endpoint))
 
 
 def status(host: Host) -> dict[str, str]:
-    """Between two processes nobody answers."""
+    """Return the status; {} while one process replaces another."""
     assert host.driver is not None
     assert host.driver.poll() is None, host.log()
     with suppress(NotRunningError):
@@ -33,7 +33,7 @@ def status(host: Host) -> dict[str, str]:
 
 
 def wait_moved(world: World, number: int, address: str, before: str) -> None:
-    """Wait until all know it, and everything works from there."""
+    """Wait until all hosts know the new address, and everything works from there."""
     host, box = world.hosts[number], world.boxes[number]
 
     wait_until(lambda: status(host).get("underlay", before) != before
@@ -55,7 +55,7 @@ def wait_moved(world: World, number: int, address: str, before: str) -> None:
 
 @pytest.mark.parametrize("what", ["address", "link"])
 def test_it_goes_and_returns(world: World, what: str) -> None:
-    """Open connections outlive it, as the host's own do."""
+    """Open connections survive, as the host's own do."""
     host = world.hosts[0]
     log = host.folder / "driver.log"
     before, told = host.status()["underlay"], log.read_text().count(" is back")
@@ -83,18 +83,18 @@ def test_the_address_changes(world: World) -> None:
     assert host.driver.poll() is None
     assert host.driver.pid == pid
     world.assert_new_connections()
-    again = world.attach(host)  # and new containers work
+    again = world.attach(host)  # new containers work, too
     world.detach(again)
 
 
 def test_another_device_gets_the_address(world: World) -> None:
-    """As when an interface is made part of a bridge or bond."""
+    """This happens when an interface joins a bridge or bond."""
     host = world.hosts[1]
     host.netns.ip("link set eth0 name port0")
     host.netns.ip("addr flush dev port0")
     host.netns.ip("link add eth0 type bridge")
     host.netns.ip("link set port0 master eth0")
-    host.netns.ip("link set port0 up")  # a device that is up cannot be renamed by all kernels
+    host.netns.ip("link set port0 up")  # not all kernels can rename a device that is up
     host.netns.ip("addr add 198.18.7.2/24 dev eth0")
     host.netns.ip("link set eth0 up")
     index = host.netns.ifindex("eth0")
@@ -125,7 +125,7 @@ def test_a_second_address_changes_nothing(world: World) -> None:
 
 
 def mtus(host: Host, box: Box) -> tuple[str, str, str]:
-    """Of the tunnel; of the overlay's route and the host path's in the container."""
+    """Return the MTUs of the tunnel, and of the container's overlay and host path routes."""
     def of(text: str) -> str:
         words = text.split()
         return words[words.index("mtu") + 1] if "mtu" in words else ""
@@ -135,7 +135,7 @@ def mtus(host: Host, box: Box) -> tuple[str, str, str]:
 
 
 def test_the_underlay_takes_less(world: World) -> None:
-    """Both ends of the wire: nobody on the way could say "fragmentation needed"."""
+    """The MTU shrinks at both ends, so no router could send "fragmentation needed"."""
     ends = [*zip(world.hosts, world.boxes, strict=True)]
     box, there = world.boxes[0], world.boxes[1]
 

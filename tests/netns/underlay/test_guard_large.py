@@ -1,4 +1,4 @@
-"""The guard of a large cluster, beside a large rule set of others."""
+"""Tests the guard of a large cluster, beside others' large rule set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from driver.link.underlay.guard import Guarded, KernelGuard
 from tests.support.world.netns import Netns, made, require_root
 
 HOSTS = 5000
-OTHERS = 2000  # rules, of some 100 bytes each
+OTHERS = 2000  # rules of some 100 bytes each
 
 
 def elements(netns: Netns) -> int:

@@ -1,4 +1,4 @@
-"""The guard as real drivers keep it: peers are learnt, it outlives them, cleanup ends it."""
+"""Tests the guard of real drivers: it learns peers, outlives the driver, and ends by cleanup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.netns.cluster.etcd_world import World
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import require_root
 
-REPAIR_S = 20.0  # the driver hears of it, and need not look (driver.compose.GUARD_S)
+REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.kernel.GUARD_S)
 
 
 def test_the_life_of_a_guard(tmp_path: Path) -> None:
@@ -32,12 +32,12 @@ def test_the_life_of_a_guard(tmp_path: Path) -> None:
         assert "the guard (nftables table slim) was removed" in here.log()
         here.netns.run("nft", "flush", "ruleset")
         wait_until(lambda: here.netns.call(_table_is_there), REPAIR_S, "it is made anew")
-        # A part of it, in which nothing is dropped: what NAT may not give away is not kept so.
+        # Only its part that drops nothing: the ports that NAT must not choose are unprotected.
         here.netns.run("nft", "flush", "chain", "ip", "slim", "translation")
         wait_until(lambda: here.netns.call(_table_is_there), REPAIR_S, "it is made whole")
         wait_until(lambda: here.status()["guard"].startswith("1 hosts"), REPAIR_S, "its repair")
         here.end_driver(signal.SIGTERM)
-        assert here.netns.call(_table_is_there)  # it outlives the driver, as the programs do
+        assert here.netns.call(_table_is_there)  # the guard outlives the driver, as programs do
         done = here.netns.run(sys.executable, "-m", "driver", "cleanup", "--socket", here.socket,
                               "--bpffs", str(here.pins), "--config", os.devnull, check=False)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What happens to the network between hosts: cables, routes, routers and their MTUs."""
+"""Tests changes of the network between hosts: cables, routes, routers and their MTUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.world.machines import Cluster, Container, Machine
 from tests.support.world.netns import Netns
 
 ROUTER = "198.18.77.100"
-# Machines outlive the tests' routers and believe a neighbour for 30 s: all routers have one MAC.
+# All routers have one MAC: machines outlive the tests' routers, and keep a neighbour for 30 s.
 ROUTER_MAC = "02:00:c6:12:4d:64"
 NARROW = 1300
 
@@ -29,7 +29,7 @@ def pair(machines: list[Machine]) -> tuple[Container, Container]:
 
 
 def open_connection(here: Container, there: Container) -> Program:
-    """A connection that sends five bytes, and gets them back, for each line it is told."""
+    """Open a connection that sends five bytes and gets them back for each line that it is told."""
     server(there)
     return started(here, """
         c = connected(sys.argv[1], 80, timeout_s=30)
@@ -57,7 +57,7 @@ def test_a_cable_that_is_out_for_a_while(
     flow.say("x")
     assert "UP" not in where.ip(f"-br link show {name}").split()[1]
     where.ip(f"link set {name} up")
-    if side == "host":  # the kernel forgets routes of a device that goes down
+    if side == "host":  # the kernel drops the routes of a device that goes down
         machines[0].netns.ip("route replace default via 198.18.77.254")
     assert flow.line() == "asked"
     with host_path(here, there):
@@ -68,7 +68,7 @@ def test_a_cable_that_is_out_for_a_while(
 
 @contextmanager
 def router(cluster: Cluster) -> Iterator[Netns]:
-    """A machine on the wire that forwards."""
+    """A machine on the wire that forwards packets."""
     with netns.made("router") as made:
         netns.join(cluster.wire, "pr", made, "eth0")
         cluster.wire.ip("link set pr master br0")
@@ -99,7 +99,7 @@ def forwarded(through: Netns) -> int:
 
 def test_another_route_to_the_peer(
         cluster: Cluster, machines: list[Machine], pair: tuple[Container, Container]) -> None:
-    """An open connection follows it without anybody's help, within about a second."""
+    """An open connection follows it by itself, within about a second."""
     here, there = pair
     first, second = machines
     flow = open_connection(here, there)
@@ -129,7 +129,7 @@ def link_local(machine: Machine) -> str:
 
 def test_a_route_whose_next_hop_is_an_ipv6_address(
         machines: list[Machine], pair: tuple[Container, Container]) -> None:
-    """As fabrics have it whose links carry no IPv4 addresses."""
+    """Fabrics without IPv4 addresses on their links have such routes."""
     here, there = pair
     first, second = machines
     server(there)
@@ -190,7 +190,7 @@ def test_the_path_narrows_under_an_open_connection(
     with router(cluster) as through:
         through.ip(f"route add {second.underlay}/32 dev eth0 mtu lock {NARROW}")
         with routed(first, second):
-            # A way is believed for a second; what is sent after that takes the new one.
+            # Programs cache a route for a second; packets sent after that take the new one.
             changed_s = time.monotonic()
             wait_until(lambda: time.monotonic() > changed_s + 1.2, 5, "the old way to be forgotten")
             flow.say("go on")
@@ -199,7 +199,7 @@ def test_the_path_narrows_under_an_open_connection(
 
 def test_the_overlay_passes_a_narrow_path(
         cluster: Cluster, machines: list[Machine], pair: tuple[Container, Container]) -> None:
-    """Its outer packets may be fragmented: nobody inside could act on a router's complaint."""
+    """Outer packets may be fragmented, since nobody inside could act on a router's ICMP error."""
     here, there = pair
     first, second = machines
     with router(cluster) as through:

@@ -1,4 +1,4 @@
-"""Signs of life: whoever answers anything lives; the network may say that nobody is there."""
+"""Tests probing for signs of life: any answer is one; the network may say that nobody is there."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_nobody_is_there(peer: tuple[Netns, Netns]) -> None:
 
     seen: set[tuple[IPv4Address, Presence]] = set()
 
-    def absent() -> bool:  # ARP takes seconds, and routers do not say it each time
+    def absent() -> bool:  # ARP takes seconds, and routers do not always say it
         seen.update(probe(here, prober, PEER, NOBODY, BEYOND).items())
         return {(NOBODY, Presence.ABSENT), (BEYOND, Presence.ABSENT)} <= seen
 

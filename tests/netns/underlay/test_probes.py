@@ -1,4 +1,4 @@
-"""Probes of the wire between two hosts' programs: who answers what, and whom they leave alone."""
+"""Tests probes between two hosts' programs: who answers what, and what they do not disturb."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from driver.services.ports import Probe, ProbeFlow, Reply
 from tests.netns.talk import INSIDE, client, counted, host_path, run, server
 from tests.support.world.machines import PORT_FIRST, PORT_LAST, Cluster, Container, Machine
 
-WAIT_S = 5.0  # an answer takes less than a millisecond; for none a test waits this long
+WAIT_S = 5.0  # how long to wait for no answer; one takes less than a millisecond
 SILENCE_S = 0.3
 CLIENTS = client_ports((PORT_FIRST, PORT_LAST), (32768, 60999), ())
 DROP_ALL = "table ip own { chain in { type filter hook input priority 0; policy drop; }\n}"
 
 
 def ask(machine: Machine, *probes: Probe, wait_s: float = WAIT_S) -> dict[Probe, Reply]:
-    """Have the machine's driver ask."""
+    """Send probes as the machine's driver does."""
     def act() -> dict[Probe, Reply]:
         prober = RawSynProber(Probes(machine.loaded), machine.underlay,
                               machine.netns.ifindex("eth0"), CLIENTS.all())
@@ -53,7 +53,7 @@ def two(machines: list[Machine]) -> tuple[Container, Container]:
 
 
 def test_slim_answers_with_a_proof(two: tuple[Container, Container]) -> None:
-    """No container takes part, nothing is counted, and nothing is left."""
+    """No container takes part, no counter grows, and nothing is left."""
     def entries() -> set[tuple[str, str, bytes]]:
         return {(container.machine.netns.name, name, bytes(key)) for container in two
                 for name in ("probes", "pending", "flows")
@@ -68,14 +68,14 @@ def test_slim_answers_with_a_proof(two: tuple[Container, Container]) -> None:
 
 
 def test_the_wire_is_asked_and_not_the_endpoint(two: tuple[Container, Container]) -> None:
-    """A container that drops all, and a port that nobody owns any more, or not yet."""
+    """The port's container drops everything, or no endpoint has the port."""
     two[1].netns.run("nft", DROP_ALL)
     assert reply(*two) is Reply.PROVEN
     assert reply(*two, port=PORT_LAST) is Reply.PROVEN
 
 
 def test_hosts_own_filters_take_no_part(two: tuple[Container, Container]) -> None:
-    """As packets of the host path do not pass them either, coming in."""
+    """Incoming host path packets do not pass them either."""
     machines = [container.machine for container in two]
     for machine in machines:
         machine.netns.run("nft", DROP_ALL)
@@ -105,7 +105,7 @@ def test_a_caller_that_is_not_known_has_no_answer(two: tuple[Container, Containe
 
 
 def test_connecting_to_port_0_is_refused(two: tuple[Container, Container]) -> None:
-    """A program's SYN has its checksum still to be made, and its flow is a container's."""
+    """A program's SYN still lacks its checksum, and its flow is a container's."""
     a, b = two
     with counted(a, b) as grown:
         assert run(a, f"print(error_of(lambda: connected({b.address!r}, 0)))") == "ECONNREFUSED"
@@ -127,7 +127,7 @@ def test_containers_flows_are_left_alone(two: tuple[Container, Container]) -> No
 
 
 def test_only_the_right_answer_counts(two: tuple[Container, Container]) -> None:
-    """Whoever has not seen the SYN does not know its sequence number."""
+    """A forger that has not seen the SYN does not know its sequence number."""
     a, b = two
     probes = Probes(a.machine.loaded)
     flow = ProbeFlow(b.machine.underlay, b.endpoints[0][0].port, 40000)
@@ -145,7 +145,7 @@ socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(
 
     try:
         forged(1)
-        # Behind it on the same wire: when this one has come, the other one had.
+        # This one follows on the same wire: once it has arrived, the other one had, too.
         assert reply(a, b) is Reply.PROVEN
         assert probes.window(flow) is None
         forged(0)
@@ -157,7 +157,7 @@ socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(
 
 @pytest.fixture
 def older(tmp_path: Path) -> Iterator[Machine]:
-    """A host whose programs do not know probes."""
+    """A host whose older programs do not know probes."""
     folder = tmp_path / "kernel"
     shutil.copytree(KERNEL_FOLDER, folder)
     text = (folder / "deliver.c").read_text()
@@ -170,7 +170,7 @@ def older(tmp_path: Path) -> Iterator[Machine]:
 
 
 def test_an_older_slim_is_reached(older: Machine) -> None:
-    """Its container's kernel answers: it cannot prove anything, and need not."""
+    """Its container's kernel answers, which proves nothing, and need not."""
     newer = older.cluster.machines[0]
     a, b = newer.container("10.32.0.2/16"), older.container("10.32.0.3/16")
     assert reply(a, b) is Reply.PLAIN

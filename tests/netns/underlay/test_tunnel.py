@@ -1,7 +1,7 @@
-"""An underlay that is itself a tunnel: what docs/security.md advises for encryption.
+"""Tests an underlay that is itself a tunnel, as docs/security.md advises for encryption.
 
-Not encrypted here; what matters is that both paths work over an Ethernet device of that kind, and
-that nothing goes beside it.
+It is not encrypted here.  Both paths must work over such an Ethernet device, and no packet may
+bypass it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TUNNEL_PORT = 4790
 
 
 def _join_by_tunnel(left: Netns, left_name: str, right: Netns, right_name: str) -> None:
-    """As netns.join(), but what the right one gets is a tunnel over the real wire."""
+    """Join two namespaces as netns.join() does, but by a tunnel over the real wire."""
     _JOIN(left, left_name, right, "wire0")
     right.ip(f"addr add 192.168.99.{left_name.removeprefix('p')}/24 dev wire0")
     right.ip(f"link add {right_name} mtu 1450 type vxlan id 1 group 239.9.9.9 dev wire0 "
@@ -78,7 +78,7 @@ def _capture() -> socket.socket:
 
 
 def _destinations(wire: socket.socket) -> set[int]:
-    """UDP ports, and 0 for any other protocol of IPv4 but IGMP."""
+    """Return the UDP ports of packets; 0 stands for any other IPv4 protocol but IGMP."""
     found = set()
     while True:
         try:
@@ -91,7 +91,7 @@ def _destinations(wire: socket.socket) -> set[int]:
 
 def test_a_device_without_ethernet_frames_is_refused(
         make_netns: Callable[[str], Netns]) -> None:
-    """As WireGuard's is: the programs look for Ethernet headers."""
+    """WireGuard's is such a device; the programs expect Ethernet headers."""
     host = make_netns("host")
     host.ip("tuntap add tun0 mode tun")
     host.ip("addr add 192.0.2.1/24 dev tun0")

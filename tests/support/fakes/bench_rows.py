@@ -1,4 +1,4 @@
-"""Made-up runs and rows of the benchmark, for tests of what is done with them."""
+"""Makes up runs and rows of the benchmark, for tests of the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = tuple[str, str, str]
 
 
 def run(value: float, cpu_us: float = 10, share: float | None = None, stolen: float = 0) -> Run:
-    """A run of `tcp round trips`, or of anything with figures of those names."""
+    """Make a run with the figures of `tcp round trips`."""
     return Run({"": value, "mean": 1e6 / value, "opened/s": 1.0, **LATENCY},
                {"user": cpu_us * 0.25, "system": cpu_us * 0.5, "softirq": cpu_us * 0.25}, stolen,
                0.0, share)
@@ -23,14 +23,14 @@ def run(value: float, cpu_us: float = 10, share: float | None = None, stolen: fl
 
 def runs(workload: str, scope: str = "cross", **values: Sequence[Run | None]
          ) -> dict[Key, list[Run | None]]:
-    """Runs by key: a network's name, `_` for `-`, and one run a round."""
+    """Make runs by key; `values` is by network, with `_` for `-`, and has one run a round."""
     return {(workload, scope, network.replace("_", "-")): list(own)
             for network, own in values.items()}
 
 
 def rows(workload: str = "tcp round trips", scope: str = "cross",
          conditions: Conditions = CONDITIONS) -> list[Row]:
-    """Rows of host, slim (0.98 of it) and overlay (0.7), seven rounds."""
+    """Make rows of host, slim (0.98 of host) and overlay (0.7 of host), seven rounds each."""
     hosts = [1000.0, 1010, 990, 1005, 995, 1002, 998]
     return rows_of(BY_NAME[workload], runs(
         workload, scope, host=[run(v) for v in hosts],

@@ -1,7 +1,4 @@
-"""An HTTP server in dockerd's place, on a unix socket: the test says what it answers.
-
-It knows nothing of what Docker's answers mean.
-"""
+"""Serves HTTP in dockerd's place, on a unix socket; the test says what it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 @contextmanager
 def serving(path: str, answer: Callable[[str], tuple[int, object]]) -> Iterator[None]:
-    """Answer each GET with (status, what becomes JSON), as `answer` says of its URL."""
+    """Answer each GET with what `answer` returns for its URL: a status, and an object for JSON."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

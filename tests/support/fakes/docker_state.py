@@ -1,6 +1,6 @@
-"""What a dockerd of a test knows, as its API tells it: networks, containers, a swarm's services.
+"""Holds what a test's dockerd knows, as its API shows it: networks, containers, services.
 
-The test keeps it right; see docker_api.py for who serves it.
+The test keeps it up to date; docker_api.py serves it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SWARM = "swarm0123456789abcdefghij"
 
 @dataclass
 class DockerNetwork:
-    """A network of slim's with slim's addresses."""
+    """A slim network whose addresses slim assigns."""
 
     id: str
     pool: str  # CIDR
@@ -27,13 +27,13 @@ class DockerNetwork:
         return len(self.id) == SWARM_ID_LENGTH
 
     def shown(self) -> dict[str, object]:
-        """As the node has it."""
+        """Show it as its node does."""
         return {**self.listed(), "Containers": {
             f"c{endpoint}": {"EndpointID": endpoint, "IPv4Address": address}
             for endpoint, address in self.containers.items()}}
 
     def listed(self) -> dict[str, object]:
-        """As a swarm's managers have it: without containers."""
+        """Show it as a swarm's managers do: without containers."""
         return {"Id": self.id, "Name": self.id[:12], "Driver": "slim",
                 "Scope": "swarm" if self.of_swarm else "local", "IPAM": {
             "Driver": "slim", "Config": [{"Subnet": self.pool, "Gateway": self.gateway}]}}
@@ -41,7 +41,7 @@ class DockerNetwork:
 
 @dataclass
 class DockerState:
-    """`answer` is docker_api.serving's."""
+    """Everything; `answer` is for docker_api.serving."""
 
     networks: dict[str, DockerNetwork] = field(default_factory=dict)
     manager: bool = False

@@ -15,7 +15,7 @@ from tests.support.world import netns
 from tests.support.world.netns import Netns
 
 # As `iptables-save -t nat` shows them in a container on any network but Docker's default one;
-# the ports are its name server's.  They switch connection tracking on in the whole namespace.
+# the ports are those of dockerd's name server.  They turn on connection tracking in the namespace.
 _NAME_SERVER = """\
 *nat
 :DOCKER_OUTPUT - [0:0]
@@ -32,7 +32,7 @@ COMMIT
 
 @contextmanager
 def sandbox(hint: str = "c") -> Iterator[Netns]:
-    """Make a namespace as a container has it before its interfaces come, and remove it."""
+    """Make a container's namespace, still without interfaces; remove it after the block."""
     with netns.made(hint) as made:
         subprocess.run(made.command("iptables-restore", "--wait"), input=_NAME_SERVER, text=True,
                        check=True, timeout=60)
@@ -41,7 +41,7 @@ def sandbox(hint: str = "c") -> Iterator[Netns]:
 
 @pytest.fixture
 def make_sandbox() -> Iterator[Callable[[str], Netns]]:
-    """Factory: make_sandbox("c") returns a new one; all go at the end of the test."""
+    """A factory: make_sandbox("c") returns a new sandbox, removed at the end of the test."""
     netns.require_root()
     with ExitStack() as stack:
         yield lambda hint="c": stack.enter_context(sandbox(hint))
@@ -54,7 +54,7 @@ def make_veth(host: Netns, endpoint: Endpoint, mtu: int = 1500) -> Veth:
 
 def move_in(host: Netns, sandbox: Netns, endpoint: Endpoint, veth: Veth,
             name: str = "eth0") -> None:
-    """Move the container's end, down, rename, MAC, addresses, up: the order of all versions."""
+    """Move the container's end in, down, rename, MAC, addresses, up: all versions' order."""
     host.ip("link set", veth.container_name, "netns", sandbox.name)
     sandbox.ips(
         f"link set {veth.container_name} down",
@@ -66,7 +66,7 @@ def move_in(host: Netns, sandbox: Netns, endpoint: Endpoint, veth: Veth,
 
 
 def move_out(host: Netns, sandbox: Netns, veth: Veth, name: str = "eth0") -> None:
-    """Set it down, rename it back, move it to the host: what follows Leave."""
+    """Set the end down, rename it back, move it to the host: what dockerd does after Leave."""
     sandbox.ips(f"link set {name} down",
                 f"link set {name} name {veth.container_name}",
                 f"link set {veth.container_name} netns {host.name}")

@@ -1,7 +1,7 @@
-"""What a host's kernel holds of slim, in dicts: links, namespaces, maps.  Survives the driver.
+"""Fakes what a host's kernel holds for slim, in dicts that survive the driver.
 
-The fakes of Links, Sandboxes and Datapath over it do as the real ones: inverses of what is not
-there succeed, an interface's entries are found by its index.
+Links, Sandboxes and Datapath have fakes over it that behave as the real ones: inverses of what is
+not there succeed, and an interface's entries are found by its index.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Place = tuple[Vni, object]  # network and address
 
 @dataclass
 class Kernel:
-    """All of it."""
+    """Everything that outlives a driver, and the disk's notes."""
 
     links: dict[str, Veth] = field(default_factory=dict)
     inside: dict[str, str] = field(default_factory=dict)  # host's end -> namespace of the other
     away: set[str] = field(default_factory=set)  # put away inside: dockerd does not find it
     cookies: dict[str, int] = field(default_factory=dict)  # namespaces by path
     rules: set[str] = field(default_factory=set)  # namespaces with the host path's rules
-    teardowns: set[str] = field(default_factory=set)  # namespaces left: rules still to go
+    teardowns: set[str] = field(default_factory=set)  # namespaces with rules still to remove
     joins: dict[EndpointId, str] = field(default_factory=dict)  # sandboxes by endpoint
     notes: dict[str, dict[str, object]] = field(default_factory=dict)  # on the disk, by kind
     complete: set[str] = field(default_factory=set)  # kinds of notes
-    veths: set[int] = field(default_factory=set)  # map: interfaces that may send
+    veths: set[int] = field(default_factory=set)  # a map: interfaces that may send
     endpoints: dict[Place, int] = field(default_factory=dict)  # map: -> ifindex
     sandboxes: dict[int, SandboxEntry] = field(default_factory=dict)  # map and pinned link
     remotes: dict[Place, tuple[IPv4Address, int, bytes]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Kernel:
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
 
     def view(self) -> dict[str, object]:
-        """Return what can leak, without what two runs may number differently."""
+        """Return what can leak, by names instead of numbers that differ between runs."""
         names = {veth.host_ifindex: name for name, veth in self.links.items()}
 
         def name(ifindex: int) -> str:
@@ -67,19 +67,19 @@ class Kernel:
         }
 
     def move_in(self, host_name: str, sandbox_key: str) -> None:
-        """As dockerd does after Join: the container's end is inside, and up."""
+        """Do as dockerd after Join: move the container's end inside, and set it up."""
         assert sandbox_key in self.cookies
         assert host_name in self.links, f"{host_name} is not there"
         assert self.inside.get(host_name, sandbox_key) == sandbox_key, "it is inside another one"
         self.inside[host_name] = sandbox_key
 
     def move_out(self, host_name: str) -> None:
-        """As dockerd does after Leave, if it finds it under the name that it gave it."""
+        """Do as dockerd after Leave, which finds the end only under the name that it gave it."""
         if host_name not in self.away:
             self.inside.pop(host_name, None)
 
     def end_namespace(self, sandbox_key: str) -> None:
-        """The container is gone, and with it what is inside."""
+        """End the container, and with it what is inside."""
         self.cookies.pop(sandbox_key, None)
         self.rules.discard(sandbox_key)
         for host_name in [n for n, key in self.inside.items() if key == sandbox_key]:
@@ -89,7 +89,7 @@ class Kernel:
 
 
 class KernelLinks:
-    """ports.Links."""
+    """Implements ports.Links."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -122,7 +122,7 @@ class KernelLinks:
 
 
 class DiskNotes:
-    """services.ports.Notes: they outlive a driver, too."""
+    """Implements ports.Notes: they outlive a driver, too."""
 
     def __init__(self, kernel: Kernel, kind: str) -> None:
         self._kernel, self._kind = kernel, kind
@@ -145,7 +145,7 @@ class DiskNotes:
 
 
 class KernelSandboxes:
-    """ports.Sandboxes."""
+    """Implements ports.Sandboxes."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -173,7 +173,7 @@ class KernelSandboxes:
 
 
 class KernelTeardowns:
-    """ports.Teardowns: outlives a driver as the kernel does."""
+    """Implements ports.Teardowns; outlives a driver, as the kernel does."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -189,7 +189,7 @@ class KernelTeardowns:
 
 
 class KernelJoins:
-    """ports.Joins: outlives a driver as the kernel does."""
+    """Implements ports.Joins; outlives a driver, as the kernel does."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -205,7 +205,7 @@ class KernelJoins:
 
 
 class KernelMaps:
-    """ports.Datapath, and what reconciling reads (reconcile.Pinned)."""
+    """Implements ports.Datapath, and what reconciling reads (reconcile.Pinned)."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -297,7 +297,7 @@ class KernelMaps:
 
 
 class KernelVerdicts:
-    """ports.Verdicts; programs leave no notes."""
+    """Implements ports.Verdicts; programs leave no notes."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -325,7 +325,7 @@ class KernelVerdicts:
 
 
 class KernelInspector:
-    """ports.Inspector."""
+    """Implements ports.Inspector."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -338,7 +338,7 @@ class KernelInspector:
 
 
 class KernelWatch:
-    """ports.Watch: of one process."""
+    """Implements ports.Watch; it belongs to one process of the driver."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel

@@ -1,6 +1,6 @@
-"""An etcd in memory: store/kv's KeyValue for tests, and a wrapper that injects faults.
+"""Fakes etcd in memory, as a KeyValue of store/kv, and wraps a KeyValue to inject faults.
 
-tests/contract/kv/test_kv.py holds it to the behaviour of the real one.
+tests/contract/kv/test_kv.py holds the fake to the behaviour of the real one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Saved = tuple[int, dict[str, tuple[Entry, int]], list[tuple[int, Change]]]
 
 
 class FakeStore:
-    """The shared state: several FakeKeyValue can be clients of it."""
+    """The server's state, which several FakeKeyValue can share."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -45,14 +45,14 @@ class FakeStore:
         self.entries: dict[str, tuple[Entry, int]] = {}  # with the lease's id
         self.history: list[tuple[int, Change]] = []
         self.last_put: dict[str, Entry] = {}
-        self.previous: dict[str, Entry] = {}  # what each key held before it was put last
+        self.previous: dict[str, Entry] = {}  # each key's value before its last put
         self.leases: dict[int, tuple[int, float]] = {}  # id -> ttl, end
         self.lease_ids = itertools.count(1)
         self.away = False  # nothing answers
         self.cluster = 1
         self.epoch = 0  # raised by `break_streams`
         self.progress = 0  # raised by `tell_progress`
-        self.streams = 0  # that were opened
+        self.streams = 0  # opened so far
         self.connected: set[FakeStream] = set()
 
     def break_streams(self) -> None:
@@ -61,7 +61,7 @@ class FakeStore:
             self.changed.notify_all()
 
     def tell_progress(self) -> None:
-        """Have each stream say how far each of its watches is."""
+        """Have each stream report the progress of each of its watches."""
         with self.changed:
             self.progress += 1
             self.changed.notify_all()
@@ -71,19 +71,19 @@ class FakeStore:
             return self.revision, dict(self.entries), list(self.history)
 
     def restore(self, saved: Saved) -> None:
-        """Be again as at a snapshot; who was connected is not any more."""
+        """Go back to a snapshot, and end all connections."""
         with self.changed:
             self.revision, entries, history = saved
             self.entries, self.history = dict(entries), list(history)
             self.break_streams()
 
     def noticed(self) -> bool:
-        """Whether all whose streams were broken have seen it."""
+        """Whether all clients whose streams were broken have seen that."""
         with self.changed:
             return all(stream.epoch == self.epoch for stream in self.connected)
 
     def expire(self) -> None:
-        """Remove the keys of leases that ran out; caller holds the lock."""
+        """Remove the keys of leases that ran out; the caller holds the lock."""
         now_s = time.monotonic()
         for lease_id in [i for i, (_, end_s) in self.leases.items() if end_s <= now_s]:
             self.end_lease(lease_id)
@@ -124,7 +124,7 @@ class FakeKeyValue:
             return found[0] if found else None
 
     def recall(self, key: str) -> Entry | None:
-        """The entry as it was before its last change: whoever believes it without asking errs."""
+        """Return the entry before its last change: a caller that trusts it without asking errs."""
         with self.store.changed:
             return self.store.previous.get(key)
 
@@ -252,7 +252,7 @@ class FakeStream:
         self._watches: dict[int, tuple[str, int, bool]] = {}  # prefix, next revision, removals
         self._numbers = itertools.count(1)
         self._progress = store.progress
-        self._untold: set[int] = set()  # watches that have to say how far they are
+        self._untold: set[int] = set()  # watches that have to report their progress
         self._closed = False
         self.tells_compaction = True
         self.opened = Moment(store.cluster, store.revision)
@@ -314,8 +314,8 @@ class FakeStream:
 class FaultyKeyValue:
     """Passes calls on, and fails those that `fails(number)` selects.
 
-    It gets the call's number from 1 and says "" (go on), "before" or "after"
-    (the call's effect).
+    `fails` gets the call's number, from 1.  It returns "" to let the call pass, or "before" or
+    "after" to fail it before or after its effect.
     """
 
     def __init__(self, kv: KeyValue, fails: Callable[[int], str]) -> None:

@@ -1,6 +1,6 @@
-"""Another vendor's program in the hook of TCP's events, as sampling and tuning agents attach them.
+"""Attaches another vendor's sockops program, as sampling and tuning agents do.
 
-It must not share anything with slim's but the cgroup.
+It shares nothing with slim but the cgroup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driver.datapath.bpf import Link, detach
 from driver.datapath.headers import header_tree
 from driver.datapath.programs import CGROUP_SOCK_OPS, KERNEL_FOLDER, SOCK_OPS
 
-# What it does with the callback flags when a connection is begun or established.
+# What the program does with the callback flags when a connection begins or is established.
 MANNERS = {
     "adds": "bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG)",
     "sets": "bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_RTT_CB_FLAG)",
@@ -54,7 +54,7 @@ RTT, HDR_OPT_LEN = 12, 14  # BPF_SOCK_OPS_..._CB
 
 
 class Other:
-    """One of these programs."""
+    """One such program."""
 
     def __init__(self, manner: str) -> None:
         text = TEXT.replace("MANNER", MANNERS[manner]).replace(
@@ -65,13 +65,13 @@ class Other:
         self._fd = int(self._module.load_func(b"other", SOCK_OPS, None, CGROUP_SOCK_OPS).fd)
 
     def seen(self, op: int) -> int:
-        """Count of its calls for this event; of header options, those of packets but SYNs."""
+        """Return how often it was called for this event; for header options, SYNs do not count."""
         table = self._module[b"seen"]
         return int(table[table.Key(op)].value)
 
     @contextmanager
     def attached(self, cgroup: Path, pin: Path) -> Iterator[None]:
-        """Attach it after all that are there."""
+        """Attach it after all programs that are there."""
         folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             link = Link.attach(self._fd, folder, CGROUP_SOCK_OPS, pin)
@@ -84,5 +84,5 @@ class Other:
             link.close()
 
     def close(self) -> None:
-        """Unload it."""
+        """Unload the program."""
         self._module.cleanup()

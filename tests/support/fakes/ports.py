@@ -1,4 +1,4 @@
-"""Fakes of the ports that hold their resources in dicts, so that a test can count what is left.
+"""Fakes the ports with resources in dicts, so that a test can count what is left.
 
 Each fake can be told to fail: see Faults.
 """
@@ -39,9 +39,9 @@ HOST = Host(HostId("a" * 32), "host-a", IPv4Address("198.18.0.1"))
 
 @dataclass
 class Faults:
-    """Counts effects (not look-ups) over all fakes, and makes the chosen one fail.
+    """Counts effects (not look-ups) over all fakes, and makes a chosen one fail.
 
-    `fail_at` is 1 for the first effect; 0: never.  `after`: fail once it has been done, as a
+    `fail_at` is 1 for the first effect, and 0 for none.  `after`: it fails after the effect, as a
     time-out does.  `down`: every call to the store fails.
     """
 
@@ -148,7 +148,7 @@ class FakeEndpoints:
         return self.live.get(endpoint_id)
 
     def forget_strays(self, has_link: Callable[[EndpointId], bool]) -> None:
-        """They carry their sandboxes themselves."""
+        """Do nothing: these endpoints hold their sandboxes themselves."""
 
     def on_record(self) -> Sequence[Endpoint]:
         return self.list()
@@ -196,7 +196,7 @@ class FakeListener:
 
 
 class FakeLinks:
-    """`live` is what `ip link` would show, with the MAC and MTU that were asked for."""
+    """`live` is what `ip link` would show, with the requested MAC and MTU."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -232,7 +232,7 @@ class FakeLinks:
         return self.live.get(self.veth_name(endpoint_id))
 
     def put_away(self, sandbox_key: str, endpoint: Endpoint, veth: Veth) -> None:
-        """Of ports.Sandboxes, the one that EndpointLinks needs."""
+        """The method of ports.Sandboxes that EndpointLinks needs."""
         self.faults.effect("links.put_away", lambda: self.away.add(veth.host_name))
 
     def list_veths(self) -> dict[str, Veth]:
@@ -246,7 +246,7 @@ class FakeDatapath:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.live: dict[EndpointId, int] = {}  # published endpoint -> ifindex
-        self.attached: set[Vni] = set()  # networks that interfaces are in
+        self.attached: set[Vni] = set()  # networks with interfaces
         self.withdrawn_ifindexes: list[int] = []
         self.services: dict[tuple[Vni, IPv4Address], tuple[IPv4Address, ...]] = {}
 
@@ -300,7 +300,7 @@ class FakeDatapath:
 
 
 class FakeServiceFeed:
-    """`live`: what is followed, by network; a test plays the feed by calling its listener."""
+    """`live` has the listeners by network; a test plays the feed by calling one."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -334,7 +334,7 @@ class FakeFinisher:
 
 
 class FakeAddresses:
-    """The smallest IPAM that a wire test of the network half can do with."""
+    """The smallest IPAM that suffices for wire tests of the network half."""
 
     def __init__(self) -> None:
         self.held: set[tuple[str, str]] = set()
@@ -364,15 +364,17 @@ class FakeAddresses:
 class World:
     """All fakes, the services over them, and what is alive in them."""
 
-    def __init__(self, link_later: Callable[[EndpointId, float], None] | None = None) -> None:
+    def __init__(self, *, links_ahead: bool = False) -> None:
         from driver.services.endpoints.lifecycle import EndpointService
         from driver.services.endpoints.links import EndpointLinks
         from driver.services.endpoints.ports import EndpointPorts
         from driver.services.networks.following import Following
         from driver.services.networks.lifecycle import NetworkService
         from driver.services.vips.mirror import VipMirror
+        from driver.work.ledger import Ledger
 
         self.faults = Faults()
+        self.ledger = Ledger()  # never started: the tests run what is outstanding
         self.routed: list[RoutedNetwork] = []
         self.networks = FakeNetworks(self.faults)
         self.endpoints = FakeEndpoints(self.faults)
@@ -381,21 +383,23 @@ class World:
         self.datapath = FakeDatapath(self.faults)
         self.finisher = FakeFinisher(self.faults)
         self.ports = EndpointPorts(61000, 65535)
-        self.endpoint_links = EndpointLinks(self.links, self.links, link_later)
+        self.endpoint_links = EndpointLinks(
+            self.links, self.links, self.ledger if links_ahead else None)
         self.endpoint_service = EndpointService(
             host=HOST, networks=self.networks, endpoints=self.endpoints,
             links=self.endpoint_links, datapath=self.datapath, finisher=self.finisher,
             ports=self.ports, random_bytes=lambda count: bytes(range(count)),
-            underlay_mtu=lambda: 1500)
+            underlay_mtu=lambda: 1500, ledger=self.ledger)
         self.feed = FakeServiceFeed(self.faults)
-        self.services = VipMirror(self.feed, self.datapath)
+        self.services = VipMirror(self.feed, self.datapath, self.ledger)
         self.following = Following(
             self.networks, self.directory, FakeListener(), self.services)
         self.network_service = NetworkService(
-            self.networks, self.following, self.endpoint_service, routed=lambda: self.routed)
+            self.networks, self.following, self.endpoint_service, routed=lambda: self.routed,
+            ledger=self.ledger)
 
     def live(self) -> dict[str, object]:
-        """Everything that a failed use case could leak, comparable."""
+        """Return everything that a failed use case could leak, for comparison."""
         return {
             "networks": dict(self.networks.live), "endpoints": dict(self.endpoints.live),
             "followed": set(self.directory.live), "links": sorted(self.links.live),

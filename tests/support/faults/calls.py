@@ -1,6 +1,6 @@
-"""What happens to a host, one thing at a time: dockerd's calls, restarts, other hosts' news.
+"""Lists what can happen to a host, one thing at a time: dockerd's calls, restarts, others' news.
 
-Calls are made on a Whole (whole.py), a driver with everything around it replaced.
+Each happens to a Whole (whole.py): a driver with everything around it replaced.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Call:
 
     name: str
     act: Act
-    believes: Act = nothing  # what Docker takes for true if the call succeeds (removal: anyway)
-    follows: Act = nothing  # what dockerd then does by itself, under the same condition
-    undoes: str = ""  # it is a removal: of what this call made
+    believes: Act = nothing  # what Docker then takes for true if it succeeds (a removal: always)
+    follows: Act = nothing  # what dockerd then does itself, under the same condition
+    undoes: str = ""  # for a removal: the call that made what it removes
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network with one container on it, and all the calls about them."""
+    """A network with one container, and all calls about them."""
 
     number: int = 1
-    space: str = SPACE  # of its pools: ours, or that of Docker's own IPAM
+    space: str = SPACE  # the pools' address space: ours, or that of Docker's own IPAM
     pool6: str = ""  # CIDR
     key: str = "/var/run/docker/netns/4f0a1b2c3d4e"
 
@@ -179,7 +179,7 @@ def end_of_namespace(net: Net) -> Call:
 
 
 def neighbours(net: Net) -> list[Call]:
-    """Another host's container comes, moves to another endpoint port, and goes."""
+    """Another host's container appears, moves to another endpoint port, and goes."""
     vnis: list[Endpoint] = []
 
     def come(whole: Whole) -> None:
@@ -192,7 +192,7 @@ def neighbours(net: Net) -> list[Call]:
 
 
 def offer(net: Net, offered: bool) -> Call:
-    """The finisher gives a sandbox up, or it came to be after all."""
+    """The finisher gives up a sandbox, or the sandbox appears after all."""
     return Call(f"host path is offered: {offered}",
                 lambda w: w.endpoints.offer_host_path(net.endpoint, offered))
 
@@ -212,7 +212,7 @@ def rules(net: Net, *, there: bool) -> Call:
 
 
 def collect(forgets: Act, name: str) -> Call:
-    """Docker does not know of something any more, and says so."""
+    """Docker forgets something, and says so when it is asked."""
     def act(whole: Whole) -> None:
         forgets(whole)
         whole.collect()

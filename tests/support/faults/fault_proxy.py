@@ -1,6 +1,6 @@
-"""A proxy between dockerd and the driver, on a unix socket, that fails chosen calls on demand.
+"""Passes dockerd's calls on to the driver, over unix sockets, and fails chosen ones on demand.
 
-It must not know what a call means: a fault is a function of the request and the driver's answer.
+A fault is a function of the request and the driver's answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def refuse(text: str) -> Fault:
 
 
 def do_and_refuse(text: str) -> Fault:
-    """The driver does what it is asked; dockerd gets `text` as its error all the same."""
+    """The driver serves the call; dockerd gets `text` as its error all the same."""
     def fault(forward: Forward) -> Answer:
         _expect_success(forward())
         return refuse(text)(forward)
@@ -48,13 +48,13 @@ def cut(forward: Forward) -> Answer:
 
 
 def do_and_cut(forward: Forward) -> Answer:
-    """The driver does what it is asked; dockerd loses the connection before the answer."""
+    """The driver serves the call; dockerd loses the connection before the answer."""
     _expect_success(forward())
     raise Cut
 
 
 def changed(edit: Callable[[dict], object]) -> Fault:  # type: ignore[type-arg]
-    """The driver does what it is asked; dockerd gets its answer as `edit` leaves it."""
+    """The driver serves the call; dockerd gets its answer as `edit` changed it."""
     def fault(forward: Forward) -> Answer:
         status, body = forward()
         answer = json.loads(body)
@@ -70,10 +70,10 @@ def _expect_success(answer: Answer) -> None:
 
 
 class FaultProxy:
-    """Context manager.  `fail` plans a fault for the next call of a name; `calls` is what came."""
+    """Context manager.  `fail` plans faults for the next calls of a name; `calls` lists all."""
 
     def __init__(self, path: str, behind: str) -> None:
-        """Listen on `path`, pass on to `behind`: both as this process sees them."""
+        """Listen on `path`, pass on to `behind`; both are paths as this process sees them."""
         self.calls: list[str] = []
         self._path, self._behind = path, behind
         self._planned: dict[str, list[Fault]] = {}
@@ -96,18 +96,18 @@ class FaultProxy:
             os.unlink(self._path)
 
     def fail(self, call: str, *faults: Fault) -> None:
-        """The next calls named `call` ("Join", or with its driver) meet these faults, in order."""
+        """Plan these faults, in order, for the next calls named `call` ("Join", say)."""
         with self._guard:
             self.calls.clear()
             self._planned = {call: list(faults)}
 
     def pending(self) -> int:
-        """How many of the planned faults nobody has met."""
+        """Return how many planned faults are still to come."""
         with self._guard:
             return sum(map(len, self._planned.values()))
 
     def answer(self, call: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
-        """What dockerd is told.  Error: Cut."""
+        """Return dockerd's answer.  Error: Cut."""
         def forward() -> Answer:
             connection = UnixConnection(self._behind, timeout_s=30)
             try:
@@ -155,13 +155,13 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.BAD_GATEWAY, json.dumps({"Err": str(error)}).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
-        # A connection that dockerd kept would go on being served by a proxy that has ended.
+        # If dockerd kept its connection, this proxy would still serve it after its end.
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:
-        """The driver's log has it."""
+        """Log nothing: the driver's log has it."""
 
     def address_string(self) -> str:
         return "dockerd"

@@ -1,7 +1,7 @@
-"""A recorded history of requests and releases of addresses, and the check that it is a right one.
+"""Records a history of address requests and releases, and checks it.
 
-It knows nothing of how addresses are given.  Every call is recorded twice, before it is made
-and when its outcome is known, with one clock; the order of the record is that of the clock.
+Every call is recorded twice, before it is made and when its outcome is known.  One clock orders
+the record.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Event:
     at_ns: int
     worker: str  # "<host>/<number>": one call at a time
     call: str  # request, release
-    phase: str  # invoke, ok, fail (certainly nothing done), unknown
+    phase: str  # invoke, ok, fail (certainly without effect), unknown
     address: str = ""
 
 
 class History:
-    """What workers record, from any thread."""
+    """The events that workers record, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class History:
             self.counts[f"{worker} {phase}"] += 1
 
     def done(self, host: str = "") -> int:
-        """Calls that succeeded: all, or those of a host."""
+        """Count the calls that succeeded: all, or those of a host."""
         with self._lock:
             return sum(count for name, count in self.counts.items()
                        if name.endswith(" ok") and name.startswith(f"{host}/" if host else "re"))
@@ -53,8 +53,8 @@ class History:
 def wrong(events: Iterable[Event]) -> list[str]:
     """Return each moment at which two workers certainly had one address.
 
-    A worker certainly has it from the answer that gave it until it asks for its release; what
-    is unknown (a call without an answer) may have been anything and contradicts nothing.
+    A worker certainly has an address from the answer that gave it until it asks for its release.
+    A call without an answer may have had any outcome, so it contradicts nothing.
     """
     holders: dict[str, str] = {}
     found: list[str] = []
@@ -82,7 +82,7 @@ def held(events: Iterable[Event]) -> dict[str, str]:
 
 
 class Worker:
-    """Requests and releases at random, as long as it is told to, and records it."""
+    """Requests and releases addresses at random until it is told to stop, and records that."""
 
     def __init__(self, history: History, name: str, service: AddressService, pool_id: str,
                  seed: str) -> None:
@@ -101,7 +101,7 @@ class Worker:
                     self.request()
                 elif self._held:
                     self.release()
-        except Exception as error:  # of the driver or of the test: the test fails with it
+        except Exception as error:  # a defect of the driver or the test: the test fails with it
             self.failure = f"{self._name}: {error!r}"
 
     def has_any(self) -> bool:
@@ -123,7 +123,7 @@ class Worker:
         try:
             self._service.release_address(self._pool_id, address)
         except StoreUnavailable as error:
-            # It is the service's to finish, as with dockerd, which asks no second time.
+            # The service must finish it, since dockerd does not ask a second time either.
             self._history.add(self._name, "release", _phase(error), address)
         else:
             self._history.add(self._name, "release", "ok", address)

@@ -1,8 +1,8 @@
-"""Runs calls at once with the order of their steps drawn from a seed: races become repeatable.
+"""Runs calls at once, with the order of their steps drawn from a seed: races become repeatable.
 
-Each call has a thread, and one of them at a time may run: it hands on before and after each step,
-which is any call of an object that was wrapped, and where it waits for a lock made here.  What the
-code under test reads of `threading` is replaced in its module; the rest of Python keeps its own.
+Each call has a thread, and one thread at a time may run.  A step is any call of a wrapped object.
+A thread hands on before and after each step, and where it waits for a lock made here.  Modules
+under test get these locks in place of `threading`'s; the rest of Python keeps its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-HUNG_S = 30.0  # real time; no step of a fake takes any
+HUNG_S = 30.0  # real time, of which no step of a fake takes any
 
 
 class Deadlock(AssertionError):
-    """Each call that has not ended waits for a lock that another one holds."""
+    """Each call that has not ended waits for a lock that another call holds."""
 
 
 class Interleaving:
@@ -33,7 +33,7 @@ class Interleaving:
         self._failures: list[BaseException] = []
 
     def run(self, *calls: Callable[[], object]) -> None:
-        """Run them to their ends; raise what one of them raised."""
+        """Run the calls to their ends; raise what one of them raised."""
         self._turns = {number: threading.Event() for number in range(len(calls))}
         threads = [threading.Thread(target=self._call, args=(number, act), daemon=True)
                    for number, act in enumerate(calls)]
@@ -47,11 +47,11 @@ class Interleaving:
             raise self._failures[0]
 
     def me(self) -> int:
-        """The number of the call that runs; -1: none of `run`'s."""
+        """Return the number of the call that runs; -1 if it is none of `run`'s."""
         return getattr(self._me, "call", -1)
 
     def point(self) -> None:
-        """Perhaps it is another one's turn.  Outside of `run`: nothing."""
+        """Perhaps hand on to another call.  Outside of `run`, do nothing."""
         turn = self._turns.get(self.me())
         if turn is not None and not self._failures:
             turn.clear()
@@ -59,21 +59,21 @@ class Interleaving:
             assert turn.wait(HUNG_S)
 
     def wrap(self, thing: Any) -> Any:
-        """The same object; each call of its methods is a step."""
+        """Return a stand-in for `thing`; each call of its methods is a step."""
         return _Wrapped(thing, self.point)
 
     def lock(self) -> Lock:
-        """Stands for threading.Lock and RLock."""
+        """Make a lock, in place of threading.Lock and RLock."""
         return Lock(self)
 
     def replace_locks(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
-        """Have these modules make their locks here, from now on."""
+        """From now on, have these modules make their locks here."""
         stand_in = SimpleNamespace(**{**vars(threading), "Lock": self.lock, "RLock": self.lock})
         for module in modules:
             monkeypatch.setattr(module, "threading", stand_in)
 
     def wait_for(self, lock: Lock) -> None:
-        """Let others go on while it is held."""
+        """Let other calls go on while another one holds the lock."""
         if self._failures:
             raise Deadlock("another call has failed, or waits for this one")
         self._waiting[self.me()] = lock
@@ -95,7 +95,7 @@ class Interleaving:
                 or not self._waiting[each].held_by_other(each)]
         if self._turns and not able:
             self._failures.append(Deadlock(f"{len(self._turns)} calls wait for each other"))
-        if self._failures:  # everybody to his end, in any order
+        if self._failures:  # let all run to their ends, in any order
             for turn in list(self._turns.values()):
                 turn.set()
         elif able:
@@ -105,7 +105,7 @@ class Interleaving:
 
 
 class Lock:
-    """Reentrant, which does no harm where the real one is not: nobody counts on a deadlock."""
+    """Reentrant even where the real lock is not: no code relies on a deadlock."""
 
     def __init__(self, interleaving: Interleaving) -> None:
         self._interleaving = interleaving

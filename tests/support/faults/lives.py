@@ -1,4 +1,4 @@
-"""Lives of networks and containers, call by call, and how to live them until something fails."""
+"""Lists lives of networks and containers, call by call, and lives them until something fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ONE, TWO = Net(1), Net(2)
 DOCKERS = Net(4, space="LocalDefault", pool6="fd00:34::/64")
 COME, CHANGE, GO = neighbours(ONE)
 RESTART = restart().name
-# What happens, and whether a call of it is to be spoilt (it may have been in another life).
+# The calls of a life, and which of them to spoil: another life may have spoilt the same call.
 LIVES: dict[str, tuple[list[Call], Callable[[int, Call], bool]]] = {
     "one network": (
         [*ONE.makes(), offer(ONE, False), ask(ONE), offer(ONE, True), *ONE.removes(),
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def perform(whole: Whole, call: Call, spoil: Spoil = NOWHERE) -> Outcome:
-    """Make one call, and let the driver's threads do what follows from it."""
+    """Make one call, and let the driver's threads finish what follows."""
     whole.steps.begin(spoil)
     succeeded = False
     with suppress(Killed):
@@ -112,7 +112,7 @@ def until(calls: Sequence[Call]) -> Whole:
 
 
 def spoilt(calls: Sequence[Call], index: int, how: How) -> Iterator[tuple[int, Whole, Outcome]]:
-    """For each step of a call: a world in which the call was spoilt there."""
+    """Yield, for each step of a call, a world in which the call was spoilt there."""
     for at in _worlds(tuple(calls), index)[how]:
         whole = until(calls[:index])
         outcome = perform(whole, calls[index], Spoil(at, how))
@@ -122,7 +122,7 @@ def spoilt(calls: Sequence[Call], index: int, how: How) -> Iterator[tuple[int, W
 
 @cache
 def _worlds(calls: tuple[Call, ...], index: int) -> dict[How, list[int]]:
-    """For each way the steps of a call that are to be spoilt, as they are when none is."""
+    """For each way to spoil, return the call's steps to spoil; found in a life without faults."""
     whole = until(calls[:index])
     whole.steps.look = whole.lasting
     whole.steps.begin(NOWHERE)

@@ -1,7 +1,7 @@
-"""A TCP relay between one client and one server, which can be cut: silent, or refusing.
+"""Relays TCP between one client and one server until a test cuts it: it is silent, or refuses.
 
-It knows nothing of what it passes on.  Silent, it loses nothing: as a real network, it delivers
-late what the ends send again, in the order in which it was sent.
+A silent relay loses nothing.  As after an outage of a real network, whose ends send again, the
+data arrives late and in order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Relay:
         self._selector.close()
 
     def silence(self) -> None:
-        """Pass nothing on any more; connections stay, new ones hear nothing."""
+        """Pass nothing on; connections stay, and new ones get no answer."""
         with self._lock:
             self._silent = True
             for end in (*self._pairs, self._listener):
@@ -76,7 +76,7 @@ class Relay:
 
     def _run(self) -> None:
         while not self._ended:
-            # epoll takes changes of the selector while it waits, but they count after a wake.
+            # epoll takes changes of the selector while it waits; select() needs a wake for them.
             for key, _ in self._selector.select():
                 end = key.fileobj
                 assert isinstance(end, socket.socket)

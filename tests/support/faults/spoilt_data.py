@@ -1,7 +1,7 @@
-"""Owns what can go wrong with a record in etcd, for each kind of key: the table FAMILIES.
+"""Lists what can go wrong with a record in etcd, for each kind of key: the table FAMILIES.
 
-It knows how records look and where they are in the world of tests/netns/spoilt/world.py, and
-nothing of what the driver does about it.  spoilt_driver.py spoils steps; this spoils data.
+The records are those of the world in tests/netns/spoilt/world.py.  spoilt_driver.py spoils steps;
+this module spoils data.
 """
 
 from __future__ import annotations
@@ -32,29 +32,32 @@ class Kind(Enum):
 
 
 class When(Enum):
-    """While drivers run; or while none runs: then another host's starts, and last its own."""
+    """While drivers run; or while none runs, before another host's starts and last its own."""
 
     RUNNING = "running"
     STARTING = "starting"
 
 
 class Places(Protocol):
-    """Where things are: hosts 1, whose records are spoilt, and 2; and 3, long switched off."""
+    """Names what is in the world.
+
+    Host 1's records are spoilt; host 2 runs, too; host 3 has long been switched off.
+    """
 
     @property
     def hosts_ids(self) -> tuple[HostId, HostId, HostId]: ...
 
     @property
     def endpoints(self) -> tuple[EndpointId, EndpointId]:
-        """Of host 1 and of host 2, in the first network."""
+        """One of host 1 and one of host 2, in the first network."""
 
     @property
     def addresses(self) -> tuple[IPv4Address, IPv4Address]:
-        """Of these endpoints."""
+        """The addresses of these endpoints."""
 
     @property
     def networks(self) -> tuple[NetworkId, NetworkId]:
-        """The first one's, of both hosts; another one's, of host 2 alone."""
+        """The ids of the first network, on both hosts, and of another one, on host 2 alone."""
 
     @property
     def pools(self) -> tuple[str, str]:
@@ -65,19 +68,19 @@ class Places(Protocol):
 
     @property
     def vips(self) -> tuple[IPv4Address, IPv4Address]:
-        """Of two services in the first network."""
+        """The vips of two services in the first network."""
 
     @property
     def swarms(self) -> tuple[str, str]:
-        """Ids: host 1 is a manager of the first, nobody is one of the other."""
+        """Two swarms' ids: host 1 is a manager of the first; the other has no manager."""
 
     @property
     def underlays(self) -> tuple[IPv4Address, IPv4Address]:
-        """Of hosts 1 and 2."""
+        """The underlay addresses of hosts 1 and 2."""
 
     @property
     def other_task(self) -> IPv4Address:
-        """An address that serves like the first service's task."""
+        """An address that serves as the first service's task does."""
 
 
 Fields = dict[str, Any]
@@ -91,15 +94,15 @@ class Family:
     """A kind of key: a function of keys.py (or a constant, in small letters)."""
 
     name: str
-    keys: Callable[[Places], Two]  # of the record that is spoilt, and of that it is swapped with
-    # What its fields were once, `...`: not there yet; the others are as they are.
+    keys: Callable[[Places], Two]  # the spoilt record, and the one to swap it with
+    # Older values of its fields; `...`: the field was not there yet.  Other fields are as now.
     older: Callable[[Places], Fields]
-    # Kinds that nobody needs to be told of, since nobody decides anything by this record's
-    # content, or (an older value) since it is a right one.
+    # Kinds that the driver need not report: nothing depends on this record's content, or (an
+    # older value) the content is valid.
     silent: frozenset[Kind] = frozenset({Kind.OLDER})
-    also_named: Callable[[Places], list[str]] = lambda _: []  # in reports, for the key
+    also_named: Callable[[Places], list[str]] = lambda _: []  # other names in reports
     refuses: frozenset[Kind] = NOTHING  # a driver may refuse to start with it
-    hint: Fields | None = None  # what it says where the world has none: nobody needs one
+    hint: Fields | None = None  # its value if the world has none
 
 
 def _pool_key(p: Places, which: int) -> NetworkKey:
@@ -107,7 +110,7 @@ def _pool_key(p: Places, which: int) -> NetworkKey:
 
 
 # One line for each kind of key in driver/store/format/keys.py, as
-# tests/unit/whole/test_spoilt_data.py makes sure.
+# tests/unit/whole/test_spoilt_data.py checks.
 FAMILIES: dict[str, Family] = {family.name: family for family in (
     Family("vni", lambda p: (keys.vni(p.vnis[0]), keys.vni(p.vnis[1])),
            older=lambda p: {"key": "pool:10.49.0.0/16"},
@@ -127,14 +130,14 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
     Family("endpoint", lambda p: (keys.endpoint(p.vnis[0], p.endpoints[0]),
                                   keys.endpoint(p.vnis[0], p.endpoints[1])),
            older=lambda p: {"port": 0}, also_named=lambda p: [str(p.addresses[0])]),
-    # Only whether it has changed counts.
+    # Only a change of it matters.
     Family("fence", lambda p: (keys.fence(p.hosts_ids[0]), keys.fence(p.hosts_ids[1])),
            older=lambda p: {}, silent=ALL_KINDS),
     Family("host", lambda p: (keys.host(p.hosts_ids[0]), keys.host(p.hosts_ids[1])),
            older=lambda p: {"underlay": "198.18.7.91"}, silent=NOTHING),
     Family("underlay", lambda p: (keys.underlay(p.underlays[0]), keys.underlay(p.underlays[1])),
            older=lambda p: {"name": "before"}, also_named=lambda p: [p.hosts_ids[0][:12]]),
-    # Anything but none at all may be another cluster's.
+    # Any value that is there may be another cluster's.
     Family("cluster", lambda p: (keys.CLUSTER, keys.fence(p.hosts_ids[0])),
            older=lambda p: {"id": "f0" * 16}, silent=NOTHING, also_named=lambda p: ["cluster"],
            refuses=ALL_KINDS - {Kind.DELETED}),
@@ -144,21 +147,21 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
            older=lambda p: {"clock": 7}),
     Family("subnet", lambda p: (keys.subnet(p.pools[0]), keys.subnet(p.pools[1])),
            older=lambda p: {"gateway": None}),
-    # Only whether it has changed counts.
+    # Only a change of it matters.
     Family("subnet_guard", lambda p: (keys.SUBNET_GUARD, keys.fence(p.hosts_ids[0])),
            older=lambda p: {}, silent=ALL_KINDS),
     Family("address", lambda p: (keys.address(p.pools[0], p.addresses[0]),
                                  keys.address(p.pools[0], p.addresses[1])),
            older=lambda p: {"endpoint": ""}, also_named=lambda p: [p.endpoints[0][:12]]),
-    # Read only when dockerd repeats the very request that it was written for.
+    # Read only when dockerd repeats the request for which it was written.
     Family("owner", lambda p: (keys.owner(p.pools[0], p.hosts_ids[0], "a"),
                                keys.owner(p.pools[0], p.hosts_ids[1], "c")),
            older=lambda p: {"address": "10.50.9.9"}, silent=ALL_KINDS),
     Family("service", lambda p: (keys.service(p.networks[0], p.vips[0]),
                                  keys.service(p.networks[0], p.vips[1])),
            older=lambda p: {"backends": [str(p.other_task)]}),
-    # Hints among hosts, written only while something is missing; whoever still wants to know asks
-    # again, and an answer counts only for what is missing in a list of then, too.
+    # Hints among hosts, written only while something is missing.  A host that still misses
+    # something asks again; an answer counts only for what a newer list misses, too.
     Family("question", lambda p: (keys.question(p.hosts_ids[0]), keys.question(p.hosts_ids[1])),
            older=lambda p: {"revision": 1}, silent=ALL_KINDS, hint={"revision": 1}),
     Family("answer", lambda p: (keys.answer(p.hosts_ids[0]), keys.answer(p.hosts_ids[1])),
@@ -166,18 +169,18 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
            hint={"revision": 1, "underlay": None}),
     Family("services_question", lambda p: (keys.SERVICES_QUESTION, keys.question(p.hosts_ids[0])),
            older=lambda p: {"revision": 1}, silent=ALL_KINDS, hint={"revision": 1}),
-    # Another manager, or the same one again, takes the swarm over: that is what it is for.
+    # Another manager, or the same one again, takes over the swarm: that is the record's purpose.
     Family("publisher", lambda p: (keys.publisher(p.swarms[0]), keys.publisher(p.swarms[1])),
            older=lambda p: {"host": p.hosts_ids[2]},
            silent=frozenset({Kind.DELETED, Kind.OLDER, Kind.SWAPPED})),
 )}
 
-Values = Mapping[str, bytes]  # of all records, by key
+Values = Mapping[str, bytes]  # all records, by key
 Changes = dict[str, bytes | None]  # what is written; None: deleted
 
 
 def spoilt(family: Family, kind: Kind, places: Places, values: Values) -> Changes:
-    """Return what spoils the record.  Error: AssertionError (there is none)."""
+    """Return the changes that spoil the record.  Error: AssertionError if there is no record."""
     key, other = family.keys(places)
     if key not in values and family.hint is not None:
         values = {**values, key: records.encode(family.hint)}
@@ -190,7 +193,7 @@ def spoilt(family: Family, kind: Kind, places: Places, values: Values) -> Change
         return {key: values.get(other), other: values[key]}
     fields = json.loads(values[key])
     if kind is Kind.NEWER:
-        # Its fields may mean anything by then.
+        # In a newer schema its fields may mean anything.
         return {key: json.dumps({"schema": records.SCHEMA + 1, "write": fields["write"],
                                  "new": {}}).encode()}
     fields = {name: value for name, value in (fields | family.older(places)).items()
@@ -199,7 +202,7 @@ def spoilt(family: Family, kind: Kind, places: Places, values: Values) -> Change
 
 
 def same(one: bytes | None, other: bytes | None) -> bool:
-    """Say whether two values say the same, whoever wrote them."""
+    """Say whether two values mean the same, whoever wrote them."""
     return _said(one) == _said(other)
 
 
@@ -210,15 +213,15 @@ def _said(value: bytes | None) -> object:
         return value
     if not isinstance(fields, dict):
         return fields
-    # What a manager has entered again says so, and not who had asked for it, and how.
+    # A record that a manager has entered again says so, and not who requested it and how.
     fields.pop("entered", None)
-    if "host" in fields:  # a publisher's answer to whoever misses services
+    if "host" in fields:  # a publisher's answer to hosts that miss services
         fields.pop("revision", None)
     for holder, hold in fields.get("holds", {}).items():
         hold.pop("request")
         if holder == GLOBAL_HOLDER:
             hold["owner"] = hold["kind"] = ""
-    # Requests of a pool are counted; each has a name that the driver makes up.
+    # Only the number of a pool's requests matters: the driver makes up their names.
     for pool in fields.get("pools", ()):
         pool["requests"] = {who: len(ids) if "swarm" not in who else ids
                             for who, ids in pool["requests"].items()}
@@ -226,12 +229,12 @@ def _said(value: bytes | None) -> object:
             for name, each in fields.items() if name != "write"}
 
 
-# Parts of keys that name no record.
+# Parts of keys that do not identify a record.
 WORDS = {"endpoints", "networks", "fence", "members", "question"}
 
 
 def names(family: Family, places: Places) -> list[str]:
-    """Return what a report may call the record: its key, ids in full or shortened, an address."""
+    """Return what reports may call the record: its key, ids in full or shortened, an address."""
     key, _ = family.keys(places)
     parts = [unquote(part) for part in key.removeprefix(keys.ROOT).split("/")[1:]]
     found = [key, *family.also_named(places)]
@@ -265,15 +268,15 @@ def product() -> list[Case]:
 
 
 def covering() -> list[Case]:
-    """Of the product each family once, and each kind at each time with several of them."""
+    """A subset of the product: each family once, each kind at each time with several families."""
     kinds, times = list(Kind), list(When)
     chosen = [Case(times[number % len(times)], family, kinds[number % len(kinds)])
               for number, family in enumerate(FAMILIES)]
     return sorted(chosen, key=lambda case: times.index(case.when))
 
 
-# What keys.py can spell, found by calling it: the table above must have it all, but for what a
-# write is tried with: nobody ever makes it.
+# The table above must have every key that keys.py can spell, found by calling its functions.  The
+# exception is the key for trial writes: no such record is ever made.
 NEVER_MADE = {"trial"}
 
 _SAMPLES: dict[object, object] = {
@@ -283,7 +286,7 @@ _SAMPLES: dict[object, object] = {
 
 
 def spelled() -> Iterator[tuple[str, str]]:
-    """Name of the function or constant, and a key that it spells; prefixes are none."""
+    """Yield each function or constant by name, with a key that it spells; prefixes are no keys."""
     for name, value in vars(keys).items():
         if name.startswith("_") or name == "ROOT" or name.lower() in NEVER_MADE:
             continue
@@ -300,7 +303,7 @@ def spelled() -> Iterator[tuple[str, str]]:
 
 @dataclass
 class Reports:
-    """What was said since: warnings and errors of logs, lines of status, answers to dockerd."""
+    """What drivers have said since: warnings and errors, status lines, answers to dockerd."""
 
     lines: list[str] = field(default_factory=list)
 

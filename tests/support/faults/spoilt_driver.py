@@ -1,10 +1,10 @@
-"""`slim` with a hook for tests: the k-th call on etcd, links, namespaces or maps is spoilt.
+"""Runs `slim` with a hook that spoils the k-th call on etcd, links, namespaces or maps.
 
     python -m tests.support.faults.spoilt_driver FOLDER serve …
 
-While FOLDER/spoil holds "SERIAL K HOW" (How's name), calls are counted from 1 for each serial, and
-their names are added to FOLDER/calls; the K-th fails, before or after its effect, or kills the
-process.  FOLDER/reached is then there.
+FOLDER/spoil holds "SERIAL K HOW", where HOW is a name of How.  While it exists, the hook counts
+calls, from 1 for each serial, and appends their names to FOLDER/calls.  The K-th call fails, before
+or after its effect, or kills the process; the hook then makes FOLDER/reached.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from driver.store.etcd.client import EtcdKeyValue
 from driver.store.kv.protocol import OutcomeUnknown
 from tests.support.faults.steps import How
 
-AGAIN_S = 0.3  # in place of the driver's seconds, for which a test would wait at each step
+AGAIN_S = 0.3  # the driver waits seconds, which a test would lose at each step
 STORE = ("get", "range", "count")
 LINKS = ("create_veth", "delete_veth", "delete_veth_named", "get_veth", "list_veths")
 TEARDOWNS = ("begin", "end", "outstanding")
@@ -48,7 +48,7 @@ WATCHED: list[tuple[type | ModuleType, tuple[str, ...], type[Exception]]] = [
 
 
 class Hook:
-    """Counts, and spoils when it is told to."""
+    """Counts calls, and spoils one when it is told to."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,7 +81,7 @@ class Hook:
         return step
 
     def _turn(self, name: str) -> How | None:
-        """What becomes of this call; None: it is not the one."""
+        """Return how to spoil this call; None: it is not the one."""
         with self._guard:
             try:
                 serial, at, how = (self._folder / "spoil").read_text().split()
@@ -94,7 +94,7 @@ class Hook:
                 calls.write(f"{name}\n")
             if self._count != int(at):
                 return None
-            try:  # at once: either it is spoilt and said, or the test was faster and it is neither
+            try:  # atomic: the call is spoilt and reported, or, if the test came first, neither
                 (self._folder / "spoil").rename(self._folder / "reached")
             except FileNotFoundError:
                 return None
@@ -104,7 +104,7 @@ class Hook:
 if __name__ == "__main__":
     Hook(Path(sys.argv.pop(1))).install()
     from driver.__main__ import main
-    from driver.compose import build
+    from driver.work import ledger
 
-    build.REMOVALS_S = AGAIN_S
+    vars(ledger).update(OUTAGE_S=AGAIN_S, AGAIN_S=AGAIN_S)
     sys.exit(main())

@@ -1,6 +1,6 @@
-"""Counts the calls that a use case makes on its ports, and spoils the chosen one.
+"""Counts the calls that a use case makes on its ports, and spoils a chosen one.
 
-It knows no port: what is watched answers as before, each of its methods being one step more.
+A watched port answers as before; each call of its methods is a step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class How(Enum):
-    """What becomes of the step."""
+    """How a step is spoilt."""
 
     FAILS = "fails"  # before its effect
     DONE = "fails, though it was done"  # as after a time-out
@@ -22,15 +22,16 @@ class How(Enum):
     DONE_KILLED = "killed after it"
 
 
-STEPS_MAX = 60  # of one call; more: it never ends
+STEPS_MAX = 60  # a call with more steps never ends
 
 
 def each_step(live: Callable[[int], str], counted: Callable[[], int], stride: int) -> None:
     """Spoil the first step, each `stride`-th after it, and the last.
 
-    live: everything once, with step k spoilt; returns the step's name, "" if there are fewer.
-    counted: how many steps there were in the life in which none was spoilt.
-    Error: AssertionError if there is no step, or no end of them.
+    live: lives everything once, with step k spoilt; returns the step's name, "" if there are
+    fewer steps.
+    counted: returns how many steps there were in the life without faults.
+    Error: AssertionError if there is no step, or no last one.
     """
     at = 1
     while live(at):
@@ -43,25 +44,25 @@ def each_step(live: Callable[[int], str], counted: Callable[[], int], stride: in
 
 
 class Killed(BaseException):
-    """The driver's process has ended.  No `except Exception` may take it for a failure."""
+    """The driver's process has ended.  `except Exception` must not catch it."""
 
 
 @dataclass(frozen=True)
 class Spoil:
-    """Which step, from 1, and how."""
+    """Which step to spoil, from 1, and how."""
 
     at: int
     how: How
 
 
 class Steps:
-    """Shared by everything that one use case calls."""
+    """The count of steps, shared by all ports of a use case."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.spoil = Spoil(0, How.FAILS)
         self.dead = False
-        # What lasts, as something comparable, if anybody wants to know.
+        # Returns the lasting state, for comparison; set by a test that needs it.
         self.look: Callable[[], object] | None = None
         self.seen: list[tuple[object, object]] = []  # before and after each step
 
@@ -70,10 +71,10 @@ class Steps:
         self.names, self.spoil, self.seen = [], spoil, []
 
     def worlds(self, how: How) -> list[int]:
-        """Which of the steps made since `begin`, watched by `look`, are to be spoilt that way.
+        """Return which of the steps since `begin`, watched by `look`, to spoil that way.
 
-        The others would be the same again: what fails after a step that changed nothing fails as
-        before it, and a process that is killed leaves what lasts, whatever it did since.
+        Spoiling the others would repeat a case: failing after a step that changed nothing is
+        failing before it, and a process killed at either leaves the same lasting state.
         """
         at = range(1, len(self.seen) + 1)
         if how is How.FAILS:
@@ -89,14 +90,14 @@ class Steps:
 
     @property
     def reached(self) -> bool:
-        """The spoilt step was made."""
+        """Whether the step to spoil was reached."""
         return len(self.names) >= self.spoil.at > 0
 
     def watch(self, port: T, name: str, error: Callable[[str], type[Exception]],
               *, free: tuple[str, ...] = ()) -> T:
-        """Return `port` with every method a step; `free`: methods that cannot fail.
+        """Return `port` with each method made a step; `free`: methods that cannot fail.
 
-        error: method's name -> what it raises when it is spoilt.
+        error: returns, for a method's name, what a spoilt call raises.
         """
         return cast(T, _Watched(port, name, self, error, free))
 

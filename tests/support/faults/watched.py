@@ -1,6 +1,6 @@
-"""A store whose streams can be cut, and which can go back in time: the fake, or a real etcd.
+"""Provides stores whose streams can be cut and that can go back in time: the fake, a real etcd.
 
-It knows no feeds: tests/contract holds the Streams of store/kv, and store/feeds, to both.
+tests/contract holds the streams of store/kv, and store/feeds, to both.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.support.world.etcd import Etcd
 
 
 class World(Protocol):
-    """`kv` is the client that is tested; `other` is never cut off."""
+    """`kv` is the client under test; `other` is never cut off."""
 
     kv: WatchedKeyValue
     other: FakeKeyValue | EtcdKeyValue
 
     def cut(self) -> None:
-        """End all connections of `kv`; it finds nobody until `mend`."""
+        """End all connections of `kv`; it cannot connect until `mend`."""
 
     def mend(self) -> None: ...
 
@@ -35,13 +35,13 @@ class World(Protocol):
         """Take a snapshot."""
 
     def restore(self) -> None:
-        """Be again as at the snapshot.  Everybody's connections end."""
+        """Go back to the snapshot.  All connections end."""
 
     def replace(self) -> None:
-        """Be another, empty cluster.  Everybody's connections end."""
+        """Become another, empty cluster.  All connections end."""
 
     def streams(self) -> int:
-        """How many streams were opened since the store was started."""
+        """Return how many streams were opened since the store started."""
 
 
 class FakeWorld:
@@ -73,7 +73,7 @@ class FakeWorld:
 
 
 class _Cut(FakeKeyValue):
-    """One of several clients: away for itself alone."""
+    """One of several clients; only this one can be cut off."""
 
     away = False
 
@@ -142,7 +142,7 @@ class EtcdWorld:
 
 
 class Heard:
-    """A FeedListener: what it was told, and the entries that follow from that."""
+    """A FeedListener that keeps what it was told, and the entries that follow from that."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         """before: called first in each call."""
@@ -170,7 +170,7 @@ class Heard:
 
 
 def held(world: World, prefix: str) -> dict[str, tuple[bytes, int]]:
-    """What there is, as `Heard.now` has it."""
+    """Return the store's entries in the form of `Heard.now`."""
     return {entry.key: (entry.value, entry.mod_revision)
             for entry in world.other.range(prefix).entries}
 

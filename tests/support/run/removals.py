@@ -1,10 +1,9 @@
-"""Owns finding, in the driver's source, each place that takes something away from somebody.
+"""Finds each place in the driver's source that removes something.
 
-A removal is the use, called or handed on, of a function or method that the driver itself defines
-and whose name is a verb that takes away (a set's `discard` or a lock's `release` are none); and a
-call of the operating system's removals of files, of netlink's "del", of etcd's Delete.  It reads
-source only; whether a removal is right is said in docs/state.md, "What is removed, and on whose
-word".
+A removal is the use, as a call or an argument, of a function or method that the driver defines and
+whose name is a verb of removal (a set's `discard` or a lock's `release` is none).  Removals are
+also calls that remove files, netlink's "del", and etcd's Delete.  docs/state.md says whether a
+removal is right: "What is removed, and on whose word".
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from pathlib import Path
 
 VERB = re.compile(r"(delete|withdraw|remove|release|revoke|forget|discard|detach|unlink|rmdir"
                   r"|rmtree|retire|put_away|tear_down|evict|wipe|give_up|unfollow|unregister)(_|$)")
-FILES = {"unlink", "rmdir", "rmtree"}  # of os, shutil and pathlib
+FILES = {"unlink", "rmdir", "rmtree"}  # functions of os, shutil and pathlib
 COMMANDS = {"del", "flush"}  # of netlink, as pyroute2 and `ip` spell them
 OPS = {"Delete"}  # of driver/store/kv/protocol.py
-# Names of receivers: what these let go of is in memory only.
+# Names of objects whose release frees only memory.
 IN_MEMORY = re.compile(r"(lock|settling|semaphore)$")
 
 
@@ -35,14 +34,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Own:
-    """Names of what the driver defines, of those that take away."""
+    """Names of the driver's own functions and methods that remove something."""
 
     methods: frozenset[str]
     functions: frozenset[str]
 
 
 def sites(folder: Path) -> list[Site]:
-    """Return all of them."""
+    """Return all removals in the source below `folder`."""
     trees = {path.relative_to(folder).with_suffix("").as_posix().replace("/", "."):
              ast.parse(path.read_text()) for path in sorted(folder.rglob("*.py"))}
     own = Own(frozenset(name for tree in trees.values() for name in _defined(tree, True)),
@@ -71,7 +70,7 @@ def _sites(module: str, tree: ast.Module, own: Own) -> Iterator[Site]:
 
 
 def _removal(node: ast.AST, own: Own) -> str:
-    """Name what is used, if that takes something away."""
+    """Return the name of what is used if that removes something, else ""."""
     if isinstance(node, ast.Call):
         name = _name(node.func)
         first = node.args[0] if node.args else None

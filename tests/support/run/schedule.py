@@ -1,7 +1,7 @@
-"""Owns in which order tests run, and which of them share one of xdist's workers.
+"""Orders the tests, and groups them into units that share one of xdist's workers.
 
-A file stays with one worker, and so does what it sets up; of a file that runs on several Docker
-releases each release is a unit of its own, for a worker to bring up one release's lab once.
+A file stays with one worker, so that it is set up once.  If it runs on several Docker releases,
+each release is a separate unit: then a worker brings up one release's lab once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tests.support.run.tiers import lab_of
 
 _RELEASE = re.compile(r"\[(docker-[\w.]+)")
 _TOGETHER = "tests/lab/swarm"  # one swarm for all its files
-# Units of minutes that mostly wait, the longest first: others compute meanwhile.
+# Units that take minutes and mostly wait, the longest first: others compute meanwhile.
 _WAITING = (_TOGETHER, "tests/lab/restarts/test_dockerd.py", "tests/lab/restarts/test_dead_host.py")
-# Of the units of a folder, those of a minute and more.
+# Units that take a minute or more: they come first in their folder.
 _LONG = {"tests/lab/restarts/test_driver.py", "tests/lab/docker/test_failures.py",
          "tests/unit/whole/test_every_step.py", "tests/contract/records/test_address_history.py",
          "tests/contract/feeds/test_feeds.py", "tests/contract/feeds/test_past.py",
@@ -29,7 +29,7 @@ _LONG = {"tests/lab/restarts/test_driver.py", "tests/lab/docker/test_failures.py
 
 
 def unit(nodeid: str) -> str:
-    """Name what a test is part of."""
+    """Return the name of a test's unit."""
     path, _, _ = nodeid.partition("::")
     folder = str(PurePath(path).parent)
     what = folder if folder == _TOGETHER else path
@@ -38,14 +38,14 @@ def unit(nodeid: str) -> str:
 
 
 class UnitScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives a worker the next unit when it is nearly done with its last."""
+    """Gives a worker the next unit when it has nearly finished its last one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return unit(nodeid)
 
 
 def place(item: pytest.Item, labs: tuple[str, ...]) -> tuple[int, int, int]:
-    """Sort key: long units first, for no worker to be alone with one at the end.
+    """Return the sort key: long units first, so that no worker is alone with one at the end.
 
     labs: the releases, in the order in which their labs come up.
     """
@@ -54,7 +54,7 @@ def place(item: pytest.Item, labs: tuple[str, ...]) -> tuple[int, int, int]:
     lab = lab_of(item)
     release = labs.index(lab) + 1 if lab in labs else 0
     for number, waiting in enumerate(_WAITING):
-        if path.startswith(waiting) and release <= 1:  # of later releases not before their turn
+        if path.startswith(waiting) and release <= 1:  # those of later releases wait for their turn
             return 0, release, number
     return (1 if folder == "netns" else 2 if folder == "lab" else 3, release,
             0 if path in _LONG else 1)

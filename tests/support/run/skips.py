@@ -1,7 +1,4 @@
-"""The one reason for which a test may be skipped even in CI: something could not be downloaded.
-
-It knows neither what that was nor who wanted it.
-"""
+"""Defines the one reason to skip a test even in CI: something could not be downloaded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Owns which tests run when: `make check`, `make test` and `make test-all`.
+"""Says which tests each tier runs: `make check`, `make test` and `make test-all`.
 
-Each runs all of the one before.  A test is in the tier of its folder, unless what it runs on, or
-what it is about, is for a release only.  Without --tier pytest runs all that it is asked for.
+Each tier runs all tests of the one before.  A test is in the tier of its folder, unless the Docker
+release it runs on, or its subject, is only for test-all, before a release of slim.  Without --tier
+pytest runs all tests that it is asked for.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import pytest
 CHECK, TEST, ALL = "check", "test", "all"
 TIERS = (CHECK, TEST, ALL)
 
-# Folders below tests/.  What is checked needs no root.
+# Folders below tests/.  Tests of the tier `check` need no root.
 FOLDERS = {"unit": CHECK, "wire": CHECK, "contract": CHECK,
            "kernel": TEST, "netns": TEST, "lab": TEST}
-# The Docker release on which every behaviour is tested once: Debian's own.  Tests on the others
-# (tests/lab/rig/dockers.py), and on hosts of several, are for a release.
+# The Docker release on which `test` tests every behaviour: Debian's own.  Tests on the others
+# (tests/lab/rig/dockers.py), and on hosts of several releases, are for test-all.
 USUAL_LAB = "20.10"
-# Files and tests that are for a release on that one too: load, with no behaviour of its own; and
-# behaviours that other tests of `make test` have too, in another place or with other things around.
+# Files and tests that only test-all runs even on that release: load, which tests no behaviour of
+# its own (LOAD), and behaviours that another test of `make test` covers (AGAIN: test -> other one).
 LOAD = ("tests/lab/docker/test_load.py",
         "tests/lab/docker/test_docker.py::test_fifty_parallel_starts_and_removals",
         "tests/lab/swarm/test_swarm.py::test_fifty_tasks_come_and_go")
@@ -30,7 +31,7 @@ AGAIN = {
     # bench.demo is interrupted, too
     "tests/lab/tools/test_bench.py::test_an_interrupted_run_leaves_nothing":
         "tests/lab/tools/test_demo.py::test_interrupted",
-    # it is stopped and started again there
+    # that test stops and starts it again
     "tests/lab/restarts/test_driver.py::test_stopped_under_load_and_started_again":
         "tests/lab/restarts/test_driver.py::test_upgraded_to_other_programs_in_place",
     # real containers, one etcd
@@ -41,7 +42,7 @@ AGAIN = {
         "tests/netns/cluster/test_etcd_faults.py::test_a_host_is_cut_off",
     "tests/lab/restarts/test_etcd_cluster.py::test_each_leader_is_killed_while_containers_come_and_go":
         "tests/netns/cluster/test_etcd_faults.py::test_killed",
-    # hosts whose drivers are the real ones, containers that are namespaces
+    # hosts with real drivers, containers that are namespaces
     "tests/lab/restarts/test_dead_host.py::test_a_host_dies_and_comes_back":
         "tests/netns/cluster/test_absent_host.py::test_its_addresses_were_free_and_still_are",
     "tests/lab/tools/test_firewall.py::test_endpoint_ports_are_missing_in_a_firewall":
@@ -56,13 +57,13 @@ AGAIN = {
         "tests/netns/spoilt/test_data.py::test_the_data_is_that_of_before",
     "tests/lab/restarts/test_lost_etcd.py::test_a_newer_driver_has_written_what_this_one_cannot_read":
         "tests/netns/spoilt/test_data.py::test_a_record_is_spoilt",
-    # without load; with it the plugin is disabled and enabled
+    # without load; another test disables and enables the plugin under load
     "tests/lab/swarm/test_swarm_nodes.py::test_the_plugin_is_installed_anew_under_load":
         "tests/lab/swarm/test_swarm.py::"
         "test_the_plugin_is_installed_anew_under_running_containers",
 }
-# Of tests with variants those (by how their ids end) that are for a release.  Each call, each way
-# to fail, each place and each signal is left once at least.
+# Variants of tests, by how their ids end, that only test-all runs.  `test` keeps each call, each
+# way to fail, each place and each signal at least once.
 VARIANTS = {
     "tests/lab/tools/test_demo.py::test_interrupted": ("2",),
     "tests/lab/restarts/test_dockerd.py::test_row_50_dockerd_stops_and_starts":
@@ -89,20 +90,20 @@ VARIANTS = {
     "tests/lab/docker/test_programs.py::test_the_check_sees_other_traffic": ("same-host",),
     "tests/lab/docker/test_programs.py::test_redis_and_redis_benchmark": ("same-host",),
 }
-# The rest of a product of which `test` runs each value at least once.
+# The rest of a product; `test` runs each of its values at least once.
 PRODUCT = ("tests/netns/spoilt/test_data.py::test_every_record_is_spoilt_in_every_way",)
-# Behaviours that the usual release has not; all others run on it.
+# Behaviours that the usual release lacks; all others run on it.
 NEWER_ONLY = ("tests/lab/docker/test_docker_newer.py",
               "tests/lab/docker/test_examples.py::test_stack_is_understood")
 
-# Killing a driver costs a start of another one: of each call's steps `make test` kills before the
-# first, each n-th after it and the last, test-all before every one.  All steps, in all ways, with
-# fakes: tests/unit/whole/test_every_step.py.
+# Killing a driver costs the start of another one.  So `make test` kills before a call's first step,
+# each n-th after it and the last; test-all kills before every step.
+# tests/unit/whole/test_every_step.py spoils all steps in all ways, with fakes.
 KILL_STRIDE = 5
 
 
 def kill_stride(asked: str) -> int:
-    """Return the n of which tier `asked` kills before each n-th step."""
+    """Return the n with which tier `asked` kills before each n-th step."""
     return 1 if asked == ALL else KILL_STRIDE
 
 
@@ -115,18 +116,18 @@ def tier(nodeid: str, lab: str | None = None) -> str:
 
 
 def is_one_of(named: Collection[str], nodeid: str) -> bool:
-    """Say whether a test, or its file, is named there."""
+    """Say whether `named` has a test or its file."""
     return nodeid.partition("[")[0] in named or nodeid.partition("::")[0] in named
 
 
 def is_variant(nodeid: str) -> bool:
-    """Say whether a test is a variant that is for a release."""
+    """Say whether a test is a variant that only test-all runs."""
     name, _, parameters = nodeid.partition("[")
     return parameters.endswith(tuple(f"{end}]" for end in VARIANTS.get(name, ())))
 
 
 def lab_of(item: pytest.Item) -> str | None:
-    """Return the one of dockers.LABS on which a test runs, if it has one."""
+    """Return on which of dockers.LABS a test runs, if on any."""
     if not item.nodeid.startswith("tests/lab/"):
         return None
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
@@ -140,5 +141,5 @@ def runs(asked: str, nodeid: str, lab: str | None) -> bool:
 
 
 def reads(asked: str, folder: str) -> bool:
-    """Say whether tier `asked` runs anything of a folder; what it does not is not even read."""
+    """Say whether tier `asked` runs any test of a folder; pytest does not even read the others."""
     return TIERS.index(FOLDERS.get(folder, CHECK)) <= TIERS.index(asked)

@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for time.  Knows no part of the driver."""
+"""Waits for a condition instead of for time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wait_until(predicate: Callable[[], T], timeout_s: float, what: str, every_s:
             return value
         if time.monotonic() >= deadline_s:
             raise AssertionError(f"not within {timeout_s} s: {what} (last: {value!r})")
-        # What is dear to ask is asked less often: it may be what keeps the answer from coming, and
-        # what other tests wait for.  A quarter of the time at most goes into asking.
+        # Ask an expensive question less often, so that asking takes a quarter of the time at most:
+        # it may itself delay the answer, and other tests.
         now_s = time.monotonic()
         time.sleep(max(every_s, 3 * (now_s - asked_s), min((now_s - began_s) / 10, SELDOM_S)))

@@ -48,6 +48,7 @@ from driver.store.format import keys, records
 from driver.store.kv.protocol import Entry, KeyValue, OutcomeUnknown, Put
 from driver.store.kv.recall import RecallingKeyValue
 from driver.store.networks import EtcdNetworks
+from driver.work.ledger import Ledger
 from tests.support.fakes.kernel import (
     DiskNotes,
     Kernel,
@@ -184,8 +185,9 @@ class Whole:
         teardowns = watch(KernelTeardowns(self.kernel), "teardowns", lambda _: LinkError)
         maps = watch(KernelMaps(self.kernel), "maps", lambda _: DatapathError)
         engine = watch(self.docker, "docker", lambda _: EngineUnavailable)
-        network_records = EtcdNetworks(kv, ME.id)
-        endpoint_records = EtcdEndpoints(kv, ME.id, network_records)
+        self.ledger = Ledger(clock=lambda: self.now_s, wall=lambda: self.now_s)
+        network_records = EtcdNetworks(kv, ME.id, ledger=self.ledger)
+        endpoint_records = EtcdEndpoints(kv, ME.id, network_records, self.ledger)
 
         def notes(kind: str) -> Any:
             return watch(DiskNotes(self.kernel, kind), f"{kind} notes", lambda _: StateError)
@@ -211,32 +213,24 @@ class Whole:
             sandboxes=sandboxes, datapath=maps, teardowns=teardowns, underlay=ME.underlay,
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
             offer_host_path=self._offer_host_path, request_port=self._request_port,
-            withholding=self.withholding)
+            withholding=self.withholding, ledger=self.ledger)
         self.withholding.offer = self.finisher.offer
-        self.offers: InlineLater[EndpointId] = InlineLater(self.finisher._offer)
-        self.finisher._offers = self.offers  # type: ignore[assignment]
-        self.finishing: InlineLater[EndpointId] = InlineLater(self.finisher._finish)
-        teardowns = self.finisher._teardowns
-        self.teardowns: InlineLater[str] = InlineLater(teardowns._tear_down)
-        self.finisher._later = self.finishing  # type: ignore[assignment]
-        teardowns._later = self.teardowns  # type: ignore[assignment]
         # What the programs' maps held before is read before anything can be asked.
-        self.publisher = Publisher(maps, ME.id, underlay=ME.underlay)
-        self.linking: InlineLater[EndpointId] = InlineLater(self._change_link)
-        self.endpoint_links = EndpointLinks(links, sandboxes, self.linking.submit)
+        self.publisher = Publisher(maps, ME.id, underlay=ME.underlay, ledger=self.ledger)
+        self.endpoint_links = EndpointLinks(links, sandboxes, self.ledger)
         self.endpoints = EndpointService(
             host=ME, networks=networks, endpoints=endpoints, links=self.endpoint_links,
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
-            random_bytes=bytes, underlay_mtu=lambda: 1500)
-        self.services = VipMirror(FakeServiceFeed(Faults()), maps)
+            random_bytes=bytes, underlay_mtu=lambda: 1500, ledger=self.ledger)
+        self.services = VipMirror(FakeServiceFeed(Faults()), maps, self.ledger)
         self.following = Following(networks, self.directory, self.publisher, self.services)
-        self.networks = NetworkService(networks, self.following, self.endpoints)
+        self.networks = NetworkService(networks, self.following, self.endpoints,
+                                       ledger=self.ledger)
         self.addresses = AddressService(
             EtcdAddressBook(kv), ME.id, routed=tuple,
             bury=lambda each: self.endpoints.bury(each, sandboxes.cookie),
             supernets=[parse_supernet("10.128.0.0/24", 26)],
-            holdings=Holdings(ME.id, notes("pools"), notes("addresses")))
-        self._doubtful = (network_records, endpoint_records, self.addresses)
+            holdings=Holdings(ME.id, notes("pools"), notes("addresses")), ledger=self.ledger)
         self.reconciler = Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
             finisher=self.finisher, pinned=maps, following=self.following, listener=self.publisher,
@@ -257,9 +251,6 @@ class Whole:
     def _offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
         self.endpoints.offer_host_path(endpoint_id, offered)
 
-    def _change_link(self, endpoint_id: EndpointId) -> None:
-        self.endpoint_links.work(endpoint_id)
-
     def recover(self) -> None:
         """What a driver does at its start."""
         self.recovered = self.recovery._attempt(first=True)
@@ -278,19 +269,11 @@ class Whole:
             self.recovered = self.recovered or self.recovery._attempt(first=False)
             self.entered = self.entered or self._enter()
             self.directory.pump()
-            busy = [self.finishing.pump(), self.teardowns.pump(), self.linking.pump(),
-                    self.looks.pump(), self.offers.pump()]
-            self.repeat()
+            busy = [self.ledger.run(), self.looks.pump()]
+            with suppress(SlimError):
+                self.withholding.tick()
             if not any(busy):
                 return
-
-    def repeat(self) -> None:
-        """What is repeated at intervals."""
-        for act in (self.networks.finish_removals, self.withholding.tick,
-                    *(part.settle for part in self._doubtful)):
-            with suppress(SlimError):
-                act()
-        self.publisher.retry()
 
     def collect(self) -> None:
         """Let so much time pass that everything is collected that Docker has forgotten."""

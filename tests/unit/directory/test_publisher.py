@@ -10,8 +10,10 @@ import pytest
 
 from driver.errors import DatapathError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.services.directory.entries import Entry
 from driver.services.directory.publisher import HostDoubts, Publisher
 from driver.services.ports import Left, Said, Unreadable
+from driver.work.ledger import Ledger
 from tests.support.fakes.ports import HOST, FakeDatapath, Faults, World
 
 NET = NetworkId("8c1f" * 16)
@@ -37,8 +39,16 @@ def place(endpoint: Endpoint) -> tuple[object, ...]:
     return endpoint.vni, endpoint.address.ip, endpoint.underlay, endpoint.port, endpoint.mac
 
 
+def of(endpoint: Endpoint) -> Entry:
+    """What the maps know of it."""
+    return Entry.of(endpoint, others=True)
+
+
 class RecordingDatapath(FakeDatapath):
     """Remembers the directory and the floods as the maps would hold them."""
+
+    def entered(self) -> dict[EndpointId, Entry]:
+        return {endpoint_id: of(known) for endpoint_id, known in self.directory.items()}
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
@@ -217,7 +227,7 @@ def test_an_address_has_one_endpoint(datapath: RecordingDatapath) -> None:
     publisher.missing(VNI, b.id, 6)
     after = endpoint("c", "10.50.0.3/16", HostId("c" * 32), "198.18.0.3")
     publisher.put(after)
-    assert datapath.directory == {after.id: after}
+    assert datapath.entered() == {after.id: of(after)}
     assert not datapath.empty, "connect() finds one or the other at each moment"
     assert (publisher.uncertain().missing, datapath.floods[VNI]) == (0, (["198.18.0.3"], []))
     # In a list, too, in whichever order.
@@ -250,7 +260,7 @@ def test_two_that_are_on_record_with_one_address(datapath: RecordingDatapath,
     publisher.put(b)
     publisher.put(c)
     publisher.snapshot(VNI, [c, b], 7)
-    assert datapath.directory == {b.id: b}, "the earlier one is in use"
+    assert datapath.entered() == {b.id: of(b)}, "the earlier one is in use"
     assert caplog.text.count("has on record, too") == 1
     assert publisher.uncertain().contested == 1
     publisher.left(VNI, b)
@@ -282,21 +292,28 @@ def test_what_cannot_be_read_stays_as_it_was_known(datapath: RecordingDatapath) 
 
 
 @pytest.fixture
-def restarted(datapath: RecordingDatapath) -> Publisher:
+def ledger() -> Ledger:
+    """What is outstanding; the tests run it."""
+    return Ledger()
+
+
+@pytest.fixture
+def restarted(datapath: RecordingDatapath, ledger: Ledger) -> Publisher:
     """A driver over the maps of one before: b and c of another host, one with IPv6, and a here."""
     before = Publisher(datapath, HOST.id)
     before.snapshot(VNI, [endpoint("a"), there("b", "10.50.0.3/16"), replace(
         there("c", "10.50.0.4/16", 61001), address6=IPv6Interface("fd00::4/64"))], 5)
     datapath.faults.reset()
-    return Publisher(datapath, HOST.id, underlay=IPv4Address("198.18.0.1"), clock=lambda: 3.0)
+    return Publisher(datapath, HOST.id, underlay=IPv4Address("198.18.0.1"), clock=lambda: 3.0,
+                     ledger=ledger)
 
 
 ALL = ["10.50.0.2", "10.50.0.3", "10.50.0.4", "fd00::4"]
 
 
 def test_a_driver_that_starts_keeps_what_the_one_before_knew(
-        datapath: RecordingDatapath, restarted: Publisher) -> None:
-    restarted.retry()
+        datapath: RecordingDatapath, restarted: Publisher, ledger: Ledger) -> None:
+    ledger.run()
     datapath.attached = {VNI}
     restarted.followed([VNI])
     assert datapath.faults.done == [], "it is as it was left"
@@ -391,7 +408,7 @@ def test_a_changed_endpoint_replaces_its_old_entry(datapath: RecordingDatapath) 
     publisher.put(endpoint("a"))
     moved = endpoint("a", host=OTHER, underlay="198.18.0.2")
     publisher.put(moved)
-    assert datapath.directory == {moved.id: moved}
+    assert datapath.entered() == {moved.id: of(moved)}
     writes = len(datapath.faults.done)
     publisher.put(endpoint("a", host=OTHER, underlay="198.18.0.2", sandbox_key="/x"))
     assert len(datapath.faults.done) == writes  # joining is nothing to its peers
@@ -409,15 +426,17 @@ def test_a_changed_endpoint_is_known_all_the_time(datapath: RecordingDatapath) -
     assert not datapath.empty
 
 
-def test_a_refused_change_leaves_nothing_outdated(datapath: RecordingDatapath) -> None:
-    publisher = Publisher(datapath, HOST.id)
+def test_a_refused_change_leaves_nothing_outdated(datapath: RecordingDatapath,
+                                                  ledger: Ledger) -> None:
+    publisher = Publisher(datapath, HOST.id, ledger=ledger)
     publisher.put(endpoint("a"))
     datapath.faults.reset()
     datapath.faults.fail_at = 1
     publisher.put(endpoint("a", "10.50.0.3/16"))
     assert datapath.directory == {}
     datapath.faults.reset()
-    publisher.retry()
+    ledger.run()
+    assert ledger.outstanding() == []
     assert [place(known)[1] for known in datapath.directory.values()] == [
         IPv4Address("10.50.0.3")]
 
@@ -434,10 +453,10 @@ def test_a_refused_entry_is_tried_again_with_the_next_snapshot(
 
 
 def test_local_links_get_broadcasts_while_they_are_published(
-        datapath: RecordingDatapath) -> None:
+        datapath: RecordingDatapath, ledger: Ledger) -> None:
     world = World()
     veth = world.links.create_veth(endpoint("a").id, bytes(6), 1500)
-    publisher = Publisher(datapath, HOST.id)
+    publisher = Publisher(datapath, HOST.id, ledger=ledger)
     publisher.publish_endpoint(endpoint("a"), veth)
     assert datapath.floods[Vni(7)] == ([], [veth.host_ifindex])
     publisher.withdraw_endpoint(endpoint("a"), 0)
@@ -449,11 +468,13 @@ def test_local_links_get_broadcasts_while_they_are_published(
     publisher.publish_endpoint(endpoint("a"), veth)  # no room: all but broadcasts work
     assert set(datapath.live) == {endpoint("a").id}
     assert datapath.floods[Vni(7)] == ([], [])
-    publisher.retry()
+    ledger.run()
+    assert ledger.outstanding() == []
     assert datapath.floods[Vni(7)] == ([], [veth.host_ifindex])
     datapath.faults.reset()
     datapath.faults.fail_at = 2
     publisher.withdraw_endpoint(endpoint("a"), veth.host_ifindex)
     assert datapath.live == {}
-    publisher.retry()
+    ledger.run()
+    assert ledger.outstanding() == []
     assert datapath.floods[Vni(7)] == ([], [])

@@ -147,10 +147,10 @@ def test_dockerd_does_not_ask_again_but_we_do(name: str, step: int) -> None:
     with pytest.raises(StoreUnavailable):
         call(world)
     world.faults.reset()
-    world.network_service.finish_removals()
+    world.ledger.run()
     assert world.live() == wanted.live()
     world.faults.reset()
-    world.network_service.finish_removals()
+    world.ledger.run()
     assert world.faults.done == []  # nothing left to do
 
 
@@ -161,6 +161,6 @@ def test_a_network_made_again_is_not_removed_by_an_old_removal() -> None:
         world.network_service.delete_network(NET)
     world.faults.reset()
     create_network(world)
-    world.network_service.finish_removals()
+    world.ledger.run()
     assert list(world.networks.live) == [NET]
     assert world.directory.live == {1}

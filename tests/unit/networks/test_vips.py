@@ -20,6 +20,7 @@ from driver.services.vips.publisher import (
     PAUSES,
     VipPublisher,
 )
+from driver.work.ledger import Ledger
 from tests.support.fakes.ports import FakeDatapath, FakeServiceFeed, Faults
 
 NET = NetworkId("8c1f0" * 5)
@@ -39,7 +40,8 @@ class Host:
 
     def restart(self) -> None:
         self.feed = FakeServiceFeed(self.faults)
-        self.mirror = VipMirror(self.feed, self.datapath, clock=lambda: 3.0)
+        self.ledger = Ledger()  # the tests run it
+        self.mirror = VipMirror(self.feed, self.datapath, self.ledger, clock=lambda: 3.0)
 
     def heard(self, *said: VipSaid, revision: int = 5) -> None:
         self.feed.live[NET].snapshot(NET, said, revision)
@@ -168,14 +170,14 @@ def test_what_the_maps_refuse_is_tried_again(host: Host, after: bool) -> None:
     fail()
     host.heard(WEB)
     host.faults.reset()
-    host.mirror.retry()
+    host.ledger.run()
     assert host.served == {VIP: TASKS}
     fail()
     host.feed.live[NET].left(NET, VIP)
     host.faults.reset()
-    host.mirror.retry()
+    host.ledger.run()
     assert host.served == {}
-    host.mirror.retry()
+    host.ledger.run()
     assert host.faults.done == ["datapath.delete_service"]  # once, and not for ever
 
 

@@ -11,9 +11,8 @@ import pytest
 from driver.errors import Exhausted, LinkError, StoreUnavailable
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Listeners, SandboxEntry, Veth
-from driver.services.sandboxes import finisher as module
-from driver.services.sandboxes import teardown as teardowns
 from driver.services.sandboxes.finisher import Finisher
+from driver.work.ledger import Ledger
 from tests.support.run.wait import wait_until
 
 UNDERLAY = IPv4Address("192.0.2.1")
@@ -117,17 +116,22 @@ def world() -> World:
 
 
 @pytest.fixture
-def finisher(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finisher]:
-    for each in (module, teardowns):
-        monkeypatch.setattr(each, "RETRY_PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(module, "OFFER_AGAIN_S", 0.0)
-    monkeypatch.setattr(module, "AGAIN_S", 0.0)
+def ledger() -> Ledger:
+    return Ledger(pause_s=lambda _failed, _error: 0.0)
+
+
+@pytest.fixture
+def finisher(world: World, ledger: Ledger) -> Iterator[Finisher]:
     made = Finisher(sandboxes=world, datapath=world, teardowns=world,  # type: ignore[arg-type]
                     underlay=UNDERLAY, overlay_mtu=lambda: 1450,
-                    offer_host_path=world.offer, request_port=world.request_port)
-    made.start()
+                    offer_host_path=world.offer, request_port=world.request_port, ledger=ledger)
+    ledger.start()
     yield made
-    made.stop()
+    ledger.stop()
+
+
+def outstanding(ledger: Ledger) -> list[str]:
+    return [f"{step.what}: {step.error}" for step in ledger.outstanding()]
 
 
 def up(finisher: Finisher, number: int) -> None:
@@ -286,21 +290,21 @@ def test_a_failure_is_tried_again(finisher: Finisher, world: World,
     assert "attempt 1 failed: set_up: refused" in caplog.text
 
 
-def test_it_gives_up_and_goes_on_once_a_minute(
-        finisher: Finisher, world: World) -> None:
+def test_it_gives_up_and_goes_on(finisher: Finisher, world: World, ledger: Ledger) -> None:
     del world.cookies[KEY]  # the namespace is not visible
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
     wait_until(lambda: world.offered == [(endpoint(1).id, False)], WAIT_S, "peers to learn of it")
     wait_until(lambda: finisher.counts().failed_attempts > 5, WAIT_S, "it to be tried on")
     assert finisher.counts().given_up == 1
-    assert finisher.waiting() == f"{'1' * 12}: there is no network namespace at {KEY}"
+    assert outstanding(ledger) == [
+        f"host path of endpoint {'1' * 12}: there is no network namespace at {KEY}"]
     assert world.effects == []
     world.cookies[KEY] = 7  # and nobody says so
     effects(world, "set up 1 primary", "publish 7: 1 over 101")
     wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
                "peers to learn of it again")
-    assert finisher.waiting() == ""
+    wait_until(lambda: outstanding(ledger) == [], WAIT_S, "nothing to be outstanding")
 
 
 def test_peers_are_told_again_when_etcd_was_away(
@@ -310,10 +314,11 @@ def test_peers_are_told_again_when_etcd_was_away(
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
     wait_until(lambda: world.offered == [(endpoint(1).id, False)], WAIT_S, "peers to learn of it")
-    assert "do not know yet that its host path does not work: etcd is away" in caplog.text
+    assert f"tell peers of endpoint {'1' * 12}: attempt 1 failed: etcd is away" in caplog.text
 
 
-def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) -> None:
+def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World,
+                                              ledger: Ledger) -> None:
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
     effects(world, "set up 1", "publish 7: 1 over 101")  # services' addresses work all the same
@@ -326,7 +331,7 @@ def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World) 
     finisher.forget(endpoint(2).id)
     effects(world, "set up 1", "publish 7: 1 over 101")
     assert world.offered == []
-    assert finisher.waiting() == ""
+    assert outstanding(ledger) == []
 
 
 def test_one_whose_record_has_no_port_gets_one(finisher: Finisher, world: World) -> None:
@@ -339,15 +344,16 @@ def test_one_whose_record_has_no_port_gets_one(finisher: Finisher, world: World)
     wait_until(lambda: world.offered == [(endpoint(1).id, True)], WAIT_S, "peers to learn of it")
 
 
-def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: World) -> None:
+def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: World,
+                                                    ledger: Ledger) -> None:
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
     effects(world, "set up 2 primary", "publish 7: 2 over 102")
     world.failures.append("request_port")
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
-    wait_until(lambda: finisher.waiting() == f"{'1' * 12}: no endpoint port is free", WAIT_S,
-               "it to wait")
+    wait_until(lambda: outstanding(ledger) == [
+        f"host path of endpoint {'1' * 12}: no endpoint port is free"], WAIT_S, "it to wait")
     assert [each.port for each in world.entries[7].attachments] == [61002, 0]
     world.free_port = 61001
     world.failures.clear()
@@ -355,7 +361,7 @@ def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: W
                WAIT_S, "its port")
     assert world.entries[7].primary_ifindex == 102, "who carries the host path goes on doing so"
     wait_until(lambda: world.offered == [(endpoint(1).id, True)], WAIT_S, "peers to learn of it")
-    assert finisher.waiting() == ""
+    assert outstanding(ledger) == []
 
 
 def test_what_a_driver_of_before_left_goes_too(finisher: Finisher, world: World) -> None:
@@ -383,7 +389,7 @@ def test_withdrawal_failing_does_not_keep_the_rest(finisher: Finisher, world: Wo
     world.failures = ["withdraw"]
     with pytest.raises(LinkError, match="withdraw"):
         finisher.forget(endpoint(1).id)
-    effects(world, "withdraw 7 FAILS", "tear down")
+    effects(world, "withdraw 7 FAILS", "withdraw 7", "tear down")
 
 
 def test_many_at_once(finisher: Finisher, world: World) -> None:

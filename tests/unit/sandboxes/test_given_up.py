@@ -66,9 +66,8 @@ def test_without_a_free_port_its_sandbox_is_there_all_the_same(given_up: Whole) 
     given_up.recover()
     given_up.settle()
     assert ports(given_up) == [0]
-    assert "no endpoint port is free" in given_up.finisher.waiting()
+    assert "no endpoint port is free" in given_up.ledger.describe()
     taken._free[61001] = None
-    given_up.finishing.submit(NET.endpoint)
     given_up.settle()
     assert ports(given_up) == [61001]
-    assert given_up.finisher.waiting() == ""
+    assert given_up.ledger.describe() == ""

@@ -17,6 +17,7 @@ from driver.services.sandboxes import withholding as module
 from driver.services.sandboxes.finisher import Finisher
 from driver.services.sandboxes.labels import LabelReader
 from driver.services.sandboxes.withholding import Withholding
+from driver.work.ledger import Ledger
 from tests.support.run.wait import wait_until
 from tests.unit.sandboxes.test_finisher import KEY, UNDERLAY, endpoint, veth
 from tests.unit.sandboxes.test_finisher import World as Kernel
@@ -349,13 +350,14 @@ def test_an_endpoint_is_offered_anew_when_it_may_be_called_again() -> None:
     """The record of a driver before says that it is not offered, and nothing speaks against it."""
 
     kernel = Kernel()
+    ledger = Ledger()
     finisher = Finisher(sandboxes=kernel, datapath=kernel,  # type: ignore[arg-type]
                         teardowns=kernel, underlay=UNDERLAY, overlay_mtu=lambda: 1450,
-                        offer_host_path=kernel.offer)
-    finisher.start()
+                        offer_host_path=kernel.offer, ledger=ledger)
+    ledger.start()
     try:
         finisher.expect(replace(endpoint(1), offered=False), veth(1))
         finisher.carrier_up(veth(1).host_name, 101)
         wait_until(lambda: kernel.offered == [(endpoint(1).id, True)], WAIT_S, "peers to know")
     finally:
-        finisher.stop()
+        ledger.stop()

@@ -173,6 +173,8 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
 
 
 LOST = "registered; etcd did not know this host any more"
+NOTHING = "nothing: every step has been done"
+AGAIN = "link of endpoint 0123 since 2026-01-01 00:00:00 (2 attempts; the device is busy)"
 BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, but no SYN"
 
 
@@ -181,10 +183,13 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
      [f"FAIL  peers        {BLOCKED}: let TCP 61000-65535, and TCP option 254, pass between the "
       "hosts"]),
     ({"Status": {"peers": "2 on the host path"}}, ["ok    peers        2 on the host path"]),
-    ({"Status": {"registration": "registered", "conflicts": "none", "peers": "0"}},
-     ["ok    registration registered", "ok    conflicts    none", "ok    peers        0"]),
-    ({"Status": {"registration": "refused: copy", "conflicts": "endpoint 1"}},
-     ["FAIL  registration refused: copy", "FAIL  conflicts    endpoint 1"]),
+    ({"Status": {"registration": "registered", "outstanding": NOTHING, "peers": "0"}},
+     ["ok    registration registered", f"ok    outstanding  {NOTHING}", "ok    peers        0"]),
+    ({"Status": {"registration": "refused: copy", "outstanding": AGAIN}},
+     ["FAIL  registration refused: copy", f"ok    outstanding  {AGAIN}"]),
+    ({"Status": {"outstanding": f"STUCK: {AGAIN}"}},
+     [f"FAIL  outstanding  STUCK: {AGAIN}: it is repeated until it works; is the cause something "
+      "to mend?"]),
     ({"Status": {"registration": "registered; etcd did not know this host"}},
      ["FAIL  registration registered; etcd did not know this host"]),
     ({"Status": {"registration": f"{LOST}: it had 3 endpoints", "records": "IN DOUBT: one"}},
@@ -197,8 +202,8 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
     ({"Status": {}}, []),  # a driver of before
     (NotRunningError("nobody"), []),
     (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
-], ids=["blocked", "open", "well", "refused", "lost", "lost, in doubt", "entered again", "a copy",
-        "an older driver", "no driver", "no access"])
+], ids=["blocked", "open", "well", "refused", "stuck", "lost", "lost, in doubt", "entered again",
+        "a copy", "an older driver", "no driver", "no access"])
 def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: object,
                                             lines: list[str]) -> None:
     def ask(path: str, call: str) -> object:

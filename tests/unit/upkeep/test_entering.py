@@ -148,7 +148,7 @@ def test_without_etcd_a_new_driver_takes_over_what_runs(whole: Whole) -> None:
     before = everything_but_etcd(whole)
     whole.store.away = True
     restarted(whole)
-    whole.finishing.pump()
+    whole.ledger.run()
     after = everything_but_etcd(whole)
     assert {name: after[name] for name in before if "directory" not in name} == {
         name: before[name] for name in before if "directory" not in name}

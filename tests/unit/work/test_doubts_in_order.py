@@ -10,12 +10,14 @@ from driver.errors import Conflict, StoreUnavailable
 from driver.work import deadline
 from driver.work.doubts import Doubts
 
+AWAY = StoreUnavailable("away")
+
 
 def test_in_order_and_once() -> None:
     done: list[int] = []
-    doubts = Doubts()
+    doubts = Doubts("things")
     for n in range(3):
-        doubts.add(lambda n=n: done.append(n))  # type: ignore[misc]
+        doubts.add(str(n), lambda n=n: done.append(n), AWAY)  # type: ignore[misc]
     doubts.settle()
     doubts.settle()
     assert done == [0, 1, 2]
@@ -30,9 +32,9 @@ def test_what_fails_is_kept_with_all_behind_it() -> None:
             raise StoreUnavailable("away")
         done.append("first")
 
-    doubts = Doubts()
-    doubts.add(step)
-    doubts.add(lambda: done.append("second"))
+    doubts = Doubts("things")
+    doubts.add("step", step, AWAY)
+    doubts.add("second", lambda: done.append("second"), AWAY)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="away"):
             doubts.settle()
@@ -46,8 +48,8 @@ def test_a_hopeless_step_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     def step() -> None:
         raise Conflict("never")
 
-    doubts = Doubts()
-    doubts.add(step)
+    doubts = Doubts("things")
+    doubts.add("step", step, AWAY)
     doubts.settle()
     doubts.settle()
     assert caplog.text.count("never") == 1
@@ -60,8 +62,8 @@ def test_others_wait_for_the_one_that_settles_but_not_for_ever() -> None:
         entered.set()
         assert leave.wait(10)
 
-    doubts = Doubts()
-    doubts.add(step)
+    doubts = Doubts("things")
+    doubts.add("step", step, AWAY)
     thread = threading.Thread(target=doubts.settle)
     thread.start()
     assert entered.wait(10)

@@ -1,9 +1,9 @@
-"""A client that never stops talking, and says in the end what it noticed.  Runs in a container.
+"""Talks to a server without a pause, and reports in the end what it noticed.  Runs in a container.
 
     steady.py ADDRESS PORT     one connection kept busy, a new one every 20 ms, until SIGTERM
 
 Prints a line for each 10 new connections, and at the end a report as JSON.  The server is
-tcp.py: it says what it sees of a connection, then echoes.
+tcp.py, which reports what it sees of a connection and then echoes.
 """
 
 import json
@@ -28,7 +28,7 @@ class Report:
 
 
 def connect(address: str, port: int) -> tuple[socket.socket, list[object]]:
-    """Return the connection, and the peer that the server's end sees."""
+    """Return the connection, and the peer that the server sees."""
     sock = socket.create_connection((address, port), TIMEOUT_S)
     line = b""
     while not line.endswith(b"\n"):

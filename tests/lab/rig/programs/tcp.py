@@ -1,6 +1,6 @@
-"""A TCP server and client that say what they see of a connection.  Runs in a container.
+"""Runs a TCP server or client that reports what it sees of a connection.  Runs in a container.
 
-    tcp.py serve PORT [ADDRESS]          one thread a connection; answers its view, then echoes
+    tcp.py serve PORT [ADDRESS]          a thread for each connection; sends its view, then echoes
     tcp.py call ADDRESS PORT [options]   prints both views as JSON
 """
 

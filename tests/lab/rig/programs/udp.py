@@ -1,4 +1,4 @@
-"""Datagrams: a receiver that prints what comes, and a sender.  Runs in a container.
+"""Receives and prints datagrams, or sends one.  Runs in a container.
 
     udp.py listen PORT           prints "<source address> <text>" for each datagram
     udp.py send ADDRESS PORT TEXT

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 import pytest
 
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
-from driver.services.directory.packed import OTHERS, pack, places, places_of, unpack
+from driver.services.directory.entries import Entry
 
 BOTH = Endpoint(
     id=EndpointId("e" * 64), network_id=NetworkId("n"), vni=Vni(0xFFFFFF), host=HostId("h"),
@@ -21,20 +21,27 @@ NEITHER = replace(V4, address=None)
 @pytest.mark.parametrize("endpoint", [BOTH, V4, V6, NEITHER])
 @pytest.mark.parametrize("others", [True, False])
 def test_what_an_entry_needs_comes_back(endpoint: Endpoint, others: bool) -> None:
-    packed = pack(endpoint, others=others)
-    assert bool(packed[0] & OTHERS) == others
-    found = unpack(packed, endpoint.id)
+    entry = Entry.of(endpoint, others=others)
+    assert entry.others is others
+    assert (entry.vni, entry.underlay) == (endpoint.vni, endpoint.underlay)
+    assert entry.name == (endpoint.underlay, endpoint.port)
+    assert entry.address == (endpoint.address and endpoint.address.ip)
+    found = entry.endpoint(endpoint.id)
     assert (found.id, found.vni, found.underlay, found.mac, found.port) == (
         endpoint.id, endpoint.vni, endpoint.underlay, endpoint.mac, endpoint.port)
     for before, after in ((endpoint.address, found.address), (endpoint.address6, found.address6)):
         assert (before and before.ip) == (after and after.ip)
 
 
+def entry_of(endpoint: Endpoint) -> Entry:
+    return Entry.of(endpoint, others=True)
+
+
 def test_each_address_is_a_place_of_its_own() -> None:
-    assert set(places(BOTH)) == {*places(V4), *places(V6)}
-    assert [len(places(endpoint)) for endpoint in (BOTH, V4, V6, NEITHER)] == [2, 1, 1, 0]
-    for endpoint in (BOTH, V4, V6, NEITHER):
-        assert places_of(pack(endpoint, others=True)) == places(endpoint)
+    both, v4, v6, neither = map(entry_of, (BOTH, V4, V6, NEITHER))
+    assert set(both.places()) == {*v4.places(), *v6.places()}
+    assert [len(each.places()) for each in (both, v4, v6, neither)] == [2, 1, 1, 0]
+    assert Entry.of(BOTH, others=False).places() == both.places()
 
 
 @pytest.mark.parametrize("changed", [
@@ -42,8 +49,23 @@ def test_each_address_is_a_place_of_its_own() -> None:
     replace(BOTH, mac=bytes(6)), replace(BOTH, port=0), V4, V6,
     replace(BOTH, address=IPv4Interface("10.32.0.3/16"))])
 def test_what_an_entry_says_makes_it_another_one(changed: Endpoint) -> None:
-    assert pack(changed, others=True) != pack(BOTH, others=True)
+    assert entry_of(changed) != entry_of(BOTH)
 
 
 def test_what_matters_within_its_host_does_not() -> None:
-    assert pack(replace(BOTH, sandbox_key="/x"), others=True) == pack(BOTH, others=True)
+    assert entry_of(replace(BOTH, sandbox_key="/x")) == entry_of(BOTH)
+
+
+@pytest.mark.parametrize(("after", "left"), [
+    (BOTH, NEITHER),
+    (replace(BOTH, mac=bytes(6)), NEITHER),
+    (V4, V6),  # entering it does not touch the other family's
+    (V6, V4),
+    (replace(BOTH, address=IPv4Interface("10.32.0.3/16")), V4),
+    # The host's port leads to the address: what is found by the old port must go.
+    (replace(BOTH, port=1), V4),
+    (replace(BOTH, underlay=IPv4Address("198.18.0.2")), V4),
+    (NEITHER, BOTH)])
+def test_what_a_later_one_does_not_overwrite(after: Endpoint, left: Endpoint) -> None:
+    outdated = Entry.of(BOTH, others=False).outdated_by(Entry.of(after, others=False))
+    assert outdated.places() == entry_of(left).places()
