@@ -1,4 +1,4 @@
-"""A key-value store for the contract tests: the fake, and a real etcd shared by all tests.
+"""Provides the stores of the contract tests: the fake, and a real etcd that all tests share.
 
 Each test starts with an empty store.
 """
@@ -26,7 +26,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 
 @pytest.fixture
 def own_etcd(tmp_path: Path) -> Iterator[Etcd]:
-    """For tests that stop, freeze or compact it."""
+    """An etcd for tests that stop, freeze or compact it."""
     with Etcd(tmp_path) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""What tests of the programs share: a folder for pins, which goes with them."""
+"""Provides a folder for pins to tests of the programs, and removes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One compilation is good for every start: kept or fresh, on any kernel, with any constants."""
+"""Tests that one compilation serves every start: kept or fresh, any kernel, any constants."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unit() -> Compiled:
 
 
 def _kept(folder: Path, *command: str) -> Compiled:
-    """Have another process compile for the first time; return what it has kept."""
+    """Have another process compile for the first time; return what it stored."""
     subprocess.run([*command, sys.executable, "-c", COMPILE.format(folder=str(folder))],
                    check=True, cwd=KERNEL_FOLDER.parent)
     found = cache.kept_unit(folder=folder)
@@ -62,7 +62,7 @@ def test_what_was_kept_is_what_is_compiled(unit: Compiled, tmp_path: Path) -> No
 
 
 def test_the_running_kernel_makes_no_difference(unit: Compiled, tmp_path: Path) -> None:
-    """So its version is not in the digest."""
+    """So the digest need not have the kernel's version."""
     other = ("setarch", "--uname-2.6")
     release = subprocess.run([*other, "uname", "-r"], check=True, capture_output=True, text=True)
     assert release.stdout.startswith("2.6.")
@@ -86,7 +86,7 @@ def test_a_change_of_the_text_is_compiled(unit: Compiled, tmp_path: Path) -> Non
     changed = Path(shutil.copytree(KERNEL_FOLDER, tmp_path / "kernel"))
     folder = tmp_path / "kept"
     cache.write(folder, cache.unit_key(KERNEL_FOLDER), unit)
-    assert compiled_unit(changed, folder=folder) == unit  # the same text, elsewhere
+    assert compiled_unit(changed, folder=folder) == unit  # the same text in another folder
     (changed / "lookup.c").write_text("int listener_lookup(struct bpf_sk_lookup *c) { return 1; }")
     found = compiled_unit(changed, folder=folder)
     assert [name for name in unit.programs if unit.programs[name] != found.programs[name]] == [
@@ -100,7 +100,7 @@ class _NoMptcp(Constants):
 
 
 def test_a_kernel_without_mptcp_gets_the_same_programs(unit: Compiled, pins: Path) -> None:
-    """It knows no such function, and does not mind where it is never called."""
+    """It lacks the function, and accepts programs that never call it."""
     def call(function: int) -> bytes:
         return struct.pack("=BBhi", 0x85, 0, 0, function)
 

@@ -1,4 +1,4 @@
-"""The list of a network's broadcast receivers changes where it has to, and nowhere else."""
+"""Tests that a network's list of broadcast receivers changes only where it must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of the kernel maps: no change of one without a new number, and what is kept."""
+"""Tests the layout of the kernel maps: a change needs a new number, and unchanged maps stay."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def test_what_has_not_changed_is_the_same_map(bpffs: Path) -> None:
 
 
 def test_an_upgrade_that_was_cut_short_is_passed_over(bpffs: Path) -> None:
-    """Its maps are half filled, and the programs of the layout before it are still at work."""
+    """Its maps are half filled, and the programs of the previous layout still run."""
     changed = {2: frozenset({"flows"}), 3: frozenset({"directory"})}
     _pins(bpffs, 1, "flows", "ports", "directory", "connect4")
     assert inherit(bpffs, 2, changed) is not None
-    _pins(bpffs, 2, "flows")  # and there it was killed
+    _pins(bpffs, 2, "flows")  # there the driver was killed
     found = inherit(bpffs, 3, changed)
     assert found is not None
     assert (found.folder.name, found.changed) == ("v1", {"flows", "directory"})

@@ -1,4 +1,4 @@
-"""The calls that are made of libbpf: a name that it lacks is found at its first use only."""
+"""Tests that libbpf has every function that we call: else only the first call would fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel accepts every program, and both sides agree on every struct."""
+"""Tests that the kernel accepts every program, and that both sides agree on every struct."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def unit() -> Iterator[tuple[Loaded, Path]]:
-    """Programs and maps that no test changes, and where the maps are pinned."""
+    """Programs and maps, which no test may change, and the folder of the maps' pins."""
     with folder_for_pins() as folder:
         made = load(compiled_unit(), CONSTANTS, folder)
         yield made, folder
@@ -89,7 +89,7 @@ def test_a_program_that_the_verifier_refuses_is_named(pins: Path, tmp_path: Path
 
 
 def _fields(struct: Any) -> int:
-    """Sum of the sizes of all fields: what a struct without padding has."""
+    """Return the sum of all fields' sizes: that of a struct without padding."""
     if not issubclass(struct, ctypes.Structure):
         return ctypes.sizeof(struct)
     return sum(_fields(kind) if isinstance(kind, type) and issubclass(kind, ctypes.Structure)
@@ -108,7 +108,7 @@ def test_every_map_of_the_unit_is_pinned_and_checked_here(unit: tuple[Loaded, Pa
     _, pins = unit
     maps = declared_maps().keys()
     assert {pin.name for pin in pins.iterdir()} == maps
-    # Their values are sockets, storage of sockets, and one number a CPU.
+    # These have sockets, sockets' storage, or a number for each CPU as values.
     assert maps == set(SIZES) | {"listeners", "connections", "chosen", "counters"}
 
 
@@ -116,7 +116,7 @@ def test_the_counters_hold_every_reason(loaded: Loaded) -> None:
     assert len(read_reasons()) <= len(loaded.table("counters"))
     names = [reason.name for reason in read_reasons()]
     assert len(set(names)) == len(names)
-    # The parser of the list has overlooked none.
+    # The list's parser must overlook none.
     header = (KERNEL_FOLDER / "include" / "reasons.h").read_text()
     assert len(names) == len(re.findall(r"^    R\(", header, re.MULTILINE))
 

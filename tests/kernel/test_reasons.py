@@ -1,4 +1,4 @@
-"""Every counter is documented, and provoked by a test or excused here."""
+"""Tests that every counter is documented, and that a test provokes it or it is excused here."""
 
 from __future__ import annotations
 

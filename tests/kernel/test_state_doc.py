@@ -1,4 +1,4 @@
-"""docs/state.md has a line for every map and every pinned link."""
+"""Tests that docs/state.md has a line for every map and every pinned bpf_link."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Tests that `bench.studies.cost` measures all ways and programs, and `growth` does so under load.
-"""
+"""Tests that `bench.studies.cost` measures all ways and programs, and `growth` under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls that the contract is about: ids, arguments, and the three that most rows need."""
+"""Makes the contract's calls: ids, arguments, and the three calls that most rows need."""
 
 from __future__ import annotations
 

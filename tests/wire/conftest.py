@@ -1,4 +1,4 @@
-"""A real WSGI server on a unix socket, over fakes whose live resources a test can look at."""
+"""Provides a real WSGI server on a unix socket, over fakes whose resources tests can inspect."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Records what a real dockerd sends, for tests/wire/recorded: run it when a new Docker appears.
+"""Records what a real dockerd sends, for tests/wire/recorded; run it for each new Docker release.
 
     sudo .venv/bin/python -m tests.wire.record OUT.json [DOCKER_TREE]
 
-It stands as a proxy between a lab host's dockerd and a real driver, and runs docker commands that
-make dockerd send all it can send outside a swarm.
+It is a proxy between a lab host's dockerd and a real driver, and runs docker commands that make
+dockerd send all that it can send outside a swarm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 REAL_SOCKET = "/run/slim-real.sock"
 PLUGIN_SOCKET = "/run/docker/plugins/slim.sock"
 
-# Each may fail: what counts is what dockerd sends then.  {image} has a program that sleeps.
+# A command may fail: only what dockerd sends matters.  {image} has a program that sleeps.
 COMMANDS = (
     "network create -d slim --ipam-driver slim --subnet 10.50.0.0/16 --ip-range 10.50.4.0/24 "
     "--gateway 10.50.0.254 --aux-address printer=10.50.0.5 "
@@ -46,7 +46,7 @@ class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def proxy(out: Path) -> None:
-    """Listen where dockerd looks; append request and answer to `out`, one JSON object a line."""
+    """Listen where dockerd looks; append each request with its answer to `out`, as a JSON line."""
     from driver.process.unix_http import UnixConnection
 
     class Handler(BaseHTTPRequestHandler):

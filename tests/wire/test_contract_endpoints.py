@@ -1,4 +1,4 @@
-"""The contract's rows on endpoints, by their numbers."""
+"""Tests the contract's rows on endpoints, by their numbers."""
 
 from __future__ import annotations
 

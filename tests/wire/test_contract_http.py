@@ -1,4 +1,4 @@
-"""The contract's rows on HTTP, by their numbers: bodies, errors, connections, calls made twice."""
+"""Tests the contract's rows on HTTP: bodies, errors, connections, calls made twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_row_01_activate(dockerd: Dockerd) -> None:
 @pytest.mark.parametrize("host", ["", "plugin.moby.localhost", "a_b:80"])
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_row_02_capabilities(dockerd: Dockerd, world: World, scope: str, host: str) -> None:
-    world.faults.down = True  # rule 6: a failure here is remembered until dockerd restarts
+    world.faults.down = True  # rule 6: dockerd remembers a failure here until it restarts
     caller = Dockerd(dockerd.path, host)
     answer = caller.raw("NetworkDriver.GetCapabilities", b"")
     assert answer.status == 200
@@ -200,7 +200,7 @@ def test_one_log_line_per_request(dockerd: Dockerd, caplog) -> None:
     caplog.set_level("INFO", "slim.api")
     network(dockerd)
     dockerd.raw("NetworkDriver.Join", b'{"NetworkID":"a\\nb\\u001b[31m"}')
-    # The server's own library may warn that a call had to wait.
+    # The server's library may also warn that a call had to wait.
     lines = [record.getMessage() for record in caplog.records if record.name == "slim.api"]
     assert len(lines) == 2
     assert lines[0].startswith(f"NetworkDriver.CreateNetwork NetworkID={NET[:12]} ")

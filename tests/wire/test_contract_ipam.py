@@ -1,4 +1,4 @@
-"""The wire rows of the contract's checklist for IPAM: the real service, an etcd in memory."""
+"""Tests the contract's rows on IPAM, with the real service and an etcd in memory."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_row_33_shapes_of_pools(dockerd: Dockerd) -> None:
     answer = dockerd.ok("IpamDriver.RequestPool", AddressSpace="slim-local", Pool="", SubPool="",
                         Options=None, V6=True)
     assert ip_network(answer["Pool"]).version == 6
-    # A swarm manager says V6 false, always.
+    # A swarm manager always says V6 false.
     answer = dockerd.ok("IpamDriver.RequestPool", AddressSpace="slim-global", V6=False, SubPool="",
                         Pool="fd00:50::/64", Options={"com.docker.network.ipam.serial": "true"})
     assert answer["Pool"] == "fd00:50::/64"
@@ -216,7 +216,7 @@ def test_rule_06_ipam_without_store(dockerd: Dockerd, store: FakeStore) -> None:
 
 
 def test_networks_of_two_hosts_share_a_key(store: FakeStore) -> None:
-    """What the address space in CreateNetwork is for: one pool, one virtual network."""
+    """The address space in CreateNetwork makes one pool one virtual network."""
     from driver.services.networks.lifecycle import NetworkPool, network_key
 
     pools = [NetworkPool("slim-local", ip_network(SUBNET))]

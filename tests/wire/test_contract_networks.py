@@ -1,4 +1,4 @@
-"""The contract's rows on networks, by their numbers; and what the driver need not act on."""
+"""Tests the contract's rows on networks, by their numbers, and what the driver may ignore."""
 
 from __future__ import annotations
 

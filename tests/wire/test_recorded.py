@@ -46,7 +46,7 @@ def test_recorded_requests_are_understood(dockerd: Dockerd, world: World, store:
         assert not reply.error, request
         assert reply.json.keys() == request["answer"].keys(), request
         seen.add(request["path"])
-    # The recording holds whole lives: nothing is left of what it made.
+    # The recording has whole lives, so nothing may be left.
     assert world.live() == World().live()
     assert [key for key in store.entries if "/reservations/" in key] == []
     assert {"/NetworkDriver.Join", "/NetworkDriver.Leave", "/IpamDriver.ReleasePool"} <= seen

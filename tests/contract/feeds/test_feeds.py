@@ -1,4 +1,4 @@
-"""What driver.store.feeds.feeds.Feeds promises, over the fake and over a real etcd."""
+"""Tests driver.store.feeds.feeds.Feeds over the fake and over a real etcd."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_nothing_is_lost_across_cut_connections(world: World, feeds: Feeds, back
 
 
 def test_removals_only(world: World, feeds: Feeds) -> None:
-    """Nothing is listed, and what is put is not told; after a cut it goes on from where it was."""
+    """It neither lists nor tells puts; after a cut it goes on from where it was."""
     for name in "123":
         put(world.other, f"/a/{name}")
     heard = Heard()
@@ -115,7 +115,7 @@ def test_many_prefixes_on_one_stream_and_few_threads(world: World, feeds: Feeds)
     wait_until(lambda: all(len(each.changes) == 1 for each in heard.values()), LONG_S,
                "a change for each")
     assert world.streams() == before + 1
-    # The stream's, those of the listeners; gRPC's for this connection, and for its requests.
+    # One for the stream, THREADS for listeners; gRPC's for this connection and for its requests.
     assert threading.active_count() <= threads + 1 + feeds_module.THREADS + 2
 
 
@@ -166,7 +166,7 @@ def test_a_listener_that_raises_is_listed_again_alone_and_after_a_pause(
     for prefix, each in (("/bad/", bad), ("/good/", good)):
         feeds.follow(prefix, each)
     wait_until(lambda: bad.lists and good.lists, LONG_S, "both lists")
-    # Three pauses of at least a half of 0.5, 1 and 2 seconds.
+    # Three pauses of at least half of 0.5, 1 and 2 seconds.
     assert time.monotonic() - began_s > 1.75
     left[0] = 1
     for number in range(3):
@@ -265,7 +265,7 @@ def test_no_thread_is_left(world: World) -> None:
 
 
 def test_a_member_that_lags_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would tell again what was told; and it proves nothing."""
+    """It would repeat old changes, and proves nothing."""
     world, back = FakeWorld(), Back()
     feeds, heard = Feeds(world.kv, back), Heard()
     feeds.follow("/a/", heard)
@@ -352,7 +352,7 @@ def test_whatever_happens_all_is_told_in_the_end(
             case "save":
                 world.save()
             case "restore":
-                world.restore()  # of an etcd that has ended: nobody writes before that is noticed
+                world.restore()  # ends all connections: nobody may write before that is noticed
                 wait_until(world.store.noticed, LONG_S, "the stream's end is noticed")
             case "progress":
                 world.store.tell_progress()

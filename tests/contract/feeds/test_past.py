@@ -1,4 +1,4 @@
-"""Feeds where etcd has compacted what they had not heard, or has gone back to an earlier state."""
+"""Tests feeds that missed changes which etcd has compacted, and an etcd that went back in time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_was_compacted_meanwhile_is_listed_again(
 
 
 def test_many_are_compacted_at_once(world: World, feeds: Feeds) -> None:
-    """More than etcd 3.4 tells of: its watches of the rest are silent for good (issue 17529)."""
+    """etcd 3.4 does not tell all of them: the other watches stay silent for ever (issue 17529)."""
     heard = {f"/many/{number:04}/": Heard() for number in range(500)}
     for prefix, each in heard.items():
         feeds.follow(prefix, each)
@@ -60,7 +60,7 @@ def test_many_are_compacted_at_once(world: World, feeds: Feeds) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_compaction_that_etcd_does_not_tell_of(
         monkeypatch: pytest.MonkeyPatch, *, late: bool) -> None:
-    """Late: between the question whether all can go on, and their watches' beginning."""
+    """It comes after feeds have asked whether they can go on, and before their watches begin."""
     monkeypatch.setattr(feeds_module, "SETTLED_S", 0.1 if late else 1000.0)
     world, asked = FakeWorld(), []
     keeps, stream = world.kv.keeps, world.kv.stream
@@ -126,7 +126,7 @@ def test_a_restored_snapshot_is_listed_again(
 @pytest.mark.parametrize("told", ["nothing", "a removal"])
 def test_a_restored_snapshot_has_all_that_was_told_of_what_is_there(
         world: World, feeds: Feeds, told: str) -> None:
-    """And is further on by now: only what came after it was another history."""
+    """It has newer revisions by now; only what came after the snapshot is another history."""
     heard = {"/a/": Heard()}
     put(world.other, "/a/old")
     world.save()
@@ -166,7 +166,7 @@ def test_another_cluster_is_listed_again(world: World, feeds: Feeds, back: Back)
 
 
 def test_progress_spares_a_list_after_a_compaction(tmp_path: Path) -> None:
-    """A prefix where nothing changes stands where etcd does, not where it was listed."""
+    """A feed without changes advances with etcd's progress from the revision of its list."""
     every = ("--experimental-watch-progress-notify-interval", "100ms")
     with EtcdWorld(tmp_path, *every) as world:
         feeds, quiet = Feeds(world.kv), Heard()

@@ -1,4 +1,4 @@
-"""Hosts that go for good, over the fake and over a real etcd: what is taken, when, and by whom."""
+"""Tests hosts that go for good: what is removed, when, and by whom (the fake, a real etcd)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POOL = "10.32.0.0/24"
 
 
 class Member:
-    """A host with the subnet POOL, as its driver would have it in etcd."""
+    """A host with the subnet POOL, as its driver would enter it in etcd."""
 
     def __init__(self, kv: KeyValue, number: int) -> None:
         self.host = Host(host_id(number), f"host{number}", IPv4Address(f"192.0.2.{number}"))
@@ -65,7 +65,7 @@ class Member:
         return given
 
     def run(self, number: int, owner: str = "") -> Endpoint:
-        """Do all that a container needs."""
+        """Enter all that a container needs."""
         made = Endpoint(
             id=EndpointId(f"{self.host.id[-2:]}{number:062}"), network_id=self.network_id,
             vni=self.network.vni, host=self.host.id, underlay=self.host.underlay, mac=bytes(6),
@@ -75,7 +75,7 @@ class Member:
 
 
 def all_keys(kv: Kv) -> set[str]:
-    """But tombstones, which go by themselves."""
+    """Return all keys but tombstones, which end by themselves."""
     return {entry.key for entry in live(kv.range(keys.ROOT).entries)}
 
 
@@ -88,7 +88,7 @@ def begun(kv: Kv, member: Member, removal: Removal) -> Absence:
 
 @pytest.fixture
 def two(kv: Kv) -> tuple[Member, Member]:
-    """One that stays, and one that goes."""
+    """A member that stays, and one that goes."""
     stays, goes = Member(kv, 1), Member(kv, 2)
     stays.join()
     stays.run(1, "web")
@@ -138,8 +138,8 @@ def test_everything_is_as_if_it_had_never_been(kv: Kv, two: tuple[Member, Member
     absence = begun(kv, goes, Removal.EVERYTHING)
     remove_records(kv, absence)
     assert EtcdAbsences(kv).finish(absence)
-    # These stay: a write that was sent before must not happen yet, and the host must learn
-    # that it was forgotten, whenever it comes back.
+    # These stay, so that an earlier write cannot still succeed, and the host learns that it was
+    # forgotten whenever it comes back.
     assert all_keys(kv) == before | {keys.absent(goes.host.id), keys.fence(goes.host.id)}
 
 
@@ -214,9 +214,9 @@ def test_time_runs_for_who_is_certainly_gone(kv: Kv, two: tuple[Member, Member])
     absence = note(Seen.GONE)
     assert absences.left_s(absence)
     wait_until(lambda: absences.left_s(absence) == 0, 30, "its time to run out")
-    assert not absences.note(known, None, Seen.ALIVE)  # decided on what is out of date
+    assert not absences.note(known, None, Seen.ALIVE)  # decided by outdated data
     assert absences.left_s(note(Seen.ALIVE)) is None
-    assert absences.left_s(note(Seen.GONE))  # it begins anew
+    assert absences.left_s(note(Seen.GONE))  # the time begins anew
     for_ever = Member(kv, 3)
     assert absences.note(KnownHost(for_ever.host, 0), None, Seen.GONE)
     kept = absences.get(for_ever.host.id)
@@ -225,12 +225,12 @@ def test_time_runs_for_who_is_certainly_gone(kv: Kv, two: tuple[Member, Member])
 
 
 class Returner:
-    """A host that registers, and what it was told meanwhile."""
+    """A host that registers, with what it was told meanwhile."""
 
     def __init__(self, kv: Kv, member: Member) -> None:
         self.completed: list[Removal] = []
         self.forgotten = threading.Event()
-        self.told: list[tuple[Removal, bool]] = []  # was its absence said to be settled?
+        self.told: list[tuple[Removal, bool]] = []  # the removal, and whether it is settled
         self._kv = kv
         self.hosts = EtcdHosts(kv, 2, return_after_s=3600,
                                on_return=Return(self._complete, self._forget))
@@ -263,12 +263,12 @@ def test_who_comes_back_finishes_what_a_person_has_begun(kv: Kv, two: tuple[Memb
 
 
 def test_who_comes_back_ends_a_removal_of_its_addresses(kv: Kv, two: tuple[Member, Member]) -> None:
-    """What is left stays: its peers reach it without a break, and nobody goes on removing."""
+    """What is left stays, its peers reach it without a break, and the removal stops."""
     _, goes = two
     goes.join()
     taken, kept = goes.run(1), goes.run(2)
     absence = begun(kv, goes, Removal.ADDRESSES)
-    goes.endpoints.delete(taken.id)  # as far as the others came
+    goes.endpoints.delete(taken.id)  # the others had removed this one
     before = all_keys(kv)
     back = Returner(kv, goes)
     try:
@@ -278,7 +278,7 @@ def test_who_comes_back_ends_a_removal_of_its_addresses(kv: Kv, two: tuple[Membe
         assert all_keys(kv) - before == {keys.host(goes.host.id), keys.known(goes.host.id),
                                          keys.underlay(goes.host.underlay)}
         assert before - all_keys(kv) == {keys.absent(goes.host.id)}
-        with pytest.raises(Conflict):  # who was slower does no harm any more
+        with pytest.raises(Conflict):  # the slower driver does no harm
             remove_records(kv, absence)
         assert EtcdEndpoints(kv, goes.host.id, goes.networks).list() == [kept]
     finally:
@@ -311,7 +311,7 @@ def test_a_live_host_learns_that_it_was_forgotten(kv: Kv, two: tuple[Member, Mem
             remove_records(kv, absence)
             absences.finish(absence)
         except Conflict:
-            assert back.completed  # it was faster
+            assert back.completed  # the host was first
         assert back.forgotten.wait(10)
         assert EtcdNetworks(kv, goes.host.id).list() == []
     finally:
@@ -320,7 +320,7 @@ def test_a_live_host_learns_that_it_was_forgotten(kv: Kv, two: tuple[Member, Mem
 
 def test_data_that_etcd_lost_is_no_forgetting(
         kv: Kv, two: tuple[Member, Member], caplog: pytest.LogCaptureFixture) -> None:
-    """What runs is not given up for that."""
+    """The host keeps what runs."""
     _, goes = two
     back = Returner(kv, goes)
     try:
@@ -349,7 +349,7 @@ def test_a_record_of_a_live_host_that_is_lost_comes_back(
 
 
 def test_an_address_is_given_once_whoever_wins(kv: Kv, two: tuple[Member, Member]) -> None:
-    """Two drivers take the addresses, a third gives them out, and the host comes back meanwhile."""
+    """Two drivers remove addresses, a third assigns them, and the host comes back meanwhile."""
     stays, goes = two
     goes.join()
     mine = [goes.run(number) for number in range(8)]
@@ -392,7 +392,7 @@ def test_an_address_is_given_once_whoever_wins(kv: Kv, two: tuple[Member, Member
             except Conflict:
                 continue
             restored.append(endpoint)
-        # What is held by name and bound by nobody may be used once, by whoever binds it first.
+        # An address held by value that no endpoint has is for whoever binds it first, once.
         stayed = [IPv4Interface(a) for a in taken]
         for number, address in enumerate(stayed):
             made = Endpoint(
@@ -420,4 +420,4 @@ def test_what_a_host_had_sent_before_does_not_happen_any_more(kv: Kv) -> None:
     assert raised is not None
     assert fence is None or raised.mod_revision > fence.mod_revision
     assert kv.commit([], [Delete(keys.absent(goes.host.id))])
-    goes.run(1)  # it reads the fence again
+    goes.run(1)  # reads the fence again

@@ -1,4 +1,4 @@
-"""Whose etcd it is, over the fake and a real one: another cluster's is neither read nor written."""
+"""Tests that a host neither reads nor writes another cluster's etcd (the fake, a real etcd)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KEY = keys.ROOT + "something"
 
 
 class Member:
-    """A host's way to etcd, with what it keeps."""
+    """A host's access to etcd, and what it keeps of the cluster."""
 
     def __init__(self, kv: Kv, folder: Path, name: str) -> None:
         self.now_s = 0.0
         self.file = host.ClusterFile(folder / name)
-        self.etcd = 1  # which one answers
+        self.etcd = 1  # the etcd that answers
         self.kv = ClusterKeyValue(
             kv, self.file, lambda: Cluster(host.new_cluster().id, name),
             identity=lambda: self.etcd, clock=lambda: self.now_s)
@@ -34,7 +34,7 @@ class Member:
         return self.kv.commit([], [Put(KEY, text.encode())])
 
     def settled(self) -> int:
-        """Write, also after others have written the cluster's key anew."""
+        """Write, even after others have rewritten the cluster's key."""
         done = self.put("x")
         self.now_s += AGAIN_S
         return done or self.put("x") or self.put("x")
@@ -88,7 +88,7 @@ def test_a_host_starts_beside_another_cluster(
 
 
 def test_it_becomes_another_clusters_while_drivers_run(kv: Kv, two: tuple[Member, Member]) -> None:
-    """The key alone has changed: no write is made any more, from the first one on."""
+    """Only the key has changed: from the first write on, none succeeds."""
     member, own = two[0], name_of(kv)
     write(kv, OTHER)
     assert member.put("late") == 0
@@ -104,7 +104,7 @@ def test_it_becomes_another_clusters_while_drivers_run(kv: Kv, two: tuple[Member
 
 
 def test_another_etcd_answers(kv: Kv, two: tuple[Member, Member]) -> None:
-    """Nothing that it says is believed."""
+    """The host believes nothing that it says."""
     member = two[0]
     write(kv, OTHER)
     assert member.kv.get(KEY)  # the same etcd: reads do not compare
@@ -136,7 +136,7 @@ def test_lost_data_is_no_other_cluster(
 @pytest.mark.parametrize("value", [b"garbage", b'{"schema":2,"write":"x","id":"1","name":"n"}'])
 def test_a_key_that_cannot_be_read(kv: Kv, two: tuple[Member, Member], tmp_path: Path, value: bytes
                                    ) -> None:
-    """Who knows this etcd goes on; who starts cannot tell whose it is.  It is left alone."""
+    """A driver that knows this etcd goes on; one that starts cannot tell whose it is, and waits."""
     assert kv.commit([], [Put(keys.CLUSTER, value)])
     two[0].now_s += AGAIN_S
     assert two[0].settled()

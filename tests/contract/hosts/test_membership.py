@@ -1,4 +1,4 @@
-"""Who has a network: hundreds that come and go at once, beside drivers of before, and lost keys."""
+"""Tests networks' members: hundreds come and go at once, beside older drivers, with lost keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def everything(kv: KeyValue) -> list[str]:
 
 
 def at_once(acts: Sequence[Callable[[], None]]) -> list[str]:
-    """Each in a thread of its own; return their errors."""
+    """Run each in its own thread; return their errors."""
     failed: list[str] = []
     ready = threading.Barrier(len(acts))
 
@@ -61,8 +61,8 @@ def at_once(acts: Sequence[Callable[[], None]]) -> list[str]:
 
 def test_hundreds_of_hosts_come_and_go_at_once(
         kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `docker network create` asks for: the pool, its gateway, the network."""
-    monkeypatch.setattr(kv, "_call_s", LIMIT_S, raising=False)  # as of at_once
+    """Each requests what `docker network create` does: pool, gateway, network."""
+    monkeypatch.setattr(kv, "_call_s", LIMIT_S, raising=False)  # see LIMIT_S
     services = [service(kv, number) for number in range(HOSTS)]
     networks = [EtcdNetworks(kv, host_id(number)) for number in range(HOSTS)]
     pools: list[str] = []
@@ -79,7 +79,7 @@ def test_hundreds_of_hosts_come_and_go_at_once(
                     for each in networks]) == []
     assert len(vnis) == HOSTS
     assert len(set(vnis)) == 1
-    # One makes the network; those that it was too fast for need one attempt more and no third.
+    # One host makes the network; those that were slower need a second attempt, but no third.
     assert sum(commits) <= 2 * HOSTS
     assert kv.count(keys.members(POOL)) == HOSTS
 
@@ -92,7 +92,7 @@ def test_hundreds_of_hosts_come_and_go_at_once(
 
 
 class Interposed(FakeKeyValue):
-    """Lets somebody else act just before the next commit: when all has been read."""
+    """Lets another act just before the next commit, when all has been read."""
 
     def __init__(self, store: FakeStore) -> None:
         super().__init__(store)
@@ -131,7 +131,7 @@ def test_the_last_two_go_at_once() -> None:
 
 
 class DriverOfBefore:
-    """What drivers wrote that knew no member keys: every host in the network's one value."""
+    """Writes as drivers without member keys did: all hosts in the network's one value."""
 
     def __init__(self, kv: KeyValue, number: int) -> None:
         self._kv = kv
@@ -261,7 +261,7 @@ def test_what_is_in_the_way_of_entering_is_named(kv: Kv) -> None:
     kv.commit([], [Put(keys.local_network(host_id(1), NET), records.encode(
         records.network_fields(Network(NET, POOL, Vni(9), (CIDR,), False, 0))))])
     right = Network(NET, POOL, other, (CIDR,), False, 0)
-    assert networks.enter(right)  # the host's own part is as it says
+    assert networks.enter(right)  # the host decides its own part
     assert networks.on_record() == [right]
     for number in (1, 2):
         EtcdNetworks(kv, host_id(number)).delete(NET)

@@ -1,4 +1,4 @@
-"""Who may be registered, over the fake and a real etcd: copies of a host, shared addresses."""
+"""Tests who may register: copies of a host, shared addresses (the fake, a real etcd)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Machines:
         return self.all[-1]
 
     def killed(self, ttl_s: int) -> None:
-        """HOST's driver was registered and is gone without a word: its lease lives on."""
+        """Leave HOST as if its registered driver had been killed: its lease lives on."""
         lease = self.kv.lease(ttl_s)
         assert self.kv.commit([], [
             Put(keys.host(HOST.id), records.encode(records.registered_fields(HOST, PRINT)),
@@ -132,7 +132,7 @@ def test_the_second_is_refused_while_the_first_lives(
     first.hosts.close()
     wait_until(second.hosts.settled.is_set, 10, "it takes the dead one's place")
     assert second.kv.get("x") is None
-    assert caplog.text.count(said[1]) == 1  # tried many times
+    assert caplog.text.count(said[1]) == 1  # after many attempts
 
 
 def test_it_waits_until_a_killed_ones_lease_is_over(machines: Machines) -> None:
@@ -145,7 +145,7 @@ def test_it_waits_until_a_killed_ones_lease_is_over(machines: Machines) -> None:
 
 def test_the_running_one_notices_a_changed_record(
         machines: Machines, caplog: pytest.LogCaptureFixture) -> None:
-    """A driver of before does not ask whether somebody is there."""
+    """An older driver does not ask whether another one is registered."""
     running = machines.start(HOST)
     assert running.is_in()
     assert machines.kv.commit([], [Put(keys.host(HOST.id), records.encode(
@@ -154,7 +154,7 @@ def test_the_running_one_notices_a_changed_record(
                "it notices")
     assert caplog.text.count("Both write the same records") == 1
     assert machines.registered() == COPY  # they do not take turns
-    assert running.kv.get("x") is None  # who is right cannot be told: what runs goes on
+    assert running.kv.get("x") is None  # neither is known to be right: what runs goes on
     assert machines.kv.commit([], [Delete(keys.host(HOST.id))])
     wait_until(lambda: running.hosts.describe() == "registered", 10, "the other one has gone")
 
@@ -168,7 +168,7 @@ def test_before_the_first_attempt_calls_wait(machines: Machines) -> None:
 
 @pytest.mark.parametrize("value", [b"garbage", b'{"schema":2}'])
 def test_records_of_its_own_that_cannot_be_read(machines: Machines, value: bytes) -> None:
-    """What ends with its lease is written anew; what stays is left alone.  It is registered."""
+    """It rewrites those under a lease, leaves the others alone, and registers."""
     kv = machines.kv
     assert kv.commit([], [Put(key, value) for key in (
         keys.host(HOST.id), keys.underlay(HOST.underlay), keys.known(HOST.id))])

@@ -1,4 +1,4 @@
-"""TLS and login of driver.store.etcd.client, against a real etcd that demands them."""
+"""Tests TLS and login of driver.store.etcd.client against a real etcd that demands them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_tls_with_client_certificate(tmp_path: Path) -> None:
 
 
 def followed(kv: EtcdKeyValue) -> News | None:
-    """The first change of a key that has one."""
+    """Return the first news of a watch whose key has a change."""
     stream = kv.stream("/a")
     stream.watch("/a", 1)
     news = stream.next()
@@ -67,7 +67,7 @@ def refused(kv: EtcdKeyValue) -> str:
 
 
 def test_certificates_are_replaced(tmp_path: Path) -> None:
-    """Everybody's files are, one after the other; one client sees it all, and is not restarted."""
+    """All parties' files are replaced, one after the other; one client goes on throughout."""
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
     files, others = old.issue("now"), new.issue("now")
     mine = Authority(tmp_path / "mine").issue("now")
@@ -94,7 +94,7 @@ def test_certificates_are_replaced(tmp_path: Path) -> None:
         restart_unseen(server)
         wait_until(lambda: "signed by a CA of --etcd-ca" in refused(kv), 30,
                    "the reason is told")
-        install(others[:1], mine[:1])  # our certificate is still the old CA's
+        install(others[:1], mine[:1])  # our certificate is still from the old CA
         wait_until(lambda: "--etcd-cert and --etcd-key" in refused(kv), 30,
                    "the reason is told")
         install(new.issue("own")[1:2], mine[1:2])  # without its key
@@ -107,14 +107,14 @@ def test_certificates_are_replaced(tmp_path: Path) -> None:
 
 
 def restart_unseen(server: Etcd) -> None:
-    """Without waiting for an answer, which the files of the test might not get."""
+    """Restart without waiting for an answer: the test's files might not be accepted."""
     server.stop()
     server.launch()
 
 
 @pytest.fixture
 def guarded(own_etcd: Etcd) -> Iterator[Etcd]:
-    """An etcd with authentication on: root may do all, slim what it needs; password right."""
+    """An etcd with authentication: root may do all, slim what it needs; both passwords: right."""
     with grpc.insecure_channel(f"127.0.0.1:{own_etcd.port}") as channel:
         auth = rpc.AuthStub(channel)
         auth.UserAdd(rpc.AuthUserAddRequest(name="root", password="right"), 5)
@@ -146,7 +146,7 @@ def test_login(guarded: Etcd) -> None:
 
 
 def test_a_user_with_one_prefix_is_enough(guarded: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also for what asks whether etcd is alive: before writes, and while a watch is silent."""
+    """It is enough also for questions whether etcd lives: before writes, and for silent watches."""
     monkeypatch.setattr(watch, "PROBE_S", 0.1)
     probes: list[bytes] = []
     probe = watch.EtcdStream._probe
@@ -174,13 +174,13 @@ def test_expired_login_is_renewed(guarded: Etcd) -> None:
     with EtcdKeyValue(guarded.settings(user="root", password="right")) as kv:
         assert kv.commit([], [Put("/a", b"1")])
         guarded.stop()
-        guarded.start()  # it has forgotten its tokens
+        guarded.start()  # forgets its tokens
         wait_until(lambda: reachable(kv), 30, "a read with a new token")
         assert kv.commit([], [Put("/a", b"2")])
 
 
 def test_a_stream_whose_login_has_ended(guarded: Etcd) -> None:
-    """What it watches goes on; what is new is refused there, and followed after a new login."""
+    """Its watches go on; a new one is refused there, and follows after a new login."""
     right = ["right"]
     settings = replace(guarded.settings(user="slim"), password=lambda: right[0])
     a, b = Heard(), Heard()
@@ -191,7 +191,7 @@ def test_a_stream_whose_login_has_ended(guarded: Etcd) -> None:
         wait_until(lambda: a.lists, 20, "the first list")
         assert root.commit([], [Put(keys.ROOT + "a/1", b"before")])
         wait_until(lambda: a.values() == [b"before"], 20, "the first change")
-        # That ends the user's logins, as their time does.
+        # A new password ends the user's logins, as their expiry does.
         right[0] = "changed"
         change_password(guarded, "slim", right[0])
         feeds.follow(keys.ROOT + "b/", b)
@@ -204,7 +204,7 @@ def test_a_stream_whose_login_has_ended(guarded: Etcd) -> None:
 
 
 def test_a_new_watch_is_refused_and_the_stream_opened_again(guarded: Etcd) -> None:
-    """The list was read with a new login, and the stream has the old one still."""
+    """The list was read with a new login; the stream still has the old one."""
     right = ["right"]
     settings = replace(guarded.settings(user="slim"), password=lambda: right[0])
     with EtcdKeyValue(settings) as old, EtcdKeyValue(settings) as kv:
@@ -252,7 +252,7 @@ def test_a_wrong_password_is_corrected(guarded: Etcd, tmp_path: Path) -> None:
 
 
 def test_many_log_in_again_at_once(guarded: Etcd) -> None:
-    """The one that is first closes the connection that the others use."""
+    """The first closes the connection that the others use."""
     failures: list[object] = []
     with EtcdKeyValue(guarded.settings(user="root", password="right")) as kv:
         assert kv.commit([], [Put("/a", b"1")])
@@ -282,7 +282,7 @@ def test_many_log_in_again_at_once(guarded: Etcd) -> None:
 
 def test_nobody_waits_longer_than_his_time_for_anothers_login(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    """An etcd that is frozen: the first one to come logs in, and the others come all the same."""
+    """etcd is frozen: the first call waits to log in, and the others still end in time."""
     logging_in, thawed = threading.Event(), threading.Event()
 
     class Frozen:
@@ -315,13 +315,13 @@ def test_nobody_waits_longer_than_his_time_for_anothers_login(
 
 
 def fill(kv: EtcdKeyValue) -> None:
-    """Put far more than the quota: the server looks at its size ten times a second only."""
+    """Put far more than the quota: the server looks at its size only ten times a second."""
     for number in range(10_000):
         kv.commit([], [Put(f"/big/{number % 100}", bytes(50_000))])
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """Writes are refused and say what to do; reads and removals go on."""
+    """etcd refuses writes, whose error says what to do; reads and removals go on."""
     with Etcd(tmp_path, arguments=("--quota-backend-bytes", str(1 << 20))) as server, \
             EtcdKeyValue(server.settings(), call_s=20) as kv:
         assert kv.commit([], [Put("/a", b"1")])
@@ -348,7 +348,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_trouble_without_an_alarm(guarded: Etcd) -> None:
-    """A user that may read only."""
+    """The user may only read."""
     with grpc.insecure_channel(f"127.0.0.1:{guarded.port}") as channel:
         auth = rpc.AuthStub(channel)
         token = auth.Authenticate(rpc.AuthenticateRequest(name="root", password="right"), 5).token

@@ -1,4 +1,4 @@
-"""What store/kv's KeyValue promises, held against the fake and against a real etcd."""
+"""Tests store/kv's KeyValue with the fake and with a real etcd."""
 
 from __future__ import annotations
 
@@ -184,7 +184,8 @@ def test_second_endpoint_serves_when_the_first_freezes(own_etcd: Etcd, etcd: Etc
     with EtcdKeyValue(EtcdSettings(endpoints=(own_etcd.url, etcd.url))) as kv:
         put(kv, "/a/x", b"on the first")
         own_etcd.freeze()
-        # The first write may be on its way to the frozen one: in doubt, and not repeated unasked.
+        # The first write may have gone to the frozen member: its outcome is unknown, so it is not
+        # repeated.
         with suppress(OutcomeUnknown):
             put(kv, "/a/failover", b"on the first, perhaps")
         put(kv, "/a/failover", b"on the second")

@@ -1,4 +1,4 @@
-"""What is remembered of etcd's keys, held against the fake and a real etcd; and what that saves."""
+"""Tests remembering etcd's keys with the fake and a real etcd, and the requests that it saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What store/kv's WatchedKeyValue promises, held against the fake and against a real etcd."""
+"""Tests store/kv's WatchedKeyValue with the fake and with a real etcd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kv = FakeKeyValue | EtcdKeyValue
 
 
 class Follower:
-    """A thread that collects a stream's news until it ends."""
+    """Collects a stream's news in a thread until the stream ends."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -107,7 +107,7 @@ def test_a_cancelled_watch_is_silent_and_the_others_go_on(kv: Kv) -> None:
     begin = kv.range("/").revision + 1
     follower = Follower(kv.stream("/"))
     a, b = (follower.stream.watch(prefix, begin) for prefix in ("/a/", "/b/"))
-    # Confirmed or not: both ways of cancelling are met.
+    # One watch is confirmed, the other not, for both ways of cancelling.
     unconfirmed = follower.stream.watch("/a/", begin)
     follower.stream.cancel(unconfirmed)
     put(kv, "/a/1")
@@ -115,7 +115,7 @@ def test_a_cancelled_watch_is_silent_and_the_others_go_on(kv: Kv) -> None:
     follower.stream.cancel(a)
     follower.stream.cancel(a)
     late = follower.stream.watch("/late/", begin)
-    put(kv, "/late/1")  # what comes on this one comes after the cancelling
+    put(kv, "/late/1")  # its news come after the cancelling
     wait_until(lambda: follower.seen(late), 5, "a change after the cancelling")
     put(kv, "/a/2")
     put(kv, "/b/1")
@@ -215,7 +215,7 @@ def test_a_stream_survives_silence_with_one_probe_for_all(
         put(kv, "/a/7/1", b"after the silence")
         wait_until(lambda: follower.seen(numbers[7]), 5, "the change")
         assert follower.seen(numbers[7]) == [("/a/7/1", b"after the silence")]
-        # None of the probes' own watches stays.
+        # No watch of a probe may stay.
         asked = len(probes)
         wait_until(lambda: own_etcd.metric("etcd_debugging_mvcc_watcher_total") <= 21, 10,
                    "probes' watches are ended")
@@ -225,7 +225,7 @@ def test_a_stream_survives_silence_with_one_probe_for_all(
 
 
 def test_compacted_watches_do_not_stay_in_etcd(own_etcd: Etcd) -> None:
-    """Where more than 512 wait to be served, etcd tells each again and again until it is asked."""
+    """If more than 512 wait to be served, etcd repeats each one's end until we cancel it."""
     with EtcdKeyValue(own_etcd.settings()) as kv:
         for _ in range(3):
             put(kv, "/a/1")

@@ -1,6 +1,7 @@
-"""Several hosts allocate and release against a real etcd: no address is ever held twice.
+"""Tests that no address is ever held twice while several hosts request and release addresses.
 
-With members killed and frozen and hosts cut off; what they did is recorded, and checked.
+etcd is real; members are killed and frozen, and hosts cut off.  The tests record what the hosts
+did, and check the record.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from tests.support.world.etcd import Etcd, EtcdCluster
 HOSTS = 4
 WORKERS = 3  # per host, up to 3 addresses each
 POOL = "10.77.0.0/26"  # 62 addresses: always contended
-CALLS = 3000  # that succeed, at least
+CALLS = 3000  # at least so many must succeed
 
 Workers = Sequence[Worker]
 
 
 class Hosts:
-    """Address services on a store each, with workers, and what they recorded."""
+    """Address services, each on its own store, with workers and their record."""
 
     def __init__(self, stores: Sequence[KeyValue], seed: str = "1", pool: str = POOL) -> None:
         self.history = History()
@@ -64,7 +65,7 @@ class Hosts:
         assert [w.failure for w in self.workers if w.failure] == []
 
     def wait_progress(self, calls: int, *hosts: int) -> None:
-        """Until `calls` more have succeeded, on each of `hosts` if given."""
+        """Wait until `calls` more have succeeded, on each of `hosts` if given."""
         goals = {f"h{n}": self.history.done(f"h{n}") + calls for n in hosts} or {
             "": self.history.done() + calls}
         for host, goal in goals.items():
@@ -72,13 +73,13 @@ class Hosts:
                        60, f"{calls} more calls succeed {host}")
 
     def stored(self, kv: KeyValue) -> dict[str, str]:
-        """What the address book holds: address -> host."""
+        """Return what the address book has: address -> host."""
         names = {host_id(n): f"h{n}" for n in range(HOSTS)}
         return {str(r.value.address): ",".join(names[holder] for holder in r.value.holds)  # type: ignore[index]
                 for r in EtcdAddressBook(kv).reservations(self._pool) if r.value is not None}
 
     def settled(self, kv: KeyValue) -> dict[str, str]:
-        """The same, when every service has finished what it could not finish earlier."""
+        """Return the same once every service has finished what it could not finish earlier."""
         for on in self.services:
             on.local_uses()
         return self.stored(kv)
@@ -102,7 +103,7 @@ def test_the_check_finds_two_holders() -> None:
     assert wrong(right) == []
     assert held(right) == {"a": "h1", "b": "h2"}
     assert wrong([*right, event("h3/1", "request", "ok")])
-    # Whose release it was not, keeps nothing from being held.
+    # A release by a worker that does not have the address changes nothing.
     assert wrong([*right, event("h0/0", "release", "invoke"), event("h3/1", "request", "ok")])
 
 
@@ -119,7 +120,7 @@ def test_no_address_is_ever_held_twice(etcd: Etcd) -> None:
 
 
 class Forgetful:
-    """A store that does not look whether an address is still as it was read."""
+    """A store that does not check whether an address is still as it was read."""
 
     def __init__(self, kv: KeyValue) -> None:
         self._kv = kv
@@ -128,7 +129,7 @@ class Forgetful:
         return getattr(self._kv, name)
 
     def recall(self, key: str) -> None:
-        """Nothing: written unlooked at, what is out of date would hold all addresses for good."""
+        """Remember nothing: unchecked writes of outdated records would hold addresses for ever."""
 
     def commit(self, compares: Sequence[Compare], ops: Sequence[Op]) -> int:
         return self._kv.commit(
@@ -145,8 +146,8 @@ def test_a_dropped_compare_is_found() -> None:
 def test_a_forgotten_doubt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doubts.Doubts, "add", lambda self, key, step, error: None)
     shared = FakeKeyValue()
-    # Two calls in a row fail: the commit after its effect, and its reading back.
-    hosts = Hosts([shared] * HOSTS, pool="10.77.0.0/18")  # what is lost must not exhaust it
+    # Two calls in a row fail: the commit, after its effect, and its reading back.
+    hosts = Hosts([shared] * HOSTS, pool="10.77.0.0/18")  # large enough for lost addresses
     for on in hosts.services:
         on._book._kv = FaultyKeyValue(  # type: ignore[attr-defined]
             shared, lambda n: "after" if n % 40 < 2 else "")
@@ -157,7 +158,7 @@ def test_a_forgotten_doubt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Faults:
-    """What happens to the cluster and to hosts' ways to it, while the hosts work."""
+    """What happens to the cluster, and to hosts' connections to it, while hosts work."""
 
     def __init__(self, cluster: EtcdCluster, relays: list[list[Relay]], hosts: Hosts) -> None:
         self._cluster = cluster
@@ -165,7 +166,7 @@ class Faults:
         self._hosts = hosts
 
     def cut(self, host: int, act: Callable[[Relay], None]) -> None:
-        """One host from all members; the others go on."""
+        """Cut one host off from all members; the others go on."""
         for relay in self._relays[host]:
             act(relay)
         before = self._failed(host)
@@ -188,7 +189,7 @@ class Faults:
         self._cluster.restart(member)
 
     def freeze(self, member: Etcd) -> None:
-        """What was sent to it in the meantime is done when it wakes."""
+        """Freeze a member; it does what was sent to it once it wakes."""
         member.freeze()
         self._hosts.wait_progress(40, *range(HOSTS))
         member.thaw()

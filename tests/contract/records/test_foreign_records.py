@@ -1,6 +1,6 @@
-"""Values that are no records of this driver's: refused by name, for every kind, and left alone.
+"""Tests foreign values in place of records: the driver names them, for every kind, and keeps them.
 
-A newer driver may share the cluster, and a hand may slip in etcdctl; neither may cost more than
+A newer driver may share the cluster, and somebody may err with etcdctl; neither may cost more than
 the one record.
 """
 
@@ -99,7 +99,7 @@ def _record(made: Endpoint, **changes: object) -> bytes:
     {"address": "10.32.0.2/33"}, {"address6": "10.32.0.2/16"}, {"address": ["10.32.0.2", 16]},
     {"mac": "02"}, {"mac": None}, {"id": 1}, {"host": None}])
 def test_fields_out_of_bounds(kv: Kv, feeds: Feeds, changes: dict[str, object]) -> None:
-    """Nothing of them may reach the kernel's maps."""
+    """They must not reach the kernel's maps."""
     networks = EtcdNetworks(kv, HOST_A)
     create(networks)
     made = endpoint(networks)
@@ -119,7 +119,7 @@ def test_fields_out_of_bounds(kv: Kv, feeds: Feeds, changes: dict[str, object]) 
 
 @pytest.mark.parametrize("before", [True, False], ids=["there at start", "comes later"])
 def test_the_directory_goes_on_without_it(kv: Kv, feeds: Feeds, before: bool) -> None:
-    """Bad records among the endpoints of a network cost these, not the others."""
+    """Bad records among a network's endpoints cost only these endpoints."""
     networks = EtcdNetworks(kv, HOST_A)
     vni = create(networks)
     prefix = keys.endpoints(vni)

@@ -1,4 +1,4 @@
-"""docs/state.md has a line for every key and every field that the driver writes."""
+"""Tests that docs/state.md has a line for every key and field that the driver writes."""
 
 from __future__ import annotations
 

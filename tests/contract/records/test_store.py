@@ -1,4 +1,4 @@
-"""Networks, endpoints, hosts and the directory over the fake and over a real etcd."""
+"""Tests networks, endpoints, hosts and the directory over the fake and a real etcd."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def endpoint(networks: EtcdNetworks, number: int = 1, *, network_id: NetworkId =
 
 
 def everything(kv: Kv) -> list[str]:
-    """All keys but tombstones, which go by themselves."""
+    """Return all keys but tombstones, which end by themselves."""
     return [entry.key for entry in live(kv.range(keys.ROOT).entries)]
 
 

@@ -1,4 +1,4 @@
-"""A removed endpoint leaves word of it, and what hosts say of all their records."""
+"""Tests the tombstones of removed endpoints, and hosts' lists of all their records."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_removed_and_said_so(kv: Kv, feeds: Feeds) -> None:
     assert (set(later.endpoints), later.gone) == ({two.id}, [one.id])
     assert Left(one) in list(directory.read(host.vni)), "with where it was"
     assert kv.get(keys.local_endpoint(HOST_A, one.id)) is None
-    # What only vanishes is no such word.
+    # A record that only vanishes leaves no tombstone.
     kv.commit([], [Delete(keys.endpoint(host.vni, two.id))])
     wait_until(lambda: heard.lost, 30, "the loss")
     assert heard.lost == [(two.id, kv.range(keys.ROOT).revision)]
@@ -108,7 +108,7 @@ def test_the_same_endpoint_can_be_entered_again(kv: Kv) -> None:
     fresh = EtcdEndpoints(kv, HOST_A, host.networks)
     fresh.create(replace(one, port=61001))
     assert fresh.list() == [replace(one, port=61001)]
-    # Another host's record is not this one's to write.
+    # This host must not write another host's record.
     other = Host(kv, HOST_B)
     with pytest.raises(Conflict, match="of host aaaa"):
         other.endpoints.create(replace(one, host=HOST_B))
@@ -124,13 +124,13 @@ def test_a_tombstone_goes_by_itself_and_not_what_has_come_in_its_place(kv: Kv) -
     lease = host.endpoints._tombstones._lease_id
     assert FRESH_S < kv.lease_left_s(lease) <= TTL_S
     if isinstance(kv, EtcdKeyValue):
-        kv.revoke(lease)  # as when its time is over
+        kv.revoke(lease)  # as when it expires
     else:
         with kv.store.changed:
             kv.store.end_lease(lease)
     assert [entry.key for entry in kv.range(keys.ENDPOINTS).entries] == [
         keys.endpoint(host.vni, two.id)]
-    # The lease is gone, and that host does not know.
+    # The lease has ended, and the host does not know.
     host.endpoints._tombstones._lease_id = lease
     host.endpoints.delete(two.id)
     assert b'"left":' in (host.shared(two) or b"")
@@ -173,7 +173,7 @@ def test_deleting_one_that_only_this_host_knows(kv: Kv) -> None:
     one = host.made()
     kv.commit([], [Delete(keys.local_endpoint(HOST_A, one.id)),
                    Delete(keys.endpoint(host.vni, one.id))])
-    fresh = EtcdEndpoints(kv, HOST_A, host.networks)  # of a driver that was started since
+    fresh = EtcdEndpoints(kv, HOST_A, host.networks)  # a restarted driver's
     fresh.delete(one.id)
     assert host.shared(one) is None
     fresh.delete(one.id, one)
@@ -222,7 +222,7 @@ def test_questions_and_answers(kv: Kv) -> None:
     theirs.say(revision, removed=IPv4Address("192.0.2.1"))
     assert theirs.all() == {HOST_A: Answer(revision),
                             HOST_B: Answer(revision, IPv4Address("192.0.2.1"))}
-    mine.say(revision + 1000)  # of another etcd's life: copied from there
+    mine.say(revision + 1000)  # a copy from another etcd
     kv.commit([], [Put(keys.answer(HostId("x")), b"{}")])
     assert set(theirs.all()) == {HOST_B}
     mine.close()

@@ -1,4 +1,4 @@
-"""Services in etcd: one publisher for each swarm, and the feed of every host."""
+"""Tests vips in etcd: one publisher for each swarm, and the feed of every host."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_driver_that_comes_back_goes_on_at_once(kv: KeyValue) -> None:
     assert again.lead("swarm")
     again.publish([WEB])
     assert count(kv) == 1
-    third = manager(kv, 1)  # what it has not written itself it reads first
+    third = manager(kv, 1)  # it first reads what others have written
     assert third.lead("swarm")
     third.publish([])
     assert count(kv) == 0
@@ -224,7 +224,7 @@ def test_what_is_lost_is_published_again_and_said_to_be_all(kv: KeyValue) -> Non
     clock.now_s += COMPARE_S
     assert not one.publish([WEB])
     assert publications.all()["swarm"] >= lost
-    one.publish([])  # its key is still its own
+    one.publish([])  # it still has the key
     assert count(kv) == 0
     before = kv.range(keys.ROOT).revision
     clock.now_s += COMPARE_S

@@ -1,4 +1,4 @@
-"""ports.Teardowns: the fake and the files promise the same."""
+"""Tests ports.Teardowns: the fake and the files must behave the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Again = Callable[[], Teardowns]
 
 @pytest.fixture(params=["fake", "files"])
 def again(request: pytest.FixtureRequest, tmp_path: Path) -> Again:
-    """What each new driver makes."""
+    """Makes what a new driver would make."""
     if request.param == "files":
         return lambda: FiledTeardowns(tmp_path)
     kernel = Kernel()

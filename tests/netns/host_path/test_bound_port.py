@@ -155,8 +155,8 @@ def test_a_neighbour_that_takes_none_on_the_host_path_refuses_a_tied_socket_at_o
                 assert error_of(lambda: c.connect((sys.argv[1], 1))) == "ECONNREFUSED"
                 print(error_of(lambda: c.connect((sys.argv[2], 80))))
             """, refusing.address, there.address) == "EHOSTUNREACH"
-                # The kernel ignores an answer while connect() still holds the socket, but not the next
-        # one, a second later.
+        # The kernel ignores an answer while connect() holds the socket; the next one comes a
+        # second later.
         assert 1 <= total["syn_withheld"] <= 2
         with best_path(here, there):
             client(here, there.address)

@@ -156,7 +156,7 @@ class SpoiltHost(Host):
                 if name not in PASSING} if self.running() else {}
 
     def problems(self, since: int = 0) -> list[str]:
-        """Return its log's warnings and errors from that byte on."""
+        """Return the warnings and errors in its log from that byte on."""
         return [line for line in self.whole_log()[since:].splitlines() if PROBLEM.search(line)]
 
     def whole_log(self) -> str:

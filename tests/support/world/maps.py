@@ -1,6 +1,6 @@
 """Maps: pinned ones, looked at from outside, in any host's bpf file system; many entries at once.
 
-It knows none of the maps.
+
 """
 
 from __future__ import annotations

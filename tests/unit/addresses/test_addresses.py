@@ -1,4 +1,4 @@
-"""driver/services/addresses/service.py: what dockerd may ask of the IPAM, and what it gets."""
+"""Tests driver/services/addresses/service.py: dockerd's requests of the IPAM, and the answers."""
 
 from __future__ import annotations
 
@@ -154,14 +154,14 @@ def test_automatic_pools_avoid_what_there_is(kv: FakeKeyValue) -> None:
 
 
 def test_automatic_pools_avoid_the_bridge_that_docker_will_make(kv: FakeKeyValue) -> None:
-    """docker_gwbridge comes with the first container, and gets what no route has then."""
+    """docker_gwbridge comes with the first container, and gets a pool that has no route then."""
     on = service(kv, supernet="172.16.0.0/14", prefixlen=16, routed=[ip_network("172.17.0.0/16")])
     given = [request(on, "") for _ in range(2)]
     assert given == ["slim-local/172.16.0.0/16", "slim-local/172.19.0.0/16"]
 
 
 def test_a_pool_is_given_whatever_routes_there_are(kv: FakeKeyValue) -> None:
-    """A bridge's or macvlan's network with slim's addresses has a route, and must have it."""
+    """A bridge or macvlan network with slim's addresses needs a route to its pool."""
     on = service(kv, routed=[ip_network("10.32.0.0/24")])
     assert request(on) == "slim-local/10.32.0.0/24"
 
@@ -329,7 +329,7 @@ def test_address_of_a_live_endpoint(
     for on in (one, two):
         with pytest.raises(Conflict, match="belongs to endpoint eeeeeeeeeeee"):
             get(on, pool_id, address)
-    # An early release does not make it anybody's; the endpoint's end does.
+    # An early release does not free it; the endpoint's end does.
     one.release_address(pool_id, address)
     with pytest.raises(Conflict):
         get(two, pool_id, address)

@@ -1,4 +1,4 @@
-"""An address asked for by name, whose holder is an endpoint of this host's own, dead or not."""
+"""Tests requests for an address that an endpoint on this host has, be it dead or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POOL_ID = f"slim-local/{NET.pool}"
 
 
 def made(*, joined: bool = True, dynamic: bool = False) -> Whole:
-    """A host with one container; dynamic: its address was not asked for by name."""
+    """Make a host with one container; dynamic: the IPAM chose its address."""
     whole = Whole()
     whole.recover()
     for call in (NET.request_pool(), NET.request_gateway(), NET.create_network()):
@@ -35,7 +35,7 @@ def made(*, joined: bool = True, dynamic: bool = False) -> Whole:
 
 
 def end_container(whole: Whole) -> None:
-    """dockerd dies with it, or finds no driver to tell."""
+    """End the container without a call: dockerd died with it, or found no driver."""
     whole.kernel.end_namespace(NET.key)
 
 
@@ -76,7 +76,7 @@ def test_one_that_may_live_keeps_it(what: Callable[[Whole], None]) -> None:
 
 
 def test_one_that_is_not_joined_yet_keeps_it() -> None:
-    """dockerd is about to join it, for all that the kernel shows."""
+    """The kernel does not show whether dockerd is about to join it."""
     whole = made(joined=False)
     whole.kernel.links.clear()
     with pytest.raises(Conflict, match="belongs to endpoint"):

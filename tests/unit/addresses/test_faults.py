@@ -1,6 +1,6 @@
-"""Every use case of the store fails at call k, for every k, before and after its effect.
+"""Fails every use case at call k on the store, for every k, before and after the call's effect.
 
-Then the same call succeeds, and undoing everything leaves nothing behind.
+Then the same use case must succeed, and undoing everything must leave nothing behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENDPOINT = EndpointId("e" * 64)
 
 
 class Scene:
-    """One host whose store fails on demand."""
+    """A host whose store fails on demand."""
 
     def __init__(self) -> None:
         self.kv = FakeKeyValue()
@@ -78,7 +78,7 @@ Step = Callable[[Scene], object]
 
 
 def nothing(_: Scene) -> None:
-    """No preparation."""
+    """Prepare nothing."""
 
 
 def pool(scene: Scene) -> None:
@@ -134,7 +134,7 @@ def once(k: int, when: str) -> Callable[[int], str]:
 
 
 def from_then_on(k: int, when: str) -> Callable[[int], str]:
-    # `when` for the k-th call; whatever is asked after it (reading back) is not answered.
+    # Fail the k-th call as `when` says, and all later ones (reading back) without effect.
     return lambda call: "" if call < k else when if call == k else "before"
 
 
@@ -157,7 +157,7 @@ def test_every_step_may_fail(name: str, when: str,
         scene.faulty.fails = lambda _: ""
         if failed:
             call(scene)
-        if "any" not in name:  # there, another address is as good
+        if "any" not in name:  # else another address is right, too
             assert scene.state() == undisturbed.state(), f"fault at call {k}"
         assert len(scene.state()) == len(undisturbed.state()), f"fault at call {k}"
         tear_down(scene, prepare_count=2 if name == "request_pool again" else 1)
@@ -199,7 +199,7 @@ def test_a_request_that_failed_is_not_leaked_though_it_is_never_repeated(
         if fails(scene, call):
             break
     scene.faulty.fails = lambda _: ""
-    # Anything that is asked later settles it.
+    # Any later call settles it.
     scene.addresses.release_pool("slim-local/10.99.0.0/16")
     before = [key for key in scene.state() if key.startswith(keys.ADDRESSES)]
     assert before == [] or k > 5, "what was never answered is not held"

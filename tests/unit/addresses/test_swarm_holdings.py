@@ -1,4 +1,4 @@
-"""What etcd has lost of a swarm's pools, gateways and services' addresses is entered again."""
+"""Tests entering again a swarm's pools, gateways and vips that etcd has lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VIP = "10.32.0.9"
 
 
 class FakeUsers:
-    """What Docker says, and `meanwhile` happens after an answer: each entry once."""
+    """Answers for Docker; after an answer it runs an act of `meanwhile`, each once."""
 
     def __init__(self) -> None:
         self.pools: list[SwarmPool] = []
@@ -54,7 +54,7 @@ class FakeUsers:
 
 @dataclass
 class Swarm:
-    """A swarm with two networks, one of them with two services; `docker` does what it does."""
+    """A swarm with two networks, one of them with two services; `docker` makes Docker's calls."""
 
     kv: FakeKeyValue = field(default_factory=FakeKeyValue)
 
@@ -86,7 +86,7 @@ class Swarm:
         return given
 
     def remove(self, network: SwarmNetwork) -> None:
-        """As Docker does: the object first."""
+        """Remove as Docker does: the object first."""
         self.forget(network)
         network.free(self.docker)
 
@@ -107,7 +107,7 @@ class Swarm:
         return self.holdings.run(SWARM)
 
     def uses(self, cidr: str = SUBNET) -> dict[str, set[str]]:
-        """Networks that hold a pool, by their sub-pool."""
+        """Return the networks that hold a pool, by their sub-pool."""
         use = EtcdAddressBook(self.kv).subnet(cidr).value
         return {pool.sub_pool: set(pool.requests.get("swarm", ())) for pool in use.pools
                 if pool.space == "slim-global"} if use is not None else {}
@@ -125,7 +125,7 @@ OTHER = SwarmNetwork(DATA, ("10.33.0.0/24",))
 
 @pytest.fixture
 def swarm() -> Swarm:
-    """One network with a service, whose records are all there."""
+    """A network with a service, whose records are complete."""
     made = Swarm()
     made.create(NET)
     made.serve("web", VIP)
@@ -147,7 +147,7 @@ def test_all_is_lost_and_entered_and_goes_with_docker(swarm: Swarm, network: Swa
     for subnet in network.subnets:
         assert DATA in swarm.uses(subnet)[network.ip_range]
         assert HoldKind.GATEWAY in swarm.held(subnet).values()
-    # Nothing is given out twice, and what Docker asks for again it has.
+    # Nothing is assigned twice, and Docker gets again what it has.
     assert get(swarm.docker, POOL) not in ALL_HELD
     assert get(swarm.docker, POOL, **GATEWAY) == "10.32.0.1"
     assert get(swarm.docker, POOL, VIP) == VIP
@@ -216,7 +216,7 @@ def test_other_holders_of_the_gateway_are_not_in_the_way(swarm: Swarm) -> None:
     assert everything(swarm.kv) == []
 
 
-# What is in the way.
+# Obstacles.
 
 def given_to_a_container(swarm: Swarm, address: str) -> None:
     node = service(swarm.kv, 2)
@@ -335,7 +335,7 @@ def test_many_doubts_are_counted(swarm: Swarm) -> None:
     assert swarm.holdings.describe().endswith("; 1 more")
 
 
-# Docker removes the network or the service first, and then releases, once.
+# Docker first removes the network or service, and then releases, only once.
 
 def removed(swarm: Swarm) -> None:
     swarm.stop(VIP)
@@ -350,7 +350,7 @@ def test_what_is_released_before_docker_is_asked_again_is_not_entered(swarm: Swa
 
 
 def forgotten(swarm: Swarm) -> None:
-    """Right after Docker's answer: the releases find nothing, and nothing comes later."""
+    """Remove right after Docker's answer: the releases find nothing, and come only once."""
     swarm.users.meanwhile = [lambda: None, lambda: removed(swarm)]
     swarm.wipe()
     swarm.look()
@@ -373,7 +373,7 @@ def test_what_is_released_before_the_write_goes_when_docker_has_long_not_known_o
 
 
 def test_a_manager_before_that_was_frozen_writes_late(swarm: Swarm) -> None:
-    """No look of this one's has a reason to expect it."""
+    """This manager's looks have no reason to expect that."""
     swarm.look()
     assert swarm.look(CHECK_S) == CHECK_S
     book, address = EtcdAddressBook(swarm.kv), ip_address("10.32.0.99")
@@ -413,7 +413,7 @@ def test_a_network_of_the_same_subnet_that_comes_meanwhile_keeps_all_of_it(swarm
 
 
 def test_a_container_that_has_such_an_address_keeps_it(swarm: Swarm) -> None:
-    """The manager was asked for it by name: it is held, and says nothing of whose it is."""
+    """The manager requested it by value: it is held, and does not say for whom."""
     swarm.wipe()
     swarm.users.meanwhile = [lambda: None, lambda: swarm.stop(VIP)]
     swarm.look()
@@ -461,11 +461,11 @@ def test_every_step_may_fail(when: str, outage: Callable[[int, str], Callable[[i
         try:
             swarm.look()
         except StoreUnavailable:
-            swarm.restart()  # the driver dies then
+            swarm.restart()  # the driver then dies
         else:
             reached = swarm.faulty.calls >= k
         swarm.faulty.fails = lambda _: ""
-        if then == "gone":  # and Docker's releases are lost, or there was nothing to release
+        if then == "gone":  # Docker's releases are lost, or found nothing to release
             for network in (NET, OTHER):
                 swarm.forget(network)
             swarm.users.vips.clear()

@@ -1,4 +1,4 @@
-"""Pools of a swarm's networks: leaders change, and each asks for everything again."""
+"""Tests pools of a swarm's networks: each new leader requests everything again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBNET, SUBNET6 = "10.32.0.0/24", "fd00:32::/64"
 
 @dataclass(frozen=True)
 class SwarmNetwork:
-    """What managers ask of a network, in their order."""
+    """A network with its managers' calls, in their order."""
 
     id: NetworkId
     subnets: tuple[str, ...] = (SUBNET,)
@@ -78,7 +78,7 @@ def test_after_changes_of_leader_one_release_is_enough(
 
 def test_two_networks_of_one_subnet_end_one_by_one(
         kv: FakeKeyValue, leaders: list[AddressService]) -> None:
-    """The first one's end leaves the gateway, the pool and the tasks' addresses to the other."""
+    """When the first ends, the other keeps gateway, pool and tasks' addresses."""
     networks = [SwarmNetwork(WEB), SwarmNetwork(DATA)]
     for leader in leaders:
         for network in networks:
@@ -94,7 +94,7 @@ def test_two_networks_of_one_subnet_end_one_by_one(
 
 def test_a_network_that_could_not_be_allocated(
         kv: FakeKeyValue, leaders: list[AddressService]) -> None:
-    """Its options are refused, say: the manager releases what it requested."""
+    """If its options are refused, say, the manager releases what it requested."""
     SwarmNetwork(WEB).allocate(leaders[0])
     SwarmNetwork(DATA).request(leaders[0])
     SwarmNetwork(DATA).release(leaders[0])
@@ -126,7 +126,7 @@ def test_another_drivers_addresses_are_not_touched(
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_every_step_of_a_networks_life_may_fail(
         when: str, outage: Callable[[int, str], Callable[[int], str]]) -> None:
-    """A manager tries a network that failed again, and releases one only once."""
+    """A manager retries a network that failed, but releases one only once."""
     network = SwarmNetwork(WEB)
     for k in range(1, 100):
         kv = FakeKeyValue()
@@ -164,7 +164,7 @@ def test_a_record_that_cannot_be_read_keeps_no_other_network(
 
 
 def test_a_new_network_that_a_route_of_the_manager_overlaps(kv: FakeKeyValue) -> None:
-    """Refused as it comes; one that runs goes on, under a leader that has the route, too."""
+    """It is refused; an existing one goes on, even under a leader that has the route."""
     one, two = service(kv, 1), service(kv, 2, routed=[ip_network("10.32.0.128/25")])
     web, data = SwarmNetwork(WEB), SwarmNetwork(DATA, ("fd00:99::/64", SUBNET))
     web.allocate(one)
@@ -173,7 +173,7 @@ def test_a_new_network_that_a_route_of_the_manager_overlaps(kv: FakeKeyValue) ->
     data.request(two)
     with pytest.raises(Conflict, match=r"10\.32\.0\.0/24 overlaps 10\.32\.0\.128/25, .* over eth9"):
         two.hold_pools(DATA, data.subnets)
-    # What the manager does then.
+    # The manager then does this.
     for subnet in data.subnets:
         two.release_pool(f"slim-global/{subnet}")
     assert everything(kv) == before

@@ -1,4 +1,4 @@
-"""Bodies from anywhere: every one is understood or refused with the two error fields."""
+"""Tests arbitrary bodies: each is understood, or refused with the two error fields."""
 
 from __future__ import annotations
 

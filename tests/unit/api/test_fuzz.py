@@ -1,7 +1,6 @@
-"""Calls that dockerd would not make: changed copies of real ones, and bytes from anywhere.
+"""Tests calls that dockerd would not make: changed copies of real ones, and arbitrary bytes.
 
-Each is answered, with an error text or as asked; never with an internal error or a trace, and
-one that is refused has changed nothing.
+Each gets an answer, but never an internal error or a trace.  A refused call must change nothing.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ ODD = st.one_of(
 
 
 class Api:
-    """The application over fakes of the kernel and of etcd; addresses are served for real."""
+    """The application over fakes of the kernel and of etcd, with the real IPAM."""
 
     def __init__(self) -> None:
         self.world, self.kv = World(), FakeKeyValue()
@@ -101,7 +100,7 @@ class Api:
                                    for entry in self.kv.range(keys.ROOT).entries}
 
     def call(self, method: str, body: bytes) -> bool:
-        """Make a call, check the form of its answer; return whether it was granted."""
+        """Make a call, and check the form of its answer; return whether it succeeded."""
         before = self.state()
         reply = self.client.post(f"/{method}", data=body)
         text = reply.data.decode()
@@ -119,7 +118,7 @@ class Api:
 
 
 def _places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """Every place in a body that can be changed, the body itself included."""
+    """Return every place in a body that can be changed, the body itself included."""
     found = [path]
     if isinstance(value, dict):
         found += [one for key, inner in value.items() for one in _places(inner, (*path, key))]
@@ -142,7 +141,7 @@ def _changed(body: object, path: tuple[object, ...], value: object) -> object:
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_one_thing_wrong_in_a_call(data: st.DataObject) -> None:
-    """At any moment of a network's life; then the right call still works as it does."""
+    """It comes at any moment of a network's life; the right call must still work afterwards."""
     api = Api()
     number = data.draw(st.integers(0, len(CALLS) - 1))
     for method, body in CALLS[:number]:

@@ -1,4 +1,4 @@
-"""The server's socket: its mode, stale files, a graceful end, many calls at once."""
+"""Tests the server's socket: its mode, stale files, a graceful end, many calls at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_mode_and_unlink(path: str) -> None:
 
 
 class SeenAtOnce(threading.Event):
-    """Whoever else sets it goes on only when the server's thread has seen it, and has ended."""
+    """An event whose set(), in another thread, returns once the server's thread has ended."""
 
     def set(self) -> None:
         super().set()
@@ -86,7 +86,7 @@ def test_a_start_that_fails_leaves_no_socket(path: str) -> None:
         with pytest.raises(ConnectionResetError):
             early.recv(1)
     successor = Listener(path)
-    listener.unlink()  # another's by now
+    listener.unlink()  # now another process's
     assert os.path.exists(path)
     successor.close()
 
@@ -147,7 +147,7 @@ def test_a_call_in_progress_is_answered_before_the_end(path: str) -> None:
         call = threads.submit(Dockerd(path).raw, "x", b"")
         assert entered.wait(10)
         stop = threads.submit(server.stop)
-        while os.path.exists(path):  # the first thing that stop does
+        while os.path.exists(path):  # stop first removes it
             pass
         go_on.set()
         assert call.result(10).status == 200
@@ -158,7 +158,7 @@ def test_64_calls_at_once(path: str) -> None:
     together = threading.Barrier(64, timeout=20)
 
     def meet(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        together.wait()  # only if all 64 are being served at the same time
+        together.wait()  # returns only if all 64 are served at the same time
         return respond(environ, start_response)
 
     server = ApiServer(meet, path)
@@ -240,7 +240,7 @@ def test_a_full_queue_counts_as_a_listener(path: str) -> None:
 
 
 def test_a_plugin_that_refuses_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What kept it from starting may have passed."""
+    """The reason why it could not start may have gone."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     path = str(tmp_path / "slim.sock")
     assert refuse_all(path, "no such device", for_s=0.01) is False
@@ -265,13 +265,13 @@ def test_who_waits_for_a_driver_that_does_not_start_is_told(path: str) -> None:
 def test_nobody_waits_for_a_driver_that_does_not_start(
         path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener(path)
-    monkeypatch.setattr("driver.compose.refusing.ApiServer", None)  # it would fail
+    monkeypatch.setattr("driver.compose.refusing.ApiServer", None)  # a use would fail
     refuse_who_waits(listener, LinkError("no such device"))
     listener.close()
 
 
 def test_a_part_that_does_not_start() -> None:
-    """Those who wait are told while what has started is still there."""
+    """Waiting callers are told before the parts that have started stop."""
     happened = []
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""The agent itself, and the harness's side of it, over pipes instead of `docker exec`."""
+"""Tests the agent and the harness's side of it, over pipes instead of `docker exec`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = PROJECT / "bench" / "programs" / "agent.py"
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    """A docker client that runs the agent right here, whatever container it is asked for."""
+    """An agent on this machine: the docker client is a stand-in that ignores the container."""
     client = tmp_path / "docker"
     client.write_text(f"#!/bin/sh\nexec {sys.executable} {PROGRAM}\n")
     client.chmod(0o755)
@@ -51,7 +51,7 @@ def test_errors_are_answers(agent: Agent, action: str, arguments: dict[str, obje
                             ) -> None:
     with pytest.raises(BenchError, match=says):
         agent.ask(action, **arguments)
-    assert agent.ask("read")["slab_kb"] > 0  # and it goes on
+    assert agent.ask("read")["slab_kb"] > 0  # it goes on
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one(

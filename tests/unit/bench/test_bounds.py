@@ -1,4 +1,4 @@
-"""Numbers that nothing could be measured with are refused before anything is brought up."""
+"""Tests that numbers with which nothing could be measured are refused before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/performance.md shows what the committed results say, and nothing else."""
+"""Tests that docs/performance.md shows the committed results, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark's command line: what it understands, and what it says where it does not."""
+"""Tests the benchmark's command line: what it accepts, and what it says of mistakes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_any_network_of_docker_by_its_name() -> None:
 def test_contexts() -> None:
     found = options.parse(["--contexts", "a,b", "--addresses", "10.0.0.1,10.0.0.2"])
     assert (found.contexts, found.addresses) == (("a", "b"), ("10.0.0.1", "10.0.0.2"))
-    assert "macvlan" not in found.networks  # nobody knows the device
+    assert "macvlan" not in found.networks  # its device is unknown
     assert "macvlan" in options.parse(
         ["--contexts", "a,b", "--macvlan-parent", "eth1"]).networks
     assert options.parse(["--contexts", "a"]).scopes == ("local",)
@@ -95,7 +95,7 @@ def test_the_list_names_every_workload(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_servers_of_all_workloads_fit_beside_each_other() -> None:
-    """On the host's own network they share its ports; netbench takes eight, the first of all."""
+    """On the host's network they share its ports; netbench takes the first eight."""
     offsets = [server.offset for server in SERVERS.values()]
     assert len(set(offsets)) == len(offsets)
     assert max(offsets) < 32
@@ -110,7 +110,7 @@ def test_each_network_says_how_it_is_made() -> None:
     assert [p.name for p in plans.values() if p.bound] == ["slim-overlay"]
     assert "com.docker.network.driver.mtu=8950" in plans["overlay"].create[networks.CLIENT]
     assert plans["bridge"].scopes == ("local",)
-    # On one host slim has one path only.
+    # On one host slim has only one path.
     assert (plans["slim"].scopes, plans["slim-overlay"].scopes) == (("cross", "local"), ("cross",))
     ranges = [plans["macvlan"].create[side][-1] for side in (0, 1)]
     assert len(set(ranges)) == 2  # no address twice

@@ -1,4 +1,4 @@
-"""What load programs print, as the real ones printed it, and how it is refused."""
+"""Tests parsing what load programs print, with real programs' output and with errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and charts of made-up results, and the comparison of two files."""
+"""Tests tables and charts of made-up results, and the comparison of two files."""
 
 from __future__ import annotations
 

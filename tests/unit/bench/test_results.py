@@ -1,4 +1,4 @@
-"""Results of the benchmark: from runs to rows, to a file, and what replaces what."""
+"""Tests results of the benchmark: from runs to rows and to a file, and which rows replace which."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main_row(found: list[results.Row], network: str = "slim") -> results.Row:
 
 
 def test_a_row_holds_what_the_issue_asks_for(tmp_path: Path) -> None:
-    """The JSON's shape is for other programs, too: names that are gone break them."""
+    """Other programs read the JSON, too: a missing name would break them."""
     file = tmp_path / "new" / "latest.json"
     results.save(file, rows())
     written = json.loads(file.read_text())
@@ -67,7 +67,7 @@ def test_no_file_is_no_results(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_leaves_its_round_out_of_the_ratio_only() -> None:
-    """Rounds stay aligned: the second of slim must not be compared with the first of the host."""
+    """Rounds stay aligned: slim's second round must not be compared with the host's first."""
     found = results.rows_of(BY_NAME[RR], runs(
         RR, host=[run(100), run(50), run(10)], slim=[None, run(45), run(9)]), CONDITIONS)
     row = main_row(found)
@@ -101,8 +101,8 @@ def test_a_later_run_replaces_its_workloads_and_no_others() -> None:
     dates = {(row.workload, row.scope, row.network): row.conditions.date for row in found}
     assert dates[RR, "cross", "slim"] == "2026-03-04"
     assert dates[RR, "local", "slim"] == dates["memcached", "cross", "slim"] == "2026-01-02"
-    assert (RR, "cross", "overlay") not in dates  # not compared any more
-    assert found == results.merged([], found)  # in the order of the workloads, always
+    assert (RR, "cross", "overlay") not in dates  # no longer compared
+    assert found == results.merged([], found)  # always in the order of the workloads
 
 
 def test_fabrics_are_kept_apart() -> None:
@@ -136,7 +136,7 @@ def test_a_machine_that_was_busy_before_is_told() -> None:
 
 
 def test_the_committed_results_are_whole() -> None:
-    """They are of this version, and the tables beside them are made of them."""
+    """They are of this version, and the tables beside them are made from them."""
     found = results.load(LATEST)
     assert found
     assert LATEST.with_suffix(".md").read_text() == "\n".join(

@@ -1,4 +1,4 @@
-"""The order of runs and what one run counts, with agents that are not there."""
+"""Tests the order of runs and the counts of one run, with fake agents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAID = ('{"count": 1000, "seconds": 1.0, "lost": 0, "p50_us": 1, "p99_us": 2, "p
 
 
 class FakeAgent:
-    """Answers as the real one; every second of a run costs what `cpu_us` says."""
+    """Answers as the real agent does; a second of a run costs what `cpu_us` says."""
 
     def __init__(self, name: str, log: list[str], cpu_us: float = 5000, opened: int = 1,
                  fails: str = "", *, counter: str = "connected") -> None:

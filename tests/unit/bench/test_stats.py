@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic."""
+"""Tests the benchmark's arithmetic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_one_wild_run_of_seven_does_not_move_a_ratio() -> None:
 
 
 def test_what_a_round_has_in_common_stays_out_of_the_ratio() -> None:
-    """A machine that becomes slower and slower: pairs tell what medians of each side do not."""
+    """If the machine becomes slower and slower, pairs show what each side's median does not."""
     host = [100, 80, 60, 40, 20, 10, 5]
     found = stats.paired_ratio([value * 0.9 for value in host], host)
     assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.9, 0.9))

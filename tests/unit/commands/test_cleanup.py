@@ -1,4 +1,4 @@
-"""`slim cleanup`: refuses while a driver answers, and removes all pins of all layouts."""
+"""Tests that `slim cleanup` refuses while a driver answers, and removes all layouts' pins."""
 
 from __future__ import annotations
 

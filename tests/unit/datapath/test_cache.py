@@ -1,4 +1,4 @@
-"""Compiled programs are kept in files; one that is not what was written is as good as none."""
+"""Tests storing compiled programs in files: a file that was damaged counts as none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kept(folder: Path) -> Path:
-    """A file that is fit to be used."""
+    """Return a stored file that is fit for use."""
     cache.write(folder, KEY, UNIT)
     return folder / f"{KEY}.json"
 
@@ -96,7 +96,7 @@ def test_a_file_under_another_name_is_not_used(folder: Path, kept: Path) -> None
 
 
 def test_a_content_of_another_shape_is_not_used() -> None:
-    """Its digest is right: a slim with the same schema has written it, and something is amiss."""
+    """Its digest is right, so a slim with the same schema wrote it, but something is wrong."""
     for change in ({"programs": {"one": "?"}}, {"programs": []}, {"maps": [{"name": "flows"}]},
                    {"maps": None}, {"btf": None}):
         body = {**json.loads(cache.encode(KEY, UNIT))["compiled"], **change}
@@ -169,20 +169,20 @@ def test_those_used_last_are_kept(folder: Path) -> None:
     keys = [f"{number:064x}" for number in range(cache.KEPT + 2)]
     (folder.parent).mkdir(parents=True)
     folder.mkdir(0o700)
-    left = folder / "tmpabc"  # by a writer that was killed
+    left = folder / "tmpabc"  # a killed writer's
     left.write_text("")
     os.utime(left, (0, 0))
     for at_s, key in enumerate(keys[:-1], 1):
         cache.write(folder, key, UNIT)
         os.utime(folder / f"{key}.json", (at_s, at_s))
     assert not left.exists()
-    assert cache.read(folder, keys[1]) == UNIT  # so that it is not the one used longest ago
+    assert cache.read(folder, keys[1]) == UNIT  # so that another one was used longest ago
     cache.write(folder, keys[-1], UNIT)
     assert {path.stem for path in folder.iterdir()} == {keys[1], *keys[3:]}
 
 
 class Compiler:
-    """In place of a real one: what it makes, and how often."""
+    """A stand-in for the compiler that counts its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0

@@ -1,4 +1,4 @@
-"""Which source ports are left beside a port range, and when they are too few."""
+"""Tests which source ports are left beside a port range, and when they are too few."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USUAL = (32768, 60999)
 
 
 def given_out(ports: ClientPorts) -> set[int]:
-    """Every port that kernel/connect.c's client_port() can choose."""
+    """Return every port that kernel/connect.c's client_port() can choose."""
     chosen = (ports.first + n for n in range(ports.count))
     return {port if port < ports.gap_first else port + ports.gap for port in chosen}
 
@@ -36,10 +36,10 @@ def given_out(ports: ClientPorts) -> set[int]:
     ((61000, 65535), USUAL, "35357", "32768-35356,35358-60999"),
     ((61000, 65535), USUAL, "40000,50000,50002", "40001-49999,50003-60999"),
     ((40000, 50000), USUAL, "40000-50000", "32768-39999,50001-60999"),
-    # A host that has narrowed what clients get: its firewall may know only those.
+    # A host with fewer ports for clients: its firewall may know only those.
     ((61000, 65535), (49152, 65535), "", "49152-60999"),
     ((61000, 65535), (20000, 29999), "", "20000-29999"),
-    # One that has widened it: what programs in containers expect comes first.
+    # A host with more ports for clients: those that programs in containers expect come first.
     ((61000, 65535), (1024, 65535), "", "32768-60999"),
     ((32000, 60999), (1024, 65535), "", "1024-31999,61000-65535"),
     ((61000, 65535), (80, 32767), "", "1024-32767"),
@@ -90,7 +90,7 @@ def test_never_one_that_is_another_ones(endpoints: Ports, ephemeral: Ports, rese
 def test_the_hosts_own_clients() -> None:
     assert unreserved((61000, 65535), USUAL, ()) == ""
     assert unreserved((50000, 60999), USUAL, range(40000, 61000)) == ""
-    # Not the advice alone: what others have reserved is part of the list that it gives.
+    # The advised list includes what others have reserved.
     said = unreserved((32768, 40000), USUAL, {8080, *range(32768, 33000)})
     assert "ip_local_reserved_ports=8080,32768-40000, or" in said
 

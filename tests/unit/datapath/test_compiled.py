@@ -1,4 +1,4 @@
-"""Compiled programs: descriptors and values are put where they belong, and nothing else is."""
+"""Tests filling descriptors and values into compiled programs, and changing nothing else."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_constant_that_no_program_uses_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("code", "why"), [
-    (wide(8, source=1), "kind 1 to 8"),  # a map that is not the unit's
+    (wide(8, source=1), "kind 1 to 8"),  # a map that the unit lacks
     (wide(7, source=2), "kind 2 to 7"),  # a place in a map: a global variable
     (struct.pack("=BBhi", 0x85, 1 << 4, 0, 3), "__always_inline"),
 ])

@@ -1,4 +1,4 @@
-"""The header tree is there while something is compiled, and not afterwards."""
+"""Tests that the header tree exists while something is compiled, and not afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the compiler's output depends on makes another digest; nothing else does."""
+"""Tests that the digest changes with all that the compiler's output depends on, and only that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kernel(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Headers of the kernel's API that can be changed."""
+    """Headers of the kernel's API, for tests to change."""
     found = tmp_path / "include"
     for name in ("linux/bpf.h", "linux/netfilter/x.h", "asm-generic/y.h",
                  *(f"{triplet}/asm/z.h" for _, triplet in headers._ARCHITECTURES.values())):
@@ -80,7 +80,7 @@ def test_a_change_makes_another(change: Callable[[Path, Path, pytest.MonkeyPatch
 
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a compiler's files."""
+    """A folder with a compiler's files, for tests to change."""
     folder = tmp_path / "lib"
     folder.mkdir()
     for name in ("libbcc.so.0", "libLLVM-14.so.1", "libclang-cpp.so.14", "libc.so.6", "bcc.py"):

@@ -1,4 +1,4 @@
-"""Lists of services' tasks: one that a program may just be reading is not taken away."""
+"""Tests lists of vips' tasks: a list that a program may be reading must not be removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Table(dict[Any, Any]):
 
 
 class Maps:
-    """What is loaded; a program's way through it in two steps, as in kernel/services.c."""
+    """The loaded maps; a program reads them in two steps, as in kernel/services.c."""
 
     def __init__(self) -> None:
         self.services = Table(namedtuple("Address", "vni addr_be"),
@@ -64,7 +64,7 @@ def test_a_program_that_has_read_the_name_finds_the_list(maps: Maps) -> None:
     assert maps.choose(read) == [u32_be(ONE), u32_be(TWO)]
 
     now_s[0] += vip_table.KEPT_S / 2
-    table.put(VNI, VIP, [TWO])  # it is back, and its list is none of those that will be removed
+    table.put(VNI, VIP, [TWO])  # the vip is back, so its list must stay
     assert maps.choose(read) == [u32_be(ONE), u32_be(TWO)]
     now_s[0] += vip_table.KEPT_S / 2
     table.sweep()

@@ -1,4 +1,4 @@
-"""What Docker's answers mean, with an HTTP server in dockerd's place."""
+"""Tests reading Docker's answers, with an HTTP server in dockerd's place."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def dockerd(tmp_path: Path) -> Iterator[str]:
 
 def test_what_docker_knows(dockerd: str) -> None:
     view = DockerEngine(dockerd).look()
-    assert view.networks == {"n1", "n2"}  # one was removed while we asked
+    assert view.networks == {"n1", "n2"}  # Docker removed one meanwhile
     assert view.endpoints == {"e1"}
     assert view.pools == {("10.32.0.0/16", "10.32.7.0/24"): 1}
     assert view.addresses == {ip_address(text) for text in (
         "10.32.0.1", "10.32.7.9", "10.32.7.2")}
 
 
-# The SDK leaves the socket of a failed connect to the garbage collector.
+# The SDK leaves a socket that could not connect to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning",
                             "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nobody_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What Docker's answers about a swarm mean, with an HTTP server in dockerd's place."""
+"""Tests reading Docker's answers about a swarm, with an HTTP server in dockerd's place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def service(name: str, *vips: tuple[str, str], update: str = "") -> dict[str, An
 
 
 class Dockerd:
-    """Answers by path; `asked` counts."""
+    """Answers by path; `asked` counts the questions."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -160,7 +160,7 @@ def users(dockerd: Dockerd, tmp_path: Path) -> Iterator[DockerSwarmUsers]:
 
 
 def test_what_the_managers_have_requested_of_us(users: DockerSwarmUsers, dockerd: Dockerd) -> None:
-    """By the IPAM's driver, whatever the network's is."""
+    """The IPAM's driver decides, whatever the network's driver is."""
     dockerd.answers["services"].append(service(
         "odd", ("ours", "192.0.2.1/24"), ("theirs", "10.32.0.77/16"), ("ours", "")))
     for asked in (["networks", "services", "plugins"], ["networks", "services"]):

@@ -1,4 +1,4 @@
-"""Who is guarded: peers of all networks, kept through failures and flushes."""
+"""Tests which peers are guarded: those of all networks, through failures and flushes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A, B, C = (IPv4Address(f"198.18.0.{n}") for n in (1, 2, 3))
 
 
 class FakeGuard:
-    """The packet filter: `hosts` None is no table."""
+    """The packet filter; if `hosts` is None, it has no table."""
 
     def __init__(self) -> None:
         self.hosts: set[IPv4Address] | None = None
@@ -67,7 +67,7 @@ def test_a_flushed_guard_comes_back() -> None:
     guarding.check()
     assert guard.hosts == {A}
     guard.hosts = None
-    guarding.hosts_changed(Vni(2), [B])  # change() is refused: made anew at the next look
+    guarding.hosts_changed(Vni(2), [B])  # change() is refused, and the next look makes it anew
     guarding.check()
     assert guard.hosts == {A, B}
 
@@ -86,7 +86,7 @@ def test_without_a_packet_filter_everything_else_works() -> None:
 
 
 def test_news_of_hosts_do_not_wait_for_a_look_at_the_rules() -> None:
-    """It may take long, and a container's Join brings such news."""
+    """A look may take long, and such news come with a container's Join."""
     class Slow(FakeGuard):
         def dropped(self) -> int | None:
             found = super().dropped()

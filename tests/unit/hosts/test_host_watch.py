@@ -1,4 +1,4 @@
-"""Hosts without a lease: who answers is alive, who does not is refused, and later forgotten."""
+"""Tests watching hosts without a lease: those that do not answer are refused, later removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = Host(HostId("c" * 32), "other", IPv4Address("192.0.2.3"))
 
 
 class World:
-    """etcd, the network and the maps, as the watch sees them."""
+    """etcd, the network and the maps that the watch sees."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -27,7 +27,7 @@ class World:
         self.deaf = False
         self.presence: dict[IPv4Address, Presence] = {}
         self.asked: list[IPv4Address] = []
-        self.refused: Collection[IPv4Address] = {PEER.underlay}  # as a driver before left it
+        self.refused: Collection[IPv4Address] = {PEER.underlay}  # left by an earlier driver
         self.removed: list[Absence] = []
         self.hosts = {h.id: KnownHost(h, 100) for h in (ME, PEER, OTHER)}
         self.absence: dict[HostId, Absence] = {}
@@ -129,7 +129,7 @@ def test_a_sign_of_life_ends_it_at_once(world: World, sign: str) -> None:
 
 
 def test_who_answers_without_a_lease_is_left_alone(world: World) -> None:
-    """The driver is stopped, or cannot reach etcd: containers talk on."""
+    """Its driver is stopped, or cannot reach etcd; its containers go on."""
     world.live(ME, OTHER)
     world.run_for(10 * RECORDS_S)
     assert not world.refused
@@ -169,7 +169,7 @@ def test_an_address_in_use_again_is_not_refused(world: World) -> None:
     world.live(ME, OTHER, heir)
     world.run(10)
     assert not world.refused
-    # Its answers are not the old one's, whose addresses return.
+    # Its answers are not those of the dead host, whose addresses return.
     world.over = True
     world.run_for(3 * RECORDS_S)
     assert {absence.host for absence in world.removed} == {PEER.id}
@@ -195,7 +195,7 @@ def test_time_is_counted_and_then_the_addresses_are_taken(world: World) -> None:
     world.over = True
     world.run_for(RECORDS_S)
     assert [(a.host, a.removal) for a in world.removed] == [(PEER.id, Removal.ADDRESSES)]
-    world.run_for(RECORDS_S)  # not known to be complete: gone on with
+    world.run_for(RECORDS_S)  # it may be incomplete, so it is repeated
     assert len(world.removed) == 2
     world.absence[PEER.id] = replace(world.absence[PEER.id], done=True)
     world.run_for(3 * RECORDS_S)
@@ -203,14 +203,14 @@ def test_time_is_counted_and_then_the_addresses_are_taken(world: World) -> None:
 
 
 def test_who_answers_puts_the_end_off(world: World) -> None:
-    """Another driver, which cannot reach the host, is certain that it is gone."""
+    """Another driver, which cannot reach the host, is sure that it is gone."""
     world.live(ME, OTHER)
     world.absence[PEER.id] = Absence(PEER.id, 1, seen=Seen.GONE)
     world.over = True
     world.run_for(2 * RECORDS_S)
     assert world.absence[PEER.id].seen is Seen.ALIVE
-    assert world.notes == [Seen.ALIVE]  # once
-    world.absence[PEER.id] = Absence(PEER.id, 1, seen=Seen.GONE)  # and it says so again
+    assert world.notes == [Seen.ALIVE]  # only once
+    world.absence[PEER.id] = Absence(PEER.id, 1, seen=Seen.GONE)  # the other says so again
     world.run_for(RECORDS_S)
     assert world.absence[PEER.id].seen is Seen.ALIVE
     assert world.removed == []
@@ -225,7 +225,7 @@ def silent_from_the_start() -> World:
 
 
 def test_who_never_answered_is_never_removed(caplog: pytest.LogCaptureFixture) -> None:
-    """A firewall, perhaps: its containers may be well."""
+    """A firewall may be the cause, and its containers may be well."""
     world = silent_from_the_start()
     assert world.notes == [Seen.SILENCE]
     assert world.removed == []
@@ -242,7 +242,7 @@ def test_who_never_answered_is_never_removed(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(("seen", "removed"), [(Seen.GONE, True), (Seen.ALIVE, False)])
 def test_what_others_have_seen_counts_for_who_had_no_answer(
         seen: Seen, removed: bool) -> None:
-    """Drivers start anew, and do not know any more who had answered them."""
+    """Restarted drivers do not know who had answered them."""
     world = World()
     world.live(ME, OTHER)
     world.absence[PEER.id] = Absence(PEER.id, 1, seen=seen)
@@ -253,7 +253,7 @@ def test_what_others_have_seen_counts_for_who_had_no_answer(
 
 
 def test_an_answer_of_the_next_one_there_proves_nothing() -> None:
-    """A host has its address from a dead one, which this driver has never asked."""
+    """The host has the address of a dead one, which this driver never asked."""
     world = World()
     heir = Host(HostId("d" * 32), "heir", PEER.underlay)
     world.presence[heir.underlay] = Presence.ANSWERED
@@ -291,7 +291,7 @@ def test_before_the_first_news_nothing_is_done() -> None:
 
 
 def test_a_removal_that_takes_minutes_does_not_keep_the_looks(world: World) -> None:
-    """A refused host is refused for a minute only: it has to be said again meanwhile."""
+    """A refusal lasts only a minute, so the watch must repeat it meanwhile."""
     apart: list[Callable[[], None]] = []
     world.watch = HostWatch(me=ME.id, absences=world, prober=world, refuse=world.refuse,
                             remove=world.removed.append, apart=apart.append,
@@ -311,7 +311,7 @@ def test_a_removal_that_takes_minutes_does_not_keep_the_looks(world: World) -> N
 
 def test_a_mark_that_cannot_be_read_is_said_once(
         world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """And takes nothing from its host."""
+    """Its host must lose nothing by it."""
     world.live(ME, OTHER)
     world.presence[PEER.underlay] = Presence.ABSENT
     for spoilt in (True, False, True):

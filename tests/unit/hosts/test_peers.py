@@ -1,4 +1,4 @@
-"""Who is probed when, and what is made of the answers; by a clock that the test moves."""
+"""Tests which peers are probed when, and what follows from answers; tests move the clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def endpoint(underlay: IPv4Address, port: int, vni: int = 1) -> Endpoint:
 
 
 class World:
-    """The wire, the maps and the clock, as the watch sees them."""
+    """The wire, the maps and the clock that the watch sees."""
 
     def __init__(self, blocked: Collection[IPv4Address] = (), *, settled: bool = True) -> None:
         self.now_s = 100.0
@@ -71,13 +71,13 @@ class World:
         self.watch.hosts_changed({host.id: host for host in hosts})
 
     def run(self) -> list[Probe]:
-        """Once; return what was sent."""
+        """Run the watch once; return the probes that it sent."""
         self.sent.clear()
         self.watch.run()
         return list(self.sent)
 
     def run_for(self, seconds: float) -> int:
-        """Return how many probes were sent."""
+        """Run the watch for so long; return how many probes it sent."""
         self.sent.clear()
         end_s = self.now_s + seconds
         while self.now_s < end_s:
@@ -99,7 +99,7 @@ class World:
     # ports.Prober
     def probe(self, hosts: Collection[IPv4Address], wait_s: float
               ) -> dict[IPv4Address, Presence]:
-        # They are blocked before anybody asks more, but what is under way goes on.
+        # The watch blocks them before it asks; connections that are being made go on.
         assert set(hosts) <= self.map
         self.patient_when_asked = self.patient & set(hosts)
         return {host: self.presence.get(host, Presence.ANSWERED) for host in hosts}
@@ -121,7 +121,7 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    """A peer that is known for long, and answers."""
+    """A peer that has been known for long, and answers."""
     made = World()
     made.add(PEER, 62000, 62001)
     made.live(PEER_HOST)
@@ -132,7 +132,7 @@ def world() -> World:
 
 
 def doubt(world: World, port: int = 62000) -> None:
-    """A real SYN has had no answer, and the last probe is not of this moment."""
+    """Report a real SYN without an answer, some time after the last probe."""
     world.now_s += DOUBT_S
     world.doubts.add((PEER, port))
 
@@ -201,16 +201,16 @@ def test_lost_packets_block_nobody(world: World) -> None:
 def test_real_syns_without_an_answer_ask_for_a_probe_at_once(world: World) -> None:
     doubt(world, 62001)
     assert {probe.port for probe in world.run()} == {62000, 62001}
-    assert world.watch.describe() == "1 on the host path"  # a busy listener, say
+    assert world.watch.describe() == "1 on the host path"  # the cause may be a busy listener
     world.doubts.add((PEER, 62001))
-    assert world.run() == []  # not more often than that
+    assert world.run() == []  # not more often
     assert world.run_for(DOUBT_S) == 2
-    world.doubts.add((OTHER, 62001))  # no peer
+    world.doubts.add((OTHER, 62001))  # not a peer
     assert world.run_for(DOUBT_S) == 0
 
 
 def test_an_endpoint_port_that_is_not_reached(world: World) -> None:
-    """A firewall that lets some of them pass."""
+    """A firewall lets only other ports pass."""
     world.ports = {62001: Reply.NONE}
     doubt(world, 62001)
     world.run()
@@ -224,7 +224,7 @@ def test_an_endpoint_port_that_is_not_reached(world: World) -> None:
 
 
 def test_an_older_peer_cannot_prove_anything() -> None:
-    """Any refusal is its answer; and a container of its may drop all that comes."""
+    """Any refusal counts as its answer; one of its containers may drop everything."""
     world = World()
     world.add(PEER, 62000, 62001)
     world.live(Host(HostId("b" * 32), "peer", PEER))
@@ -243,7 +243,7 @@ def test_an_older_peer_cannot_prove_anything() -> None:
 
 
 def test_who_has_proved_it_once_has_to() -> None:
-    """Without a record that says it can: etcd is away."""
+    """This holds without a record that says it can, as etcd is away."""
     world = World()
     world.add(PEER, 62000)
     world.run()
@@ -251,13 +251,13 @@ def test_who_has_proved_it_once_has_to() -> None:
     doubt(world)
     world.run()
     assert world.map == {PEER}
-    world.live(Host(PEER_HOST.id, "peer", PEER))  # it runs an older slim now
+    world.live(Host(PEER_HOST.id, "peer", PEER))  # it now runs an older slim
     world.run_for(BLOCKED_S + INTERVAL_S)
     assert world.map == set()
 
 
 def test_each_attempt_is_in_another_endpoints_name(world: World) -> None:
-    """The peer may not know the newest of them."""
+    """The peer may not know the newest endpoint."""
     world.add(ME, 61001, 61002, 61003)
     world.replies[PEER] = Reply.NONE
     doubt(world)
@@ -267,7 +267,7 @@ def test_each_attempt_is_in_another_endpoints_name(world: World) -> None:
 
 
 def test_a_fresh_peer_is_given_time(caplog: pytest.LogCaptureFixture) -> None:
-    """Its host may not know this one's first endpoint yet."""
+    """It may not know this host's first endpoint yet."""
     world = World()
     world.add(PEER, 62000)
     world.replies[PEER] = Reply.NONE
@@ -299,10 +299,10 @@ def test_a_dead_host_is_somebody_elses_matter(
     world.live()
     doubt(world)
     world.run()
-    assert (world.map, world.patient) == ({PEER}, set())  # what is under way to it ends sooner
+    assert (world.map, world.patient) == ({PEER}, set())  # pending connections to it end sooner
     assert world.watch.describe() == "0 on the host path"
     assert caplog.records == []
-    # It is back, and probed at once.
+    # Once it is back, it is probed at once.
     del world.replies[PEER]
     world.live(PEER_HOST)
     world.run()
@@ -319,7 +319,7 @@ def test_a_silent_host_with_a_lease_is_named(
 
 
 def test_connections_that_are_being_made_outlive_an_outage(world: World) -> None:
-    """Only new ones take the overlay; a host's own programs would go on waiting, too."""
+    """Only new ones take the overlay path; the host's own programs would keep waiting, too."""
     world.replies[PEER], world.presence[PEER] = Reply.NONE, Presence.SILENT
     doubt(world)
     world.run()
@@ -328,7 +328,7 @@ def test_connections_that_are_being_made_outlive_an_outage(world: World) -> None
     world.run_for(OUTAGE_S - 5)
     assert world.patient == {PEER}
     world.run_for(10)
-    assert (world.map, world.patient) == ({PEER}, set())  # not for two minutes
+    assert (world.map, world.patient) == ({PEER}, set())  # patience ends before two minutes
     del world.replies[PEER], world.presence[PEER]
     world.run_for(BLOCKED_S + 1)
     assert (world.map, world.patient) == (set(), set())
@@ -340,7 +340,7 @@ def test_behind_a_firewall_they_fail_fast(world: World) -> None:
     world.run()
     assert world.patient_when_asked == {PEER}
     assert (world.map, world.patient) == ({PEER}, set())
-    # It stays so while it is probed again and again.
+    # This stays so through repeated probes.
     world.run_for(2 * BLOCKED_S)
     assert (world.patient_when_asked, world.patient) == (set(), set())
 
@@ -361,14 +361,14 @@ def test_a_new_driver_goes_on_where_the_old_one_was() -> None:
     world = World({PEER, OTHER}, settled=False)
     world.replies[PEER] = Reply.NONE
     world.run_for(3 * OPEN_S)
-    assert world.map == {PEER, OTHER}  # etcd is away: nothing is known of them
+    assert world.map == {PEER, OTHER}  # etcd is away, so nothing is known of them
     world.add(PEER, 62000)
     world.run()
-    assert world.map == {PEER, OTHER}  # though it is fresh
+    assert world.map == {PEER, OTHER}  # though it is a fresh peer
     assert "1 blocked" in world.watch.describe()
     world.settled = True
     world.run_for(OPEN_S + INTERVAL_S)
-    assert world.map == {PEER}  # the other one is no peer any more
+    assert world.map == {PEER}  # the other one is no longer a peer
     del world.replies[PEER]
     world.run_for(BLOCKED_S + INTERVAL_S)
     assert world.map == set()
@@ -402,7 +402,7 @@ def test_what_the_maps_refuse_is_tried_again(world: World) -> None:
 
 
 def test_fifty_peers_are_next_to_nothing() -> None:
-    """Two SYNs a minute each, and not all at once."""
+    """Each gets two SYNs a minute, and not all at once."""
     world = World()
     for number in range(50):
         world.add(IPv4Address(f"192.0.2.{100 + number}"), *range(62000, 62200))
@@ -449,7 +449,7 @@ def test_the_publisher_tells_the_index_what_the_maps_have() -> None:
     publisher.snapshot(Vni(1), [mine, theirs], 5)
     publisher.put(other)
     assert index.hosts() == {PEER, OTHER}
-    publisher.put(replace(other, port=0))  # it has no host path any more
+    publisher.put(replace(other, port=0))  # it no longer has a host path
     assert index.hosts() == {PEER}
     publisher.missing(Vni(1), theirs.id, 6)
     assert index.hosts() == {PEER}

@@ -1,4 +1,4 @@
-"""Signs of life: pings first, then SYNs to endpoint ports, which firewalls let pass."""
+"""Tests signs of life: pings first, then SYNs to endpoint ports, which firewalls let pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def endpoint(host: IPv4Address, port: int) -> Endpoint:
 
 
 class World:
-    """The network; it answers what the tests want."""
+    """The network, with answers that the test chooses."""
 
     def __init__(self) -> None:
         self.pings: dict[IPv4Address, Presence] = {}
@@ -54,7 +54,7 @@ class World:
     (Reply.NONE, Presence.SILENT), (Reply.UNSENT, Presence.SILENT)])
 def test_any_answer_to_a_syn_is_life(reply: Reply, expected: Presence) -> None:
     world = World()
-    # It need not know all of this host's endpoints.
+    # The peer need not know all of this host's endpoints.
     world.replies = {Probe(PEER, 61009, 61002): reply, Probe(STRANGER, LAST, NOBODY): reply}
     assert world.found() == {PEER: expected, STRANGER: expected}
     assert world.asked == [*(Probe(PEER, 61009, caller) for caller in (61001, 61002, 61003)),

@@ -1,4 +1,4 @@
-"""docs/compatibility.md has a row for each feature that a lab test stands for, and no other."""
+"""Tests that docs/compatibility.md has a row for each feature of the lab's tests, and no other."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The import graph: each room's allowed neighbours, no circle, each foreign library in one place.
+"""Tests the import graph: each room's allowed neighbours, no circle, each library in one place.
 
-A room is a folder of driver/ that has modules; what stands in driver/ itself is a room each.
+A room is a folder below driver/ with modules; each module in driver/ itself is a room, too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pytest
 
 DRIVER = Path(__file__).resolve().parents[3] / "driver"
 
-# May be imported by everybody, and import each other at most.
+# All rooms may import these, which import only each other.
 SHARED = {"errors", "model", "work"}
-# Put everything together, so they may import anything; nothing below imports them.
+# These put everything together, so they may import anything; no other room imports them.
 TOP = {"__main__", "commands", "compose", "doctor"}
 
 # Room -> what it may import besides itself and SHARED.
@@ -60,7 +60,7 @@ LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc
 
 
 def room(module: str) -> str:
-    """The folder that a module, or a name in it, is in: its longest one below driver/."""
+    """Return the room of a module, or of a name in it: its longest folder below driver/."""
     parts = module.split(".")
     while len(parts) > 1 and not DRIVER.joinpath(*parts).is_dir():
         parts.pop()
@@ -68,14 +68,14 @@ def room(module: str) -> str:
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
-    """Room, name below driver/, syntax tree."""
+    """Yield each module's room, name below driver/, and syntax tree."""
     for path in sorted(DRIVER.rglob("*.py")):
         name = ".".join(path.relative_to(DRIVER).with_suffix("").parts)
         yield room(name.removesuffix(".__init__")), name, ast.parse(path.read_text())
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Full names of all that is imported, also within functions."""
+    """Yield the full names of all imports, also within functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -129,14 +129,14 @@ def test_what_is_shared_imports_nothing_else_of_the_driver() -> None:
 def test_each_library_is_used_in_one_place(library: str) -> None:
     users = {owner for owner, _, tree in modules() for target in imports(tree)
              if target.split(".", maxsplit=1)[0] == library}
-    # The doctor may only look whether a library is there.
+    # The doctor may import a library to see whether it is there.
     place = LIBRARIES[library]
     assert {user for user in users - {"doctor"}
             if user != place and not user.startswith(f"{place}.")} == set()
 
 
 def test_only_settings_reads_the_environment() -> None:
-    """os.environ: settings get it from the command line; two libraries are told by it."""
+    """Settings get os.environ from __main__; two libraries take options only from it."""
     users = {name for _, name, tree in modules() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")}
     assert users <= {"__main__", "store.etcd.connection", "datapath.compiling"}

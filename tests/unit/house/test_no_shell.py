@@ -1,6 +1,6 @@
-"""The driver runs no other program and no text: neither shell, nor eval, nor pickles.
+"""Tests that the driver runs neither other programs nor text: no shell, no eval, no pickles.
 
-Its one compiler is BCC's library, which gets files of this project.
+Its one compiler is BCC's library, which gets this project's files.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "
                    "execv", "execve", "execvp", "fork", "posix_spawn", "getoutput"}
 FORBIDDEN_MODULES = {"subprocess", "pickle", "marshal", "shelve", "pty", "code", "commands",
                      "multiprocessing"}
-ALLOWED = {("compile", "re")}  # no text made into a program
-# The driver may become itself anew: same Python, same command line.
+ALLOWED = {("compile", "re")}  # this runs no text
+# The driver may restart itself: same Python, same command line.
 BECOMES_ITSELF = "os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])"
 
 
 def complaints(text: str) -> list[str]:
-    """What in this Python text runs programs or text; each with its line."""
+    """Return what in this Python text runs programs or text, each with its line."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""docs/paths.md names a test for each row, and every reason to leave the host path."""
+"""Tests that docs/paths.md names a test for each row, and every reason to leave the host path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from driver.datapath.reasons import read_reasons
 
 @pytest.fixture
 def rows(project: Path) -> dict[str, list[str]]:
-    """What -> path, why, counter, test."""
+    """The document's rows: what -> path, why, counter, test."""
     lines = re.findall(r"^\| (.+) \|$", (project / "docs/paths.md").read_text(), re.M)
     cells = [line.split(" | ") for line in lines]
     assert {len(each) for each in cells} == {5}

@@ -1,4 +1,4 @@
-"""docs/state.md names every place in the code that takes something away, and on whose word."""
+"""Tests that docs/state.md names every place in the code that removes something, and why it may."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOW = f"docs/state.md, section {SECTION[3:]!r}, third column"
 
 
 def table(text: str) -> dict[str, str]:
-    """Places (a function, or `module.*`, `module.Class.*`) -> on whose word."""
+    """Return the places (a function, `module.*` or `module.Class.*`) -> on whose word."""
     _, _, section = text.partition(SECTION + "\n")
     rows = [line.split("|")[1:-1] for line in section.partition("\n## ")[0].splitlines()
             if line.startswith("|")][2:]
@@ -27,7 +27,7 @@ def table(text: str) -> dict[str, str]:
 
 
 def named(function: str, names: set[str]) -> str:
-    """Return by which name the table has it; "": it has not."""
+    """Return the name by which the table has the function; "" if it has none."""
     parts = function.split(".")
     for end in range(len(parts), 0, -1):
         prefix = ".".join(parts[:end])
@@ -56,7 +56,7 @@ def test_the_list_names_nothing_else(project: Path, found: list[Site]) -> None:
 
 
 def test_who_decides_is_named_function_by_function(project: Path) -> None:
-    """Only what does as it is told, or takes nothing from anybody, may be named as a whole."""
+    """The table may name a module or class as a whole only if it obeys or harms nobody."""
     word_of = table((project / "docs" / "state.md").read_text())
     assert [name for name, word in word_of.items() if name.endswith("*")
             and not word.startswith(("whoever calls it", "nobody's"))] == []

@@ -1,4 +1,4 @@
-"""Which tests share a worker."""
+"""Tests which tests share a worker, and in which order they run."""
 
 from __future__ import annotations
 

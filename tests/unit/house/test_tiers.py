@@ -1,4 +1,4 @@
-"""Every test is in a tier, each tier holds the one before, and no behaviour is left to test-all."""
+"""Tests the tiers: each runs all of the one before, and none leaves a behaviour to test-all."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tests.support.run.tiers import (
     tier,
 )
 
-LIMIT_S = 300  # all tests are read, on a machine that has others to run
-# Of Docker's to the driver, without the one that is asked in passing.
+LIMIT_S = 300  # pytest reads all tests, on a busy machine
+# Docker's calls to the driver, without EndpointOperInfo, which no start depends on.
 CALLS = {"RequestPool", "RequestAddress", "CreateNetwork", "CreateEndpoint", "Join", "Leave",
          "DeleteEndpoint", "ReleaseAddress", "ReleasePool", "DeleteNetwork"}
 
@@ -63,7 +63,7 @@ def test_each_tier_runs_all_of_the_one_before(project: Path) -> None:
     assert check < test < whole
     files = {str(path.relative_to(project)) for path in project.glob("tests/**/test_*.py")}
     assert {nodeid.partition("::")[0] for nodeid in whole} == files
-    # Every behaviour is in `make test` once: what only test-all runs is named in tiers.py.
+    # `make test` tests every behaviour once: tiers.py names what only test-all runs.
     only_for_a_release = {of_function(nodeid) for nodeid in whole} - set(map(of_function, test))
     unnamed = {name for name in only_for_a_release
                if not is_one_of((*LOAD, *AGAIN, *PRODUCT, *NEWER_ONLY), name)}
@@ -78,7 +78,7 @@ def test_each_tier_runs_all_of_the_one_before(project: Path) -> None:
                        for found in whole), f"{name}[{end}]: no such"
         assert any(of_function(found) == name for found in test), f"{name}: no variant is left"
     assert not any(map(is_variant, test))
-    # Each call of Docker's and each way in which one can fail.
+    # Each of Docker's calls, and each way in which one can fail.
     failures = "\n".join(found for found in test
                          if found.startswith("tests/lab/docker/test_failures"))
     assert {call for call in CALLS if f"-{call}-" in failures} == CALLS
@@ -89,7 +89,7 @@ def test_each_tier_runs_all_of_the_one_before(project: Path) -> None:
 
 
 def test_pytest_runs_the_tier_that_it_is_asked_for(project: Path) -> None:
-    """In a file with tests of both tiers, for both reasons."""
+    """The file has tests of both tiers, for both reasons."""
     path = "tests/lab/restarts/test_lost_etcd.py"
     whole = collected(project, path)
     wanted = {nodeid for nodeid in whole if runs(TEST, nodeid, lab_named_in(nodeid))}
@@ -115,7 +115,7 @@ def test_what_runs_on_other_releases_is_for_a_release(lab: str) -> None:
 
 
 def tried(count: int, stride: int) -> list[int]:
-    """Which steps of `count` are spoilt."""
+    """Return which of `count` steps are spoilt."""
     asked: list[int] = []
 
     def live(at: int) -> str:

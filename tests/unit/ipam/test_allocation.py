@@ -1,4 +1,4 @@
-"""driver/ipam/allocation.py and grants.py: which address is given out."""
+"""Tests driver/ipam/allocation.py and grants.py: which address is assigned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""driver/ipam/pools.py: parsing, overlap, and the next automatic pool."""
+"""Tests driver/ipam/pools.py: parsing, overlap, and the next automatic pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the packet filter's parts on a kernel that lacks it."""
+"""Tests the packet filter's parts on a kernel that lacks nftables."""
 
 from __future__ import annotations
 

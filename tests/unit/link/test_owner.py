@@ -1,4 +1,4 @@
-"""How interfaces say whose they are, and what is made of that at the start."""
+"""Tests how interfaces name their owner, and what a start makes of that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDPOINT, OURS, THEIRS = EndpointId("e" * 64), HostId("a" * 32), HostId("b" * 32
 
 def test_an_alias_says_whose_a_pair_is() -> None:
     assert pair_owner(pair_alias(ENDPOINT, OURS)) == (ENDPOINT, OURS)
-    assert pair_owner(pair_alias(ENDPOINT, None)) == (ENDPOINT, None)  # as drivers of before
+    assert pair_owner(pair_alias(ENDPOINT, None)) == (ENDPOINT, None)  # as older drivers do
     assert pair_owner(None) == (None, None)
     assert pair_owner(f"{ENDPOINT} garbage") == (ENDPOINT, None)
     assert len(pair_alias(ENDPOINT, OURS)) <= ALIAS_MAX
@@ -33,7 +33,7 @@ def test_an_alias_says_whose_the_device_is_and_where_the_pins_are() -> None:
 
 
 class Kernel:
-    """What slim-vxlan says."""
+    """A kernel that has only slim-vxlan's alias."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
         self.said: tuple[HostId | None, str] = (None, "")
@@ -69,7 +69,7 @@ def test_what_is_another_hosts_is_refused(kernel: Kernel) -> None:
     with pytest.raises(SettingsError) as refused:
         kernel.id()
     assert all(part in str(refused.value) for part in (made, THEIRS, "host-id: the id is then"))
-    (Path(kernel.settings.state) / host.ID_FILE).unlink()  # as it says
+    (Path(kernel.settings.state) / host.ID_FILE).unlink()  # as the error advises
     assert kernel.id() == THEIRS
 
 

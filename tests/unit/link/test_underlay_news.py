@@ -1,4 +1,4 @@
-"""News of the underlay that somebody fails to take: told again until it is taken."""
+"""Tests that news of the underlay is told again until its handler has taken it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOUND = Underlay("eth0", 2, IPv4Address("192.0.2.1"), 1500)
 
 
 class Handler:
-    """Fails as often as it is told to."""
+    """Fails as often as the test says."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -72,7 +72,7 @@ def test_an_mtu_that_could_not_be_set_is_set_later() -> None:
 
 def test_a_notification_that_was_not_taken_has_everything_looked_at(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel does not repeat it."""
+    """The kernel does not repeat a notification."""
     heard: list[str] = []
     wake, news = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
 
@@ -97,7 +97,7 @@ def test_a_notification_that_was_not_taken_has_everything_looked_at(
         args=(SimpleNamespace(fileno=lambda: news), wake), daemon=True)
     listening.start()
     listening.join(10)
-    os.eventfd_write(wake, 1)  # where it failed
+    os.eventfd_write(wake, 1)  # ends a listener that still waits
     listening.join(10)
     os.close(wake)
     os.close(news)

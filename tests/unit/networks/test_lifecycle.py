@@ -1,4 +1,4 @@
-"""Networks: their key, their options, what they share, and what a start finds of them."""
+"""Tests networks: their key, their options, what they share, and what a start finds of them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_network_on_record_is_created_again_whatever_routes_have_come() -> Non
 
 
 def test_the_bridge_that_docker_will_make() -> None:
-    """docker_gwbridge comes with the first container: clear of Docker's pools, not of ours."""
+    """docker_gwbridge comes with the first container, and avoids Docker's pools, but not ours."""
     world = World()
     world.routed.append(RoutedNetwork(ip_network("172.17.0.0/16"), "docker0"))
     with pytest.raises(Conflict, match=r"overlaps 172\.18\.0\.0/16, which Docker gives to its "
@@ -180,7 +180,7 @@ def test_plan_of_a_start() -> None:
 
 
 class Cookies:
-    """Sandboxes of which only the cookies matter: by the number at the key's end."""
+    """Sandboxes with only cookies: the number at the key's end."""
 
     def cookie(self, sandbox_key: str) -> int | None:
         return int(sandbox_key.rsplit("/", maxsplit=1)[1])
@@ -191,7 +191,7 @@ class Cookies:
 
 
 class Leftovers:
-    """Maps with two sandboxes and one interface of an earlier driver."""
+    """An earlier driver's maps, with two sandboxes and one interface."""
 
     def __init__(self) -> None:
         self.withdrawn: list[tuple[str, int]] = []
@@ -229,7 +229,7 @@ def world_with_a_joined_endpoint() -> World:
         endpoint("a").id, NET, IPv4Interface("10.50.0.2/16"), None, None))
     world.endpoint_service.join(NET, endpoint("a").id, "/run/2")
     world.links.create_veth(endpoint("d").id, bytes(6), 1500)
-    # What a driver that has just started knows:
+    # A driver that has just started does not know these.
     for forgotten in (world.datapath.live, world.finisher.live, world.directory.live):
         forgotten.clear()
     return world

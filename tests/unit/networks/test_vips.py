@@ -1,4 +1,4 @@
-"""Services' addresses: what is mirrored into the maps, and who publishes."""
+"""Tests vips: what is mirrored into the maps, and who publishes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Host:
 
     def restart(self) -> None:
         self.feed = FakeServiceFeed(self.faults)
-        self.ledger = Ledger()  # the tests run it
+        self.ledger = Ledger()  # tests run it themselves
         self.mirror = VipMirror(self.feed, self.datapath, self.ledger, clock=lambda: 3.0)
 
     def heard(self, *said: VipSaid, revision: int = 5) -> None:
@@ -69,7 +69,7 @@ def test_services_come_change_and_go(host: Host) -> None:
     assert host.mirror.count() == 2
     listener.left(NET, VIP)
     assert host.served == {OTHER: TASKS}
-    host.heard(WEB, VipLeft(OTHER))  # after a time without a watch
+    host.heard(WEB, VipLeft(OTHER))  # after a while without a watch
     assert host.served == {VIP: TASKS}
 
 
@@ -78,7 +78,7 @@ def test_nothing_is_left_of_a_network_that_goes(host: Host) -> None:
     listener = host.feed.live[NET]
     host.mirror.unfollow(NETWORK)
     assert (host.served, host.feed.live, host.mirror.count()) == ({}, {}, 0)
-    listener.put(WEB)  # a call that was under way
+    listener.put(WEB)  # a call that had already begun
     listener.snapshot(NET, [WEB], 9)
     listener.left(NET, VIP)
     listener.missing(NET, VIP, 9)
@@ -97,7 +97,7 @@ def test_networks_without_services_are_not_followed(network: Network) -> None:
 
 def test_a_restart_keeps_what_holds_and_drops_the_rest(host: Host) -> None:
     host.heard(WEB, replace(WEB, address=OTHER))
-    host.datapath.services[Vni(8), VIP] = TASKS  # of a network that has gone meanwhile
+    host.datapath.services[Vni(8), VIP] = TASKS  # of a network that is gone
     host.restart()
     host.mirror.follow(NETWORK)
     host.mirror.followed([NETWORK])
@@ -115,7 +115,7 @@ def test_a_network_whose_option_was_switched_off_is_dropped_at_the_next_start(ho
     assert host.datapath.services == {}
 
 
-SECOND = replace(NETWORK, id=NetworkId("9d2f1" * 5))  # another Docker network of the same subnet
+SECOND = replace(NETWORK, id=NetworkId("9d2f1" * 5))  # another Docker network with the same subnet
 DB = replace(WEB, network_id=SECOND.id, address=OTHER, name="db")
 
 
@@ -139,7 +139,7 @@ def test_two_networks_with_one_subnet_keep_each_their_services(both: Host) -> No
 
 
 def test_an_address_that_moves_from_one_of_them_to_the_other(both: Host) -> None:
-    """In whichever order it is heard: the old one's end is not the new one's."""
+    """In whatever order the news come, the old vip's end must not end the new one."""
     first, second = both.feed.live[NET], both.feed.live[SECOND.id]
     second.put(replace(DB, address=VIP, backends=TASKS[1:]))
     assert set(both.served[VIP]) == set(TASKS)
@@ -178,7 +178,7 @@ def test_what_the_maps_refuse_is_tried_again(host: Host, after: bool) -> None:
     host.ledger.run()
     assert host.served == {}
     host.ledger.run()
-    assert host.faults.done == ["datapath.delete_service"]  # once, and not for ever
+    assert host.faults.done == ["datapath.delete_service"]  # only once
 
 
 MINE = replace(WEB, swarm="swarm")
@@ -206,7 +206,7 @@ def test_a_managers_word_settles(host: Host) -> None:
     host.heard(MINE, revision=9)
     assert host.mirror.settle("swarm", 8) == 0
     assert host.mirror.settle("another", 99) == 0
-    host.feed.on_record = [DB_TOO]  # it has come back, and the feed is late
+    host.feed.on_record = [DB_TOO]  # the vip is back, but the feed is late
     assert host.mirror.settle("swarm", 9) == 0
     host.feed.on_record = [VipUnreadable(OTHER)]
     assert host.mirror.settle("swarm", 9) == 0
@@ -267,7 +267,7 @@ class FakeSwarm:
 
 
 class FakeRecords:
-    """One key of the swarm in etcd; `holder`: who has it."""
+    """The swarm's one key in etcd; `holder`: the manager that has it."""
 
     def __init__(self) -> None:
         self.holder = ""
@@ -335,7 +335,7 @@ def test_another_manager_holds_the_key_or_takes_it() -> None:
     manager.records.holder = ""
     manager.run()
     manager.records.lead = lambda _: True  # type: ignore[method-assign]
-    manager.records.holder = "another"  # since it was asked
+    manager.records.holder = "another"  # since the last question
     manager.run()
     assert manager.publisher.describe() == "published elsewhere"
 

@@ -1,4 +1,4 @@
-"""The socket is there before the driver has loaded its parts, which takes a second of computing."""
+"""Tests that the socket exists before the driver loads its parts, which takes a second of CPU."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def test_nothing_heavy_is_loaded_before_the_socket_is_there(tmp_path: Path) -> N
         assert process.stdout is not None
         assert process.stdout.readline() == f"{path} []\n"
         with socket.socket(socket.AF_UNIX) as caller:
-            caller.connect(path)  # who waits is answered later
+            caller.connect(path)  # it waits, and is answered later
         process.communicate()
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""What systemd is told, and that nobody else is told anything."""
+"""Tests what the driver tells systemd, and that it tells nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they refuse, and that each is documented."""
+"""Tests settings: where they come from, what they refuse, and that each is documented."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_plugins_settings_have_plain_names(config: Path, project: Path) -> Non
     settings = loaded(config, environment=with_plain_names(given | {"ETCD": "http://10.0.0.1:2379"}))
     assert settings.etcd == ("http://10.0.0.1:2379",)
     assert (settings.scope, settings.underlay, settings.netns_dir) == ("global", "", "/hostrun")
-    assert settings.port_range == Settings().port_range  # empty: as it is by default
+    assert settings.port_range == Settings().port_range  # empty means the default
     known = {item.name.upper() for item in fields(Settings)}
     assert {each["name"] for each in plugin["env"] if each["settable"]} <= known
     assert with_plain_names({"ETCD": "ignored"}) == {"ETCD": "ignored"}

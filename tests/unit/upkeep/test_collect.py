@@ -1,7 +1,6 @@
-"""What Docker has forgotten goes, after a while; what runs, or is only just made, stays.
+"""Tests collecting what Docker has forgotten, but not what runs or was only just made.
 
-tests/unit/whole/test_every_step.py has the failures;
-tests/lab/docker/test_failures.py a real dockerd.
+tests/unit/whole/test_every_step.py has failures; tests/lab/docker/test_failures.py, a real dockerd.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def test_docker_that_cannot_be_asked_has_forgotten_nothing(
 
 
 def test_a_second_network_of_the_pool_keeps_its_request() -> None:
-    """Docker names no requests: as many as it has networks are kept."""
+    """Docker does not name requests, so as many stay as it has networks."""
     whole = until([*ONE.makes()[:3], ONE.request_pool()])
     assert whole.docker.pools == [(ONE.pool, "")] * 2
     whole.collect()

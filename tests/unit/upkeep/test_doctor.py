@@ -1,4 +1,4 @@
-"""The doctor: what it reads from /proc, and that each wrong thing fails its own line."""
+"""Tests the doctor: what it reads from /proc, and that each fault fails its own line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_listener_of_this_process_is_found() -> None:
 
 @pytest.fixture
 def quiet_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A host on which nobody listens, clients get the usual ports, and nothing is reserved."""
+    """A host without listeners and reserved ports, with the usual ports for clients."""
     monkeypatch.setattr(port_settings, "ephemeral_ports", lambda: (32768, 60999))
     monkeypatch.setattr(ReservedPorts, "all", lambda self: set())
     monkeypatch.setattr(procfs, "bound", lambda protocol, listening=False: [])
@@ -84,7 +84,7 @@ def test_port_range_beside_the_clients_ports(quiet_host: pytest.MonkeyPatch) -> 
 
 def test_port_range_among_the_clients_ports(quiet_host: pytest.MonkeyPatch, tmp_path: Path
                                             ) -> None:
-    """The driver will reserve them; it is a fault where it runs and has not, or cannot."""
+    """The driver will reserve them; it is a fault if it runs and has not, or cannot."""
     settings = Settings(port_range=PortRange(60000, 62000), socket=str(tmp_path / "slim.sock"),
                         state=str(tmp_path))
     advice = r"sysctl -w net\.ipv4\.ip_local_reserved_ports=60000-60999,"
@@ -98,13 +98,13 @@ def test_port_range_among_the_clients_ports(quiet_host: pytest.MonkeyPatch, tmp_
     quiet_host.setattr(ReservedPorts, "writable", lambda self: False)
     with pytest.raises(checks.CheckError, match=advice):
         checks.check_ports(settings)
-    # The advice, followed.
+    # The user follows the advice.
     quiet_host.setattr(ReservedPorts, "all", lambda self: parse_ports("60000-60999"))
     assert checks.check_ports(settings).endswith("source ports 32768-59999")
 
 
 def test_port_range_that_leaves_clients_none(quiet_host: pytest.MonkeyPatch) -> None:
-    """The driver's own words: it would refuse to start."""
+    """The doctor says what the driver would say when it refuses to start."""
     with pytest.raises(SettingsError) as said:
         client_ports((1024, 65535), (32768, 60999), ())
     with pytest.raises(SettingsError) as doctors:
@@ -199,7 +199,7 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
      [f"ok    registration {LOST}: it had 3 endpoints"]),
     ({"Status": {"registration": "registered; a copy", "records": "all of this host's is in etcd"}},
      ["FAIL  registration registered; a copy"]),
-    ({"Status": {}}, []),  # a driver of before
+    ({"Status": {}}, []),  # an older driver
     (NotRunningError("nobody"), []),
     (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
 ], ids=["blocked", "open", "well", "refused", "stuck", "lost", "lost, in doubt", "entered again",

@@ -1,4 +1,4 @@
-"""What etcd has lost of this host's own is entered again; what runs is never cut for it."""
+"""Tests entering again what etcd has lost of this host's own, without cutting what runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECOND = Net(2)
 
 @pytest.fixture
 def whole() -> Whole:
-    """A host with two containers on networks of their own."""
+    """A host with two containers, each on its own network."""
     made = Whole()
     made.recover()
     for net in (NET, SECOND):
@@ -41,7 +41,7 @@ def whole() -> Whole:
 
 
 def wipe(whole: Whole, *names: str) -> None:
-    """Delete keys behind everybody's back; all of them if none is named."""
+    """Delete keys unnoticed; all keys if none is named."""
     kv = FakeKeyValue(whole.store)
     chosen = [key for key in whole.store.entries if not names or key in names]
     assert chosen
@@ -83,7 +83,7 @@ def test_a_wiped_etcd_is_filled_again(whole: Whole, again: Callable[[Whole], Non
     before = whole.view()
     wipe(whole)
     again(whole)
-    assert whole.kernel.links  # before anything is entered: nothing is cut
+    assert whole.kernel.links  # nothing is cut before it is entered again
     whole.entering.run()
     whole.settle()
     assert whole.difference(before) == ""
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_left_alone_and_named(whole: Whole, part: str, va
     put(whole, key, value)
     restarted(whole)
     whole.settle()
-    assert everything_but_etcd(whole) == before  # its port, too: nobody else is given it
+    assert everything_but_etcd(whole) == before  # its port, too, which no other endpoint gets
     assert whole.store.entries[key][0].value == value
     assert "IN DOUBT" in whole.entering.describe()
     put(whole, key, right)
@@ -172,7 +172,7 @@ def test_older_values_are_brought_up_to_date(whole: Whole) -> None:
 
 
 def test_an_endpoint_that_comes_back_with_old_data_is_deleted(whole: Whole) -> None:
-    """A snapshot from before its end; its port may be another endpoint's by now."""
+    """A restored snapshot still has it; its port may now be another endpoint's."""
     local, shared = key_of(whole, "local endpoint"), key_of(whole, "shared endpoint")
     old = {key: whole.store.entries[key][0].value for key in (local, shared)}
     for call in (NET.leave(), NET.delete_endpoint()):
@@ -208,7 +208,7 @@ def test_with_notes_and_etcd_lost_what_runs_is_kept_and_named(whole: Whole) -> N
         assert everything_but_etcd(whole)[name] == before[name]
     assert f"link {NET.link}" in whole.recovery.state()
     assert whole.ports.request(EndpointId("f" * 64)) not in whole.reconciler._pinned.owned_ports()
-    for net in (NET, SECOND):  # and when the containers end, so does all of this
+    for net in (NET, SECOND):  # when the containers end, all of this ends, too
         whole.kernel.end_namespace(net.key)
     assert whole.recovery._attempt(first=False)
     for name in ("links", "veths", "sandboxes"):
@@ -216,7 +216,7 @@ def test_with_notes_and_etcd_lost_what_runs_is_kept_and_named(whole: Whole) -> N
 
 
 def take_address(kv: FakeKeyValue) -> None:
-    """Another host's container gets the address."""
+    """Have another host's container take the address."""
     other = host_id(9)
     addresses = service(kv, 9)
     pool = addresses.request_pool("slim-local", NET.pool, "", v6=False, options={})
@@ -232,7 +232,7 @@ def take_address(kv: FakeKeyValue) -> None:
 
 
 def removed(whole: Whole, removal: Removal) -> FakeKeyValue:
-    """Others remove this host's records."""
+    """Have others remove this host's records."""
     kv = FakeKeyValue(whole.store)
     absence = EtcdAbsences(kv).begin(ME.id, None, removal)
     assert absence is not None
@@ -248,7 +248,7 @@ def test_what_others_have_removed_and_runs_is_on_record_again(whole: Whole) -> N
     assert whole.entering.run()
     whole.settle()
     assert everything_but_etcd(whole) == {n: v for n, v in before.items() if n != "etcd"}
-    for call in (NET.leave(), NET.delete_endpoint()):  # and can be removed as ever
+    for call in (NET.leave(), NET.delete_endpoint()):  # they can be removed as usual
         call.act(whole)
         whole.settle()
     assert NET.link not in whole.kernel.links
@@ -284,7 +284,7 @@ def test_who_was_forgotten_by_a_person_keeps_nothing(whole: Whole) -> None:
 
 
 def test_containers_start_while_etcd_lacks_their_network(whole: Whole) -> None:
-    """Between a loss and the look that finds it: Docker must not be told that there is none."""
+    """Before the next look finds the loss, Docker must not learn that the network is missing."""
     for call in (NET.leave(), NET.delete_endpoint(), NET.release_address()):
         call.act(whole)
         whole.settle()
