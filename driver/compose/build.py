@@ -124,7 +124,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             f"slim_{FROM_WIRE.name}", underlay.found.ifindex), nothing),
         Part("namespaces", endpoints.watch.start, endpoints.watch.stop),
         *guard_parts(kernel.guarding, endpoints.watch),
-        *host_link_parts(HostLinks(restore), endpoints.watch),
+        *host_link_parts(HostLinks(restore, ledger), endpoints.watch),
         *withholding_parts(endpoints.withholding, settings.docker_socket),
         Part("underlay watcher", watcher.start, watcher.stop),
         Part("what is outstanding", ledger.start, ledger.stop),

@@ -53,5 +53,4 @@ def withholding_parts(withholding: Withholding, docker_socket: str) -> list[Part
 
 def host_link_parts(links: HostLinks, watch: NamespaceWatch) -> list[Part]:
     """Return what restores programs and the VXLAN device; these stay when the driver stops."""
-    return [Part("host's links", links.start, links.stop),
-            Part("removals", lambda: watch.watch_removals_here(links.removed), nothing)]
+    return [Part("removals", lambda: watch.watch_removals_here(links.removed), nothing)]

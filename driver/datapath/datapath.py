@@ -14,7 +14,7 @@ from driver.datapath.dead_hosts import DeadHosts
 from driver.datapath.flows import FlowSweeper, Name
 from driver.datapath.handover import Handover
 from driver.datapath.load import Loaded
-from driver.datapath.maps import Maps
+from driver.datapath.maps import Maps, is_there
 from driver.datapath.programs import KERNEL_FOLDER
 from driver.datapath.reasons import read_reasons
 from driver.datapath.vip_table import VipTable
@@ -61,13 +61,13 @@ class EbpfDatapath:
         self._sweeper.start()
 
     def reattach(self, ifindex: int) -> bool:
-        """Attach again what was on an interface (0: the host's); False: nothing of ours was there.
+        """Attach again what was on an interface (0: the host's).  Error: LinkError.
 
-        Error: LinkError, for example if the interface is gone.
+        False: nothing of ours was there, or the interface is gone with its container.
         """
         if ifindex in (0, *self._host_ifindexes):
             self._replace(lambda: self._attachments.attach_host(*self._host_ifindexes))
-        elif ifindex in self.endpoint_ifindexes():
+        elif ifindex in self.endpoint_ifindexes() and is_there(ifindex):
             self._attach_veth(ifindex)
         else:
             return False

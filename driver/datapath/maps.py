@@ -87,7 +87,7 @@ class Maps:
                 if found is None:
                     continue
                 ifindex = int(found.ifindex)
-                if ifindex == host_ifindex or (not host_ifindex and not _exists(ifindex)):
+                if ifindex == host_ifindex or (not host_ifindex and not is_there(ifindex)):
                     _delete(table, key)
                     self._delete_veth(ifindex)
             if host_ifindex:
@@ -256,7 +256,8 @@ class Maps:
             return {Vni(int(key.vni)) for key in self._table("floods")}
 
 
-def _exists(ifindex: int) -> bool:
+def is_there(ifindex: int) -> bool:
+    """Return whether this host has the interface."""
     try:
         socket.if_indextoname(ifindex)
     except OSError:

@@ -1,7 +1,4 @@
-"""Maps: pinned ones, looked at from outside, in any host's bpf file system; many entries at once.
-
-
-"""
+"""Reads and fills pinned maps from outside, in any host's bpf file system."""
 
 from __future__ import annotations
 

@@ -147,3 +147,12 @@ def test_every_module_says_in_a_sentence_what_it_does() -> None:
                for _, name, tree in modules() if not name.endswith("__init__")}
     assert [name for name, said in opening.items() if not said.endswith((".", "?"))] == []
     assert [name for name, said in opening.items() if said.startswith("Owns ")] == []
+
+
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_so_does_every_module_of(project: Path, folder: str) -> None:
+    opening = {str(path.relative_to(project)): (ast.get_docstring(ast.parse(path.read_text())) or ""
+                                                ).partition("\n\n")[0]
+               for path in sorted((project / folder).rglob("*.py")) if path.name != "__init__.py"}
+    assert [name for name, said in opening.items() if not said.endswith((".", "?", ":"))] == []
+    assert [name for name, said in opening.items() if said.startswith("Owns ")] == []
