@@ -69,18 +69,19 @@ def _value(kv: Kv, key: str) -> bytes:
     return entry.value
 
 
-@pytest.mark.parametrize("value", GARBAGE.values(), ids=GARBAGE)
 @pytest.mark.parametrize("kind", READS)
-def test_it_is_refused_by_name_and_left_alone(kv: Kv, kind: str, value: bytes) -> None:
+def test_it_is_refused_by_name_and_left_alone(kv: Kv, kind: str) -> None:
     key, read = READS[kind]
-    _put(kv, key, value)
-    with pytest.raises(UnsupportedRecord) as refused:
-        read(kv)
-    assert key in str(refused.value)
-    assert "left alone" in str(refused.value)
-    assert len(str(refused.value)) < 500
-    assert _value(kv, key) == value
-    assert [entry.key for entry in kv.range(keys.ROOT).entries] == [key]
+    for name, value in GARBAGE.items():
+        _put(kv, key, value)
+        with pytest.raises(UnsupportedRecord) as refused:
+            read(kv)
+        said = str(refused.value)
+        assert key in said, name
+        assert "left alone" in said, name
+        assert len(said) < 500, name
+        assert _value(kv, key) == value, name
+        assert [entry.key for entry in kv.range(keys.ROOT).entries] == [key], name
 
 
 def test_a_newer_one_says_what_to_do(kv: Kv) -> None:

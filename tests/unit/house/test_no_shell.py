@@ -6,7 +6,6 @@ Its one compiler is BCC's library, which gets this project's files.
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 
@@ -45,9 +44,11 @@ def complaints(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_no_module_runs_programs_or_text(path: Path) -> None:
-    assert complaints(path.read_text()) == []
+def test_no_module_runs_programs_or_text() -> None:
+    found = {str(path.relative_to(PROJECT)): said for path in FILES
+             if (said := complaints(path.read_text()))}
+    assert len(FILES) > 100
+    assert found == {}
 
 
 @pytest.mark.parametrize("text", [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
 from types import SimpleNamespace
@@ -27,6 +28,17 @@ from tests.unit.upkeep.test_entering import removed
 SEEDS = range(60)
 NET, NET2 = NetworkId("8c1f" * 16), NetworkId("77aa" * 16)
 POOLS = [NetworkPool("slim-local", ip_network("10.50.0.0/16"))]
+
+
+@contextmanager
+def named(seed: int) -> Iterator[pytest.MonkeyPatch]:
+    """Name the seed in a failure; what the block patches is as before afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            yield patch
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
 
 
 class Shared:
@@ -70,19 +82,23 @@ def delete_what_a_start_finds(host: Shared) -> list[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("prepare", [create_and_delete, delete_both, delete_what_a_start_finds])
-@pytest.mark.parametrize("seed", SEEDS)
 def test_networks_of_one_subnet_are_followed_while_there_is_one(
-        seed: int, prepare: Callable[[Shared], list[Callable[[], object]]],
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Shared(seed, monkeypatch)
-    host.interleaving.run(*prepare(host))
-    host.assert_followed()
+        prepare: Callable[[Shared], list[Callable[[], object]]]) -> None:
+    for seed in SEEDS:
+        with named(seed) as patch:
+            host = Shared(seed, patch)
+            host.interleaving.run(*prepare(host))
+            host.assert_followed()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_records_are_brought_in_line_by_one_at_a_time(
-        seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_brought_in_line_by_one_at_a_time() -> None:
     """The start's look and the return of what others removed: neither takes the other's away."""
+    for seed in SEEDS:
+        with named(seed) as patch:
+            bring_in_line(seed, patch)
+
+
+def bring_in_line(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     interleaving = Interleaving(seed)
     interleaving.replace_locks(monkeypatch, reconcile)
     net = Net()
@@ -106,10 +122,14 @@ def test_records_are_brought_in_line_by_one_at_a_time(
     assert whole.endpoints.get_endpoint(net.id, net.endpoint) is not None
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_a_network_is_there_exactly_while_a_host_has_it(
-        seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_there_exactly_while_a_host_has_it() -> None:
     """Two hosts go while a third one comes, and goes as well."""
+    for seed in range(150):
+        with named(seed) as patch:
+            two_go_and_one_comes(seed, patch)
+
+
+def two_go_and_one_comes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     interleaving = Interleaving(seed)
     monkeypatch.setattr(contended, "time", SimpleNamespace(
         monotonic=lambda: 0.0, sleep=lambda _: interleaving.point()))
