@@ -117,7 +117,7 @@ def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressPart
                       refuse=kernel.datapath.refuse_hosts, remove=remove, apart=absent.submit)
     watching = Repeater("watching hosts", watch.run, INTERVAL_S)
     uncertain = build_uncertainty(
-        stores.kv, me, stores.feeds, publisher=endpoints.publisher, services=endpoints.vips,
+        stores.kv, me, stores.feeds, publisher=endpoints.publisher, vips=endpoints.vips,
         directory=stores.directory, records=stores.endpoint_records, endpoints=stores.endpoints,
         links=endpoints.links, ready=entering.is_complete)
 

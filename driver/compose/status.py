@@ -32,7 +32,7 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
                              hosts.uncertain.settling.describe()),
         "services": _joined(
             f"{endpoints.vips.count()} addresses, {swarm.publishing.describe()}",
-            swarm.holdings.describe(), hosts.uncertain.settling.describe_services()),
+            swarm.holdings.describe(), hosts.uncertain.settling.describe_vips()),
         "ports": _joined(f"{endpoints.ports.in_use()} endpoint ports in use",
                          ground.host_ports.problem()),
         "hosts": hosts.watch.describe(),

@@ -32,11 +32,11 @@ class Uncertain:
 
 
 def build_uncertainty(kv: KeyValue, me: HostId, feeds: Feeds, *, publisher: Publisher,
-                      services: VipMirror, directory: Directory, records: EtcdEndpoints,
+                      vips: VipMirror, directory: Directory, records: EtcdEndpoints,
                       endpoints: Endpoints, links: Links, ready: Callable[[], bool]) -> Uncertain:
     """Build all parts; ready: tells whether everything this host has is known, and on record."""
     answers = EtcdAnswers(kv, me, feeds)
-    settling = Uncertainty(publisher=publisher, services=services, directory=directory,
+    settling = Uncertainty(publisher=publisher, vips=vips, directory=directory,
                            answers=answers, publications=EtcdPublications(kv))
     answering = Answering(answers=answers, records=records, endpoints=endpoints, links=links,
                           ready=ready)

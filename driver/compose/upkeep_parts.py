@@ -43,10 +43,10 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
         networks=stores.networks, endpoints=stores.endpoints, links=endpoints.links,
         sandboxes=endpoints.sandboxes, finisher=endpoints.finisher, pinned=kernel.datapath,
         following=endpoints.following, listener=endpoints.publisher,
-        service=endpoints.endpoints, services=endpoints.vips)
+        service=endpoints.endpoints, vips=endpoints.vips)
 
     # A list of tasks goes some time after its vip: a program may still be reading it.
-    repeated = [Repeater("vips' old lists", kernel.datapath.sweep_services, SWEEP_S)]
+    repeated = [Repeater("vips' old lists", kernel.datapath.sweep_vips, SWEEP_S)]
     if settings.docker_socket:
         collector = Collector(
             engine=DockerEngine(settings.docker_socket), networks=stores.networks,

@@ -72,16 +72,16 @@ class Attachments:
         self._filters.detach(underlay_ifindex)
         if vxlan_ifindex is not None:
             self._filters.detach(vxlan_ifindex)
-        self.detach_services()
+        self.detach_vips()
         for program in reversed(CGROUP_PROGRAMS):
             detach(self._pins / program.name)
 
-    def attach_services(self) -> None:
+    def attach_vips(self) -> None:
         """Attach, or replace, the programs for datagrams to vips."""
         self._attach_cgroup(SERVICE_PROGRAMS)
 
-    def detach_services(self) -> None:
-        """Undo attach_services."""
+    def detach_vips(self) -> None:
+        """Undo attach_vips."""
         for program in reversed(SERVICE_PROGRAMS):
             detach(self._pins / program.name)
 

@@ -42,7 +42,7 @@ class EbpfDatapath:
         self._attachments = attachments
         self._maps = Maps(loaded)
         self._dead_hosts = DeadHosts(loaded)
-        self._services = VipTable(loaded)
+        self._vips = VipTable(loaded)
         self._withheld = WithheldMaps(loaded)
         self._serving = False  # the programs for vips are attached
         self._lost_sockets = lost_sockets
@@ -193,32 +193,32 @@ class EbpfDatapath:
         """See ports.Datapath."""
         self._dead_hosts.refuse(hosts)
 
-    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+    def put_vip(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
                     ) -> None:
         """See ports.Datapath."""
-        self._services.put(vni, address, backends)
+        self._vips.put(vni, address, backends)
         self._serve()
 
-    def delete_service(self, vni: Vni, address: IPv4Address) -> None:
+    def delete_vip(self, vni: Vni, address: IPv4Address) -> None:
         """See ports.Datapath."""
-        self._services.delete(vni, address)
+        self._vips.delete(vni, address)
         self._serve()
 
-    def sweep_services(self) -> None:
+    def sweep_vips(self) -> None:
         """Remove what services' addresses have left.  For a caller that comes at intervals."""
-        self._services.sweep()
+        self._vips.sweep()
 
-    def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
+    def list_vips(self) -> Collection[tuple[Vni, IPv4Address]]:
         """See ports.Datapath."""
-        return self._services.names()
+        return self._vips.names()
 
     def _serve(self) -> None:
         """Hosts without services are spared a look at each of their datagrams."""
-        wanted = not self._services.is_empty()
+        wanted = not self._vips.is_empty()
         if wanted and not self._serving:
-            self._replace(self._attachments.attach_services)
+            self._replace(self._attachments.attach_vips)
         elif not wanted:
-            self._attachments.detach_services()
+            self._attachments.detach_vips()
         self._serving = wanted
 
     def counters(self) -> dict[str, int]:

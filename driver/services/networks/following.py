@@ -17,11 +17,11 @@ class Following:
     """Follows each network's directory and services.  Thread-safe; all calls are idempotent."""
 
     def __init__(self, networks: Networks, directory: Directory, listener: DirectoryListener,
-                 services: VipMirror) -> None:
+                 vips: VipMirror) -> None:
         self._networks = networks
         self._directory = directory
         self._listener = listener
-        self._services = services
+        self._vips = vips
         self._locks = KeyedLocks()
         self._going: set[NetworkId] = set()  # unfollowed, perhaps still on record
 
@@ -44,12 +44,12 @@ class Following:
         """Stop following, before or after the record goes.  Errors: Conflict, StoreUnavailable."""
         with self._locks.hold(str(network.vni)):
             self._going.add(network.id)
-            run_all([("unfollow its services", lambda: self._services.unfollow(network)),
+            run_all([("unfollow its services", lambda: self._vips.unfollow(network)),
                      ("unfollow its directory", lambda: self._leave_directory(network))])
 
     def _follow(self, network: Network) -> None:
         self._directory.follow(network.vni, self._listener)
-        self._services.follow(network)
+        self._vips.follow(network)
 
     def _leave_directory(self, network: Network) -> None:
         recorded = {each.id: each for each in self._networks.list()}

@@ -84,16 +84,16 @@ class Datapath(Protocol):
         Holds for at least a minute; repeat the call before that.  Error: DatapathError.
         """
 
-    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+    def put_vip(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
                     ) -> None:
         """Send connections to this vip to any of these endpoints of the network.
 
         Without backends they are refused.  Idempotent.  Error: DatapathError.
         """
 
-    def delete_service(self, vni: Vni, address: IPv4Address) -> None: ...
+    def delete_vip(self, vni: Vni, address: IPv4Address) -> None: ...
 
-    def list_services(self) -> Collection[tuple[Vni, IPv4Address]]:
+    def list_vips(self) -> Collection[tuple[Vni, IPv4Address]]:
         """Return all vips with their networks."""
 
     def counters(self) -> dict[str, int]:

@@ -98,7 +98,7 @@ class Reconciler:
     def __init__(self, *, networks: NetworkRecords, endpoints: EndpointRecords, links: Links,
                  sandboxes: Sandboxes, finisher: SandboxFinisher, pinned: Pinned,
                  following: Following, listener: DirectoryListener, service: EndpointService,
-                 services: VipMirror) -> None:
+                 vips: VipMirror) -> None:
         self._networks = networks
         self._endpoints = endpoints
         self._links = links
@@ -108,7 +108,7 @@ class Reconciler:
         self._following = following
         self._listener = listener
         self._service = service
-        self._services = services
+        self._vips = vips
         self._running = threading.Lock()  # one look at a time
         self._said = ""
         self._doubtful: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ class Reconciler:
               for name in steps.strays)]
         # By now no entry of a gone interface makes a network look like one of this host's.
         self._listener.followed({network.vni for network in networks})
-        self._services.followed(networks)
+        self._vips.followed(networks)
         self._say(steps, len(networks), len(endpoints))
         return all(worked) and not steps.doubtful
 

@@ -33,12 +33,12 @@ QUESTIONS: Final = 20  # hosts asked per look: after a total loss, all must be a
 class Uncertainty:
     """Settles doubts.  `run` is called at intervals, from one thread."""
 
-    def __init__(self, *, publisher: Publisher, services: VipMirror, directory: Directory,
+    def __init__(self, *, publisher: Publisher, vips: VipMirror, directory: Directory,
                  answers: Answers, publications: Publications,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """clock: seconds, monotonic; the same as the publisher's and the mirror's."""
         self._publisher = publisher
-        self._services = services
+        self._vips = vips
         self._directory = directory
         self._answers = answers
         self._publications = publications
@@ -46,7 +46,7 @@ class Uncertainty:
         self._lock = threading.Lock()  # of the next one
         self._live: dict[IPv4Address, Host] = {}
         self._reported: set[IPv4Address] = set()  # hosts
-        self._services_reported = False
+        self._vips_reported = False
         self._pause_s = LOOK_S
 
     def hosts_changed(self, live: dict[HostId, Host]) -> None:
@@ -61,7 +61,7 @@ class Uncertainty:
     def run(self) -> None:
         """Look, settle what has been answered, and ask."""
         hosts = self._publisher.uncertain().hosts
-        swarms = self._services.doubts()
+        swarms = self._vips.doubts()
         moments = [*(doubt.since_s for doubt in hosts.values()),
                    *(doubt.since_s for doubt in swarms.values())]
         self._pause_s = CALM_S if moments and (
@@ -71,7 +71,7 @@ class Uncertainty:
             if hosts:
                 self._settle_hosts(hosts)
             if swarms:
-                self._settle_services()
+                self._settle_vips()
         except StoreUnavailable as error:
             log.debug("%s", error)  # etcd's absence is reported elsewhere
 
@@ -92,9 +92,9 @@ class Uncertainty:
             parts.append(f"{found.contested} with an address that another one has, too")
         return "; ".join(parts)
 
-    def describe_services(self) -> str:
+    def describe_vips(self) -> str:
         """Describe for the status which services are in doubt; empty: none."""
-        found = self._services.in_doubt()
+        found = self._vips.in_doubt()
         return (f"{len(found)} in doubt, kept though etcd lacks them ({_named(found)})" if found
                 else "")
 
@@ -120,12 +120,12 @@ class Uncertainty:
         for host_id, revision in random.sample(to_ask, min(len(to_ask), QUESTIONS)):
             self._answers.ask(host_id, revision)
 
-    def _settle_services(self) -> None:
+    def _settle_vips(self) -> None:
         said = self._publications.all()
         wanted = 0
-        for swarm, doubt in self._services.doubts().items():
+        for swarm, doubt in self._vips.doubts().items():
             revision = said.get(swarm, 0)
-            if gone := self._services.settle(swarm, revision):
+            if gone := self._vips.settle(swarm, revision):
                 log.info("%d services went: their swarm's manager says that there are none", gone)
             if swarm in said and revision < doubt.revision:
                 wanted = max(wanted, doubt.revision)
@@ -142,12 +142,12 @@ class Uncertainty:
         for underlay in self._reported - hosts.keys():
             log.info("nothing of host %s is in doubt any more", self._name(underlay))
         self._reported = set(hosts)
-        services = self._services.in_doubt()
-        if services and not self._services_reported:
+        vips = self._vips.in_doubt()
+        if vips and not self._vips_reported:
             log.warning("etcd lacks %d services (%s), or they cannot be read, without a word of "
-                        "their managers: they stay as they were known", len(services),
-                        _named(services))
-        self._services_reported = bool(services)
+                        "their managers: they stay as they were known", len(vips),
+                        _named(vips))
+        self._vips_reported = bool(vips)
 
     def _name(self, underlay: IPv4Address) -> str:
         with self._lock:

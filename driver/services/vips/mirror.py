@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 class _Served:
     """The services of one network, as its feed has told them."""
 
-    services: dict[IPv4Address, Vip] = field(default_factory=dict)
+    vips: dict[IPv4Address, Vip] = field(default_factory=dict)
     doubts: dict[IPv4Address, Doubt] = field(default_factory=dict)  # services without a record
     unreadable: set[IPv4Address] = field(default_factory=set)
     revision: int = 0  # of the newest list
 
     def swarm(self) -> str:
         """Return the id of the network's swarm; empty: unknown."""
-        return next((service.swarm for service in self.services.values() if service.swarm), "")
+        return next((service.swarm for service in self.vips.values() if service.swarm), "")
 
 
 class VipMirror:
@@ -59,7 +59,7 @@ class VipMirror:
         self._served: dict[NetworkId, _Served] = {}
         # In the maps: entered by an earlier driver and not reported since.
         self._inherited: dict[Vni, dict[IPv4Address, float]] = {}  # since when, monotonic
-        for vni, address in datapath.list_services():
+        for vni, address in datapath.list_vips():
             self._inherited.setdefault(vni, {})[address] = self._clock()
         self._refused = (ledger or Ledger()).page(
             "vip", self._bring_again, called=lambda key: f"{key[1]} of network {key[0]}")
@@ -80,7 +80,7 @@ class VipMirror:
         self._feed.unfollow(network.id)  # waits for its listener: not under the lock
         with self._lock:
             if self._vnis.pop(network.id, None) is not None:
-                gone = self._served.pop(network.id, _Served()).services
+                gone = self._served.pop(network.id, _Served()).vips
                 # The last network with this VNI also takes along what no feed has reported.
                 rest = () if self._networks(network.vni) else self._inherited.pop(network.vni, ())
                 self._bring(network.vni, {*gone, *rest})
@@ -115,7 +115,7 @@ class VipMirror:
                 else:
                     self._unreadable(served, one.address)
                 seen.add(one.address)
-            for address in served.services.keys() - seen:
+            for address in served.vips.keys() - seen:
                 self._doubt(served, address, revision)
 
     def put(self, service: Vip) -> None:
@@ -138,7 +138,7 @@ class VipMirror:
             served = self._served.get(network_id)
             if served is not None:
                 served.unreadable.discard(address)
-                if address in served.services:
+                if address in served.vips:
                     self._doubt(served, address, revision)
 
     def unreadable(self, network_id: NetworkId, address: IPv4Address) -> None:
@@ -217,14 +217,14 @@ class VipMirror:
     def count(self) -> int:
         """Count the services that this host serves."""
         with self._lock:
-            return sum(len(served.services) for served in self._served.values()) + sum(
+            return sum(len(served.vips) for served in self._served.values()) + sum(
                 map(len, self._inherited.values()))
 
     def _put(self, vni: Vni, served: _Served, service: Vip) -> None:
         served.unreadable.discard(service.address)
         served.doubts.pop(service.address, None)
         self._inherited.get(vni, {}).pop(service.address, None)
-        served.services[service.address] = service
+        served.vips[service.address] = service
         # Another network with this VNI may have had a service in doubt there: that one is gone.
         for network_id in self._networks(vni):
             other = self._served.get(network_id)
@@ -249,7 +249,7 @@ class VipMirror:
 
     @staticmethod
     def _forget(served: _Served, address: IPv4Address) -> None:
-        served.services.pop(address, None)
+        served.vips.pop(address, None)
         served.doubts.pop(address, None)
 
     def _all_doubts(self) -> Iterable[tuple[str, IPv4Address, Doubt]]:
@@ -279,14 +279,14 @@ class VipMirror:
             if address in self._inherited.get(vni, {}):
                 continue  # not reported yet
             # More than one only for a moment: another service had this address before.
-            found = [served.services[address] for network_id in self._networks(vni)
-                     if (served := self._served.get(network_id)) and address in served.services]
+            found = [served.vips[address] for network_id in self._networks(vni)
+                     if (served := self._served.get(network_id)) and address in served.vips]
             try:
                 if found:
-                    self._datapath.put_service(vni, address, list(dict.fromkeys(
+                    self._datapath.put_vip(vni, address, list(dict.fromkeys(
                         backend for service in found for backend in service.backends)))
                 else:
-                    self._datapath.delete_service(vni, address)
+                    self._datapath.delete_vip(vni, address)
                 self._refused.drop((vni, address))
             except DatapathError as error:
                 self._refused.note((vni, address), None, error)

@@ -279,7 +279,7 @@ class KernelMaps:
         return {vni for (vni, _), ifindex in self._kernel.endpoints.items()
                 if ifindex in self._kernel.veths}
 
-    def list_services(self) -> list[tuple[Vni, IPv4Address]]:
+    def list_vips(self) -> list[tuple[Vni, IPv4Address]]:
         return []
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address],

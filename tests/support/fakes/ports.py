@@ -283,23 +283,23 @@ class FakeDatapath:
     def list_floods(self) -> list[Vni]:
         return []
 
-    def put_service(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
+    def put_vip(self, vni: Vni, address: IPv4Address, backends: Sequence[IPv4Address]
                     ) -> None:
-        self.faults.effect("datapath.put_service",
+        self.faults.effect("datapath.put_vip",
                            lambda: self.services.__setitem__((vni, address), tuple(backends)))
 
-    def delete_service(self, vni: Vni, address: IPv4Address) -> None:
-        self.faults.effect("datapath.delete_service",
+    def delete_vip(self, vni: Vni, address: IPv4Address) -> None:
+        self.faults.effect("datapath.delete_vip",
                            lambda: self.services.pop((vni, address), None))
 
-    def list_services(self) -> list[tuple[Vni, IPv4Address]]:
+    def list_vips(self) -> list[tuple[Vni, IPv4Address]]:
         return list(self.services)
 
     def counters(self) -> dict[str, int]:
         return {}
 
 
-class FakeServiceFeed:
+class FakeVipFeed:
     """`live` has the listeners by network; a test plays the feed by calling one."""
 
     def __init__(self, faults: Faults) -> None:
@@ -390,10 +390,10 @@ class World:
             links=self.endpoint_links, datapath=self.datapath, finisher=self.finisher,
             ports=self.ports, random_bytes=lambda count: bytes(range(count)),
             underlay_mtu=lambda: 1500, ledger=self.ledger)
-        self.feed = FakeServiceFeed(self.faults)
-        self.services = VipMirror(self.feed, self.datapath, self.ledger)
+        self.feed = FakeVipFeed(self.faults)
+        self.vips = VipMirror(self.feed, self.datapath, self.ledger)
         self.following = Following(
-            self.networks, self.directory, FakeListener(), self.services)
+            self.networks, self.directory, FakeListener(), self.vips)
         self.network_service = NetworkService(
             self.networks, self.following, self.endpoint_service, routed=lambda: self.routed,
             ledger=self.ledger)

@@ -231,7 +231,7 @@ class Machine:
         backends = self.loaded.table("backends")
 
         def swept() -> bool:
-            self.datapath.sweep_services()
+            self.datapath.sweep_vips()
             return not len(backends)
 
         with suppress(AssertionError):  # whoever asks says what is left
@@ -345,14 +345,14 @@ class Cluster:
 
         def change(*addresses: str) -> None:
             for machine in self.machines:
-                machine.datapath.put_service(*name, [IPv4Address(each) for each in addresses])
+                machine.datapath.put_vip(*name, [IPv4Address(each) for each in addresses])
 
         change(*backends)
         try:
             yield change
         finally:
             for machine in self.machines:
-                machine.datapath.delete_service(*name)
+                machine.datapath.delete_vip(*name)
 
     def flood(self, vni: Vni) -> None:
         for machine in self.machines:

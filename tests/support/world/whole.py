@@ -62,7 +62,7 @@ from tests.support.fakes.kernel import (
     KernelWatch,
 )
 from tests.support.fakes.kv import FakeKeyValue, FakeStore
-from tests.support.fakes.ports import FakeServiceFeed, Faults
+from tests.support.fakes.ports import FakeVipFeed, Faults
 from tests.support.faults.steps import Steps
 from tests.support.world.etcd import is_tombstone
 
@@ -222,8 +222,8 @@ class Whole:
             host=ME, networks=networks, endpoints=endpoints, links=self.endpoint_links,
             datapath=self.publisher, finisher=self.finisher, ports=self.ports,
             random_bytes=bytes, underlay_mtu=lambda: 1500, ledger=self.ledger)
-        self.services = VipMirror(FakeServiceFeed(Faults()), maps, self.ledger)
-        self.following = Following(networks, self.directory, self.publisher, self.services)
+        self.vips = VipMirror(FakeVipFeed(Faults()), maps, self.ledger)
+        self.following = Following(networks, self.directory, self.publisher, self.vips)
         self.networks = NetworkService(networks, self.following, self.endpoints,
                                        ledger=self.ledger)
         self.addresses = AddressService(
@@ -234,7 +234,7 @@ class Whole:
         self.reconciler = Reconciler(
             networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
             finisher=self.finisher, pinned=maps, following=self.following, listener=self.publisher,
-            service=self.endpoints, services=self.services)
+            service=self.endpoints, vips=self.vips)
         self.recovery = Recovery(self.reconciler, network_records.on_record)
         self.entering = Entering(networks=networks, endpoints=endpoints, addresses=self.addresses,
                                  service=self.endpoints, network_service=self.networks)

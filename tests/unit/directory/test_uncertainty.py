@@ -22,7 +22,7 @@ from driver.services.upkeep.uncertainty import (
     Uncertainty,
 )
 from driver.services.vips.mirror import VipMirror
-from tests.support.fakes.ports import HOST, FakeDirectory, FakeServiceFeed, Faults, World
+from tests.support.fakes.ports import HOST, FakeDirectory, FakeVipFeed, Faults, World
 from tests.unit.directory.test_publisher import OTHER, VNI, RecordingDatapath, there
 from tests.unit.networks.test_vips import MINE, NET, NETWORK
 
@@ -76,12 +76,12 @@ class Cluster:
         clock = lambda: self.now_s  # noqa: E731
         self.datapath = RecordingDatapath(Faults())
         self.publisher = Publisher(self.datapath, HOST.id, clock=clock)
-        self.feed = FakeServiceFeed(Faults())
+        self.feed = FakeVipFeed(Faults())
         self.mirror = VipMirror(self.feed, self.datapath, clock=clock)
         self.answers, self.publications = FakeAnswers(), FakePublications()
         self.directory = Directory(Faults())
         self.uncertainty = Uncertainty(
-            publisher=self.publisher, services=self.mirror, directory=self.directory,
+            publisher=self.publisher, vips=self.mirror, directory=self.directory,
             answers=self.answers, publications=self.publications, clock=clock)
         self.uncertainty.hosts_changed({B.id: B})
         self.publisher.snapshot(VNI, [ENDPOINT], 5)
@@ -185,7 +185,7 @@ def test_services_are_asked_for_and_settled(cluster: Cluster) -> None:
     cluster.feed.live[NET].snapshot(NET, [MINE], 9)
     cluster.run()
     assert cluster.publications.asked == [], "its swarm has no publisher"
-    assert cluster.uncertainty.describe_services().startswith("1 in doubt")
+    assert cluster.uncertainty.describe_vips().startswith("1 in doubt")
     cluster.publications.said = {"swarm": 0, "another": 99}
     cluster.run()
     assert cluster.publications.asked == [9]
@@ -193,7 +193,7 @@ def test_services_are_asked_for_and_settled(cluster: Cluster) -> None:
     cluster.publications.said = {"swarm": 9}
     cluster.feed.on_record = [MINE]
     cluster.run()
-    assert (cluster.mirror.count(), cluster.uncertainty.describe_services()) == (1, "")
+    assert (cluster.mirror.count(), cluster.uncertainty.describe_vips()) == (1, "")
 
 
 class Records:

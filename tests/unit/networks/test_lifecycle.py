@@ -219,7 +219,7 @@ def reconciler(world: World, leftovers: Leftovers) -> Reconciler:
     return Reconciler(
         networks=world.networks, endpoints=world.endpoints, links=world.links,
         sandboxes=Cookies(), finisher=world.finisher, pinned=leftovers, following=world.following,
-        listener=FakeListener(), service=world.endpoint_service, services=world.services)
+        listener=FakeListener(), service=world.endpoint_service, vips=world.vips)
 
 
 def world_with_a_joined_endpoint() -> World:

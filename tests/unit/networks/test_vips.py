@@ -21,7 +21,7 @@ from driver.services.vips.publisher import (
     VipPublisher,
 )
 from driver.work.ledger import Ledger
-from tests.support.fakes.ports import FakeDatapath, FakeServiceFeed, Faults
+from tests.support.fakes.ports import FakeDatapath, FakeVipFeed, Faults
 
 NET = NetworkId("8c1f0" * 5)
 NETWORK = Network(NET, NetworkKey("pool:10.32.0.0/16"), Vni(7), ("10.32.0.0/16",))
@@ -39,7 +39,7 @@ class Host:
         self.restart()
 
     def restart(self) -> None:
-        self.feed = FakeServiceFeed(self.faults)
+        self.feed = FakeVipFeed(self.faults)
         self.ledger = Ledger()  # tests run it themselves
         self.mirror = VipMirror(self.feed, self.datapath, self.ledger, clock=lambda: 3.0)
 
@@ -178,7 +178,7 @@ def test_what_the_maps_refuse_is_tried_again(host: Host, after: bool) -> None:
     host.ledger.run()
     assert host.served == {}
     host.ledger.run()
-    assert host.faults.done == ["datapath.delete_service"]  # only once
+    assert host.faults.done == ["datapath.delete_vip"]  # only once
 
 
 MINE = replace(WEB, swarm="swarm")

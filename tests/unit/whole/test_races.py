@@ -50,7 +50,7 @@ class Shared:
         self.world = World()
         networks = self.interleaving.wrap(self.world.networks)
         self.following = Following(networks, self.interleaving.wrap(self.world.directory),
-                                   FakeListener(), self.world.services)
+                                   FakeListener(), self.world.vips)
         self.service = NetworkService(networks, self.following, self.world.endpoint_service)
 
     def create(self, network_id: NetworkId) -> Network:
