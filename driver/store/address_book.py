@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv6Address
 from driver.model import HostId, Reservation, SubnetUse
 from driver.services.ports import Versioned
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Entry, KeyValue, Read, Transaction, Unchanged, recalling
+from driver.store.kv.protocol import Entry, KeyValue, Read, Unchanged
+from driver.store.kv.transaction import Transaction, recalling
 
 IpAddress = IPv4Address | IPv6Address
 

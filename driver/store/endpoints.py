@@ -25,7 +25,8 @@ from driver.model import (
 )
 from driver.store.cache import LocalCache
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Entry, KeyValue, LeaseGone, Read, Transaction, recalling
+from driver.store.kv.protocol import Entry, KeyValue, LeaseGone, Read
+from driver.store.kv.transaction import Transaction, recalling
 from driver.store.networks import EtcdNetworks
 from driver.store.tombstones import Tombstones
 from driver.work import contended

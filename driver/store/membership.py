@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from driver.errors import Conflict, Exhausted
 from driver.model import HostId, NetworkId, NetworkKey, Vni
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Entry, KeyValue, Transaction
+from driver.store.kv.protocol import Entry, KeyValue
+from driver.store.kv.transaction import Transaction
 
 
 class Membership:

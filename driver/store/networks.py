@@ -11,7 +11,8 @@ from driver.errors import Conflict, NotFound, StoreUnavailable
 from driver.model import VNI_MAX, HostId, HostPath, Network, NetworkId, NetworkKey
 from driver.store.cache import LocalCache
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Entry, KeyValue, Read, Transaction
+from driver.store.kv.protocol import Entry, KeyValue, Read
+from driver.store.kv.transaction import Transaction
 from driver.store.membership import Membership
 from driver.work import contended
 from driver.work.doubts import Doubts

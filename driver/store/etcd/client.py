@@ -37,8 +37,8 @@ from driver.store.kv.protocol import (
     Put,
     Stream,
     Unchanged,
-    prefix_end,
 )
+from driver.store.kv.transaction import prefix_end
 from driver.work import deadline
 
 CALL_S = 2.2  # for one call, over all endpoints; a commit and its read-back: 4.4 < 5

@@ -16,7 +16,8 @@ from typing import Any, Final
 import grpc
 
 from driver.store.etcd.connection import rpc
-from driver.store.kv.protocol import Change, Moment, News, WatchLost, prefix_end
+from driver.store.kv.protocol import Change, Moment, News, WatchLost
+from driver.store.kv.transaction import prefix_end
 
 PROBE_S = 5.0  # silence before the stream is probed, and the time it has to answer
 PROBE_KEY = b"\0slim-probe"  # below the watched prefix, so that a user who may watch may probe

@@ -11,7 +11,8 @@ from dataclasses import replace
 from driver.errors import UnsupportedRecord
 from driver.model import Absence, HostId, KnownHost, Removal, Seen
 from driver.store.format import keys, records
-from driver.store.kv.protocol import LeasedKeyValue, Transaction
+from driver.store.kv.protocol import LeasedKeyValue
+from driver.store.kv.transaction import Transaction
 from driver.work.logs import STANDING
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from driver.errors import SlimError, StoreUnavailable, UnsupportedRecord
 from driver.model import Absence, Fingerprint, KnownHost, Removal
 from driver.store.format import keys, records
 from driver.store.hosts.claims import NotAdmittedError, registered_as, registered_at
-from driver.store.kv.protocol import Entry, KeyValue, Lease, Put, Transaction
+from driver.store.kv.protocol import Entry, KeyValue, Lease, Put
+from driver.store.kv.transaction import Transaction
 from driver.work import deadline
 from driver.work.logs import STANDING
 

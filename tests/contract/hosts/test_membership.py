@@ -14,7 +14,8 @@ from driver.errors import Conflict, SlimError
 from driver.model import Network, NetworkId, NetworkKey, Vni
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Delete, KeyValue, Put, Transaction
+from driver.store.kv.protocol import Delete, KeyValue, Put
+from driver.store.kv.transaction import Transaction
 from driver.store.networks import EtcdNetworks
 from driver.work import deadline
 from tests.support.fakes.kv import FakeKeyValue, FakeStore

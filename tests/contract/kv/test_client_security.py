@@ -20,15 +20,8 @@ from driver.store.etcd.connection import rpc
 from driver.store.etcd.health import describe, trouble
 from driver.store.feeds.feeds import Feeds
 from driver.store.format import keys
-from driver.store.kv.protocol import (
-    Delete,
-    News,
-    OutcomeUnknown,
-    Put,
-    Stream,
-    Unchanged,
-    prefix_end,
-)
+from driver.store.kv.protocol import Delete, News, OutcomeUnknown, Put, Stream, Unchanged
+from driver.store.kv.transaction import prefix_end
 from tests.support.faults.watched import Heard
 from tests.support.run.wait import wait_until
 from tests.support.world.certificates import Authority, install

@@ -10,7 +10,8 @@ import pytest
 
 from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
-from driver.store.kv.protocol import Delete, Holds, OutcomeUnknown, Put, Transaction, Unchanged
+from driver.store.kv.protocol import Delete, Holds, OutcomeUnknown, Put, Unchanged
+from driver.store.kv.transaction import Transaction
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
 from tests.support.run.wait import wait_until
 from tests.support.world.etcd import Etcd, free_port

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from driver.link.netlink.netns import run_in
-from driver.store.kv.protocol import Entry, prefix_end
+from driver.store.kv.protocol import Entry
+from driver.store.kv.transaction import prefix_end
 
 
 class GatewayError(Exception):

@@ -12,7 +12,8 @@ from driver.errors import StoreUnavailable
 from driver.services.addresses.service import AddressService
 from driver.store.format import keys
 from driver.store.hosts.fence import FencedKeyValue
-from driver.store.kv.protocol import Compare, Delete, Entry, Op, OutcomeUnknown, Put, Transaction
+from driver.store.kv.protocol import Compare, Delete, Entry, Op, OutcomeUnknown, Put
+from driver.store.kv.transaction import Transaction
 from tests.support.fakes.kv import FakeKeyValue
 from tests.support.world.addressing import host_id, service
 
