@@ -1,6 +1,6 @@
 """Collects what `slim status` prints: one line per part, each from the part itself.
 
-A line that a person must act on contains the words that driver/doctor/checks.py looks for.
+A line that a person must act on contains the words that driver/doctor/driver_says.py looks for.
 """
 
 from __future__ import annotations

@@ -17,11 +17,13 @@ from tests.support.world.netns import require_root
 def folder_for_pins() -> Iterator[Path]:
     require_root()
     folder = mount_bpffs() / f"slimtest-{secrets.token_hex(4)}"
-    yield folder
-    for pin in folder.iterdir() if folder.exists() else ():
-        pin.unlink()
-    if folder.exists():
-        folder.rmdir()
+    try:
+        yield folder
+    finally:
+        for pin in folder.iterdir() if folder.exists() else ():
+            pin.unlink()
+        if folder.exists():
+            folder.rmdir()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from driver.doctor.checks import CheckError, check_etcd
+from driver.doctor.finding import CheckError
+from driver.doctor.outside import check_etcd
 from driver.errors import SettingsError, StoreUnavailable
 from driver.settings import load
 from driver.state.host import read_password

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from driver.doctor.checks import Finding, told_by_driver
+from driver.doctor.driver_says import told_by_driver
+from driver.doctor.finding import Finding
 from driver.settings import Settings
 from tests.netns.cluster.etcd_world import LONG_S, Box, World, directory
 from tests.netns.talk import Program

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from driver.doctor import checks
+from driver.doctor import network
 from driver.errors import LinkError
 from driver.link.netlink import nft_socket
 from driver.link.sandbox import untracked
@@ -29,7 +29,7 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(LinkError, match=r"table slim-sandbox: .*; this kernel lacks nf_tables"):
         untracked.install(IPv4Address("192.0.2.1"))
     with pytest.raises(LinkError, match=r"stay on the overlay path\. modprobe nft_ct"):
-        checks.check_notrack(Settings())
+        network.check_notrack(Settings())
     with pytest.raises(LinkError, match=r"there is no guard\. modprobe nft_chain_nat nft_nat"):
         nat_ports.works()
 

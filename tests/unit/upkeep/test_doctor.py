@@ -12,7 +12,8 @@ import pytest
 from driver import doctor
 from driver.client_ports import client_ports, parse_ports
 from driver.commands.control_client import NotRunningError
-from driver.doctor import checks, procfs
+from driver.doctor import checks, driver_says, host, network, outside, procfs
+from driver.doctor.finding import CheckError
 from driver.doctor.procfs import Bound, Mount
 from driver.errors import SettingsError, SlimError
 from driver.link.underlay import port_settings
@@ -78,7 +79,7 @@ def quiet_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_port_range_beside_the_clients_ports(quiet_host: pytest.MonkeyPatch) -> None:
-    assert checks.check_ports(Settings()) == (
+    assert network.check_ports(Settings()) == (
         "61000-65535, 4536 endpoints; source ports 32768-60999")
 
 
@@ -89,18 +90,18 @@ def test_port_range_among_the_clients_ports(quiet_host: pytest.MonkeyPatch, tmp_
                         state=str(tmp_path))
     advice = r"sysctl -w net\.ipv4\.ip_local_reserved_ports=60000-60999,"
     quiet_host.setattr(ReservedPorts, "writable", lambda self: True)
-    assert "reserves them at its start" in checks.check_ports(settings)
+    assert "reserves them at its start" in network.check_ports(settings)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(settings.socket)
         server.listen()
-        with pytest.raises(checks.CheckError, match=advice):
-            checks.check_ports(settings)
+        with pytest.raises(CheckError, match=advice):
+            network.check_ports(settings)
     quiet_host.setattr(ReservedPorts, "writable", lambda self: False)
-    with pytest.raises(checks.CheckError, match=advice):
-        checks.check_ports(settings)
+    with pytest.raises(CheckError, match=advice):
+        network.check_ports(settings)
     # The user follows the advice.
     quiet_host.setattr(ReservedPorts, "all", lambda self: parse_ports("60000-60999"))
-    assert checks.check_ports(settings).endswith("source ports 32768-59999")
+    assert network.check_ports(settings).endswith("source ports 32768-59999")
 
 
 def test_port_range_that_leaves_clients_none(quiet_host: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,7 @@ def test_port_range_that_leaves_clients_none(quiet_host: pytest.MonkeyPatch) -> 
     with pytest.raises(SettingsError) as said:
         client_ports((1024, 65535), (32768, 60999), ())
     with pytest.raises(SettingsError) as doctors:
-        checks.check_ports(Settings(port_range=PortRange(1024, 65535)))
+        network.check_ports(Settings(port_range=PortRange(1024, 65535)))
     assert str(doctors.value) == str(said.value)
 
 
@@ -119,38 +120,38 @@ def test_listener_in_the_port_range(quiet_host: pytest.MonkeyPatch, address: str
     quiet_host.setattr(procfs, "bound", lambda protocol, listening=False: [
         Bound(ip_address(address), 61001)])
     if taken:
-        with pytest.raises(checks.CheckError, match="61001"):
-            checks.check_ports(Settings())
+        with pytest.raises(CheckError, match="61001"):
+            network.check_ports(Settings())
     else:
-        checks.check_ports(Settings())
+        network.check_ports(Settings())
 
 
 def test_vxlan_port_in_use(quiet_host: pytest.MonkeyPatch) -> None:
     quiet_host.setattr(procfs, "bound", lambda protocol, listening=False: [
         Bound(ip_address("0.0.0.0"), 14789)])
     quiet_host.setattr(procfs, "has_link", lambda name: False)
-    with pytest.raises(checks.CheckError, match="14789"):
-        checks.check_vxlan_port(Settings())
+    with pytest.raises(CheckError, match="14789"):
+        network.check_vxlan_port(Settings())
     quiet_host.setattr(procfs, "has_link", lambda name: name == "slim-vxlan")
-    assert checks.check_vxlan_port(Settings())
+    assert network.check_vxlan_port(Settings())
 
 
 def test_etcd_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(checks.CheckError, match=url):
-        checks.check_etcd(Settings(etcd=(url,)))
+    with pytest.raises(CheckError, match=url):
+        outside.check_etcd(Settings(etcd=(url,)))
 
 
 def test_cgroup_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(checks.CheckError, match="cgroup2"):
-        checks.check_cgroup(Settings(cgroup=str(tmp_path)))
+    with pytest.raises(CheckError, match="cgroup2"):
+        host.check_cgroup(Settings(cgroup=str(tmp_path)))
 
 
 def test_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "kernel_version", lambda release: (5, 10))
-    with pytest.raises(checks.CheckError, match=r"6\.1 or later"):
-        checks.check_kernel(Settings())
+    with pytest.raises(CheckError, match=r"6\.1 or later"):
+        host.check_kernel(Settings())
 
 
 def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +159,7 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
     def broken(settings: Settings) -> str:
         raise RuntimeError("first\nsecond")
 
-    monkeypatch.setattr(checks, "_hooks", lambda settings: iter(()))
+    monkeypatch.setattr(host, "hooks", lambda settings: iter(()))
     monkeypatch.setattr(checks, "told_by_driver", lambda settings: iter(()))
     monkeypatch.setattr(checks, "doubts", lambda settings: iter(()))
     monkeypatch.setattr(checks, "CHECKS", (("good", lambda settings: "fine"),))
@@ -213,7 +214,7 @@ def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: o
         return answer
 
     monkeypatch.setattr("driver.commands.control_client.ask", ask)
-    assert [str(finding) for finding in checks.told_by_driver(Settings())] == lines
+    assert [str(finding) for finding in driver_says.told_by_driver(Settings())] == lines
 
 
 @pytest.mark.parametrize(("status", "names"), [
@@ -231,6 +232,6 @@ def test_what_is_in_doubt_fails_the_doctor(monkeypatch: pytest.MonkeyPatch, stat
         return {"Status": status}
 
     monkeypatch.setattr("driver.commands.control_client.ask", ask)
-    found = list(checks.doubts(Settings()))
+    found = list(driver_says.doubts(Settings()))
     assert [finding.name for finding in found] == names
     assert all("keep" in str(finding) or "kept" in str(finding) for finding in found)
