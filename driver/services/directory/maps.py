@@ -61,20 +61,25 @@ class DirectoryMaps:
         """Return the network's view, a new one if nothing is known of it."""
         return self.views.setdefault(vni, NetworkView(vni))
 
-    def put_or_contest(self, view: NetworkView, endpoint_id: EndpointId, entry: Entry) -> None:
+    def put_or_contest(self, view: NetworkView, endpoint: Endpoint, entry: Entry) -> None:
         """Enter it, or note that another endpoint has its address on record, too."""
-        if self.put(view, endpoint_id, entry):
+        if self.put(view, endpoint, entry):
             return
+        endpoint_id = endpoint.id
         if endpoint_id not in view.rivals:
             log.warning("endpoint %.12s (%s) has an address on record that endpoint %.12s of "
                         "network %d has on record, too: that one keeps it until its host deletes "
-                        "it", endpoint_id, entry.address or entry.endpoint().address6,
+                        "it", endpoint_id, endpoint.address or endpoint.address6,
                         view.others_at(entry, endpoint_id)[0], view.vni)
         self.delete(view, endpoint_id)  # it is no longer where it was before
         view.rivals[endpoint_id] = entry
 
-    def put(self, view: NetworkView, endpoint_id: EndpointId, entry: Entry) -> bool:
-        """Enter it; False: another endpoint has its address, as far as is known."""
+    def put(self, view: NetworkView, endpoint: Endpoint, entry: Entry) -> bool:
+        """Enter it; False: another endpoint has its address, as far as is known.
+
+        entry: the endpoint's.
+        """
+        endpoint_id = endpoint.id
         view.unreadable.discard(endpoint_id)
         if view.entries.get(endpoint_id) == entry:
             if endpoint_id in view.doubts:
@@ -88,7 +93,6 @@ class DirectoryMaps:
         outdated = [gone for other in (*others, endpoint_id)
                     if (gone := self._forget(view, other)) is not None]
         self._end_port_holder(view.vni, endpoint_id, entry)
-        endpoint = entry.endpoint(endpoint_id)
         try:
             # Before what it replaces is removed: no connect() in between finds neither.
             self._datapath.put_remote(endpoint)
@@ -166,7 +170,8 @@ class DirectoryMaps:
         """Do what follows from a change of the network's entries."""
         view = self.views[vni]
         for endpoint_id in view.freed_rivals():
-            self.put_or_contest(view, endpoint_id, view.rivals.pop(endpoint_id))
+            entry = view.rivals.pop(endpoint_id)
+            self.put_or_contest(view, entry.endpoint(endpoint_id), entry)
         self.flood_or_log(vni)
         self.drop_empty(vni)
 
@@ -193,7 +198,7 @@ class DirectoryMaps:
             view = self.views[vni]
             self.clear_surplus(view)
             for endpoint_id, entry in list(view.refused.items()):
-                self.put_or_contest(view, endpoint_id, entry)
+                self.put_or_contest(view, entry.endpoint(endpoint_id), entry)
             self.after_change(vni)
 
     def _end_port_holder(self, vni: Vni, endpoint_id: EndpointId, entry: Entry) -> None:

@@ -129,7 +129,7 @@ class Publisher:
                         seen.add(one.id)
                         entry = self._entry(one)
                         stale.difference_update(entry.places() if stale else ())
-                        if not maps.put(view, one.id, entry):
+                        if not maps.put(view, one, entry):
                             contested[one.id] = entry
             if len(chunk) == CHUNK:
                 time.sleep(PAUSE_S)
@@ -147,7 +147,7 @@ class Publisher:
         with self._lock:
             view = maps.view(vni)
             for endpoint_id, entry in contested.items():
-                maps.put_or_contest(view, endpoint_id, entry)
+                maps.put_or_contest(view, entry.endpoint(endpoint_id), entry)
             view.surplus |= stale
             maps.clear_surplus(view)
             maps.after_change(vni)
@@ -155,7 +155,7 @@ class Publisher:
     def put(self, endpoint: Endpoint) -> None:
         """See ports.DirectoryListener."""
         with self._lock:
-            self._maps.put_or_contest(self._maps.view(endpoint.vni), endpoint.id,
+            self._maps.put_or_contest(self._maps.view(endpoint.vni), endpoint,
                                       self._entry(endpoint))
             self._maps.after_change(endpoint.vni)
 
