@@ -73,7 +73,9 @@ static __always_inline int flood(struct __sk_buff *skb, u32 vni, int remote)
                 count(REASON_tunnel_failed);
         }
     }
-    count(REASON_flood_overflow);
+    key.index = SLIM_FLOOD_TARGETS;
+    if (floods.lookup(&key))
+        count(REASON_flood_overflow);
     return TC_ACT_STOLEN;
 }
 
