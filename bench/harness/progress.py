@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 
 def say(text: str = "") -> None:
@@ -22,18 +23,20 @@ def duration(seconds: float) -> str:
 class Progress:
     """Estimates the time left, from how long the runs so far took and were expected to take."""
 
-    def __init__(self, expected_s: float) -> None:
-        self._expected_s, self._done_s, self._began = expected_s, 0.0, time.monotonic()
+    def __init__(self, expected_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds, monotonic."""
+        self._expected_s, self._done_s, self._began = expected_s, 0.0, clock()
+        self._clock = clock
         self._last = ""
 
-    def left_s(self, now: float) -> float:
-        """Return the seconds left at the time `now` of the monotonic clock."""
-        pace = (now - self._began) / self._done_s if self._done_s else 1.0
+    def left_s(self) -> float:
+        """Return the seconds left."""
+        pace = (self._clock() - self._began) / self._done_s if self._done_s else 1.0
         return max(0.0, self._expected_s - self._done_s) * pace
 
     def show(self, headline: str, detail: str) -> None:
         """Say what runs now.  A terminal shows every step, a log one line for each headline."""
-        left = f"{duration(self.left_s(time.monotonic()))} left"
+        left = f"{duration(self.left_s())} left"
         if sys.stdout.isatty():
             print(f"\r\033[K{headline}: {detail}; {left}", end="", flush=True)
         elif headline != self._last:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from driver.datapath.attachments import Attachments
 from driver.datapath.dead_hosts import DeadHosts
-from driver.datapath.flows import FlowSweeper, Name
+from driver.datapath.flows import LOST_NS, FlowSweeper, Name
 from driver.datapath.handover import Handover
 from driver.datapath.load import Loaded
 from driver.datapath.maps import Maps, is_there
@@ -230,6 +230,10 @@ class EbpfDatapath:
     def sweep_flows(self) -> int:
         """Remove dead flows now; return how many."""
         return self._sweeper.sweep()
+
+    def sweep_lost_flows(self, older_ns: int = LOST_NS) -> int:
+        """Remove open flows without a socket now; return how many.  See FlowSweeper."""
+        return self._sweeper.sweep_lost(older_ns)
 
     def _lost_flows(self, cookie: int, names: Collection[Name]) -> Collection[Name]:
         key = self._sandbox_keys.get(cookie)

@@ -37,8 +37,12 @@ class Withholding:
 
     def __init__(self, *, verdicts: Verdicts, inspector: Inspector, watch: Watch,
                  underlay: IPv4Address, choice_of: Callable[[Endpoint], HostPath],
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        """choice_of: what the user has chosen for an endpoint (standing.choose)."""
+                 clock: Callable[[], float] = time.monotonic,
+                 later: Callable[..., Later[str]] = Later) -> None:
+        """choice_of: what the user has chosen for an endpoint (standing.choose).
+
+        later: makes what runs looks and repairs, in threads of its own.
+        """
         self._verdicts = verdicts
         self._inspector = inspector
         self._watch = watch
@@ -55,8 +59,8 @@ class Withholding:
         self._keys: dict[EndpointId, str] = {}
         self._labels: Mapping[EndpointId, HostPath] = {}  # from Docker's last answer
         self._locks = KeyedLocks()
-        self._looks: Later[str] = Later(self._look, threads=1, name="looks", clock=clock)
-        self._repairs: Later[str] = Later(self._repair, threads=1, name="repairs", clock=clock)
+        self._looks = later(self._look, threads=1, name="looks", clock=clock)
+        self._repairs = later(self._repair, threads=1, name="repairs", clock=clock)
 
     def start(self) -> None:
         """Start inspecting sandboxes when something changes."""

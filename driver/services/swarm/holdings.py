@@ -66,11 +66,13 @@ class SwarmHoldings:
 
     def __init__(self, *, book: AddressBook, users: SwarmUsers, leads: Callable[[], str],
                  release_pool: Callable[[PoolName, NetworkId], None], request_id: Callable[[], str],
-                 after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+                 after_s: float, clock: Callable[[], float] = time.monotonic,
+                 later: Callable[..., Later[str]] = Later) -> None:
         """leads: the id of the swarm for which this manager does this; "": none.
 
         release_pool: ends a network's request for a pool.
         after_s: for how long Docker must not have known what is removed.  clock: seconds.
+        later: makes what runs the looks, in a thread of its own.
         """
         self._book = book
         self._users = users
@@ -85,7 +87,7 @@ class SwarmHoldings:
         self._since: dict[Entered, float] = {}  # left over -> when that was first seen
         self._guard = threading.Lock()
         self._doubts: list[str] = []  # what could not be entered, and why
-        self._later: Later[str] = Later(self._run, threads=1, name="swarm holdings")
+        self._later = later(self._run, threads=1, name="swarm holdings")
 
     def start(self) -> None:
         """Start; nothing is done before the first `ask`."""

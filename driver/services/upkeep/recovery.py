@@ -61,18 +61,19 @@ class Recovery:
 
     def _run(self) -> None:
         try:
-            if self._attempt(first=True):
+            if self.attempt(first=True):
                 return
         finally:
             self._tried.set()
         pause_s = self._retry_s
         while not self._stopping.wait(pause_s):
-            if self._attempt(first=False):
+            if self.attempt():
                 return
             if self.done.is_set():
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    def _attempt(self, *, first: bool) -> bool:
+    def attempt(self, *, first: bool = False) -> bool:
+        """Try once, in the caller's thread; return whether nothing is left to do."""
         try:
             with deadline.limit(LIMIT_S):
                 self._complete = self._complete or self._reconciler.run()

@@ -20,6 +20,7 @@ from driver.store.networks import EtcdNetworks
 from driver.work import deadline
 from tests.support.fakes.kv import FakeKeyValue, FakeStore
 from tests.support.world.addressing import GATEWAY, host_id, service
+from tests.support.world.etcd import Etcd
 
 Kv = FakeKeyValue | EtcdKeyValue
 
@@ -29,6 +30,17 @@ CIDR = "10.32.0.0/16"
 POOL = NetworkKey(f"pool:{CIDR}")
 NET = NetworkId("1" * 64)
 NET2 = NetworkId("2" * 64)
+
+
+@pytest.fixture
+def patient(kv: Kv, request: pytest.FixtureRequest) -> Iterator[Kv]:
+    """The store, with a client that waits for LIMIT_S."""
+    if isinstance(kv, FakeKeyValue):
+        yield kv
+        return
+    server: Etcd = request.getfixturevalue("etcd")
+    with EtcdKeyValue(server.settings(), call_s=LIMIT_S) as client:
+        yield client
 
 
 def create(networks: EtcdNetworks, network_id: NetworkId = NET) -> Vni:
@@ -61,9 +73,9 @@ def at_once(acts: Sequence[Callable[[], None]]) -> list[str]:
 
 
 def test_hundreds_of_hosts_come_and_go_at_once(
-        kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
+        patient: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each requests what `docker network create` does: pool, gateway, network."""
-    monkeypatch.setattr(kv, "_call_s", LIMIT_S, raising=False)  # see LIMIT_S
+    kv = patient
     services = [service(kv, number) for number in range(HOSTS)]
     networks = [EtcdNetworks(kv, host_id(number)) for number in range(HOSTS)]
     pools: list[str] = []
@@ -233,9 +245,8 @@ def test_what_etcd_has_lost_of_a_network_is_entered_again(kv: Kv, lost: str) -> 
     assert everything(kv) == []
 
 
-def test_hundreds_enter_their_network_again_at_once(
-        kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv, "_call_s", LIMIT_S, raising=False)
+def test_hundreds_enter_their_network_again_at_once(patient: Kv) -> None:
+    kv = patient
     networks = [EtcdNetworks(kv, host_id(number)) for number in range(HOSTS)]
     network = Network(NET, POOL, Vni(7), (CIDR,), False, 0)
     assert at_once([lambda n=each: n.enter(network) for each in networks]) == []  # type: ignore[misc]

@@ -142,10 +142,6 @@ def test_login(guarded: Etcd) -> None:
 def test_a_user_with_one_prefix_is_enough(guarded: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is enough also for questions whether etcd lives: before writes, and for silent watches."""
     monkeypatch.setattr(watch, "PROBE_S", 0.1)
-    probes: list[bytes] = []
-    probe = watch.EtcdStream._probe
-    monkeypatch.setattr(watch.EtcdStream, "_probe", lambda self: (
-        probes.append(self._probe_key), probe(self)))
     settings = guarded.settings(user="slim", password="right")
     twice = replace(settings, endpoints=settings.endpoints * 2)
     with EtcdKeyValue(twice) as kv:
@@ -157,7 +153,8 @@ def test_a_user_with_one_prefix_is_enough(guarded: Etcd, monkeypatch: pytest.Mon
         received: list[object] = []
         thread = threading.Thread(target=lambda: received.append(stream.next()))
         thread.start()
-        wait_until(lambda: len(probes) > 3, 30, "probes")
+        wait_until(lambda: guarded.metric(
+            'grpc_server_msg_received_total{grpc_method="Watch"') > 1 + 2 * 3, 30, "probes")
         assert kv.commit([], [Put(keys.ROOT + "a", b"2")])
         thread.join(10)
         stream.close()
@@ -225,10 +222,11 @@ def test_a_new_watch_is_refused_and_the_stream_opened_again(guarded: Etcd) -> No
 
 
 def change_password(server: Etcd, user: str, password: str) -> None:
-    with EtcdKeyValue(server.settings(user="root", password="right")) as root:
-        root._read("change a password", lambda c, s: rpc.AuthStub(c.channel).UserChangePassword(
-            rpc.AuthUserChangePasswordRequest(name=user, password=password), s,
-            metadata=c.metadata))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        auth = rpc.AuthStub(channel)
+        token = auth.Authenticate(rpc.AuthenticateRequest(name="root", password="right"), 5).token
+        auth.UserChangePassword(rpc.AuthUserChangePasswordRequest(
+            name=user, password=password), 5, metadata=(("token", token),))
 
 
 def test_a_wrong_password_is_corrected(guarded: Etcd, tmp_path: Path) -> None:

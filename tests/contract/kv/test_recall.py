@@ -11,7 +11,8 @@ from driver.model import Endpoint, EndpointId, NetworkId, NetworkKey
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
-from driver.store.kv.protocol import Delete, OutcomeUnknown, Put, Unchanged
+from driver.store.kv.delegate import DelegatingKeyValue
+from driver.store.kv.protocol import Delete, Entry, OutcomeUnknown, Put, Unchanged
 from driver.store.kv.recall import KEPT, RecallingKeyValue
 from driver.store.networks import EtcdNetworks
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
@@ -75,13 +76,19 @@ def test_what_goes_with_a_lease_is_not_remembered(kv: Kv) -> None:
 
 def test_an_older_answer_that_comes_late_changes_nothing() -> None:
     kv = FakeKeyValue()
-    recalling = RecallingKeyValue(kv)
+
+    class Late(DelegatingKeyValue):
+        def get(self, key: str) -> Entry | None:
+            answer = super().get(key)
+            assert recalling.commit([], [Put(key, b"two")])
+            return answer
+
+    recalling = RecallingKeyValue(Late(kv))
     recalling.commit([], [Put("/a/1", b"one")])
-    old = kv.get("/a/1")
+    old = recalling.get("/a/1")
     assert old is not None
-    recalling.commit([], [Put("/a/1", b"two")])
-    recalling._learn(old)
-    assert recalling.recall("/a/1") == kv.get("/a/1")
+    assert old.value == b"one"
+    assert recalling.recall("/a/1") == kv.get("/a/1") != old
 
 
 def test_only_so_many_are_kept() -> None:

@@ -20,6 +20,7 @@ from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
 from driver.store.hosts.fence import FencedKeyValue
 from driver.store.kv.protocol import Compare, KeyValue, Op
+from driver.store.kv.recall import RecallingKeyValue
 from driver.work import doubts
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
 from tests.support.faults.history import Event, History, Worker, held, wrong
@@ -147,14 +148,18 @@ def test_a_forgotten_doubt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doubts.Doubts, "add", lambda self, key, step, error: None)
     shared = FakeKeyValue()
     # Two calls in a row fail: the commit, after its effect, and its reading back.
-    hosts = Hosts([shared] * HOSTS, pool="10.77.0.0/18")  # large enough for lost addresses
-    for on in hosts.services:
-        on._book._kv = FaultyKeyValue(  # type: ignore[attr-defined]
-            shared, lambda n: "after" if n % 40 < 2 else "")
+    stores = [FaultyKeyValue(shared, lambda _: "") for _ in range(HOSTS)]
+    # Recalled as by a driver: FakeKeyValue's own recall is of before, whoever changed it.
+    hosts = Hosts(list(map(RecallingKeyValue, stores)),
+                  pool="10.77.0.0/18")  # large enough for lost addresses
+    for store in stores:
+        store.fails = lambda n: "after" if n % 40 < 2 else ""
     with hosts.working():
         hosts.wait_progress(300)
     assert wrong(hosts.history.events) == []
-    assert hosts.stored(shared) != held(hosts.history.events)
+    for store in stores:
+        store.fails = lambda _: ""
+    assert hosts.settled(shared) != held(hosts.history.events)
 
 
 class Faults:

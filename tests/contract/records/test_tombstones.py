@@ -13,21 +13,21 @@ from driver.services.ports import Answer, Left
 from driver.store.address_book import EtcdAddressBook
 from driver.store.answers import EtcdAnswers
 from driver.store.endpoints import EtcdEndpoints
-from driver.store.etcd.client import EtcdKeyValue
 from driver.store.feeds.directory import EtcdDirectory
 from driver.store.feeds.feeds import Feeds
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Delete, Put
+from driver.store.kv.protocol import Delete, KeyValue, Put
 from driver.store.networks import EtcdNetworks
 from driver.store.tombstones import FRESH_S, TTL_S, Tombstones
 from tests.contract.records.test_store import HOST_A, HOST_B, Heard, Kv, create, endpoint
+from tests.support.fakes.kv import LeaseNoting
 from tests.support.run.wait import wait_until
 
 CIDR = "10.32.0.0/16"
 
 
 class Host:
-    def __init__(self, kv: Kv, host: HostId = HOST_A) -> None:
+    def __init__(self, kv: KeyValue, host: HostId = HOST_A) -> None:
         self.kv = kv
         self.host = host
         self.networks = EtcdNetworks(kv, host)
@@ -116,23 +116,20 @@ def test_the_same_endpoint_can_be_entered_again(kv: Kv) -> None:
 
 
 def test_a_tombstone_goes_by_itself_and_not_what_has_come_in_its_place(kv: Kv) -> None:
-    host = Host(kv)
+    noting = LeaseNoting(kv)
+    host = Host(noting)
     one, two = host.made(), host.made(2, "10.32.0.3/16")
     for each in (one, two):
         host.endpoints.delete(each.id)
     host.endpoints.create(two)
-    lease = host.endpoints._tombstones._lease_id
-    assert FRESH_S < kv.lease_left_s(lease) <= TTL_S
-    if isinstance(kv, EtcdKeyValue):
-        kv.revoke(lease)  # as when it expires
-    else:
-        with kv.store.changed:
-            kv.store.end_lease(lease)
+    lease, = noting.leases
+    assert FRESH_S < kv.lease_left_s(lease.id) <= TTL_S
+    lease.revoke()  # as when it expires
     assert [entry.key for entry in kv.range(keys.ENDPOINTS).entries] == [
         keys.endpoint(host.vni, two.id)]
     # The lease has ended, and the host does not know.
-    host.endpoints._tombstones._lease_id = lease
     host.endpoints.delete(two.id)
+    assert len(noting.leases) == 2
     assert b'"left":' in (host.shared(two) or b"")
     assert binding(kv, two) == ""
 

@@ -17,6 +17,7 @@ from driver.store.format import keys, records
 from driver.store.hosts.fence import FencedKeyValue
 from driver.store.kv.protocol import Delete, KeyValue, Put
 from driver.store.vips import COMPARE_S, OPS, EtcdVipFeed, EtcdVipRecords
+from tests.support.fakes.kv import LeaseNoting
 from tests.support.run.wait import wait_until
 from tests.support.world.addressing import host_id
 from tests.support.world.etcd import live
@@ -120,12 +121,12 @@ def test_only_one_manager_publishes(kv: KeyValue) -> None:
 
 
 def test_one_that_was_away_for_too_long_writes_nothing(kv: KeyValue) -> None:
-    one, two = manager(kv, 1), manager(kv, 2)
+    noting = LeaseNoting(kv)
+    one, two = manager(noting, 1), manager(kv, 2)
     assert one.lead("swarm")
     one.publish([WEB])
-    lease = one._lease
-    assert lease is not None
-    lease.revoke()
+    lease, = noting.leases
+    lease.revoke()  # as when it expires
     assert two.lead("swarm")
     two.publish([replace(WEB, backends=())])
     with pytest.raises(Conflict, match="another host"):

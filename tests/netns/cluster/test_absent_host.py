@@ -102,14 +102,14 @@ with open_etcd(settings.load(options, {})) as kv:
 def test_its_addresses_were_free_and_still_are(world: World) -> None:
     """It was away for too long, but nobody took its addresses."""
     with unplugged(world):
-        python(world.hosts[0], "-c", LAPSE, id_of(world.hosts[1]), *world.hosts[0]._options,
+        python(world.hosts[0], "-c", LAPSE, id_of(world.hosts[1]), *world.hosts[0].etcd_options,
                check=True)
     world.wait_converged()
     assert "is on record again" in world.hosts[1].log()
 
 
 def cli(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(host, "-m", "driver", *arguments, *host._options, "--state",
+    return python(host, "-m", "driver", *arguments, *host.etcd_options, "--state",
                   str(host.folder / "state"), "--config", os.devnull)
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def cli(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(host.netns.command(
-        sys.executable, "-m", "driver", *arguments, *host._options, "--state",
+        sys.executable, "-m", "driver", *arguments, *host.etcd_options, "--state",
         str(host.folder / "state"), "--config", os.devnull, "--socket", host.socket), cwd=PROJECT,
         check=False, capture_output=True, text=True, timeout=60)
 
@@ -49,11 +49,6 @@ def firewall(world: World, rules: str) -> Iterator[None]:
         world.wire.run("nft", "delete table netdev fire")
 
 
-def assert_open_connection(world: World) -> None:
-    world._flow.say("x")
-    assert world._flow.line() == "200"
-
-
 @pytest.mark.parametrize(("rules", "said", "state"), [
     (PINGS, "198.18.7.2) has no lease, but gives a sign of life", "no driver"),
     (f"{PINGS}; {SYNS}", "198.18.7.2) has no lease and has never answered this host",
@@ -71,7 +66,7 @@ def test_a_live_host_without_driver_behind_a_firewall(
                        or cli(here, "hosts").stdout.splitlines()[-2].endswith(state), LONG_S,
                        "it is said")
             assert here.status()["hosts"] == "1 registered, 1 absent, 0 gone"
-            assert_open_connection(world)
+            world.assert_open_connection()
         finally:
             there.start_driver()
     for host in world.hosts:  # new connections avoid the host path until SYNs pass
@@ -85,12 +80,8 @@ def test_a_copy_is_refused_while_the_original_lives(
         world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
     original = world.hosts[1]
     with ExitStack() as stack:
-        world._stack, kept = stack, world._stack
-        try:
-            copy = world._host(3, world.wire, tmp_path_factory.mktemp("copy"),
-                               world.authority.issue("copy"))
-        finally:
-            world._stack = kept
+        copy = world.add_host(stack, 3, tmp_path_factory.mktemp("copy"),
+                              world.authority.issue("copy"))
         shutil.copytree(original.folder / "state", copy.folder / "state", symlinks=True)
         copy.start_driver()
         wait_until(lambda: copy.status()["registration"].startswith("refused: "), LONG_S,

@@ -44,7 +44,7 @@ def cli(host: Host, command: str, **chosen: str) -> subprocess.CompletedProcess[
                "socket": host.socket, "state": str(host.folder / "state"), "config": os.devnull,
                **chosen}
     return subprocess.run(host.netns.command(
-        sys.executable, "-m", "driver", command, *host._options,
+        sys.executable, "-m", "driver", command, *host.etcd_options,
         *(text for name, value in options.items() for text in (f"--{name}", value))),
         cwd=PROJECT, check=False, capture_output=True, text=True, timeout=120)
 

@@ -32,7 +32,7 @@ def move(container: Container, index: int) -> None:
     machine, (endpoint, veth) = container.machine, container.endpoints[index]
     machine.sandboxes.set_up(container.netns.path, endpoint, veth, underlay=machine.underlay,
                              overlay_mtu=overlay_mtu(MTU), primary=True)
-    machine.datapath._maps.put_sandbox(over(container, index))
+    machine.datapath.publish_sandbox(over(container, index), container.netns.path)
 
 
 def flow_of(machine: Machine, port: int) -> Any:
@@ -60,7 +60,7 @@ def test_a_connection_that_ends_meanwhile(
         yield from found
 
     monkeypatch.setattr(bpf, "entries", entries)
-    machine.datapath._maps.put_sandbox(over(here, 1))
+    machine.datapath.publish_sandbox(over(here, 1), here.netns.path)
     new = here.endpoints[1][1].host_ifindex
     for each, state in ((ends, TIME_WAIT), (stays, OPEN)):
         found = flow_of(machine, each.port)

@@ -10,6 +10,7 @@ import pytest
 
 from driver.datapath import bpf
 from driver.datapath.flows import REMOVAL_NS, TIME_WAIT, TIME_WAIT_NS, FlowSweeper
+from driver.datapath.maps import Maps
 from tests.netns.attacks.attack import Victim, connected_victim, quiet_server
 from tests.netns.talk import Program, client, host_path, overlay, started
 from tests.support.run.wait import wait_until
@@ -23,7 +24,7 @@ def test_a_container_starts_and_connects_meanwhile(machines: list[Machine]) -> N
     begun: list[Victim] = []
 
     def owners() -> dict[int, int]:
-        known = machine.datapath._maps.port_owners()
+        known = Maps(machine.loaded).port_owners()
         begun.append(connected_victim(machine.container("10.32.0.2/16"), there))
         return known
 
@@ -71,7 +72,7 @@ def test_a_connection_takes_an_entry_over_meanwhile(
             begun.append(started(here, _HOLD, there.address, PORT))
 
     monkeypatch.setattr(bpf, "entries", entries)
-    assert FlowSweeper(machine.loaded, machine.datapath._maps.port_owners).sweep() == 0
+    assert machine.datapath.sweep_flows() == 0
     begun[0].say("still here?")
     assert begun[0].line() == "True"
     assert list(bpf.entries(machine.loaded.table("takeovers"))) == []
@@ -88,10 +89,9 @@ def test_one_at_a_time_takes_an_entry_over(machines: list[Machine]) -> None:
     takeovers[key] = takeovers.Leaf(time.monotonic_ns())
     with overlay(here, there, because="flow_refused"):
         client(here, there.address, bind=("0.0.0.0", PORT))
-    sweeper = FlowSweeper(machine.loaded, machine.datapath._maps.port_owners)
-    assert sweeper.sweep() == 0
+    assert machine.datapath.sweep_flows() == 0
     takeovers[key] = takeovers.Leaf(time.monotonic_ns() - 2 * REMOVAL_NS)  # a killed driver's
-    assert sweeper.sweep() == 1
+    assert machine.datapath.sweep_flows() == 1
     assert list(bpf.entries(takeovers)) == []
     with host_path(here, there):
         client(here, there.address, bind=("0.0.0.0", PORT))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from driver.datapath import bpf
-from driver.datapath.flows import OPEN
+from driver.datapath.flows import OPEN, FlowSweeper, Name
+from driver.datapath.maps import Maps
 from tests.netns.attacks.attack import connected_victim, quiet_server
 from tests.netns.talk import client, flows, host_path
 from tests.support.fakes.other_sockops import HDR_OPT_LEN, RTT, Other
@@ -27,13 +28,8 @@ def beside_ours(machines: list[Machine], other: Other, order: str) -> Iterator[N
                 bpf.detach(machine.pins / "links" / "sockops")
             stack.enter_context(other.attached(machine.cgroup, machine.pins / "other"))
             if order == "before":
-                attach_ours(machine)
+                assert machine.datapath.reattach(0)
         yield
-
-
-def attach_ours(machine: Machine) -> None:
-    machine.datapath._attachments.attach_host(
-        machine.netns.ifindex("eth0"), machine.netns.ifindex("slim-vxlan"))
 
 
 @pytest.fixture(scope="module", params=["adds", "sets", "clears", "writes options"])
@@ -68,7 +64,7 @@ def test_both_keep_working(machines: list[Machine], across: tuple[Container, Con
 
         def swept() -> bool:
             for machine in concerned:
-                machine.datapath._sweeper.sweep_lost(older_ns=0)
+                machine.datapath.sweep_lost_flows(older_ns=0)
             return flows(here, state=OPEN) == flows(there, state=OPEN) == 1
 
         wait_until(swept, 30, "the ends to be found")
@@ -81,10 +77,9 @@ def test_a_connection_between_is_not_one_that_was_lost(machines: list[Machine]) 
     here, there = machine.container("10.32.0.2/16"), machines[1].container("10.32.0.3/16")
     quiet_server(there)
     held = connected_victim(here, there)
-    sweeper = machine.datapath._sweeper
-    asked: list[object] = []
+    asked: list[int] = []
 
-    def all_lost(cookie: int, names: object) -> object:
+    def all_lost(cookie: int, names: Collection[Name]) -> Collection[Name]:
         """Do as if each connection had just ended and begun again."""
         asked.append(cookie)
         table = machine.loaded.table("flows")
@@ -93,11 +88,9 @@ def test_a_connection_between_is_not_one_that_was_lost(machines: list[Machine]) 
             table[key] = leaf
         return names
 
-    lost, sweeper._lost = sweeper._lost, all_lost  # type: ignore[assignment]
-    try:
-        assert sweeper.sweep_lost(older_ns=0) == 0
-    finally:
-        sweeper._lost = lost
+    sweeper = FlowSweeper(machine.loaded, Maps(machine.loaded).port_owners, lost=all_lost)
+    assert sweeper.sweep_lost(older_ns=0) == 0
     assert asked == [here.netns.cookie]
     assert held.lives()
-    assert sweeper.sweep_lost() == 0, "it is too young to be asked for"
+    assert sweeper.sweep_lost() == 0
+    assert asked == [here.netns.cookie], "it is too young to be asked for"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from driver.errors import StoreUnavailable
+from driver.store.kv.delegate import DelegatingKeyValue
 from driver.store.kv.protocol import (
     Change,
     Compare,
@@ -253,7 +254,7 @@ class FakeStream:
         self._numbers = itertools.count(1)
         self._progress = store.progress
         self._untold: set[int] = set()  # watches that have to report their progress
-        self._closed = False
+        self.closed = False
         self.tells_compaction = True
         self.opened = Moment(store.cluster, store.revision)
 
@@ -271,10 +272,10 @@ class FakeStream:
     def next(self) -> News | None:
         store = self._store
         with store.changed:
-            while not self._closed:
+            while not self.closed:
                 store.expire()
                 if self.epoch != store.epoch:
-                    self._closed = True
+                    self.closed = True
                     store.connected.discard(self)
                     raise WatchLost("broken by the test")
                 if self._progress != store.progress:
@@ -306,7 +307,7 @@ class FakeStream:
 
     def close(self) -> None:
         with self._store.changed:
-            self._closed = True
+            self.closed = True
             self._store.connected.discard(self)
             self._store.changed.notify_all()
 
@@ -355,3 +356,15 @@ class FaultyKeyValue:
         if self.fails(self.calls):
             raise StoreUnavailable(f"call {self.calls} failed (injected)")
         return call()
+
+
+class LeaseNoting(DelegatingKeyValue):
+    """Passes calls on, and keeps what they were granted: a test can end a lease."""
+
+    def __init__(self, kv: KeyValue) -> None:
+        super().__init__(kv)
+        self.leases: list[Lease] = []
+
+    def lease(self, ttl_s: int) -> Lease:
+        self.leases.append(super().lease(ttl_s))
+        return self.leases[-1]

@@ -146,7 +146,8 @@ class Net:
 
     # -------------------------------------------------------------- other hosts
     def neighbour(self, whole: Whole) -> Endpoint:
-        made = whole.networks._networks.get(self.id)  # type: ignore[attr-defined]
+        made = whole.own_networks.get(self.id)
+        assert made is not None
         return Endpoint(
             id=EndpointId("f" * 64), network_id=NetworkId("x"), vni=made.vni, host=HostId("b" * 32),
             underlay=IPv4Address("198.18.0.2"), mac=b"\2\0\0\0\0\1",

@@ -38,7 +38,7 @@ class Host:
         """`options`: more of `slim serve`'s."""
         self.netns = netns
         self.folder = folder
-        self._options = ("--etcd", etcd, *options)
+        self.etcd_options = ("--etcd", etcd, *options)  # what other commands need, too
         self.options: tuple[str, ...] = ()  # more of them, from the next start on
         self.socket = str(folder / "slim.sock")
         self.dockerd = Dockerd(self.socket)
@@ -59,7 +59,7 @@ class Host:
             self.driver = subprocess.Popen(
                 self.netns.command(
                     *self.prefix, sys.executable, "-m", "driver", "serve",
-                    *self._options, *self.options,
+                    *self.etcd_options, *self.options,
                     "--underlay", "eth0", "--cgroup", str(self.cgroup), "--bpffs", str(self.pins),
                     "--socket", self.socket, "--state", str(self.folder / "state"),
                     "--config", os.devnull, "--log-level", "debug"),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from driver.errors import (
     DatapathError,
@@ -62,39 +62,16 @@ from tests.support.fakes.kernel import (
     KernelWatch,
 )
 from tests.support.fakes.kv import FakeKeyValue, FakeStore
+from tests.support.fakes.later import InlineLaters
 from tests.support.fakes.ports import FakeVipFeed, Faults
 from tests.support.faults.steps import Steps
 from tests.support.world.etcd import is_tombstone
-
-K = TypeVar("K")
 
 ME = Host(HostId("a" * 32), "host-a", IPv4Address("198.18.0.1"))
 SPACE = "slim-local"
 GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
 COLLECT_S = 300.0
 PASSES = 12  # of all background work: more than any retry needs
-
-
-class InlineLater(Generic[K]):
-    """driver.work.later.Later whose jobs run when the test says so, delays not counted."""
-
-    def __init__(self, run: Callable[[K], None]) -> None:
-        self._run = run
-        self._keys: dict[K, None] = {}
-
-    def submit(self, key: K, delay_s: float = 0.0) -> None:
-        self._keys[key] = None
-
-    def cancel(self, key: K) -> None:
-        self._keys.pop(key, None)
-
-    def pump(self) -> bool:
-        """Run what waits; return whether there was anything."""
-        waiting, self._keys = self._keys, {}
-        for key in waiting:
-            with suppress(Exception):  # as the thread does, after logging it
-                self._run(key)
-        return bool(waiting)
 
 
 class InlineDirectory:
@@ -155,7 +132,9 @@ class Docker:
 class Whole:
     """Kernel, store and Docker live; the driver between them can be killed and made anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: Callable[[Any], Any] = lambda part: part) -> None:
+        """between: stands in for a part where what brings all in line calls it."""
+        self._between = between
         self.steps = Steps()
         self.kernel = Kernel()
         self.store = FakeStore()
@@ -199,16 +178,15 @@ class Whole:
         self.directory = InlineDirectory(plain_kv)
         self.ports = EndpointPorts(61000, 61099)
         self.watch = KernelWatch(self.kernel)
+        self.looks = InlineLaters()
         self.withholding = Withholding(
             verdicts=watch(KernelVerdicts(self.kernel), "verdicts", lambda _: DatapathError,
                            free=("notes", "notes_of", "settle_rules", "forget_notes")),
             inspector=watch(KernelInspector(self.kernel), "inspector", lambda _: LinkError),
             watch=watch(self.watch, "watch", lambda _: LinkError,
                         free=("remove", "sweep")),
-            underlay=ME.underlay, clock=lambda: self.now_s,
+            underlay=ME.underlay, clock=lambda: self.now_s, later=self.looks,
             choice_of=lambda each: choose(each, networks.get(each.network_id)))
-        self.looks: InlineLater[str] = InlineLater(self.withholding._look)
-        self.withholding._looks = self.looks  # type: ignore[assignment]
         self.finisher = Finisher(
             sandboxes=sandboxes, datapath=maps, teardowns=teardowns, underlay=ME.underlay,
             overlay_mtu=lambda: 1450, clock=lambda: self.now_s,
@@ -231,13 +209,15 @@ class Whole:
             bury=lambda each: self.endpoints.bury(each, sandboxes.cookie),
             supernets=[parse_supernet("10.128.0.0/24", 26)],
             holdings=Holdings(ME.id, notes("pools"), notes("addresses")), ledger=self.ledger)
+        between = self._between
         self.reconciler = Reconciler(
-            networks=networks, endpoints=endpoints, links=links, sandboxes=sandboxes,
-            finisher=self.finisher, pinned=maps, following=self.following, listener=self.publisher,
-            service=self.endpoints, vips=self.vips)
+            networks=networks, endpoints=between(endpoints), links=between(links),
+            sandboxes=sandboxes, finisher=self.finisher, pinned=maps, following=self.following,
+            listener=self.publisher, service=between(self.endpoints), vips=self.vips)
         self.recovery = Recovery(self.reconciler, network_records.on_record)
-        self.entering = Entering(networks=networks, endpoints=endpoints, addresses=self.addresses,
-                                 service=self.endpoints, network_service=self.networks)
+        self.entering = Entering(
+            networks=between(networks), endpoints=between(endpoints), addresses=self.addresses,
+            service=between(self.endpoints), network_service=self.networks)
         self.own_networks, self.own_endpoints = networks, endpoints
         self.collector = Collector(
             engine=engine, networks=networks, endpoints=endpoints, links=links,
@@ -253,7 +233,7 @@ class Whole:
 
     def recover(self) -> None:
         """What a driver does at its start."""
-        self.recovered = self.recovery._attempt(first=True)
+        self.recovered = self.recovery.attempt(first=True)
         for host_name in self.kernel.inside:  # the carrier monitor's first report
             self.finisher.carrier_up(host_name, self.kernel.links[host_name].host_ifindex)
 
@@ -266,7 +246,7 @@ class Whole:
     def settle(self) -> None:
         """Do what the driver's threads would do, as long as there is something."""
         for _ in range(PASSES):
-            self.recovered = self.recovered or self.recovery._attempt(first=False)
+            self.recovered = self.recovered or self.recovery.attempt()
             self.entered = self.entered or self._enter()
             self.directory.pump()
             busy = [self.ledger.run(), self.looks.pump()]
@@ -289,9 +269,10 @@ class Whole:
         kernel = self.kernel.view()
         kernel["links"] = sorted(set(self.kernel.links) - self._links_between())
         return {**kernel, "etcd": self.records(), "ports": self.ports.in_use(),
+                # Inner tables: what leaks here shows nowhere else, until there is no memory left.
                 "expected": sorted(self.finisher._expected),
                 "sandboxes in memory": sorted(self.finisher._by_sandbox),
-                "judged": sorted(self.withholding._by_key), "watched": sorted(self.watch.watched),
+                "judged": self.withholding.describe(), "watched": sorted(self.watch.watched),
                 "directory in memory": self.publisher.directory_size()}
 
     def lasting(self) -> object:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from driver.store.format import keys
 from driver.store.kv.protocol import Delete, Put
 from driver.work.shown import NAMED
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
+from tests.support.fakes.later import InlineLaters
 from tests.support.run.wait import wait_until
 from tests.support.world.addressing import GATEWAY, service
 from tests.unit.addresses.test_addresses import everything, get, live_endpoint
@@ -64,14 +66,20 @@ class Swarm:
         self.now_s = 1000.0
         self.faulty = FaultyKeyValue(self.kv, lambda _: "")
         self.vips: list[str] = []
+        self.leads = SWARM  # what this manager leads
         self.restart()
 
     def restart(self) -> None:
         self.driver = service(self.faulty, 3)
-        self.holdings = SwarmHoldings(
-            book=EtcdAddressBook(self.faulty), users=self.users, leads=lambda: SWARM,
+        self.laters = InlineLaters()
+        self.holdings = self.made(later=self.laters)
+
+    def made(self, **others: Any) -> SwarmHoldings:
+        return SwarmHoldings(
+            book=EtcdAddressBook(self.faulty), users=self.users, leads=lambda: self.leads,
             release_pool=self.driver.withdraw_swarm_request, request_id=iter(
-                map(str, range(9999))).__next__, after_s=AFTER_S, clock=lambda: self.now_s)
+                map(str, range(9999))).__next__, after_s=AFTER_S, clock=lambda: self.now_s,
+            **others)
 
     def create(self, network: SwarmNetwork) -> None:
         network.allocate(self.docker)
@@ -503,43 +511,43 @@ def test_a_removal_that_fails_is_tried_again(swarm: Swarm) -> None:
 
 def test_it_looks_when_it_leads_and_is_asked(swarm: Swarm, caplog: pytest.LogCaptureFixture
                                              ) -> None:
-    leads = [""]
-    swarm.holdings._leads = lambda: leads[0]
+    swarm.leads = ""
     swarm.wipe()
-    swarm.holdings.start()
+    holdings = swarm.made()
+    holdings.start()
     try:
-        swarm.holdings.ask()
-        leads[0] = SWARM
+        holdings.ask()
+        swarm.leads = SWARM
         swarm.users.error = EngineUnavailable("dockerd is away")
-        swarm.holdings.ask()
+        holdings.ask()
         wait_until(lambda: swarm.users.looks, 30, "it has asked")
         assert everything(swarm.kv) == []
         swarm.users.error = None
-        swarm.holdings.ask()
+        holdings.ask()
         wait_until(lambda: swarm.held() == ALL_HELD, 30, "all is entered")
     finally:
-        swarm.holdings.stop()
+        holdings.stop()
 
 
 def test_what_fails_is_tried_again_and_who_leads_no_more_says_nothing(swarm: Swarm) -> None:
-    pauses: list[float] = []
-    swarm.holdings._later.submit = (  # type: ignore[method-assign]
-        lambda _key, delay_s=0.0: pauses.append(delay_s))
+    later, = swarm.laters.made.values()
     swarm.wipe()
     given_to_a_container(swarm, VIP)
     swarm.users.error = EngineUnavailable("dockerd is away")
-    swarm.holdings._run("")
-    assert pauses == [RETRY_S]
+    swarm.holdings.ask()
+    later.pump()
+    assert later.delays == [0.0, RETRY_S]
     swarm.users.error = None
     swarm.faulty.calls, swarm.faulty.fails = 0, once(1, "before")
-    swarm.holdings._run("")
-    assert pauses == [RETRY_S, RETRY_S]
-    swarm.holdings._run("")
-    assert pauses == [RETRY_S, RETRY_S, CHECK_S]
+    later.pump()
+    assert later.delays == [0.0, RETRY_S, RETRY_S]
+    later.pump()
+    assert later.delays == [0.0, RETRY_S, RETRY_S, CHECK_S]
     assert swarm.holdings.describe() != ""
-    swarm.holdings._leads = lambda: ""
-    swarm.holdings._run("")
-    assert (len(pauses), swarm.holdings.describe()) == (3, "")
+    swarm.leads = ""
+    later.pump()
+    assert swarm.holdings.describe() == ""
+    assert not later.pump(), "it does not look again by itself"
 
 
 def test_after_one_that_failed_all_is_looked_at(swarm: Swarm) -> None:
@@ -548,5 +556,5 @@ def test_after_one_that_failed_all_is_looked_at(swarm: Swarm) -> None:
     swarm.holdings.ask()
     swarm.faulty.calls, swarm.faulty.fails = 0, once(1, "before")
     for _ in range(2):
-        swarm.holdings._run("")
+        swarm.laters.pump()
     assert VIP in swarm.holdings.describe()

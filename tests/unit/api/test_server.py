@@ -58,6 +58,7 @@ class SeenAtOnce(threading.Event):
 def test_a_server_that_ends_at_once_is_stopped_all_the_same(
         path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ApiServer(respond, path, threads=1)
+    # Inside: no order of calls from outside makes the thread run between these two instructions.
     monkeypatch.setattr(server, "_stopping", SeenAtOnce())
     server.start()
     server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -99,12 +100,10 @@ def test_servers_that_do_not_come_up_are_shown_with_their_log_and_stopped() -> N
 def test_a_server_of_both_scopes_is_started_and_prepared_once() -> None:
     log: list[str] = []
     server = FakeAgent("server", log)
-    ways = [path("host", FakeAgent("far", log, fails="pgbench "), server),
+    ways = [path("host", FakeAgent("far", log), server),
             path("host", FakeAgent("near", log), server, "local")]
-    session._start([POSTGRESQL], ways[0].server, 21000)
-    for number, way in enumerate(ways):
-        session._wait([POSTGRESQL], way, number == 0, 21000)
-    assert log == ["server start", "far wait", "far pgbench", "near wait"]
+    session.measure_group([POSTGRESQL], ways, replace(EFFORT, rounds=0), Progress(9), log.append)
+    assert log == ["server start", "far wait", "far pgbench", "near wait", "server stop"]
 
 
 def test_what_a_run_counts() -> None:
@@ -138,11 +137,14 @@ def test_on_one_host_connections_are_meant_to_go_directly(scope: str, meant: str
 
 
 def test_the_time_left_follows_the_pace() -> None:
-    progress = Progress(100)
-    now = progress._began
-    assert progress.left_s(now + 5) == 100
+    now_s = 7.0
+    progress = Progress(100, lambda: now_s)
+    now_s = 12.0
+    assert progress.left_s() == 100
     progress.done(10)
-    assert progress.left_s(now + 20) == pytest.approx(180)  # twice as slow as expected
+    now_s = 27.0
+    assert progress.left_s() == pytest.approx(180)  # twice as slow as expected
     progress.done(95)
-    assert progress.left_s(now + 500) == 0
+    now_s = 507.0
+    assert progress.left_s() == 0
     assert (duration(61.2), duration(9.6)) == ("1 min 1 s", "10 s")

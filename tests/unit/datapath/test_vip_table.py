@@ -75,4 +75,5 @@ def test_a_program_that_has_read_the_name_finds_the_list(maps: Maps) -> None:
     now_s[0] += vip_table.KEPT_S
     table.sweep()
     assert not maps.backends
-    assert not table._generations, "nothing grows for ever"
+    table.put(VNI, VIP, [ONE])
+    assert maps.name().generation == 1, "what is gone is forgotten: nothing grows for ever"

@@ -33,11 +33,18 @@ def veth(number: int) -> Veth:
 
 
 class World:
-    """Sandboxes and datapath in one, noting every effect in order."""
+    """Sandboxes and datapath in one.
+
+    It refuses to publish what is not set up, and to tear down what is still published.  `effects`
+    has all calls, for tests of their order.
+    """
 
     def __init__(self) -> None:
         self.effects: list[str] = []
         self.entries: dict[int, SandboxEntry] = {}
+        self.inside: dict[tuple[str, Vni], bool] = {}  # networks set up; whether as the primary
+        self.torn_down: list[str] = []
+        self.noted: dict[int, str] = {}
         self.cookies: dict[str, int] = {KEY: 7}
         self.offered: list[tuple[object, ...]] = []
         self.free_port = 0  # for who has none; 0: it is not meant to have one
@@ -54,6 +61,7 @@ class World:
 
     def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:
         self._note("note", f"note {cookie}:{' bound' * bound}{' keyed' * keyed}")
+        self.noted[cookie] = f"{' bound' * bound}{' keyed' * keyed}".strip()
 
     def _note(self, name: str, text: str) -> None:
         with self.lock:
@@ -70,9 +78,12 @@ class World:
                overlay_mtu: int, primary: bool) -> None:
         assert (underlay, overlay_mtu) == (UNDERLAY, 1450)
         self._note("set_up", f"set up {endpoint.vni}{' primary' if primary else ''}")
+        self.inside[sandbox_key, endpoint.vni] = primary
 
     def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+        assert self.cookies.get(sandbox_key) not in self.entries
         self._note("tear_down", "tear down")
+        self.torn_down.append(sandbox_key)
 
     def begin(self, sandbox_key: str) -> None:
         if "begin" in self.failures:
@@ -90,6 +101,9 @@ class World:
         return sorted(self.left)
 
     def publish_sandbox(self, sandbox: SandboxEntry, sandbox_key: str) -> None:
+        for each in sandbox.attachments:
+            carries = each.host_ifindex == sandbox.primary_ifindex and each.port != 0
+            assert self.inside[sandbox_key, each.vni] or not carries
         vnis = ",".join(str(each.vni) for each in sandbox.attachments)
         self._note("publish", f"publish {sandbox.cookie}: {vnis} over {sandbox.primary_ifindex}")
         self.entries[sandbox.cookie] = sandbox
@@ -142,6 +156,17 @@ def effects(world: World, *wanted: str) -> None:
     wait_until(lambda: world.effects == list(wanted), WAIT_S, f"{wanted}, have {world.effects}")
 
 
+def published(world: World, *vnis: int, over: int, cookie: int = 7) -> None:
+    """Wait until these networks are published, the host path over the one of `over`."""
+    def is_so() -> bool:
+        entry = world.entries.get(cookie)
+        return entry is not None and (
+            [each.vni for each in entry.attachments], entry.primary_ifindex) == (
+            list(vnis), veth(over).host_ifindex)
+
+    wait_until(is_so, WAIT_S, f"{vnis} over {over}, have {world.entries}")
+
+
 def test_published_last_and_only_after_carrier(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 2)  # somebody else's
@@ -157,7 +182,7 @@ def test_published_last_and_only_after_carrier(finisher: Finisher, world: World)
 def test_carrier_may_come_before_it_is_expected(finisher: Finisher, world: World) -> None:
     up(finisher, 1)
     finisher.expect(endpoint(1), veth(1))
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
 
 
 def test_carrier_of_yesterday_does_not_count(finisher: Finisher, world: World) -> None:
@@ -166,7 +191,9 @@ def test_carrier_of_yesterday_does_not_count(finisher: Finisher, world: World) -
     finisher.expect(endpoint(1), veth(1))
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+    published(world, 2, over=2)
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "it to be finished")
+    assert list(world.inside) == [(KEY, 2)]
 
 
 def test_listeners_of_one_network_may_be_bound_to_its_device(
@@ -174,8 +201,9 @@ def test_listeners_of_one_network_may_be_bound_to_its_device(
     world.listening = Listeners(bound=True, keyed=False)
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "it to be finished")
+    assert world.noted == {}
     world.effects.clear()
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
@@ -186,7 +214,8 @@ def test_a_listener_that_has_keys_is_noted(finisher: Finisher, world: World) -> 
     world.listening = Listeners(bound=True, keyed=True)
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101", "note 7: keyed")
+    published(world, 1, over=1)
+    wait_until(lambda: world.noted == {7: "keyed"}, WAIT_S, "the note")
 
 
 def test_listeners_that_cannot_be_looked_at(finisher: Finisher, world: World) -> None:
@@ -194,8 +223,9 @@ def test_listeners_that_cannot_be_looked_at(finisher: Finisher, world: World) ->
     world.failures = ["listeners"]
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "it to be finished")
+    assert world.noted == {}
     world.effects.clear()
     world.failures = ["listeners"]
     finisher.expect(endpoint(2), veth(2))
@@ -206,7 +236,7 @@ def test_listeners_that_cannot_be_looked_at(finisher: Finisher, world: World) ->
 def test_leaving_withdraws_first(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     world.effects.clear()
     finisher.forget(endpoint(1).id)
     finisher.forget(endpoint(1).id)
@@ -218,8 +248,8 @@ def test_leaving_withdraws_first(finisher: Finisher, world: World) -> None:
 def test_a_driver_of_before_was_killed_at_it(finisher: Finisher, world: World) -> None:
     world.left = {KEY}
     finisher.resume_teardowns()
-    effects(world, "tear down")
     wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
+    assert world.torn_down == [KEY]
 
 
 def test_what_was_joined_again_is_not_torn_down(finisher: Finisher, world: World) -> None:
@@ -227,7 +257,7 @@ def test_what_was_joined_again_is_not_torn_down(finisher: Finisher, world: World
     finisher.expect(endpoint(1), veth(1))
     finisher.resume_teardowns()
     wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
-    assert world.effects == []
+    assert world.torn_down == []
 
 
 @pytest.mark.parametrize("fails", ["begin", "tear_down", "end"])
@@ -235,38 +265,38 @@ def test_leaving_goes_on_whatever_fails_of_tearing_down(
         finisher: Finisher, world: World, fails: str) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     world.failures = [fails]
     finisher.forget(endpoint(1).id)
-    wait_until(lambda: world.effects[-1] == "tear down" and not world.failures, WAIT_S,
-               "the tearing down")
+    assert world.entries == {}
+    wait_until(lambda: KEY in world.torn_down and not world.failures, WAIT_S, "the tearing down")
     wait_until(lambda: world.left == set(), WAIT_S, "the note to go")
 
 
 def both(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    wait_until(lambda: len(world.effects) == 2, WAIT_S, "the first")
+    published(world, 1, over=1)
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101",
-            "set up 2", "publish 7: 1,2 over 101")
+    published(world, 1, 2, over=1)
     world.effects.clear()
 
 
 def test_a_second_network_leaves(finisher: Finisher, world: World) -> None:
     both(finisher, world)
     finisher.forget(endpoint(2).id)
-    effects(world, "publish 7: 1 over 101")
+    published(world, 1, over=1)
 
 
 def test_another_interface_takes_over_when_the_primary_leaves(
         finisher: Finisher, world: World) -> None:
     both(finisher, world)
     finisher.forget(endpoint(1).id)
-    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+    published(world, 2, over=2)
     finisher.forget(endpoint(2).id)
-    effects(world, "set up 2 primary", "publish 7: 2 over 102", "withdraw 7", "tear down")
+    assert world.entries == {}
+    wait_until(lambda: world.torn_down == [KEY], WAIT_S, "the tearing down")
 
 
 def test_a_failed_takeover_withdraws_and_tries_again(finisher: Finisher, world: World) -> None:
@@ -283,8 +313,7 @@ def test_a_failure_is_tried_again(finisher: Finisher, world: World,
     world.failures = ["set_up", "publish"]
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary FAILS", "set up 1 primary", "publish 7: 1 over 101 FAILS",
-            "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "the count")
     assert finisher.counts().failed_attempts == 2
     assert "attempt 1 failed: set_up: refused" in caplog.text
@@ -299,9 +328,9 @@ def test_it_gives_up_and_goes_on(finisher: Finisher, world: World, ledger: Ledge
     assert finisher.counts().given_up == 1
     assert outstanding(ledger) == [
         f"host path of endpoint {'1' * 12}: there is no network namespace at {KEY}"]
-    assert world.effects == []
+    assert world.entries == {}
     world.cookies[KEY] = 7  # and nobody says so
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
                "peers to learn of it again")
     wait_until(lambda: outstanding(ledger) == [], WAIT_S, "nothing to be outstanding")
@@ -321,15 +350,14 @@ def test_without_a_port_there_is_no_host_path(finisher: Finisher, world: World,
                                               ledger: Ledger) -> None:
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1", "publish 7: 1 over 101")  # services' addresses work all the same
+    published(world, 1, over=1)  # services' addresses work all the same
     assert world.entries[7].attachments[0].port == 0
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "set up 1", "publish 7: 1 over 101", "set up 2 primary",
-            "publish 7: 1,2 over 102")
-    world.effects.clear()
+    published(world, 1, 2, over=2)
     finisher.forget(endpoint(2).id)
-    effects(world, "set up 1", "publish 7: 1 over 101")
+    published(world, 1, over=1)
+    assert not world.inside[KEY, Vni(1)]
     assert world.offered == []
     assert outstanding(ledger) == []
 
@@ -339,7 +367,7 @@ def test_one_whose_record_has_no_port_gets_one(finisher: Finisher, world: World)
     world.free_port = 61001
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
+    published(world, 1, over=1)
     assert world.entries[7].attachments[0].port == 61001
     wait_until(lambda: world.offered == [(endpoint(1).id, True)], WAIT_S, "peers to learn of it")
 
@@ -348,7 +376,7 @@ def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: W
                                                     ledger: Ledger) -> None:
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "set up 2 primary", "publish 7: 2 over 102")
+    published(world, 2, over=2)
     world.failures.append("request_port")
     finisher.expect(endpoint(1, port=0), veth(1))
     up(finisher, 1)
@@ -365,31 +393,33 @@ def test_when_no_port_is_free_it_is_asked_for_again(finisher: Finisher, world: W
 
 
 def test_what_a_driver_of_before_left_goes_too(finisher: Finisher, world: World) -> None:
+    world.entries[7] = SandboxEntry(7, veth(1).host_ifindex, ())
     finisher.expect(endpoint(1), veth(1))  # found joined at the start; no carrier seen yet
     finisher.forget(endpoint(1).id)
-    effects(world, "withdraw 7", "tear down")
+    assert world.entries == {}
+    wait_until(lambda: world.torn_down == [KEY], WAIT_S, "the tearing down")
 
 
 def test_another_namespace_under_the_same_key(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
-    world.effects.clear()
+    published(world, 1, over=1)
     world.cookies[KEY] = 8
     finisher.expect(endpoint(2), veth(2))
     up(finisher, 2)
-    effects(world, "withdraw 7", "set up 2 primary", "publish 8: 2 over 102")
+    published(world, 2, over=2, cookie=8)
+    assert list(world.entries) == [8]
 
 
 def test_withdrawal_failing_does_not_keep_the_rest(finisher: Finisher, world: World) -> None:
     finisher.expect(endpoint(1), veth(1))
     up(finisher, 1)
-    effects(world, "set up 1 primary", "publish 7: 1 over 101")
-    world.effects.clear()
+    published(world, 1, over=1)
     world.failures = ["withdraw"]
     with pytest.raises(LinkError, match="withdraw"):
         finisher.forget(endpoint(1).id)
-    effects(world, "withdraw 7 FAILS", "withdraw 7", "tear down")
+    wait_until(lambda: KEY in world.torn_down, WAIT_S, "the tearing down")
+    assert world.entries == {}
 
 
 def test_many_at_once(finisher: Finisher, world: World) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from driver.model import EndpointId
 from tests.support.faults.calls import Net
 from tests.support.world.whole import Whole
 
@@ -28,7 +29,7 @@ def given_up() -> Whole:
     found = made.endpoints.get_endpoint(NET.id, NET.endpoint)
     assert found is not None
     # As drivers wrote it that took the port out of the record, and as it is when none is free.
-    made.endpoints._endpoints.replace(replace(found, port=0))
+    made.own_endpoints.replace(replace(found, port=0))
     made.reboot()
     return made
 
@@ -61,13 +62,15 @@ def test_without_a_free_port_its_sandbox_is_there_all_the_same(given_up: Whole) 
     """Services' addresses work by it, over the overlay path."""
     taken = given_up.ports
     taken.restore_once(list)
-    while taken._free:
-        taken._free.popitem()
+    others = [EndpointId(f"{number:064}") for number in range(100)]
+    for other in others:
+        taken.request(other)
     given_up.recover()
     given_up.settle()
     assert ports(given_up) == [0]
     assert "no endpoint port is free" in given_up.ledger.describe()
-    taken._free[61001] = None
+    freed = taken.request(others[1])
+    taken.release(others[1])
     given_up.settle()
-    assert ports(given_up) == [61001]
+    assert ports(given_up) == [freed]
     assert given_up.ledger.describe() == ""

@@ -1,11 +1,12 @@
-"""Who is kept off the host path and why, in which order it is told, and what fails on the way."""
+"""Who is kept off the host path and why, who is told of it when, and what fails on the way."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from driver.services.sandboxes.finisher import Finisher
 from driver.services.sandboxes.labels import LabelReader
 from driver.services.sandboxes.withholding import Withholding
 from driver.work.ledger import Ledger
+from tests.support.fakes.later import InlineLaters
 from tests.support.run.wait import wait_until
 from tests.unit.sandboxes.test_finisher import KEY, UNDERLAY, endpoint, veth
 from tests.unit.sandboxes.test_finisher import World as Kernel
@@ -29,30 +31,38 @@ STACK = Findings(lost_address="10.1.0.2")
 
 
 class World:
-    """The kernel's maps and the inside of one sandbox; every effect in order."""
+    """The kernel's maps, the inside of one sandbox, and what others are told."""
 
     def __init__(self) -> None:
-        self.effects: list[str] = []
+        self.writes = 0  # of the kernel's map
         self.entered: dict[int, Why] = {}
+        self.told: list[tuple[float, Why | None]] = []  # peers: delay, what the kernel knew then
+        self.repaired: list[str] = []
+        self.watched: dict[str, int] = {}  # -> namespace
+        self.namespace = COOKIE
+        self.looks = 0
+        self.look_s = 0.0  # how long one takes
+        self.now_s = 100.0
         self.noted: dict[int, frozenset[Why]] = {}
         self.meanwhile: list[tuple[int, Why]] = []  # noted while an entry is removed
         self.found = Findings()
         self.failures: list[str] = []
         self.choices: dict[EndpointId, HostPath] = {}
 
-    def _note(self, name: str, text: str) -> None:
-        self.effects.append(text)
+    def _may_fail(self, name: str) -> None:
         if name in self.failures:
             self.failures.remove(name)
             raise (LinkError if name in ("look", "add") else DatapathError)(f"{name}: refused")
 
     # ports.Verdicts
     def withhold(self, cookie: int, why: Why) -> None:
-        self._note("withhold", f"withhold {why}")
+        self.writes += 1
+        self._may_fail("withhold")
         self.entered[cookie] = why
 
     def release(self, cookie: int) -> None:
-        self._note("release", "release")
+        self.writes += 1
+        self._may_fail("release")
         self.entered.pop(cookie, None)
         for noted, why in self.meanwhile:
             self.noted[noted] = self.noted.get(noted, frozenset()) | {why}
@@ -80,23 +90,27 @@ class World:
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
              underlay: IPv4Address, just_set_up: bool = False) -> Findings:
         assert (sandbox_key, underlay) == (KEY, UNDERLAY)
-        self._note("look", "look")
+        assert sandbox_key in self.watched, "what changes after the look must be reported"
+        self.looks += 1
+        self.now_s += self.look_s
+        self._may_fail("look")
         return self.found
 
     def add(self, sandbox_key: str) -> None:
-        self._note("add", "watch")
+        self._may_fail("add")
+        self.watched.setdefault(sandbox_key, self.namespace)
 
     def remove(self, sandbox_key: str) -> None:
-        self.effects.append("do not watch")
+        self.watched.pop(sandbox_key, None)
 
     def sweep(self) -> None:
         pass
 
     def repair(self, key: str) -> None:
-        self.effects.append("repair")
+        self.repaired.append(key)
 
     def offer(self, endpoint_id: EndpointId, delay_s: float) -> None:
-        self.effects.append(f"tell peers{' later' if delay_s else ''}")
+        self.told.append((delay_s, self.entered.get(COOKIE)))
 
     def choice_of(self, each: Endpoint) -> HostPath:
         return self.choices.get(each.id, HostPath.AUTO)
@@ -107,77 +121,95 @@ def world() -> World:
     return World()
 
 
+def made(world: World, **others: Any) -> Withholding:
+    found = Withholding(verdicts=world, inspector=world, watch=world, underlay=UNDERLAY,
+                        choice_of=world.choice_of, clock=lambda: world.now_s, **others)
+    found.repair, found.offer = world.repair, world.offer
+    return found
+
+
 @pytest.fixture
-def withholding(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Withholding]:
-    monkeypatch.setattr(module, "REPAIRED_S", 0.0)
-    made = Withholding(verdicts=world, inspector=world, watch=world, underlay=UNDERLAY,
-                       choice_of=world.choice_of)
-    made.repair, made.offer = world.repair, world.offer
-    yield made
-    made.stop()
+def laters() -> InlineLaters:
+    """Looks and repairs that are to be done."""
+    return InlineLaters()
+
+
+@pytest.fixture
+def withholding(world: World, laters: InlineLaters) -> Withholding:
+    return made(world, later=laters)
 
 
 def enter(withholding: Withholding, *numbers: int) -> None:
     withholding.enter(KEY, COOKIE, [(endpoint(each), veth(each)) for each in numbers or (1,)])
 
 
-def did(world: World, *wanted: str) -> None:
-    assert world.effects == list(wanted)
-    world.effects.clear()
+def look(withholding: Withholding, laters: InlineLaters) -> None:
+    withholding.changed(KEY)
+    laters.pump()
 
 
 def test_a_sandbox_without_reasons_is_released_whatever_was_entered(
         withholding: Withholding, world: World) -> None:
     world.entered[COOKIE] = Why.OWN_RULES  # a driver of before, or iptables-legacy by dockerd
     enter(withholding)
-    did(world, "watch", "look", "release")
+    assert (world.entered, world.told) == ({}, [])
     assert withholding.may_be_called(endpoint(1))
     assert withholding.describe() == "all 1 sandboxes"
 
 
-@pytest.mark.parametrize(("found", "why"), [(RULES, "own_rules"), (STACK, "user_stack")])
+@pytest.mark.parametrize(("found", "why"), [(RULES, Why.OWN_RULES), (STACK, Why.USER_STACK)])
 def test_what_is_found_is_entered_and_told(
-        withholding: Withholding, world: World, found: Findings, why: str,
-        caplog: pytest.LogCaptureFixture) -> None:
+        withholding: Withholding, world: World, laters: InlineLaters, *, found: Findings,
+        why: Why, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world.found = found
     enter(withholding)
-    did(world, "watch", "look", f"withhold {why}", "tell peers")
+    assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)]), "the kernel first"
     assert not withholding.may_be_called(endpoint(1))
     assert withholding.describe() == f"1 of 1 sandboxes are off it: {why} 1"
     enter(withholding)  # the same again: nobody needs to hear
-    did(world, "watch", "look", f"withhold {why}")
+    assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)])
     assert caplog.text.count(f"stay off the host path: {why} (") == 1
     assert "10.1.0.2" in caplog.text
     world.found = Findings()
-    withholding._look(KEY)
-    did(world, "look", "release", "tell peers")
+    look(withholding, laters)
+    assert (world.entered, world.told[1:]) == ({}, [(0.0, None)]), "the kernel first, again"
     assert withholding.may_be_called(endpoint(1))
     assert "use the host path again" in caplog.text
 
 
 def test_what_was_removed_is_put_back_and_peers_hear_only_if_it_lasts(
-        withholding: Withholding, world: World) -> None:
-    withholding.start()
+        withholding: Withholding, world: World, laters: InlineLaters) -> None:
     world.found = MISSING
     enter(withholding)
-    wait_until(lambda: "repair" in world.effects, WAIT_S, "the repair")
-    assert world.effects[:4] == ["watch", "look", "withhold routing_lost", "tell peers later"]
-    wait_until(lambda: world.effects.count("repair") > 2, WAIT_S, "more of them")
+    assert (world.entered, world.told) == (
+        {COOKIE: Why.ROUTING_LOST}, [(module.TELL_LOST_S, Why.ROUTING_LOST)])
+    while len(world.repaired) < 9:  # as long as it is missing
+        assert laters.pump()
+    pauses_s = laters.made["repairs"].delays
+    assert (pauses_s[0], pauses_s[-1]) == (0.0, module.REPAIR_MAX_S)
+    assert pauses_s == sorted(pauses_s)
+    assert set(world.repaired) == {KEY}
     world.found = Findings()
-    wait_until(lambda: "release" in world.effects, WAIT_S, "the end of it")
+    while laters.pump():
+        pass
+    assert world.entered == {}
 
 
 @pytest.mark.parametrize("why", [Why.KEYS, Why.BOUND_LISTENER])
-def test_what_programs_did_stays(withholding: Withholding, world: World, why: Why) -> None:
+def test_what_programs_did_stays(withholding: Withholding, world: World, laters: InlineLaters,
+                                 why: Why) -> None:
     enter(withholding)
-    did(world, "watch", "look", "release")
+    assert world.entered == {}
     world.noted[COOKIE] = frozenset({why})
     withholding.tick()
-    did(world, f"withhold {why}", "tell peers")
+    assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)])
+    writes = world.writes
     withholding.tick()
-    withholding._look(KEY)
-    did(world, "look", f"withhold {why}")
+    assert world.writes == writes, "nothing is done twice"
+    look(withholding, laters)
+    assert world.looks == 2
+    assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)])
 
 
 @pytest.mark.parametrize("why", [Why.KEYS, Why.BOUND_LISTENER, Why.OWN_RULES])
@@ -189,32 +221,31 @@ def test_a_program_that_is_faster_than_the_release_is_not_overlooked(
     assert world.entered == {COOKIE: why}
 
 
-def test_changed_tables_are_looked_at(withholding: Withholding, world: World) -> None:
+def test_changed_tables_are_looked_at(world: World) -> None:
+    withholding = made(world)
     enter(withholding)
-    world.effects.clear()
     world.noted[COOKIE] = frozenset({Why.OWN_RULES})
     world.entered[COOKIE] = Why.OWN_RULES  # by the kernel, at once
     withholding.start()
-    withholding.tick()
-    wait_until(lambda: world.effects == ["look", "release"], WAIT_S, "a look")
-    assert (world.noted, world.entered) == ({}, {})
+    try:
+        withholding.tick()
+        wait_until(lambda: world.looks == 2 and not world.entered, WAIT_S, "a look")
+    finally:
+        withholding.stop()
+    assert world.noted == {}
 
 
 def test_a_sandbox_that_changes_all_the_time_is_looked_at_for_a_share_of_it(
-        withholding: Withholding, monkeypatch: pytest.MonkeyPatch) -> None:
-    delays: list[float] = []
-    monkeypatch.setattr(withholding._looks, "submit", lambda _key, delay_s: delays.append(delay_s))
-    now = [100.0]
-    withholding._clock = lambda: now[0]
+        withholding: Withholding, world: World, laters: InlineLaters) -> None:
     enter(withholding)
-    standing = withholding._by_key[KEY]
-    standing.looked_s, standing.look_s = 100.0, 0.03
+    world.look_s = 0.03
+    look(withholding, laters)
     withholding.changed(KEY)
-    now[0] += 0.5
+    world.now_s += 0.5
     withholding.changed(KEY)
-    now[0] += 30  # what it took then does not matter any more
+    world.now_s += 30  # what it took then does not matter any more
     withholding.changed(KEY)
-    assert delays == pytest.approx([0.6, 0.1, module.LOOK_S])
+    assert laters.made["looks"].delays == pytest.approx([module.LOOK_S, 0.6, 0.1, module.LOOK_S])
 
 
 def test_strangers_entries_go(withholding: Withholding, world: World) -> None:
@@ -264,7 +295,7 @@ def test_one_network_that_is_off_beside_one_that_is_not(
     assert withholding.may_be_called(endpoint(2))
     withholding.take_labels({endpoint(2).id: HostPath.ON})
     assert withholding.uses_host_path(endpoint(1))
-    assert world.effects[-1] == "repair"  # its port is published
+    assert world.repaired == [KEY], "its port is published"
 
 
 @pytest.mark.parametrize("step", ["add", "look", "release"])
@@ -279,14 +310,14 @@ def test_what_fails_before_a_sandbox_is_published_keeps_it_from_that(
 
 @pytest.mark.parametrize("step", ["withhold", "release"])
 def test_what_the_kernel_refuses_is_tried_again(
-        withholding: Withholding, world: World, step: str) -> None:
+        withholding: Withholding, world: World, laters: InlineLaters, step: str) -> None:
     enter(withholding)
     if step == "release":
         world.found = RULES
-        withholding._look(KEY)
+        look(withholding, laters)
     world.found = RULES if step == "withhold" else Findings()
     world.failures = [step]
-    withholding._look(KEY)
+    look(withholding, laters)
     assert bool(world.entered) is (step == "release")  # it was refused
     withholding.tick()
     assert bool(world.entered) is (step == "withhold")
@@ -296,19 +327,25 @@ def test_another_namespace_at_the_same_path_is_judged_anew(
         withholding: Withholding, world: World) -> None:
     world.noted[COOKIE] = frozenset({Why.KEYS})
     enter(withholding)
-    world.effects.clear()
+    world.namespace = COOKIE + 1
     withholding.enter(KEY, COOKIE + 1, [(endpoint(1), veth(1))])
-    did(world, "watch", "do not watch", "watch", "look", "release")
+    assert world.watched == {KEY: COOKIE + 1}
+    assert COOKIE + 1 not in world.entered
+    assert withholding.may_be_called(endpoint(1))
 
 
-def test_who_has_left_is_let_go(withholding: Withholding, world: World) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_has_left_is_let_go(withholding: Withholding, world: World, laters: InlineLaters,
+                                monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
     enter(withholding)
-    world.effects.clear()
-    withholding.leave(KEY)
-    withholding.leave(KEY)
+    if begun:  # a look waits for the sandbox's lock: it is not cancelled any more
+        monkeypatch.setattr(laters.made["looks"], "cancel", lambda _key: None)
     withholding.changed(KEY)
-    withholding._look(KEY)
-    did(world, "do not watch", "do not watch")
+    withholding.leave(KEY)
+    withholding.leave(KEY)
+    assert laters.pump() is begun
+    look(withholding, laters)
+    assert (world.watched, world.looks) == ({}, 1)
     assert withholding.describe() == "all 0 sandboxes"
 
 

@@ -17,6 +17,7 @@ from driver.store.format import keys, records
 from driver.store.hosts.absences import EtcdAbsences
 from driver.store.kv.protocol import Delete, Put
 from driver.store.networks import EtcdNetworks
+from tests.support.fakes.kernel import KernelMaps
 from tests.support.fakes.kv import FakeKeyValue
 from tests.support.faults.calls import Net
 from tests.support.world.addressing import host_id, service
@@ -207,10 +208,10 @@ def test_with_notes_and_etcd_lost_what_runs_is_kept_and_named(whole: Whole) -> N
     for name in ("links", "veths", "endpoints", "sandboxes", "rules"):
         assert everything_but_etcd(whole)[name] == before[name]
     assert f"link {NET.link}" in whole.recovery.state()
-    assert whole.ports.request(EndpointId("f" * 64)) not in whole.reconciler._pinned.owned_ports()
+    assert whole.ports.request(EndpointId("f" * 64)) not in KernelMaps(whole.kernel).owned_ports()
     for net in (NET, SECOND):  # when the containers end, all of this ends, too
         whole.kernel.end_namespace(net.key)
-    assert whole.recovery._attempt(first=False)
+    assert whole.recovery.attempt()
     for name in ("links", "veths", "sandboxes"):
         assert not everything_but_etcd(whole)[name]
 

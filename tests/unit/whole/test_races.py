@@ -102,7 +102,7 @@ def bring_in_line(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     interleaving = Interleaving(seed)
     interleaving.replace_locks(monkeypatch, reconcile)
     net = Net()
-    whole = Whole()
+    whole = Whole(between=interleaving.wrap)
     whole.recover()
     for call in (net.request_pool(), net.request_gateway(), net.create_network(),
                  net.request_address(), net.create_endpoint(), net.join(), net.come_up()):
@@ -110,13 +110,7 @@ def bring_in_line(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         whole.settle()
     links = dict(whole.kernel.links)
     removed(whole, Removal.ADDRESSES)
-    reconciler = whole.recovery._reconciler
-    for name in ("_endpoints", "_links", "_service"):
-        setattr(reconciler, name, interleaving.wrap(getattr(reconciler, name)))
-    entering = whole.entering
-    for name in ("_networks", "_endpoints", "_service"):
-        setattr(entering, name, interleaving.wrap(getattr(entering, name)))
-    interleaving.run(entering.run, reconciler.run)
+    interleaving.run(whole.entering.run, whole.reconciler.run)
     whole.settle()
     assert whole.kernel.links == links, "what runs has its interface"
     assert whole.endpoints.get_endpoint(net.id, net.endpoint) is not None
