@@ -13,7 +13,8 @@ from driver.services import options as network_options
 from driver.services.addresses.overlaps import bridge_to_come, refuse_overlap
 from driver.services.endpoints.lifecycle import EndpointService
 from driver.services.networks.following import Following
-from driver.services.ports import Networks, RoutedNetworks
+from driver.services.notes.own import OwnNetworks
+from driver.services.ports import RoutedNetworks
 from driver.work.ledger import Ledger
 from driver.work.locks import KeyedLocks
 from driver.work.undo import Step, Undo, run_all
@@ -45,7 +46,7 @@ def network_key(network_id: NetworkId, pools: Sequence[NetworkPool],
 class NetworkService:
     """Creates and deletes networks.  Each call is the other's inverse, and idempotent."""
 
-    def __init__(self, networks: Networks, following: Following, endpoints: EndpointService, *,
+    def __init__(self, networks: OwnNetworks, following: Following, endpoints: EndpointService, *,
                  routed: RoutedNetworks = tuple, ledger: Ledger | None = None) -> None:
         """`routed`: networks of the host that a new one must not overlap.
 
@@ -126,6 +127,21 @@ class NetworkService:
         with self._locks.hold(network_id):
             network = self._networks.get(network_id)
             return network is not None and self._networks.enter(network)
+
+    def take(self, network_id: NetworkId) -> None:
+        """Note a network that is on record as this host's, and has no note: that was lost.
+
+        Errors: StoreUnavailable, StateError.  On record no more, or being removed: nothing to do.
+        """
+        with self._locks.hold(network_id):
+            if (self._networks.get(network_id) is not None
+                    or self._removals.get(network_id) is not None):
+                return
+            # Read again: DeleteNetwork may have come in between.
+            for network in self._networks.on_record():
+                if network.id == network_id:
+                    self._networks.note(network)
+                    log.warning("network %.12s is noted again, as etcd has it", network_id)
 
     def _refuse_overlaps(self, pools: Sequence[NetworkPool]) -> None:
         routed = self._routed()

@@ -131,7 +131,7 @@ class Entering:
         """Settle this host's networks and endpoints without a note: lost notes, or old data."""
         for network in self._networks.on_record():
             if self._networks.get(network.id) is None:
-                self._networks.note(network)
+                self._network_service.take(network.id)
         for endpoint in self._endpoints.on_record():
             if self._endpoints.get(endpoint.id) is None:
                 self._service.take_or_delete(endpoint)

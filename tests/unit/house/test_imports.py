@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services.hosts": {"services.addresses", "services.ports"},
     "services.endpoints": {"services.notes", "services.ports", "services.sandboxes"},
     "services.networks": {"services", "services.addresses", "services.endpoints",
-                          "services.ports", "services.vips"},
+                          "services.notes", "services.ports", "services.vips"},
     "services.upkeep": {"services.addresses", "services.directory", "services.endpoints",
                         "services.networks", "services.notes", "services.ports",
                         "services.vips"},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
 from driver.compose.removal import remove_records
 from driver.errors import Conflict, StoreUnavailable
-from driver.model import Endpoint, EndpointId, NetworkId, Removal
+from driver.model import Endpoint, EndpointId, Network, NetworkId, Removal
 from driver.services.addresses.service import NAME
 from driver.services.upkeep.comeback import give_up_everything
 from driver.store.endpoints import EtcdEndpoints
@@ -143,6 +143,26 @@ def test_what_cannot_be_read_is_left_alone_and_named(whole: Whole, part: str, va
     put(whole, key, right)
     assert whole.entering.run()
     assert "IN DOUBT" not in whole.entering.describe()
+
+
+def test_a_network_that_is_deleted_meanwhile_stays_deleted(
+        whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after the list of records has been read, which still has it."""
+    third = Net(3)
+    for call in (third.request_pool(), third.request_gateway(), third.create_network()):
+        call.act(whole)
+    read = whole.own_networks.on_record
+
+    def read_and_delete() -> Sequence[Network]:
+        found = read()
+        monkeypatch.setattr(whole.own_networks, "on_record", read)
+        whole.networks.delete_network(third.id)
+        return found
+
+    monkeypatch.setattr(whole.own_networks, "on_record", read_and_delete)
+    whole.entering.run()
+    assert third.id not in {network.id for network in whole.own_networks.list()}
+    assert third.id not in {network.id for network in read()}
 
 
 def test_without_etcd_a_new_driver_takes_over_what_runs(whole: Whole) -> None:

@@ -80,7 +80,8 @@ READS = {
     "Publisher.settle",
     # A person has had this host forgotten, or old data came back:
     # tests/unit/upkeep/test_entering.py.
-    "EndpointService.give_up", "EndpointService.take_or_delete", "AddressService.give_up",
+    "EndpointService.give_up", "EndpointService.take_or_delete", "NetworkService.take",
+    "AddressService.give_up",
     "Reconciler.doubtful",
     # A swarm's, each step spoilt: tests/unit/addresses/test_swarm_holdings.py.
     "AddressService.withdraw_swarm_request",
