@@ -37,6 +37,7 @@ def make_parser() -> ArgumentParser:
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
+                        ("names", "list containers' names, on all hosts of their networks"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -44,6 +45,9 @@ def make_parser() -> ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
         if name != "version":
             settings_module.add_options(command)
+        if name == "names":
+            command.add_argument("network", nargs="?", default="",
+                                 help="its name, subnet or id; none: all networks of this host")
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -61,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"slim {__version__}")
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
+        network = options.pop("network", None) or ""
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
     except SettingsError as error:
         return _failed(command, error)
@@ -68,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         commands: dict[str, Callable[[Settings], int]] = {
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
-            "forget-host": partial(forget_host, host, alive)}
+            "forget-host": partial(forget_host, host, alive),
+            "names": partial(names, network)}
         return commands[command](settings)
     except SlimError as error:
         return _failed(command, error)
@@ -176,6 +182,13 @@ def hosts(settings: Settings) -> int:
     from driver.commands.hosts import run_hosts  # noqa: PLC0415
 
     return run_hosts(settings)
+
+
+def names(network: str, settings: Settings) -> int:
+    """List the names of containers."""
+    from driver.commands.names import run_names  # noqa: PLC0415
+
+    return run_names(settings, network)
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

@@ -118,6 +118,7 @@ class Network:
     mtu: int = 0  # bytes; 0: derived from the underlay
     vip: bool = True  # vips answer
     host_path: HostPath = HostPath.AUTO
+    names: bool = True  # its containers are found by their names from every host
 
     def subnet_of(self, address: IPv4Interface | IPv6Interface) -> str | None:
         """Return the network's subnet that holds `address`, None if none does."""
@@ -156,6 +157,7 @@ class Endpoint:
     # Set for this host's endpoints only.  False: the endpoint keeps P, but peers see 0 for now.
     offered: bool = True
     host_path: HostPath | None = None  # chosen for this endpoint; None: as for its network
+    names: tuple[str, ...] = ()  # of its container in this network; its own is the first
 
 
 class HoldKind(StrEnum):

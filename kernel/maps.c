@@ -137,6 +137,10 @@ BPF_F_TABLE("hash", struct backend_key, u32, backends, 131072, NO_PREALLOC);
  * and receive hooks. Lifetime: the socket's. Full: names show the backend. Absent: the same. */
 BPF_F_TABLE("sk_storage", int, struct choices, chosen, 0, NO_PREALLOC);
 
+/* Until when containers' DNS queries go to slim's name server (CLOCK_MONOTONIC, ns). Writer: the
+ * name server, several times a second. Reader: name_query. Past: they go to Docker's. */
+BPF_TABLE("array", u32, u64, names_until, 1);
+
 /* One counter per reason, per CPU. Writer: all programs. Reader: driver. */
 BPF_TABLE("percpu_array", u32, u64, counters, 64);
 

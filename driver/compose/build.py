@@ -112,7 +112,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
                       settings.scope),
         IpamDriver(addresses.addresses),
         Control(kernel.datapath.counters, partial(
-            status_of, ground, endpoints, hosts, swarm, upkeep.recovery))),
+            status_of, ground, endpoints, hosts, swarm, upkeep.recovery),
+            lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of))),
         settings.socket, listener=listener)
     return [
         stores.client_part(),
@@ -138,5 +139,6 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *upkeep.parts,
         *swarm.parts,
         *hosts.parts,
+        *endpoints.names.parts(),
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driver.compose.ground import Ground
+from driver.compose.name_parts import NameParts
 from driver.compose.parts import Part
 from driver.compose.watching import build_withholding
 from driver.datapath.programs import TO_CONTAINER
@@ -46,6 +47,7 @@ class EndpointParts:
     ports: EndpointPorts
     peer_index: PeerIndex
     publisher: Publisher
+    names: NameParts
     vips: VipMirror
     following: Following
     endpoints: EndpointService
@@ -79,26 +81,29 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     watch = NamespaceWatch(look_inside, ground.netns_path)
     withholding = build_withholding(kernel, watch, underlay, stores.networks, ground.netns_path)
     ledger = ground.ledger
+    peer_index = PeerIndex()
+    publisher = Publisher(kernel.datapath, ground.me, peer_index,
+                          underlay=underlay.found.address, ledger=ledger)
+    names = NameParts(ground, publisher)
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
                         teardowns=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
-                        withholding=withholding, ledger=ledger)
+                        withholding=withholding, names=names.serving, ledger=ledger)
     withholding.repair, withholding.offer = finisher.repair, finisher.offer
-    peer_index = PeerIndex()
-    publisher = Publisher(kernel.datapath, ground.me, peer_index,
-                          underlay=underlay.found.address, ledger=ledger)
     ports = EndpointPorts(*ground.host_ports.endpoints)
     endpoints = EndpointService(
         host=ground.this_host, networks=stores.networks, endpoints=stores.endpoints,
         links=EndpointLinks(links, sandboxes, ledger), datapath=publisher, finisher=finisher,
         ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu, ledger=ledger)
+    names.set_names = endpoints.set_names
     vips = VipMirror(stores.vips, kernel.datapath, ledger)
     publisher.on_address = vips.address_taken
-    following = Following(stores.networks, stores.directory, publisher, vips)
+    following = Following(stores.networks, stores.directory, names.table, vips)
     return EndpointParts(
         links=links, sandboxes=sandboxes, watch=watch, withholding=withholding,
         finisher=finisher, carrier=CarrierMonitor(finisher.carrier_up, finisher.carrier_down),
-        ports=ports, peer_index=peer_index, publisher=publisher, vips=vips, following=following,
+        ports=ports, peer_index=peer_index, publisher=publisher, names=names, vips=vips,
+        following=following,
         endpoints=endpoints, networks=NetworkService(
             stores.networks, following, endpoints, routed=routed_networks, ledger=ledger))

@@ -39,6 +39,7 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
         "peers": hosts.peers.describe(),
         "guard": ground.kernel.guarding.state(),
         "host path": endpoints.withholding.describe(),
+        "names": endpoints.names.describe(),
         "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
                      f"{counts.given_up} given up",
         "outstanding": ground.ledger.describe() or "nothing: every step has been done"}

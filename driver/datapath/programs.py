@@ -12,7 +12,7 @@ KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
 
 # The files are compiled as one text: BCC rewrites map access in the main file only.
 FILES = ("maps", "shares", "icmp", "probe", "deliver", "withheld", "services", "connect", "names",
-         "sockops", "lookup", "overlay", "host", "container", "moves")
+         "sockops", "lookup", "overlay", "host", "container", "resolve", "moves")
 
 # enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.
 SCHED_CLS, SOCK_OPS, SOCK_ADDR, SOCK_OPT, SK_LOOKUP = 3, 13, 18, 25, 30
@@ -55,9 +55,11 @@ FROM_CONTAINER_DIRECT = Program("from_container_direct", SCHED_CLS)
 FROM_WIRE = Program("from_wire", SCHED_CLS)
 FROM_OVERLAY = Program("from_overlay", SCHED_CLS)
 TO_CONTAINER = Program("to_container", SCHED_CLS)
+NAME_QUERY = Program("name_query", SCHED_CLS)
 MOVE_FLOWS = Program("move_flows", SCHED_CLS)  # attached nowhere: the driver runs it
 ALL_PROGRAMS = (*CGROUP_PROGRAMS, *SERVICE_PROGRAMS, LISTENER_LOOKUP, FROM_CONTAINER,
-                FROM_CONTAINER_DIRECT, FROM_WIRE, FROM_OVERLAY, TO_CONTAINER, MOVE_FLOWS)
+                FROM_CONTAINER_DIRECT, FROM_WIRE, FROM_OVERLAY, TO_CONTAINER, NAME_QUERY,
+                MOVE_FLOWS)
 
 
 def unit_text(kernel_folder: Path = KERNEL_FOLDER) -> str:

@@ -12,7 +12,8 @@ PREFIX = "slim."  # ours: an unknown option with this prefix is a mistake
 MTU = "com.docker.network.driver.mtu"  # the key that Docker's own drivers use
 VIP = "slim.vip"  # on or off: do vips answer?
 HOST_PATH = "slim.host_path"  # off, on or auto; the same word is an endpoint's option and a label
-KNOWN = (MTU, VIP, HOST_PATH)
+NAMES = "slim.names"  # on or off: are containers found by name from other hosts?
+KNOWN = (MTU, VIP, HOST_PATH, NAMES)
 # Other drivers' options that would otherwise be ignored silently.
 MISLEADING = {
     "mtu": f"it is called {MTU}",
@@ -32,6 +33,7 @@ class NetworkOptions:
     mtu: int = 0  # bytes, of the containers' interfaces; 0: the underlay's MTU
     vip: bool = True  # off: the user's own load balancer answers for vips
     host_path: HostPath = HostPath.AUTO
+    names: bool = True  # off: Docker's own names only
 
 
 def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
@@ -47,12 +49,17 @@ def parse(options: Mapping[str, str], *, v6: bool = False) -> NetworkOptions:
             raise InvalidArgument(f"unknown network option {key!r}; known: {', '.join(KNOWN)}")
         if key in MISLEADING:
             raise InvalidArgument(f"network option {key!r}: {MISLEADING[key]}")
-    vip = options.get(VIP, "on")
-    if vip not in ("on", "off"):
-        raise InvalidArgument(f"network option {VIP}={vip!r}: want on or off")
     return NetworkOptions(
-        mtu=_mtu(options.get(MTU, ""), v6), vip=vip == "on",
-        host_path=host_path(options.get(HOST_PATH, HostPath.AUTO), "network option"))
+        mtu=_mtu(options.get(MTU, ""), v6), vip=_switch(options, VIP),
+        host_path=host_path(options.get(HOST_PATH, HostPath.AUTO), "network option"),
+        names=_switch(options, NAMES))
+
+
+def _switch(options: Mapping[str, str], option: str) -> bool:
+    chosen = options.get(option, "on")
+    if chosen not in ("on", "off"):
+        raise InvalidArgument(f"network option {option}={chosen!r}: want on or off")
+    return chosen == "on"
 
 
 def host_path(text: str, what: str) -> HostPath:

@@ -68,7 +68,7 @@ class EtcdEndpoints:
         if existing is not None:
             known = records.decode(existing, records.endpoint)
             self._cache.put(known)
-            if replace(known, sandbox_key="") != replace(endpoint, sandbox_key=""):
+            if _made_as(known) != _made_as(endpoint):
                 raise Conflict(f"endpoint {endpoint.id[:12]} exists with other values")
             return True
         network, network_entry = self._networks.locally(endpoint.network_id, read)
@@ -342,6 +342,11 @@ def _is_record(entry: Entry) -> bool:
     with suppress(UnsupportedRecord):
         return not records.decode(entry, records.has_left)
     return True
+
+
+def _made_as(endpoint: Endpoint) -> Endpoint:
+    """Return what CreateEndpoint asked for: it is joined, and named, later."""
+    return replace(endpoint, sandbox_key="", names=())
 
 
 def _reserved(network: Network | None, endpoint: Endpoint

@@ -34,7 +34,7 @@ class EtcdNetworks:
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int, vip: bool = True,
-               host_path: HostPath = HostPath.AUTO) -> Network:
+               host_path: HostPath = HostPath.AUTO, names: bool = True) -> Network:
         """See ports.Networks."""
         self._doubts.settle()
         for _ in contended.attempts():
@@ -43,14 +43,15 @@ class EtcdNetworks:
                 known = records.decode(local, records.network)
                 self._cache.put(known)
                 if (known.key, known.subnets, known.internal, known.mtu, known.vip,
-                        known.host_path) != (key, subnets, internal, mtu, vip, host_path):
+                        known.host_path, known.names) != (
+                            key, subnets, internal, mtu, vip, host_path, names):
                     raise Conflict(f"network {network_id[:12]} exists with other values "
                                    f"({known.key}, {', '.join(known.subnets)})")
                 return known
             joining = Transaction()
             vni = self._membership.join(key, network_id, joining)
             network = Network(network_id, key, vni, subnets, internal, mtu, vip,
-                              host_path)
+                              host_path, names)
             try:
                 done = self._with_record(network, joining).commit(self._kv)
             except StoreUnavailable as error:

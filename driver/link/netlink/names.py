@@ -42,6 +42,12 @@ RULE_LOCAL: Final = 100  # the kernel's own rule 0, moved behind ours
 FILTER_PRIORITY: Final = 0x51  # 81
 FILTER_HANDLE: Final = 1
 SANDBOX_FILTER_NAME: Final = "slim_to_container"
+NAMES_FILTER_NAME: Final = "slim_name_query"  # on lo inside containers
+
+# Docker's name server and ours, inside containers.  The next three stand in kernel/resolve.c, too.
+NAME_SERVER: Final = "127.0.0.11"
+NAMES_PORT: Final = 54
+NAMES_MARK: Final = 0x511E0000  # fwmark of what ours asks Docker's
 
 
 def host_name(endpoint_id: EndpointId) -> str:

@@ -277,6 +277,12 @@ class Publisher:
                     self._maps.after_change(vni)
         return gone
 
+    def has(self, vni: Vni, endpoint_id: EndpointId) -> bool:
+        """Return whether the maps have an entry of this endpoint."""
+        with self._lock:
+            view = self._maps.views.get(vni)
+            return view is not None and endpoint_id in view.entries
+
     def directory_size(self) -> int:
         """Count the endpoints, of all hosts, that the maps know."""
         with self._lock:

@@ -230,6 +230,16 @@ class EndpointService:
             if wanted != endpoint:
                 self._endpoints.replace(wanted)
 
+    def set_names(self, endpoint_id: EndpointId, names: tuple[str, ...]) -> None:
+        """Put on record what the endpoint's container is called.
+
+        Idempotent.  Error: StoreUnavailable.  Unknown: nothing to do.
+        """
+        with self._locks.hold(endpoint_id):
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is not None and endpoint.names != names:
+                self._endpoints.replace(replace(endpoint, names=names))
+
     def request_port(self, endpoint_id: EndpointId) -> int:
         """Return the endpoint's port, a new one if it has none; 0: it is not meant to have one.
 

@@ -83,7 +83,8 @@ class NetworkService:
                 self._refuse_overlaps(pools)
             network = self._networks.create(
                 network_id, network_key(network_id, pools), subnets=subnets, internal=internal,
-                mtu=chosen.mtu, vip=chosen.vip, host_path=chosen.host_path)
+                mtu=chosen.mtu, vip=chosen.vip, host_path=chosen.host_path,
+                names=chosen.names)
             if not existed:
                 undo.push("delete the network", lambda: self._networks.delete(network_id))
                 undo.push("unfollow the network", lambda: self._following.unfollow(network))

@@ -115,10 +115,10 @@ class NotedNetworks:
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int, vip: bool = True,
-               host_path: HostPath = HostPath.AUTO) -> Network:
+               host_path: HostPath = HostPath.AUTO, names: bool = True) -> Network:
         """See ports.Networks.  Further error: StateError."""
         network = self._records.create(network_id, key, subnets=subnets, internal=internal,
-                                       mtu=mtu, vip=vip, host_path=host_path)
+                                       mtu=mtu, vip=vip, host_path=host_path, names=names)
         try:
             self._noted.put(network)
         except StateError:

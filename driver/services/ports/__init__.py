@@ -16,8 +16,11 @@ from driver.services.ports.datapath import (
     SandboxEntry,
 )
 from driver.services.ports.engine import (
+    Container,
+    ContainerNames,
     Engine,
     EngineView,
+    NamesView,
     Swarm,
     SwarmPool,
     SwarmUsers,
@@ -54,6 +57,13 @@ from driver.services.ports.links import (
     Teardowns,
     Veth,
 )
+from driver.services.ports.naming import (
+    NameReply,
+    NameSandboxes,
+    NameServers,
+    Question,
+    QuestionKind,
+)
 from driver.services.ports.notes import HoldNote, Notes, PoolNote
 from driver.services.ports.peers import (
     HostPaths,
@@ -85,6 +95,8 @@ __all__ = [
     "Answer",
     "Answers",
     "Attachment",
+    "Container",
+    "ContainerNames",
     "Datapath",
     "Directory",
     "DirectoryListener",
@@ -102,6 +114,10 @@ __all__ = [
     "Labels",
     "Links",
     "Listeners",
+    "NameReply",
+    "NameSandboxes",
+    "NameServers",
+    "NamesView",
     "Networks",
     "Notes",
     "PoolNote",
@@ -112,6 +128,8 @@ __all__ = [
     "Prober",
     "Publications",
     "RoutedNetwork",
+    "Question",
+    "QuestionKind",
     "Reply",
     "RoutedNetworks",
     "Said",

@@ -33,6 +33,35 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class Container:
+    """A running container as its names go."""
+
+    name: str  # its own, which Docker gives it once
+    names: Mapping[EndpointId, frozenset[str]]  # in each of its networks, of whatever driver
+    links: frozenset[str]  # what it alone calls others (`docker run --link`)
+
+
+@dataclass(frozen=True)
+class NamesView:
+    """What this host's dockerd calls its running containers, and their networks."""
+
+    containers: tuple[Container, ...]
+    networks: Mapping[NetworkId, str]
+    network_of: Mapping[EndpointId, NetworkId]
+
+
+class ContainerNames(Protocol):
+    """Docker's API.  Never used while a call of dockerd is being served."""
+
+    def look(self) -> NamesView:
+        """Return all names now.  Error: EngineUnavailable.
+
+        A container is called by its name, its short id, its aliases in the network, and its host
+        name if the user has chosen one.
+        """
+
+
+@dataclass(frozen=True)
 class SwarmView:
     """What a manager knows about its swarm at one moment."""
 

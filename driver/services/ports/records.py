@@ -29,7 +29,7 @@ class Networks(Protocol):
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int, vip: bool = True,
-               host_path: HostPath = HostPath.AUTO) -> Network:
+               host_path: HostPath = HostPath.AUTO, names: bool = True) -> Network:
         """Store the network and this host's part in it; allot a VNI if the key is new.
 
         A repeated call with the same values returns the same Network.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Protocol
 
 from driver.errors import LinkError, SlimError
 from driver.model import Endpoint, EndpointId
@@ -40,6 +40,16 @@ class FinisherCounts:
     given_up: int = 0
 
 
+class SandboxNames(Protocol):
+    """services.names.serving.NameServing."""
+
+    def enter(self, sandbox_key: str, cookie: int, endpoints: Sequence[Endpoint]) -> None:
+        """Serve the names of a sandbox's networks there.  Returns at once."""
+
+    def leave(self, sandbox_key: str) -> None:
+        """Undo `enter`.  Idempotent.  Returns at once."""
+
+
 class Finisher:
     """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
 
@@ -47,7 +57,8 @@ class Finisher:
                  underlay: IPv4Address, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
-                 withholding: Withholding | None = None, ledger: Ledger | None = None,
+                 withholding: Withholding | None = None, names: SandboxNames | None = None,
+                 ledger: Ledger | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
 
@@ -55,6 +66,7 @@ class Finisher:
         called when a sandbox is given up, and when it succeeds after all.
         request_port: for an endpoint whose record has no port; 0: it is not meant to have one.
         withholding: judges each sandbox before it is published; None: nothing does.
+        names: is told of each sandbox, too; None: no names are served.
         ledger: calls what this class has to do; None: the tests do.
         """
         ledger = ledger or Ledger(clock=clock)
@@ -65,6 +77,7 @@ class Finisher:
         self._offer_host_path = offer_host_path
         self._request_port = request_port
         self._withholding = withholding
+        self._names = names
         self._clock = clock
         self._guard = threading.Lock()  # of all below; never held during calls to others
         self._expected: dict[EndpointId, Expected] = {}
@@ -244,6 +257,9 @@ class Finisher:
         self._publish(sandbox, key)
 
     def _publish(self, sandbox: Sandbox, key: str) -> None:
+        if self._names is not None:
+            self._names.enter(key, sandbox.cookie, [
+                member.endpoint for member in sandbox.members.values()])
         if self._withholding is None:
             publish(self._sandboxes, self._datapath, sandbox.entry(), key)
             return
@@ -256,6 +272,8 @@ class Finisher:
         try:
             self._datapath.withdraw_sandbox(cookie)
         finally:
+            if self._names is not None:
+                self._names.leave(key)
             if self._withholding is not None:
                 self._withholding.leave(key)
 

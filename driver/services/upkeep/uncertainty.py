@@ -80,7 +80,7 @@ class Uncertainty:
         found = self._publisher.uncertain()
         parts = []
         if found.hosts:
-            shown = ", ".join(f"{self._name(underlay)}: {doubts.count}" for underlay, doubts
+            shown = ", ".join(f"{self.name_of(underlay)}: {doubts.count}" for underlay, doubts
                               in sorted(found.hosts.items()))
             parts.append(f"{found.missing} in doubt, kept though etcd lacks them ({shown})")
         if found.unlisted:
@@ -116,7 +116,7 @@ class Uncertainty:
                 to_ask.append((host.id, doubts.revision))
         for underlay, gone in self._publisher.settle(said, self._directory.read).items():
             log.info("%d endpoints of host %s went: it says that they are none of its",
-                     gone, self._name(underlay))
+                     gone, self.name_of(underlay))
         for host_id, revision in random.sample(to_ask, min(len(to_ask), QUESTIONS)):
             self._answers.ask(host_id, revision)
 
@@ -138,9 +138,9 @@ class Uncertainty:
                 "etcd lacks %d endpoints of host %s, which has not said that they are gone: they "
                 "stay as they were known.  It is asked; if it does not answer: does its driver "
                 "run?  If the host is gone for good: slim forget-host",
-                hosts[underlay].count, self._name(underlay))
+                hosts[underlay].count, self.name_of(underlay))
         for underlay in self._reported - hosts.keys():
-            log.info("nothing of host %s is in doubt any more", self._name(underlay))
+            log.info("nothing of host %s is in doubt any more", self.name_of(underlay))
         self._reported = set(hosts)
         vips = self._vips.in_doubt()
         if vips and not self._vips_reported:
@@ -149,7 +149,8 @@ class Uncertainty:
                         _named(vips))
         self._vips_reported = bool(vips)
 
-    def _name(self, underlay: IPv4Address) -> str:
+    def name_of(self, underlay: IPv4Address) -> str:
+        """Return a host's name and address, for people."""
         with self._lock:
             host = self._live.get(underlay)
         return f"{host.name} ({underlay})" if host else f"{underlay}, not registered"

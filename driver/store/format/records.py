@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -48,6 +49,7 @@ from driver.store.kv.protocol import Entry
 
 SCHEMA = 1
 PORT_LAST = 65535
+NAME_MAX = 253  # characters (RFC 1035, 2.3.4)
 _SHOWN = 100  # characters of a bad value in an error
 
 Fields = dict[str, Any]
@@ -96,7 +98,8 @@ def network_fields(network: Network) -> Fields:
     """Return a host's part in a network."""
     return {"id": network.id, "key": network.key, "vni": network.vni,
             "subnets": list(network.subnets), "internal": network.internal, "mtu": network.mtu,
-            "vip": network.vip, "host_path": network.host_path.value}
+            "vip": network.vip, "host_path": network.host_path.value,
+            "names": network.names}
 
 
 def network(fields: Fields) -> Network:
@@ -105,7 +108,8 @@ def network(fields: Fields) -> Network:
                    vni=vni(fields), subnets=tuple(_text(s) for s in fields["subnets"]),
                    internal=bool(fields["internal"]), mtu=_number(fields["mtu"]),
                    vip=bool(fields.get("vip", True)),
-                   host_path=HostPath(fields.get("host_path", HostPath.AUTO)))
+                   host_path=HostPath(fields.get("host_path", HostPath.AUTO)),
+                   names=bool(fields.get("names", True)))
 
 
 def vni(fields: Fields) -> Vni:
@@ -140,7 +144,7 @@ def shared_endpoint_fields(endpoint: Endpoint) -> Fields:
     return {"id": endpoint.id, "network_id": endpoint.network_id, "vni": endpoint.vni,
             "host": endpoint.host, "underlay": str(endpoint.underlay), "mac": endpoint.mac.hex(),
             "address": _optional(endpoint.address), "address6": _optional(endpoint.address6),
-            "port": endpoint.port if endpoint.offered else 0}
+            "port": endpoint.port if endpoint.offered else 0, "names": list(endpoint.names)}
 
 
 def local_endpoint_fields(endpoint: Endpoint) -> Fields:
@@ -165,7 +169,8 @@ def endpoint(fields: Fields) -> Endpoint:
         port=_number(fields["port"], 0, PORT_LAST),
         sandbox_key=_text(fields.get("sandbox_key", "")),
         offered=bool(fields.get("offered", True)),
-        host_path=HostPath(chosen) if (chosen := fields.get("host_path")) is not None else None)
+        host_path=HostPath(chosen) if (chosen := fields.get("host_path")) is not None else None,
+        names=_names(fields.get("names", [])))
 
 
 def left_fields(endpoint: Endpoint) -> Fields:
@@ -173,7 +178,7 @@ def left_fields(endpoint: Endpoint) -> Fields:
 
     Older drivers cannot read it as an endpoint, and take the endpoint for gone, too.
     """
-    return {"id": endpoint.id, "left": shared_endpoint_fields(endpoint)}
+    return {"id": endpoint.id, "left": shared_endpoint_fields(replace(endpoint, names=()))}
 
 
 def has_left(fields: Fields) -> bool:
@@ -384,6 +389,18 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return tuple(map(_name, value))
+
+
+def _name(value: Any) -> str:
+    if not 0 < len(_text(value)) <= NAME_MAX:
+        raise ValueError(f"{value!r} is no name")
+    return str(value)
 
 
 def _number(value: Any, first: int | None = None, last: int | None = None) -> int:

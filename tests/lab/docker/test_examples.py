@@ -143,7 +143,7 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
             wait_until_stored(h2, postgres, VISITS + 1)
         assert traffic.accepted(h2) >= VISITS, "the writer's, from the other host"
-        # The database must come back at its address.
+        # The database must come back by its name, whatever its address is then.
         data("restart", "-t", "5", "postgres")
         visit(h2, h1)
         wait_until_stored(h2, postgres, VISITS + 2)

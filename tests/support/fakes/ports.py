@@ -78,12 +78,12 @@ class FakeNetworks:
 
     def create(self, network_id: NetworkId, key: NetworkKey, *, subnets: tuple[str, ...],
                internal: bool, mtu: int, vip: bool = True,
-               host_path: HostPath = HostPath.AUTO) -> Network:
+               host_path: HostPath = HostPath.AUTO, names: bool = True) -> Network:
         self.faults.look()
         with self._lock:
             vni = self._keys.get(key) or Vni(len(self._keys) + 1)
             network = Network(network_id, key, vni, subnets, internal, mtu, vip,
-                              host_path)
+                              host_path, names)
             if self.live.get(network_id, network) != network:
                 raise Conflict(f"network {network_id[:12]} exists with other properties")
 

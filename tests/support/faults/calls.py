@@ -198,6 +198,12 @@ def offer(net: Net, offered: bool) -> Call:
                 lambda w: w.endpoints.offer_host_path(net.endpoint, offered))
 
 
+def call_names(net: Net, *names: str) -> Call:
+    """Docker calls the container so, or not any more."""
+    return Call(f"names: {' '.join(names)}",
+                lambda w: w.endpoints.set_names(net.endpoint, names))
+
+
 def ask(net: Net) -> Call:
     """The finisher finds an endpoint whose record names no port."""
     return Call("a port is asked for", lambda w: w.endpoints.request_port(net.endpoint))

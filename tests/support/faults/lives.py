@@ -12,6 +12,7 @@ from tests.support.faults.calls import (
     Call,
     Net,
     ask,
+    call_names,
     collect,
     end_of_namespace,
     neighbours,
@@ -32,7 +33,8 @@ RESTART = restart().name
 # The calls of a life, and which of them to spoil: another life may have spoilt the same call.
 LIVES: dict[str, tuple[list[Call], Callable[[int, Call], bool]]] = {
     "one network": (
-        [*ONE.makes(), offer(ONE, False), ask(ONE), offer(ONE, True), *ONE.removes(),
+        [*ONE.makes(), offer(ONE, False), ask(ONE), offer(ONE, True), call_names(ONE, "web"),
+         *ONE.removes(),
          end_of_namespace(ONE)],
         lambda index, call: True),
     "rules of the container's own": (

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services.endpoints": {"services.notes", "services.ports", "services.sandboxes"},
     "services.networks": {"services", "services.addresses", "services.endpoints",
                           "services.notes", "services.ports", "services.vips"},
+    "services.names": {"services.ports"},
     "services.upkeep": {"services.addresses", "services.directory", "services.endpoints",
                         "services.networks", "services.notes", "services.ports",
                         "services.vips"},
@@ -49,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"services.ports", "store.feeds", "store.format", "store.kv"},
     "state": {"services.ports", "store.format"},
     "engine": {"services.ports"},
+    "dns": {"services.ports"},
     "link.netlink": set(),
     "link.pairs": {"link.netlink", "services.ports"},
     "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
@@ -56,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datapath": {"client_ports", "services.ports"},
 }
 LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
-             "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine"}
+             "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
+             "dns": "dns"}
 
 
 def room(module: str) -> str:

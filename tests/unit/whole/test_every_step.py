@@ -72,7 +72,7 @@ def called(calls: Sequence[Call]) -> set[str]:
 # They change nothing, or belong to a process and not to what is kept.
 READS = {
     "EndpointService.get_endpoint", "NetworkService.check", "AddressService.default_spaces",
-    "Finisher.counts",
+    "Finisher.counts", "Publisher.has",
     "Publisher.directory_size", "Publisher.uncertain",
     # The feed's single changes; a snapshot, which is tried, does the same with each.
     "Publisher.put", "Publisher.left", "Publisher.missing", "Publisher.unreadable",

@@ -1,0 +1,232 @@
+"""Answers the queries of one sandbox, and carries the others to Docker's name server and back.
+
+Called by the server's thread only.  A sandbox has its share of that thread, however much it asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from driver.dns.messages import ID_BYTES, read_question, write_answer, write_failure
+from driver.dns.streams import Stream
+from driver.errors import LinkError
+from driver.services.ports import NameReply, Question
+
+if TYPE_CHECKING:
+    from driver.dns.server import Sockets
+
+log = logging.getLogger(__name__)
+
+QUERY_MAX: Final = 65535  # bytes
+QUERY_MIN: Final = 12  # a header
+BATCH: Final = 16  # datagrams of one sandbox before others have their turn
+RATE: Final = 2000  # queries a second, on average; more wait in the socket, or are lost there
+BURST: Final = 1000
+PENDING_MAX: Final = 512  # forwarded queries without an answer
+PENDING_S: Final = 15.0  # longer than any resolver waits
+AGAIN_S: Final = 0.2  # between two attempts to reach Docker's name server
+STREAMS_MAX: Final = 16  # TCP connections at a time
+
+
+@dataclass
+class Counts:
+    """Queries since the start."""
+
+    answered: int = 0  # by names of containers
+    forwarded: int = 0  # to Docker's name server
+    failed: int = 0  # Docker's name server could not be asked
+    late: int = 0  # it has not answered in time
+    refused: int = 0  # connections beyond a sandbox's share
+
+
+@dataclass(frozen=True)
+class _Pending:
+    asker: Any  # its address
+    query: bytes
+    end_s: float
+
+
+class Client:
+    """One sandbox's sockets and unanswered queries."""
+
+    def __init__(self, sockets: Sockets, resolve: Callable[[Question], NameReply | None],
+                 counts: Counts, *, watch: Callable[[socket.socket, Callable[[], None]], None],
+                 unwatch: Callable[[socket.socket], object], clock: Callable[[], float]) -> None:
+        """watch: have a function called whenever the socket can be read, until `unwatch`."""
+        self._sockets = sockets
+        self._resolve = resolve
+        self._counts = counts
+        self._watch = watch
+        self._unwatch = unwatch
+        self._clock = clock
+        self._upstream: socket.socket | None = None
+        self._asked_s = -1e9  # when it was opened
+        self._pending: dict[bytes, _Pending] = {}  # by the number towards Docker's
+        self._streams: set[Stream] = set()
+        self._tokens, self._filled_s = float(BURST), clock()
+        self._paused = False
+        watch(sockets.udp, self._read)
+        watch(sockets.tcp, self._accept)
+
+    def close(self) -> None:
+        """End all of it."""
+        for stream in list(self._streams):
+            stream.close()
+        if not self._paused:
+            self._unwatch(self._sockets.udp)
+        self._hang_up()
+        self._unwatch(self._sockets.tcp)
+        self._sockets.close()
+
+    def tick(self, now_s: float) -> None:
+        """Go on after a pause, and give up what Docker's name server has not answered."""
+        if self._paused and self._may_go_on():
+            self._paused = False
+            self._watch(self._sockets.udp, self._read)
+        for number, pending in list(self._pending.items()):
+            if pending.end_s > now_s:
+                break  # they end in the order in which they came
+            del self._pending[number]
+            self._counts.late += 1
+        for stream in list(self._streams):
+            stream.tick(now_s)
+
+    def answer(self, query: bytes, *, udp: bool) -> bytes | None:
+        """Return the answer by a container's name; None: it is not ours to give."""
+        question = read_question(query)
+        reply = self._resolve(question) if question is not None else None
+        answer = write_answer(query, reply, udp=udp) if reply is not None else None
+        if answer is not None:
+            self._counts.answered += 1
+        return answer
+
+    def take(self) -> bool:
+        """Take one query from the sandbox's share; False: it is used up for now."""
+        if not self._may_go_on():
+            return False
+        self._tokens -= 1
+        return True
+
+    def _may_go_on(self) -> bool:
+        now_s = self._clock()
+        self._tokens = min(float(BURST), self._tokens + RATE * (now_s - self._filled_s))
+        self._filled_s = now_s
+        return self._tokens >= 1
+
+    def _read(self) -> None:
+        for _ in range(BATCH):
+            if not self._may_go_on():
+                self._paused = True
+                self._unwatch(self._sockets.udp)
+                return
+            try:
+                query, asker = self._sockets.udp.recvfrom(QUERY_MAX)
+            except OSError:  # nothing is left; or an earlier answer was refused
+                return
+            self._tokens -= 1
+            if len(query) < QUERY_MIN:
+                continue
+            answer = self.answer(query, udp=True) or self._forward(query, asker)
+            if answer is not None:
+                self._send(answer, asker)
+
+    def _forward(self, query: bytes, asker: Any) -> bytes | None:
+        """Carry a query on; return the answer if that is impossible."""
+        if len(self._pending) >= PENDING_MAX:
+            self._pending.pop(next(iter(self._pending)))
+            self._counts.late += 1
+        number = secrets.token_bytes(ID_BYTES)
+        while number in self._pending:
+            number = secrets.token_bytes(ID_BYTES)
+        upstream = self._dockers()
+        try:
+            if upstream is None:
+                raise ConnectionRefusedError
+            upstream.send(number + query[ID_BYTES:])
+        except OSError as error:
+            # The error may be that of an earlier query, which then is not answered either.
+            if not isinstance(error, BlockingIOError):
+                self._hang_up()
+                self._fail_pending()
+            self._counts.failed += 1
+            return write_failure(query)
+        self._pending[number] = _Pending(asker, query, self._clock() + PENDING_S)
+        self._counts.forwarded += 1
+        return None
+
+    def _dockers(self) -> socket.socket | None:
+        """Return the socket towards Docker's name server; None: it cannot be opened now.
+
+        A dockerd that has started again has another one.  NAT would go on turning the old socket's
+        datagrams to the old one: so a refused socket is replaced, at most once in AGAIN_S.
+        """
+        if self._upstream is None and self._clock() - self._asked_s >= AGAIN_S:
+            self._asked_s = self._clock()
+            try:
+                self._upstream = self._sockets.ask()
+            except (LinkError, OSError):
+                return None
+            self._watch(self._upstream, self._read_upstream)
+        return self._upstream
+
+    def _hang_up(self) -> None:
+        if self._upstream is not None:
+            self._unwatch(self._upstream)
+            self._upstream.close()
+            self._upstream = None
+
+    def _read_upstream(self) -> None:
+        for _ in range(BATCH):
+            if self._upstream is None:
+                return
+            try:
+                answer = self._upstream.recv(QUERY_MAX)
+            except BlockingIOError:
+                return
+            except OSError:  # Docker's name server is not there
+                self._hang_up()
+                self._fail_pending()
+                return
+            pending = self._pending.pop(answer[:ID_BYTES], None)
+            if pending is not None:
+                self._send(pending.query[:ID_BYTES] + answer[ID_BYTES:], pending.asker)
+
+    def _fail_pending(self) -> None:
+        pending, self._pending = self._pending, {}
+        for each in pending.values():
+            self._counts.failed += 1
+            self._send(write_failure(each.query), each.asker)
+
+    def _send(self, answer: bytes, asker: Any) -> None:
+        try:
+            self._sockets.udp.sendto(answer, asker)
+        except OSError as error:  # it has gone, or takes nothing more: it asks again
+            log.debug("an answer is lost: %s", error)
+
+    def _accept(self) -> None:
+        try:
+            opened, _ = self._sockets.tcp.accept()
+        except OSError:
+            return
+        if len(self._streams) >= STREAMS_MAX:
+            self._counts.refused += 1
+            opened.close()
+            return
+        opened.setblocking(False)
+        self._streams.add(Stream(self, opened, self._connect, watch=self._watch,
+                                 unwatch=self._unwatch, ended=self._streams.discard,
+                                 now_s=self._clock()))
+
+    def _connect(self) -> socket.socket | None:
+        try:
+            connected = self._sockets.connect()
+        except (LinkError, OSError):
+            self._counts.failed += 1
+            return None
+        self._counts.forwarded += 1
+        return connected

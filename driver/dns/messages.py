@@ -1,0 +1,81 @@
+"""Reads DNS queries and writes answers (RFC 1035), by dnspython."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+
+from driver.services.ports import NameReply, Question, QuestionKind
+
+TTL_S: Final = 0  # a name may be another container's in a moment
+ID_BYTES: Final = 2
+UDP_MAX: Final = 512  # bytes of an answer by UDP, unless the query allows more (RFC 6891)
+_KINDS: Final = {dns.rdatatype.A: QuestionKind.ADDRESS, dns.rdatatype.AAAA: QuestionKind.ADDRESS6,
+                 dns.rdatatype.PTR: QuestionKind.NAME}
+
+
+def read_question(query: bytes) -> Question | None:
+    """Return what a query asks; None: nothing that a container's name could answer."""
+    try:
+        message = dns.message.from_wire(query, question_only=True)
+        if (message.flags & dns.flags.QR or message.opcode() != dns.opcode.QUERY
+                or len(message.question) != 1
+                or message.question[0].rdclass != dns.rdataclass.IN):
+            return None
+        asked = message.question[0]
+        kind = _KINDS.get(asked.rdtype, QuestionKind.OTHER)
+        name = asked.name.to_text(omit_final_dot=True).lower()
+        if kind is QuestionKind.NAME:
+            return Question(kind, name, ip_address(dns.reversename.to_address(asked.name)))
+        return Question(kind, name)
+    except (dns.exception.DNSException, ValueError):
+        return None
+
+
+def write_answer(query: bytes, reply: NameReply, *, udp: bool) -> bytes | None:
+    """Return the answer to a query; None: the query cannot be read after all.
+
+    udp: an answer that the asker cannot take as one datagram is cut, and says so.
+    """
+    try:
+        asked = dns.message.from_wire(query)
+        answer = dns.message.make_response(asked, recursion_available=True)
+        question = asked.question[0]
+        texts = [str(each) for each in reply.addresses] or [
+            dns.name.from_text(each).to_text() for each in reply.names]
+        if texts:
+            answer.answer.append(dns.rrset.from_text_list(
+                question.name, TTL_S, dns.rdataclass.IN, question.rdtype, texts))
+        largest = max(asked.payload, UDP_MAX) if udp else 65535
+        try:
+            return answer.to_wire(max_size=largest)
+        except dns.exception.TooBig:
+            answer.answer.clear()
+            answer.flags |= dns.flags.TC
+            return answer.to_wire()
+    except (dns.exception.DNSException, ValueError, IndexError):
+        return None
+
+
+def write_failure(query: bytes) -> bytes:
+    """Return the answer "server failure" to a query, readable or not."""
+    with suppress(dns.exception.DNSException, ValueError):
+        answer = dns.message.make_response(dns.message.from_wire(query),
+                                           recursion_available=True)
+        answer.set_rcode(dns.rcode.SERVFAIL)
+        return answer.to_wire()
+    # QR and the query's opcode and RD; RA and SERVFAIL; no question, as none is readable.
+    flags = bytes((0x80 | (query[2] & 0x79), 0x80 | dns.rcode.SERVFAIL))
+    return query[:ID_BYTES] + flags + bytes(8)

@@ -1,0 +1,1 @@
+"""Names of containers: published by their host, known on every host of their network."""

@@ -1,0 +1,69 @@
+"""Puts on record what Docker calls this host's endpoints.
+
+Nobody else names them: not a container, nor another host.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from driver.model import Endpoint, EndpointId
+from driver.services.names.spelling import spelled
+from driver.services.ports import ContainerNames, NamesView
+from driver.work.ledger import Ledger
+from driver.work.undo import Step, run_all
+
+log = logging.getLogger(__name__)
+
+SOON_S: Final = 0.02  # Docker tells several things of one container at once
+NAMES_MAX: Final = 64  # of one endpoint; a record must stay small
+_ALL: Final = "all"
+
+
+class NamePublisher:
+    """Looks at Docker when it is told to, and puts what has changed on record.  Thread-safe."""
+
+    def __init__(self, names: ContainerNames, endpoints: Callable[[], Iterable[Endpoint]],
+                 set_names: Callable[[EndpointId, tuple[str, ...]], None], ledger: Ledger,
+                 has_names: Callable[[Endpoint], bool] = lambda _endpoint: True) -> None:
+        """endpoints: this host's.  set_names: puts an endpoint's on record.
+
+        has_names: says whether an endpoint's network has names.
+        """
+        self._names = names
+        self._endpoints = endpoints
+        self._set_names = set_names
+        self._has_names = has_names
+        self.view = NamesView((), {}, {})  # as of the last look
+        self._page = ledger.page("names of endpoints:", self._look, called=str)
+
+    def ask_soon(self) -> None:
+        """Look soon, as something may have another name.  Returns at once."""
+        self._page.put(_ALL, None, SOON_S)
+
+    def _look(self, _key: str, _none: None) -> None:
+        view = self._names.look()
+        self.view = view
+        found = {endpoint_id: _spelled(container.name, names) for container in view.containers
+                 for endpoint_id, names in container.names.items()}
+        steps: list[Step] = []
+        for endpoint in self._endpoints():
+            names = found.get(endpoint.id)
+            # None: it does not run yet, or not any more.
+            if names is None or not self._has_names(endpoint):
+                continue
+            if names != endpoint.names:
+                steps.append((f"names of endpoint {endpoint.id[:12]}", self._step(endpoint, names)))
+        run_all(steps)
+
+    def _step(self, endpoint: Endpoint, names: tuple[str, ...]) -> Callable[[], None]:
+        return lambda: self._set_names(endpoint.id, names)
+
+
+def _spelled(own: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that can be asked for: the container's own, then the others in order."""
+    first = spelled(own)
+    others = sorted({name for text in names if (name := spelled(text))} - {first})
+    return tuple(name for name in (first, *others) if name)[:NAMES_MAX]
