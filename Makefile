@@ -59,7 +59,7 @@ check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
 # (tests/support/run/schedule.py).  Waits for real daemons may time out on a busy machine, so a
 # failed test is run once more, and marked R.
 ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
-test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 16 minutes on two cores (root)
+test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 14 minutes on two cores (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
 	@$(PYTEST) --tier test $(ALL_FOLDERS)
