@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from driver.commands.table import print_table
 from driver.compose.removal import remove_records
 from driver.errors import Conflict, InvalidArgument, NotFound
 from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
@@ -39,10 +40,7 @@ def run_hosts(settings: Settings) -> int:
             rows.append((host_id[:ID_SHOWN], known.host.name, str(known.host.underlay),
                          str(kv.count(keys.local_endpoints(host_id))),
                          _state(absences, known, host_id in registered)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-              .rstrip())
+    print_table(rows)
     return 0
 
 

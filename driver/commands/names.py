@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from driver.commands.control_client import ask
+from driver.commands.table import print_table
 from driver.errors import NotFound, SlimError
 from driver.settings import Settings
 
@@ -23,12 +24,8 @@ def run_names(settings: Settings, network: str) -> int:
         known = sorted({str(each["Network"]) for each in said})
         raise NotFound(f"no container with a name is in a network {network!r}; "
                        + (f"there are {', '.join(known)}" if known else "nor in any other"))
-    rows = [HEADING, *((each["Network"], each["Names"], each["Address"], each["Host"])
-                       for each in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-              .rstrip())
+    print_table([HEADING, *((each["Network"], each["Names"], each["Address"], each["Host"])
+                            for each in found)])
     return 0
 
 

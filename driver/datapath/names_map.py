@@ -18,5 +18,5 @@ class NamesMap:
 
     def renew(self, serving: bool) -> None:
         """Have queries come to us for a while (False: no more).  Error: DatapathError."""
-        until_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(FOR_S * 1e9)
+        until_ns = time.monotonic_ns() + int(FOR_S * 1e9)
         self._table[self._table.Key(0)] = self._table.Leaf(until_ns if serving else 0)

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
@@ -43,13 +42,6 @@ class Sockets(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class _Handler:
-    """What is called when a socket can be read."""
-
-    act: Callable[[], None]
-
-
 class NameServer:
     """The name servers of all sandboxes.  Thread-safe."""
 
@@ -70,7 +62,7 @@ class NameServer:
         self._woken, self._waker = socket.socketpair()
         for each in (self._woken, self._waker):
             each.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ, _Handler(self._obey))
+        self._selector.register(self._woken, selectors.EVENT_READ, self._obey)
         self._stopping = self._told = False
         self._thread = threading.Thread(target=self._run, name="names", daemon=True)
 
@@ -125,8 +117,7 @@ class NameServer:
             for key, _ in self._selector.select(RENEW_S):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # what was done for an earlier one has closed it
-                handler: _Handler = key.data
-                _do_or_log(handler.act)
+                _do_or_log(key.data)
 
     def _renew_or_log(self, *, serving: bool) -> None:
         try:
@@ -144,7 +135,7 @@ class NameServer:
             watch=self._watch, unwatch=self._selector.unregister, clock=self._clock)
 
     def _watch(self, watched: socket.socket, act: Callable[[], None]) -> None:
-        self._selector.register(watched, selectors.EVENT_READ, _Handler(act))
+        self._selector.register(watched, selectors.EVENT_READ, act)
 
     def _remove(self, sandbox_key: str) -> None:
         client = self._clients.pop(sandbox_key, None)

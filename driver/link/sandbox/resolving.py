@@ -20,7 +20,6 @@ from driver.link.netlink import filters
 from driver.link.netlink import netns as namespaces
 from driver.link.netlink.names import NAME_SERVER, NAMES_FILTER_NAME, NAMES_MARK, NAMES_PORT
 from driver.link.netlink.netns import same_path
-from driver.link.netlink.sockets import Changes, open_route
 
 DNS_PORT: Final = 53
 QUEUE: Final = 16  # TCP connections that wait to be accepted
@@ -79,10 +78,7 @@ class Resolving:
                     raise LinkError(f"{NAME_SERVER} port {NAMES_PORT} in sandbox {sandbox_key}: "
                                     f"{error.strerror}") from error
                 _let_lo_take_what_it_sent(1)
-                with open_route() as route:
-                    changes = Changes(route)
-                    filters.plan_ingress(changes, _LO, self._program_fd, NAMES_FILTER_NAME)
-                    changes.apply()
+                filters.attach_ingress(_LO, self._program_fd, NAMES_FILTER_NAME)
                 undo.pop_all()
                 return NameSockets(udp, tcp, partial(towards_dockers, socket.SOCK_DGRAM),
                                    partial(towards_dockers, socket.SOCK_STREAM))
