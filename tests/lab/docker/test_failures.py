@@ -26,10 +26,12 @@ from tests.support.faults.fault_proxy import (
     do_and_refuse,
     refuse,
 )
+from tests.support.run.wait import wait_until
 
 TEXT = "slim: injected failure"
 BEHIND = "/run/slim-behind.sock"
 COLLECT_S = 2  # until the driver collects what Docker does not know; minutes by default
+FINISHED_S = 30  # for a sandbox, on a busy machine
 COLLECTED_S = 30  # how long a test waits for the collection
 # dockerd repeats a call whose connection broke, without a body, and shows the answer to that.
 CUT_TEXT = "run the command again"
@@ -75,6 +77,13 @@ class Before:
 
     def _keys_changed(self) -> str:
         return ", ".join(sorted(store_keys(self._lab) ^ self._keys))
+
+
+def start_finished(host: Host, name: str) -> None:
+    """Start the first container; its sandbox is finished after `docker run` has ended."""
+    start(host, name, image=BUSYBOX)
+    wait_until(lambda: any("/netns-" in pin for pin in host_state(host).pins), FINISHED_S,
+               f"the sandbox of {name} to be finished")
 
 
 def fails(host: Host, text: str, *command: str) -> None:
@@ -134,7 +143,7 @@ def test_operational_information_is_not_needed(how: str, proxy: FaultProxy, lab:
                                                h1: Host) -> None:
     """A container starts whatever happens to this call, which only some releases make."""
     create_network([h1])
-    start(h1, "bob", image=BUSYBOX)
+    start_finished(h1, "bob")
     before = Before(lab, h1)
     proxy.fail("EndpointOperInfo", FAULTS[how][0])
     ping(h1, "bob", start(h1, "alice", image=BUSYBOX))
@@ -147,7 +156,7 @@ def test_operational_information_is_not_needed(how: str, proxy: FaultProxy, lab:
 def test_removing_a_container(call: str, how: str, proxy: FaultProxy, lab: Lab, h1: Host) -> None:
     """Docker logs the error and forgets the endpoint; the driver finds that out."""
     create_network([h1])
-    start(h1, "bob", image=BUSYBOX)
+    start_finished(h1, "bob")
     before = Before(lab, h1)
     given = start(h1, "alice", image=BUSYBOX, options=("--ip", "10.32.0.99"))
     proxy.fail(call, FAULTS[how][0])
