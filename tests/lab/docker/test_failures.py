@@ -125,7 +125,7 @@ def fails_to_start(proxy: FaultProxy, h1: Host, plan: tuple[str, Fault, str],
                    before: Before) -> None:
     call, fault, text = plan
     create_network([h1])
-    start(h1, "bob", image=BUSYBOX)
+    start_finished(h1, "bob")
     with_bob = before.again()
     proxy.fail(call, fault)
     fails(h1, text, *RUN)

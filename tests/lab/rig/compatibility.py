@@ -47,7 +47,7 @@ def pytest_runtest_makereport(
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     properties = dict(report.user_properties)
-    if _CELL not in properties or report.outcome == "rerun":
+    if _CELL not in properties:
         return
     feature, lab = map(str, properties[_CELL])  # type: ignore[call-overload]
     if _VERSION in properties:
