@@ -56,14 +56,8 @@ check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
 
 # One pytest run for all folders, so that one closing line tells the whole result.  It runs more
 # tests at once than there are cores, since they mostly wait; long ones come first
-<<<<<<< HEAD
-# (tests/support/run/schedule.py).  Waits for real daemons may time out on a busy machine, so a
-# failed test is run once more, and marked R.
-ALL_FOLDERS := --numprocesses $(WORKERS) --reruns 1 --durations 25
-=======
 # (tests/support/run/schedule.py).  A test that needs a second try is a defect, of it or of slim.
 ALL_FOLDERS := --numprocesses $(WORKERS) --durations 25
->>>>>>> parent of 717dd57 (Revert "No test is run a second time")
 test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 14 minutes on two cores (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
