@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from driver.dns.messages import ID_BYTES, read_question, write_answer, write_failure
+from driver.dns.messages import HEADER_BYTES, ID_BYTES, read_question, write_answer, write_failure
 from driver.dns.streams import Stream
 from driver.errors import LinkError
 from driver.services.ports import NameReply, Question
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUERY_MAX: Final = 65535  # bytes
-QUERY_MIN: Final = 12  # a header
+QUERY_MAX: Final = 4096  # bytes by UDP; Docker's name server itself reads 512
+ANSWER_MAX: Final = 65535  # bytes
 BATCH: Final = 16  # datagrams of one sandbox before others have their turn
 RATE: Final = 2000  # queries a second, on average; more wait in the socket, or are lost there
 BURST: Final = 1000
@@ -41,7 +41,7 @@ class Counts:
     forwarded: int = 0  # to Docker's name server
     failed: int = 0  # Docker's name server could not be asked
     late: int = 0  # it has not answered in time
-    refused: int = 0  # connections beyond a sandbox's share
+    refused: int = 0  # no message, too long, or a connection beyond a sandbox's share
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ class Client:
                 self._unwatch(self._sockets.udp)
                 return
             try:
-                query, asker = self._sockets.udp.recvfrom(QUERY_MAX)
+                query, asker = self._sockets.udp.recvfrom(QUERY_MAX + 1)
             except OSError:  # nothing is left; or an earlier answer was refused
                 return
             self._tokens -= 1
-            if len(query) < QUERY_MIN:
+            if not HEADER_BYTES <= len(query) <= QUERY_MAX:
+                self._counts.refused += 1
                 continue
             answer = self.answer(query, udp=True) or self._forward(query, asker)
             if answer is not None:
@@ -185,7 +186,7 @@ class Client:
             if self._upstream is None:
                 return
             try:
-                answer = self._upstream.recv(QUERY_MAX)
+                answer = self._upstream.recv(ANSWER_MAX)
             except BlockingIOError:
                 return
             except OSError:  # Docker's name server is not there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
@@ -21,13 +22,21 @@ from driver.services.ports import NameReply, Question, QuestionKind
 
 TTL_S: Final = 0  # a name may be another container's in a moment
 ID_BYTES: Final = 2
+HEADER_BYTES: Final = 12
 UDP_MAX: Final = 512  # bytes of an answer by UDP, unless the query allows more (RFC 6891)
+ADDITIONAL_MAX: Final = 2  # records: EDNS0 (RFC 6891), a signature (RFC 8945)
+_COUNTS_AT: Final = 6  # byte of the header from which records of other sections are counted
 _KINDS: Final = {dns.rdatatype.A: QuestionKind.ADDRESS, dns.rdatatype.AAAA: QuestionKind.ADDRESS6,
                  dns.rdatatype.PTR: QuestionKind.NAME}
 
 
 def read_question(query: bytes) -> Question | None:
     """Return what a query asks; None: nothing that a container's name could answer."""
+    if len(query) < HEADER_BYTES:
+        return None
+    answers, authorities, additional = struct.unpack_from("!3H", query, _COUNTS_AT)
+    if answers or authorities or additional > ADDITIONAL_MAX:
+        return None  # no program asks like that, and reading thousands of records takes time
     try:
         message = dns.message.from_wire(query, question_only=True)
         if (message.flags & dns.flags.QR or message.opcode() != dns.opcode.QUERY

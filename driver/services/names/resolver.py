@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from driver.model import SWARM_ID_LENGTH, Endpoint, EndpointId, NetworkId, Vni
+from driver.model import Endpoint, EndpointId, NetworkId, Vni
 from driver.services.names.spelling import spelled
 from driver.services.names.table import Named, NameTable
 from driver.services.ports import Container, NameReply, NamesView, Question, QuestionKind
@@ -22,6 +22,15 @@ class _Asker:
 
     endpoints: tuple[EndpointId, ...]
     networks: tuple[tuple[NetworkId, Vni], ...]
+
+
+@dataclass(frozen=True)
+class _Dockers:
+    """Names that Docker's server alone can tell, and whom and what they were found for."""
+
+    asker: _Asker
+    view: NamesView
+    names: frozenset[str]
 
 
 class Resolver:
@@ -40,17 +49,15 @@ class Resolver:
         self._shuffle = shuffle
         self._lock = threading.Lock()
         self._askers: dict[str, _Asker] = {}
+        self._dockers: dict[str, _Dockers] = {}  # by sandbox key
 
     def enter(self, sandbox_key: str, endpoints: Sequence[Endpoint]) -> bool:
-        """Take note of a sandbox's endpoints; return whether it may ask for any names.
-
-        Networks of a swarm are not among those: Docker's name server knows their tasks everywhere.
-        """
-        ours = [each for each in endpoints
-                if len(each.network_id) != SWARM_ID_LENGTH and self._has_names(each)]
+        """Take note of a sandbox's endpoints; return whether it may ask for any names."""
+        ours = [each for each in endpoints if self._has_names(each)]
         with self._lock:
             if not ours:
                 self._askers.pop(sandbox_key, None)
+                self._dockers.pop(sandbox_key, None)
                 return False
             self._askers[sandbox_key] = _Asker(
                 tuple(each.id for each in endpoints),
@@ -61,6 +68,7 @@ class Resolver:
         """Undo `enter`."""
         with self._lock:
             self._askers.pop(sandbox_key, None)
+            self._dockers.pop(sandbox_key, None)
 
     def resolve(self, sandbox_key: str, question: Question) -> NameReply | None:
         """Return the answer; None: Docker's name server is to be asked."""
@@ -71,7 +79,7 @@ class Resolver:
         if question.kind is QuestionKind.NAME:
             return self._reverse(asker, question)
         view = self._view()
-        if question.name in _known_to_docker(asker, view):
+        if question.name in self._known_to_docker(sandbox_key, asker, view):
             return None
         found = list({(each.address, each.address6): each
                       for each in self._find(asker, question.name, view)}.values())
@@ -90,9 +98,22 @@ class Resolver:
             if network and name.endswith(ending := f".{network}"):
                 yield from self._table.find(vni, name.removesuffix(ending))
 
+    def _known_to_docker(self, sandbox_key: str, asker: _Asker, view: NamesView) -> frozenset[str]:
+        """Look for them once, and not for each question."""
+        with self._lock:
+            found = self._dockers.get(sandbox_key)
+        if found is None or found.asker is not asker or found.view is not view:
+            found = _Dockers(asker, view, _known_to_docker(asker, view))
+            with self._lock:
+                if self._askers.get(sandbox_key) is asker:  # it has not left meanwhile
+                    self._dockers[sandbox_key] = found
+        return found.names
+
     def _reverse(self, asker: _Asker, question: Question) -> NameReply | None:
+        if question.address is None:
+            return None
         for network_id, vni in asker.networks:
-            for named in self._table.at(vni, question.address):
+            for named in self._table.find(vni, question.address):
                 network = spelled(self._view().networks.get(network_id, ""))
                 # As Docker's: the container's name in its network.
                 return NameReply(names=(f"{named.names[0]}.{network}." if network

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from dataclasses import dataclass, field
 
-from driver.model import Endpoint
+from driver.model import Endpoint, EndpointId
 from driver.services.names.resolver import Resolver
 from driver.services.ports import NameSandboxes, NameServers
 from driver.work.ledger import Ledger
+
+
+@dataclass
+class _Members:
+    """The endpoints of one namespace."""
+
+    cookie: int
+    endpoints: dict[EndpointId, Endpoint] = field(default_factory=dict)
 
 
 class NameServing:
@@ -18,20 +27,35 @@ class NameServing:
         self._sandboxes = sandboxes
         self._servers = servers
         self._resolver = resolver
+        self._lock = threading.Lock()
+        self._members: dict[str, _Members] = {}  # by sandbox key
         self._served: dict[str, int] = {}  # sandbox key -> cookie; of the page's thread
         self._page = ledger.page("name server of sandbox", self._serve, called=str)
 
-    def enter(self, sandbox_key: str, cookie: int, endpoints: Sequence[Endpoint]) -> None:
-        """Serve a sandbox, or what it is in by now.  cookie: its namespace's."""
-        if self._resolver.enter(sandbox_key, endpoints):
-            self._page.put(sandbox_key, cookie)
-        else:
-            self.leave(sandbox_key)
+    def enter(self, sandbox_key: str, cookie: int, endpoint: Endpoint) -> None:
+        """Serve a sandbox the names of one more network.  cookie: its namespace's."""
+        with self._lock:
+            members = self._members.get(sandbox_key)
+            if members is None or members.cookie != cookie:  # another one at the same path
+                members = self._members[sandbox_key] = _Members(cookie)
+            members.endpoints[endpoint.id] = endpoint
+            self._judge(sandbox_key, members)
 
-    def leave(self, sandbox_key: str) -> None:
+    def leave(self, sandbox_key: str, endpoint_id: EndpointId) -> None:
         """Undo `enter`.  Idempotent."""
-        self._resolver.leave(sandbox_key)
-        self._page.put(sandbox_key, 0)
+        with self._lock:
+            members = self._members.get(sandbox_key)
+            if members is None or members.endpoints.pop(endpoint_id, None) is None:
+                return
+            self._judge(sandbox_key, members)
+            if not members.endpoints:
+                del self._members[sandbox_key]
+
+    def _judge(self, sandbox_key: str, members: _Members) -> None:
+        if self._resolver.enter(sandbox_key, tuple(members.endpoints.values())):
+            self._page.put(sandbox_key, members.cookie)
+        else:
+            self._page.put(sandbox_key, 0)
 
     def count(self) -> int:
         """Count the sandboxes in which names are served."""

@@ -7,13 +7,14 @@ the directory has it.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from driver.model import Endpoint, EndpointId, Vni
 from driver.services.ports import DirectoryListener, Left, Said, Unreadable
+
+Key = str | IPv4Address | IPv6Address  # what an endpoint is found by: a name, or an address
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,31 @@ class Named:
     underlay: IPv4Address  # of its host
 
 
+    def found_by(self) -> set[Key]:
+        """Return its names and addresses."""
+        return {*self.names, *(each for each in (self.address, self.address6) if each is not None)}
+
+
+class _Network:
+    """The named endpoints of one network; guarded by the table's lock."""
+
+    def __init__(self) -> None:
+        self.named: dict[EndpointId, Named] = {}
+        self.by_key: dict[Key, set[EndpointId]] = {}
+
+    def note(self, endpoint_id: EndpointId, named: Named) -> None:
+        self.named[endpoint_id] = named
+        for key in named.found_by():
+            self.by_key.setdefault(key, set()).add(endpoint_id)
+
+    def forget(self, endpoint_id: EndpointId) -> None:
+        named = self.named.pop(endpoint_id, None)
+        for key in named.found_by() if named is not None else ():
+            self.by_key[key].discard(endpoint_id)
+            if not self.by_key[key]:
+                del self.by_key[key]
+
+
 class NameTable:
     """A DirectoryListener that hands everything on.  Thread-safe."""
 
@@ -35,25 +61,21 @@ class NameTable:
         self._listener = listener
         self._is_known = is_known
         self._lock = threading.Lock()  # never held during calls to others
-        self._named: dict[Vni, dict[EndpointId, Named]] = {}
-        self._by_name: dict[Vni, defaultdict[str, set[EndpointId]]] = {}
+        self._networks: dict[Vni, _Network] = {}
 
-    def find(self, vni: Vni, name: str) -> list[Named]:
-        """Return the network's endpoints of this name, as `spelling.spelled` spells it."""
+    def find(self, vni: Vni, key: Key) -> list[Named]:
+        """Return the network's endpoints of a name, as `spelling.spelled` spells it, or address."""
         with self._lock:
-            named: dict[EndpointId, Named] = self._named.get(vni, {})
-            found = [(each, named[each]) for each in self._names_in(vni).get(name, ())]
+            network = self._networks.get(vni)
+            found = [] if network is None else [
+                (each, network.named[each]) for each in network.by_key.get(key, ())]
         return [each for endpoint_id, each in found if self._is_known(vni, endpoint_id)]
-
-    def at(self, vni: Vni, address: IPv4Address | IPv6Address | None) -> list[Named]:
-        """Return the network's endpoint at an address, if it has a name."""
-        return [each for each in self.all(vni)
-                if address is not None and address in (each.address, each.address6)]
 
     def all(self, vni: Vni) -> list[Named]:
         """Return the network's endpoints that have a name."""
         with self._lock:
-            found = list(self._named.get(vni, {}).items())
+            network = self._networks.get(vni)
+            found = [] if network is None else list(network.named.items())
         return [each for endpoint_id, each in found if self._is_known(vni, endpoint_id)]
 
     # -------------------------------------------------- ports.DirectoryListener
@@ -62,7 +84,8 @@ class NameTable:
         seen: set[EndpointId] = set()
         self._listener.snapshot(vni, self._hear(vni, said, seen), revision)
         with self._lock:
-            unseen = self._named.get(vni, {}).keys() - seen
+            network = self._networks.get(vni)
+            unseen = set() if network is None else network.named.keys() - seen
         for endpoint_id in unseen:
             if not self._is_known(vni, endpoint_id):  # else it is in doubt, and kept
                 self._forget(vni, endpoint_id)
@@ -88,8 +111,7 @@ class NameTable:
     def unfollowed(self, vni: Vni) -> None:
         """See ports.DirectoryListener."""
         with self._lock:
-            self._named.pop(vni, None)
-            self._by_name.pop(vni, None)
+            self._networks.pop(vni, None)
         self._listener.unfollowed(vni)
 
     def followed(self, vnis: Collection[Vni]) -> None:
@@ -110,28 +132,15 @@ class NameTable:
     def _note(self, endpoint: Endpoint) -> None:
         named = Named(endpoint.names, endpoint.address.ip if endpoint.address else None,
                       endpoint.address6.ip if endpoint.address6 else None, endpoint.underlay)
-        with self._lock:
-            if self._named.get(endpoint.vni, {}).get(endpoint.id) == named:
-                return
-        self._forget(endpoint.vni, endpoint.id)
-        if not endpoint.names:
-            return
-        with self._lock:
-            self._named.setdefault(endpoint.vni, {})[endpoint.id] = named
-            by_name = self._by_name.setdefault(endpoint.vni, defaultdict(set))
-            for name in endpoint.names:
-                by_name[name].add(endpoint.id)
-
-    def _names_in(self, vni: Vni) -> dict[str, set[EndpointId]]:
-        return self._by_name.get(vni, defaultdict(set))
+        with self._lock:  # for both steps, else a name that stays would be missing in between
+            network = self._networks.setdefault(endpoint.vni, _Network())
+            if network.named.get(endpoint.id) != named:
+                network.forget(endpoint.id)
+                if named.names:
+                    network.note(endpoint.id, named)
 
     def _forget(self, vni: Vni, endpoint_id: EndpointId) -> None:
         with self._lock:
-            named = self._named.get(vni, {}).pop(endpoint_id, None)
-            if named is None:
-                return
-            by_name = self._by_name[vni]
-            for name in named.names:
-                by_name[name].discard(endpoint_id)
-                if not by_name[name]:
-                    del by_name[name]
+            network = self._networks.get(vni)
+            if network is not None:
+                network.forget(endpoint_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final, Protocol
@@ -43,10 +43,10 @@ class FinisherCounts:
 class SandboxNames(Protocol):
     """services.names.serving.NameServing."""
 
-    def enter(self, sandbox_key: str, cookie: int, endpoints: Sequence[Endpoint]) -> None:
-        """Serve the names of a sandbox's networks there.  Returns at once."""
+    def enter(self, sandbox_key: str, cookie: int, endpoint: Endpoint) -> None:
+        """Serve a sandbox the names of one more network.  Returns at once."""
 
-    def leave(self, sandbox_key: str) -> None:
+    def leave(self, sandbox_key: str, endpoint_id: EndpointId) -> None:
         """Undo `enter`.  Idempotent.  Returns at once."""
 
 
@@ -66,7 +66,7 @@ class Finisher:
         called when a sandbox is given up, and when it succeeds after all.
         request_port: for an endpoint whose record has no port; 0: it is not meant to have one.
         withholding: judges each sandbox before it is published; None: nothing does.
-        names: is told of each sandbox, too; None: no names are served.
+        names: is told of each endpoint, too; None: no names are served.
         ledger: calls what this class has to do; None: the tests do.
         """
         ledger = ledger or Ledger(clock=clock)
@@ -224,6 +224,8 @@ class Finisher:
 
     def _leave(self, endpoint_id: EndpointId, key: str) -> None:
         with self._locks.hold(key):
+            if self._names is not None:
+                self._names.leave(key, endpoint_id)
             sandbox = self._by_sandbox.get(key)
             if sandbox is None:
                 self._sweep(key)
@@ -250,6 +252,8 @@ class Finisher:
             sandbox = None
         sandbox = sandbox or Sandbox(cookie)
         self._set_up(expected, primary=sandbox.would_carry(expected))
+        if self._names is not None:
+            self._names.enter(key, cookie, endpoint)
         if endpoint.address is None:
             return
         sandbox.enter(expected)
@@ -257,9 +261,6 @@ class Finisher:
         self._publish(sandbox, key)
 
     def _publish(self, sandbox: Sandbox, key: str) -> None:
-        if self._names is not None:
-            self._names.enter(key, sandbox.cookie, [
-                member.endpoint for member in sandbox.members.values()])
         if self._withholding is None:
             publish(self._sandboxes, self._datapath, sandbox.entry(), key)
             return
@@ -272,8 +273,6 @@ class Finisher:
         try:
             self._datapath.withdraw_sandbox(cookie)
         finally:
-            if self._names is not None:
-                self._names.leave(key)
             if self._withholding is not None:
                 self._withholding.leave(key)
 

@@ -15,10 +15,12 @@ from driver.dns.client import (
     BURST,
     PENDING_MAX,
     PENDING_S,
+    QUERY_MAX,
     RATE,
     Client,
     Counts,
 )
+from driver.dns.messages import HEADER_BYTES
 from driver.dns.streams import IDLE_S, READ_MAX
 from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
@@ -180,6 +182,19 @@ def test_queries_without_an_answer_are_limited(turns: Turns) -> None:
         assert answers(program) == 0
     turns.tick(PENDING_S)
     assert turns.counts.late == PENDING_MAX + 10 - 2
+
+
+@pytest.mark.parametrize(("length", "carried"), [
+    (0, 0), (HEADER_BYTES - 1, 0), (HEADER_BYTES, 1), (QUERY_MAX, 1), (QUERY_MAX + 1, 0),
+    (60_000, 0)])
+def test_what_is_no_query_is_not_carried_on(turns: Turns, length: int, carried: int) -> None:
+    _client, sandbox = turns.client()
+    program = sandbox.program()
+    program.send(bytes(length))
+    program.send(query("web"))
+    turns.settle()
+    assert read(program.recv(65535)) == (1, WEB), "what comes after it is answered"
+    assert (turns.counts.forwarded, turns.counts.refused) == (carried, 1 - carried)
 
 
 def test_each_query_ends_in_its_own_time(turns: Turns) -> None:

@@ -254,6 +254,17 @@ def test_a_query_that_is_cut_off(length: int) -> None:
     assert write_answer(part, NameReply(V4), udp=True) is None, "the asker did not send that"
 
 
+@pytest.mark.parametrize(("counts", "is_read"), [
+    ((0, 0, 2), True), ((0, 0, 3), False), ((0, 0, 65535), False), ((1, 0, 0), False),
+    ((0, 1, 0), False)])
+def test_a_query_with_many_records_is_left_to_docker(counts: tuple[int, int, int],
+                                                     is_read: bool) -> None:
+    """Reading thousands of them would take the thread for a while."""
+    record = b"\0" + struct.pack(">HHIH", 1, 1, 0, 0)
+    message = HEADER.pack(1, 0x100, 1, *counts) + query()[HEADER.size:] + record * sum(counts)
+    assert (read_question(message) is not None) is is_read
+
+
 def test_a_query_with_something_behind_it_is_left_to_docker() -> None:
     assert write_answer(query() + b"x", NameReply(V4), udp=True) is None
 

@@ -129,7 +129,7 @@ def test_what_is_no_message_is_dropped(served: Served) -> None:
     for odd in (b"", b"x", bytes(11)):
         served.program.send(odd)
     assert served.ask("web", 7) == (7, WEB)
-    served.until(answered=1)
+    served.until(answered=1, refused=3)
 
 
 def test_several_askers_with_equal_numbers(served: Served) -> None:

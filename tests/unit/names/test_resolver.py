@@ -47,7 +47,7 @@ class World:
         self.resolver.enter(KEY, [ASKER])
 
     def has_names(self, endpoint: Endpoint) -> bool:
-        return endpoint.id not in self.without_names
+        return endpoint.id not in self.without_names and endpoint.vni != IN_SWARM.vni
 
     def ask(self, name: str, kind: QuestionKind = QuestionKind.ADDRESS,
             key: str = KEY) -> NameReply | None:
@@ -186,6 +186,20 @@ def test_networks_without_names_are_dockers(world: World) -> None:
     assert world.ask("web") is None
     assert world.resolver.enter(KEY, [ASKER, IN_OTHER])
     assert world.found("web") == ["10.32.0.5"]
+
+
+def test_what_docker_knows_is_looked_for_again_when_it_may_have_changed(world: World) -> None:
+    bridged = container(**{ASKER.id: ("alice",), "bridged": ("alice",)})
+    network_of = {ASKER.id: NETWORK, EndpointId("bridged"): BRIDGE,
+                  EndpointId("web_there"): BRIDGE, EndpointId("old_there"): BRIDGE}
+    world.view = view(bridged, container(web_there=("web",)), network_of=network_of)
+    assert (world.found("web"), world.found("old")) == (None, ["10.32.0.3"])
+    world.view = view(bridged, container(old_there=("old",)), network_of=network_of)
+    assert (world.found("web"), world.found("old")) == (["10.32.0.2"], None)
+    world.resolver.enter(KEY, [IN_OTHER])
+    assert world.found("web") == ["10.32.0.5"]
+    world.resolver.leave(KEY)
+    assert world.ask("web") is None
 
 
 def test_links_are_the_askers_own(world: World) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from driver.errors import LinkError
-from driver.model import SWARM_ID_LENGTH, Endpoint, NetworkId
+from driver.model import Endpoint
 from driver.services.names.resolver import Resolver
 from driver.services.names.serving import NameServing
 from driver.services.names.table import NameTable
@@ -19,7 +18,8 @@ from tests.unit.names.world import endpoint
 
 KEY, OTHER_KEY = "/var/run/docker/netns/k", "/var/run/docker/netns/o"
 WEB = endpoint(1, "web")
-IN_SWARM = replace(endpoint(2, "task"), network_id=NetworkId("s" * SWARM_ID_LENGTH))
+ALSO = endpoint(2, "also")
+UNNAMED = endpoint(3, "unnamed")  # in a network whose names are not ours
 
 
 class World:
@@ -34,7 +34,8 @@ class World:
         self.ledger = Ledger(pause_s=lambda _failed, _error: 0.0)
         table = NameTable(FakeListener(), lambda _vni, _id: True)
         table.put(WEB)
-        self.resolver = Resolver(table, lambda: NamesView((), {}, {}))
+        self.resolver = Resolver(table, lambda: NamesView((), {}, {}),
+                                 lambda endpoint: endpoint != UNNAMED)
         self.serving = NameServing(self, Servers(self), self.resolver, self.ledger)
 
     def step(self, name: str, act: Callable[[], None]) -> None:
@@ -55,13 +56,14 @@ class World:
 
     def enter(self, cookie: int = 7, *endpoints: Endpoint, key: str = KEY) -> list[str]:
         """Return what is done then."""
-        return self._run(lambda: self.serving.enter(key, cookie, endpoints or [WEB]))
+        return self._run(lambda: [self.serving.enter(key, cookie, each)
+                                  for each in endpoints or [WEB]])
 
-    def leave(self, key: str = KEY) -> list[str]:
+    def leave(self, endpoint: Endpoint = WEB, key: str = KEY) -> list[str]:
         """Return what is done then."""
-        return self._run(lambda: self.serving.leave(key))
+        return self._run(lambda: self.serving.leave(key, endpoint.id))
 
-    def _run(self, act: Callable[[], None]) -> list[str]:
+    def _run(self, act: Callable[[], object]) -> list[str]:
         del self.done[:]
         act()
         assert self.done == [], "it returns at once"
@@ -101,8 +103,13 @@ def nothing_is_left(world: World) -> bool:
 def test_served_once(world: World) -> None:
     assert world.enter() == ["open", "serve"]
     assert world.answers()
-    assert world.enter() == [], "another endpoint of the same sandbox"
+    assert world.enter() == [], "it was told again"
+    assert world.enter(7, ALSO) == [], "another endpoint of the same sandbox"
     assert world.serving.count() == 1
+    assert world.leave() == []
+    assert world.answers(), "the other one is still there"
+    assert world.leave(ALSO) == ["end", "unhook"]
+    assert nothing_is_left(world)
 
 
 def test_ended(world: World) -> None:
@@ -118,6 +125,7 @@ def test_another_namespace_at_the_same_path(world: World) -> None:
     assert world.enter(8) == ["end", "unhook", "open", "serve"]
     assert world.sockets == {KEY: 2}
     assert world.serving.count() == 1
+    assert world.leave() == ["end", "unhook"], "what was in the first one has gone with it"
 
 
 def test_each_sandbox_for_itself(world: World) -> None:
@@ -129,12 +137,12 @@ def test_each_sandbox_for_itself(world: World) -> None:
 
 
 def test_without_a_network_whose_names_are_ours(world: World) -> None:
-    assert world.enter(7, IN_SWARM) == []
+    assert world.enter(7, UNNAMED) == []
     assert nothing_is_left(world)
-    world.enter(7, IN_SWARM, WEB)
-    assert world.serving.count() == 1
-    assert world.enter(7, IN_SWARM) == ["end", "unhook"], "it has left the other network"
+    assert world.enter() == ["open", "serve"]
+    assert world.leave() == ["end", "unhook"], "it has left the other network"
     assert nothing_is_left(world)
+    assert world.leave(UNNAMED) == []
 
 
 def test_it_cannot_be_opened(world: World) -> None:
@@ -190,6 +198,6 @@ def test_the_new_one_cannot_be_opened(world: World) -> None:
 
 
 def test_left_before_it_was_served(world: World) -> None:
-    world.serving.enter(KEY, 7, [WEB])
+    world.serving.enter(KEY, 7, WEB)
     assert world.leave() == []
     assert nothing_is_left(world)

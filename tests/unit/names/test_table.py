@@ -120,7 +120,7 @@ def test_an_endpoint_in_doubt_keeps_its_names(directory: Directory) -> None:
 def test_what_the_directory_does_not_know_is_not_found(directory: Directory) -> None:
     directory.settle(WEB)
     assert directory.found("web") == set()
-    assert directory.table.at(VNI, IPv4Address("10.32.0.1")) == []
+    assert directory.table.find(VNI, IPv4Address("10.32.0.1")) == []
     assert {each.names for each in directory.table.all(VNI)} == {("db",)}
 
 
@@ -150,11 +150,10 @@ def test_by_address() -> None:
     directory = Directory()
     directory.table.snapshot(VNI, [replace(endpoint(1, "web", v6=True)), DB], 5)
     for address in (IPv4Address("10.32.0.1"), IPv6Address("fd00::1")):
-        (named,) = directory.table.at(VNI, address)
+        (named,) = directory.table.find(VNI, address)
         assert named.names == ("web",)
-    assert directory.table.at(VNI, IPv4Address("10.32.0.3")) == []
-    assert directory.table.at(OTHER_VNI, IPv4Address("10.32.0.1")) == []
-    assert directory.table.at(VNI, None) == [], "nobody has no address"
+    assert directory.table.find(VNI, IPv4Address("10.32.0.3")) == []
+    assert directory.table.find(OTHER_VNI, IPv4Address("10.32.0.1")) == []
 
 
 def test_a_network_that_this_host_leaves_is_forgotten(directory: Directory) -> None:
