@@ -2,7 +2,7 @@
  *
  * All are pinned by name when they are loaded, in a folder with the layout's number in its path, so
  * that they outlive the driver's process.  All except counters and the connections' own state can
- * be rebuilt from etcd.  This is the first file of the unit that driver/datapath/programs.py puts
+ * be rebuilt from etcd.  This is the first file of the unit that driver/datapath/code/programs.py puts
  * together: BCC rewrites map access in the main file only, so headers have none.
  */
 #include "slim.h"

@@ -4,7 +4,7 @@
  * The driver itself could only write whole entries back and would undo changes since it read them:
  * a flow that has closed would be open again.  This program writes the one field in place.
  */
-struct move_order { /* struct _Order in driver/datapath/moves.py */
+struct move_order { /* struct _Order in driver/datapath/tables/moves.py */
     u64 sandbox;
     u32 ifindex; /* host's end of the veth that carries its host path from now on */
     u32 count;   /* number of struct flow_key that follow, up to SLIM_MOVES */

@@ -10,7 +10,7 @@ import os
 import socket
 from pathlib import Path
 
-from driver.datapath.layout import pin_folder
+from driver.datapath.loading.layout import pin_folder
 from driver.errors import DatapathError, SlimError
 from driver.settings import Settings
 

@@ -36,7 +36,7 @@ from driver.compose.store_parts import build_stores
 from driver.compose.swarm_parts import build_swarm
 from driver.compose.upkeep_parts import build_upkeep
 from driver.compose.watching import host_link_parts, withholding_parts
-from driver.datapath.programs import FROM_WIRE
+from driver.datapath.code.programs import FROM_WIRE
 from driver.errors import SlimError
 from driver.link.netlink import filters
 from driver.link.pairs.owner import device_alias

@@ -13,7 +13,7 @@ from driver.compose.ground import Ground
 from driver.compose.name_parts import NameParts
 from driver.compose.parts import Part
 from driver.compose.watching import build_withholding
-from driver.datapath.programs import TO_CONTAINER
+from driver.datapath.code.programs import TO_CONTAINER
 from driver.link.netlink.watch import NamespaceWatch
 from driver.link.pairs import netkit
 from driver.link.pairs.carrier import CarrierMonitor

@@ -13,11 +13,11 @@ from pathlib import Path
 from driver.client_ports import Ports, client_ports, unreserved
 from driver.compose.parts import Part, nothing
 from driver.datapath.attachments import Attachments
-from driver.datapath.cache import compiled_unit
+from driver.datapath.build.cache import compiled_unit
 from driver.datapath.datapath import EbpfDatapath
 from driver.datapath.handover import Handover
-from driver.datapath.layout import inherit, pin_folder
-from driver.datapath.load import Constants, Loaded, load
+from driver.datapath.loading.layout import inherit, pin_folder
+from driver.datapath.loading.load import Constants, Loaded, load
 from driver.errors import LinkError
 from driver.link.netlink import filters, netns
 from driver.link.netlink.names import HOST_PATH_MARK

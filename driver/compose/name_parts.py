@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 
 from driver.compose.ground import Ground
 from driver.compose.parts import Part
-from driver.datapath.names_map import NamesMap
-from driver.datapath.programs import NAME_QUERY
+from driver.datapath.code.programs import NAME_QUERY
+from driver.datapath.tables.names_map import NamesMap
 from driver.dns.server import NameServer
 from driver.engine.names import DockerEvents, DockerNames
 from driver.errors import SlimError

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from driver.client_ports import ClientPorts
 from driver.compose.parts import Part, nothing
-from driver.datapath.host_paths import BlockedHosts, Probes
-from driver.datapath.load import Loaded
+from driver.datapath.loading.load import Loaded
+from driver.datapath.tables.host_paths import BlockedHosts, Probes
 from driver.link.underlay.device import Underlay
 from driver.link.underlay.probe import UnderlayProber
 from driver.link.underlay.syn_probe import RawSynProber

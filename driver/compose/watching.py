@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from driver.compose.kernel import Kernel, UnderlayState
 from driver.compose.parts import Part, nothing
-from driver.datapath.withheld import WithheldMaps
+from driver.datapath.tables.withheld import WithheldMaps
 from driver.engine.docker import DockerLabels
 from driver.link.netlink.watch import NamespaceWatch
 from driver.link.sandbox.inspection import KernelInspector

@@ -11,9 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from driver.datapath.bpf import Link, attach_device, detach, netns_of
-from driver.datapath.load import Loaded
-from driver.datapath.programs import (
+from driver.datapath.code.programs import (
     CGROUP_PROGRAMS,
     FROM_CONTAINER,
     FROM_CONTAINER_DIRECT,
@@ -24,6 +22,8 @@ from driver.datapath.programs import (
     SERVICE_PROGRAMS,
     Program,
 )
+from driver.datapath.loading.bpf import Link, attach_device, detach, netns_of
+from driver.datapath.loading.load import Loaded
 from driver.errors import DatapathError
 
 

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 
 from driver.datapath.attachments import Attachments
-from driver.datapath.dead_hosts import DeadHosts
-from driver.datapath.flows import LOST_NS, FlowSweeper, Name
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.code.reasons import read_reasons
 from driver.datapath.handover import Handover
-from driver.datapath.load import Loaded
-from driver.datapath.maps import Maps, is_there
-from driver.datapath.programs import KERNEL_FOLDER
-from driver.datapath.reasons import read_reasons
-from driver.datapath.vip_table import VipTable
-from driver.datapath.withheld import WithheldMaps
+from driver.datapath.loading.load import Loaded
+from driver.datapath.tables.dead_hosts import DeadHosts
+from driver.datapath.tables.flows import LOST_NS, FlowSweeper, Name
+from driver.datapath.tables.maps import Maps, is_there
+from driver.datapath.tables.vip_table import VipTable
+from driver.datapath.tables.withheld import WithheldMaps
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
-from driver.datapath.flows import OPEN, TIME_WAIT
-from driver.datapath.layout import Inheritance, discard
-from driver.datapath.load import Loaded, u16_be, u32_be
+from driver.datapath.loading.layout import Inheritance, discard
+from driver.datapath.loading.load import Loaded, u16_be, u32_be
+from driver.datapath.tables.flows import OPEN, TIME_WAIT
 from driver.errors import SlimError
 from driver.services.ports import SandboxEntry
 

@@ -71,8 +71,8 @@ def check_bcc(settings: Settings) -> str:
 def check_headers(settings: Settings) -> str:
     """Check for headers of the kernel's API; any version will do."""
     del settings
-    from driver.datapath.headers import UAPI, header_tree  # noqa: PLC0415
-    from driver.datapath.programs import KERNEL_FOLDER  # noqa: PLC0415
+    from driver.datapath.build.headers import UAPI, header_tree  # noqa: PLC0415
+    from driver.datapath.code.programs import KERNEL_FOLDER  # noqa: PLC0415
 
     with header_tree(KERNEL_FOLDER):
         return str(UAPI / "linux")
@@ -82,7 +82,7 @@ def hooks(settings: Settings) -> Iterator[Finding]:
     """Check each program by really compiling and loading it."""
     pins = Path(settings.bpffs) / f"slim-doctor-{os.getpid()}"
     try:
-        from driver.datapath.probe import probe  # noqa: PLC0415
+        from driver.datapath.build.probe import probe  # noqa: PLC0415
 
         for name, error in probe(pins):
             yield Finding("hook", None if error is None else one_line(f"{name}: {error}"), name)

@@ -1,6 +1,6 @@
 /* Constants that are known only on the host that runs the programs: its address, interfaces, ports.
  *
- * The compiler sees an opaque number, in an instruction of its own; driver/datapath/compiled.py
+ * The compiler sees an opaque number, in an instruction of its own; driver/datapath/code/compiled.py
  * gives each name its number (CONSTANT_...), and replaces it by the value when the programs are
  * loaded. So one compilation serves every host, and the verifier and the kernel's compiler see a
  * constant. All are 64 bits wide: 32 bits would have to be cut out each time.

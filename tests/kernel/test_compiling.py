@@ -16,20 +16,21 @@ from typing import NoReturn
 import pytest
 
 from driver.client_ports import ClientPorts
-from driver.datapath import cache, compiling, probe
-from driver.datapath.cache import compiled_unit
-from driver.datapath.compiled import CONSTANTS, Compiled, relocate
-from driver.datapath.compiling import compile_unit
-from driver.datapath.libbpf import lib
-from driver.datapath.load import Constants, load
-from driver.datapath.objects import open_map
-from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.build import cache, compiling, probe
+from driver.datapath.build.cache import compiled_unit
+from driver.datapath.build.compiling import compile_unit
+from driver.datapath.code.compiled import CONSTANTS, Compiled, relocate
+from driver.datapath.code.programs import ALL_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.loading.libbpf import lib
+from driver.datapath.loading.load import Constants, load
+from driver.datapath.loading.objects import open_map
 from driver.errors import DatapathError
 from tests.kernel.test_programs import CONSTANTS as ANY
 from tests.support.world.netns import require_root
 
 SKC_TO_MPTCP_SOCK = 196  # enum bpf_func_id
-COMPILE = "from driver.datapath import cache; cache.compiled_unit(folder=cache.Path({folder!r}))"
+COMPILE = ("from driver.datapath.build import cache; "
+           "cache.compiled_unit(folder=cache.Path({folder!r}))")
 
 
 @pytest.fixture(scope="module")

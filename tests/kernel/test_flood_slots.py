@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from driver.datapath.maps import FloodTarget, flood_slots
+from driver.datapath.tables.maps import FloodTarget, flood_slots
 
 A, B, C, D = ((0, number) for number in range(1, 5))
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from driver.datapath.layout import CHANGED_IN, LAYOUT, discard, inherit, pin_folder
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.loading.layout import CHANGED_IN, LAYOUT, discard, inherit, pin_folder
 from driver.errors import DatapathError
 from tests.support.world.machines import mount_bpffs
 
 KNOWN = Path(__file__).with_name("layout.json")
 ADVICE = """the maps are not what layout {layout} says.  If a program of the layout before could
 misread {names}, or if sizes are others (such a map is refused): raise LAYOUT in
-driver/datapath/layout.py and name what has changed in CHANGED_IN.
+driver/datapath/loading/layout.py and name what has changed in CHANGED_IN.
 Then (or if nothing but a comment or a new map is new): python -m tests.kernel.test_layout"""
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from driver.client_ports import ClientPorts
-from driver.datapath.cache import compiled_unit
-from driver.datapath.load import Constants, Loaded, load
-from driver.datapath.probe import probe
-from driver.datapath.programs import ALL_PROGRAMS, KERNEL_FOLDER
-from driver.datapath.reasons import read_reasons
+from driver.datapath.build.cache import compiled_unit
+from driver.datapath.build.probe import probe
+from driver.datapath.code.programs import ALL_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.code.reasons import read_reasons
+from driver.datapath.loading.load import Constants, Loaded, load
 from tests.kernel.conftest import folder_for_pins
 from tests.kernel.test_layout import declared_maps
 

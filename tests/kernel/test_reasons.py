@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from driver.datapath.programs import KERNEL_FOLDER
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.code.reasons import read_reasons
 from driver.services.ports import Why
 
 ROOT = KERNEL_FOLDER.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from driver.datapath.programs import CGROUP_PROGRAMS, SERVICE_PROGRAMS
+from driver.datapath.code.programs import CGROUP_PROGRAMS, SERVICE_PROGRAMS
 from tests.kernel.test_layout import declared_maps
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import Container, Machine
 

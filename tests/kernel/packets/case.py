@@ -15,7 +15,7 @@ from enum import IntEnum
 from ipaddress import ip_address
 from typing import Any
 
-from driver.datapath.table import Table
+from driver.datapath.loading.table import Table
 
 
 class Verdict(IntEnum):

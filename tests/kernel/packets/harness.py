@@ -16,12 +16,12 @@ from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from driver.client_ports import ClientPorts
-from driver.datapath.cache import compiled_unit
-from driver.datapath.libbpf import checked, lib
-from driver.datapath.load import Constants, Loaded, load
-from driver.datapath.objects import load_program
-from driver.datapath.programs import FROM_OVERLAY, SCHED_CLS, Program
-from driver.datapath.reasons import read_reasons
+from driver.datapath.build.cache import compiled_unit
+from driver.datapath.code.programs import FROM_OVERLAY, SCHED_CLS, Program
+from driver.datapath.code.reasons import read_reasons
+from driver.datapath.loading.libbpf import checked, lib
+from driver.datapath.loading.load import Constants, Loaded, load
+from driver.datapath.loading.objects import load_program
 from tests.kernel.conftest import folder_for_pins
 from tests.kernel.packets import world
 from tests.kernel.packets.case import Case, Entry, Verdict, matches, put, struct_of

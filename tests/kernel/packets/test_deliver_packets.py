@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.reasons import read_reasons
 from tests.kernel.packets.case import OK, REDIRECT, SHOT, Case, Entry
 from tests.kernel.packets.harness import Kernel
 from tests.kernel.packets.packets import TCP, frame, ip4, option, tcp, unreachable

@@ -200,8 +200,8 @@ def test_upgraded_to_another_layout_of_maps(changed: tuple[str, ...], h1: Host, 
     load.goes_on()
     before = not_host_path(h1) | {"foreign_flow": 0}
     copy_project(tmp_path)
-    change(tmp_path / "driver/datapath/layout.py", "LAYOUT = 1", "LAYOUT = 2")
-    change(tmp_path / "driver/datapath/layout.py", "frozenset[str]] = {}",
+    change(tmp_path / "driver/datapath/loading/layout.py", "LAYOUT = 1", "LAYOUT = 2")
+    change(tmp_path / "driver/datapath/loading/layout.py", "frozenset[str]] = {}",
            f"frozenset[str]] = {{2: frozenset({changed})}}")
     header = tmp_path / "kernel/include/slim.h"
     for name in sorted({STRUCTS[each] for each in changed}):

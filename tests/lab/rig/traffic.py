@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.reasons import read_reasons
 from tests.lab.rig.hosts import CommandFailed, Host
 from tests.support.run.wait import wait_until
 

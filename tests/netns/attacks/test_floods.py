@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.netns.attacks.attack import (
     Victim,
     connected_victim,

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.reasons import read_reasons
 from tests.netns.attacks.attack import (
     EXPERIMENT,
     OPTION_KIND,

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.netns.attacks.attack import (
     Tap,
     Victim,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from driver.datapath.flows import OPEN, TIME_WAIT
 from driver.datapath.handover import Handover
-from driver.datapath.layout import Inheritance
-from driver.datapath.load import u16_be
+from driver.datapath.loading.layout import Inheritance
+from driver.datapath.loading.load import u16_be
+from driver.datapath.tables.flows import OPEN, TIME_WAIT
 from driver.link.sandbox.live_sockets import LiveSocket
 from driver.services.ports import Attachment, SandboxEntry
 from tests.support.world.machines import Machine

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from driver.datapath import bpf
-from driver.datapath.flows import OPEN, TIME_WAIT
+from driver.datapath.loading import bpf
+from driver.datapath.tables.flows import OPEN, TIME_WAIT
 from driver.link.underlay.vxlan import overlay_mtu
 from driver.services.ports import Attachment, SandboxEntry
 from tests.netns.attacks.attack import connected_victim, quiet_server

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from driver.datapath import bpf
-from driver.datapath.flows import REMOVAL_NS, TIME_WAIT, TIME_WAIT_NS, FlowSweeper
-from driver.datapath.maps import Maps
+from driver.datapath.loading import bpf
+from driver.datapath.tables.flows import REMOVAL_NS, TIME_WAIT, TIME_WAIT_NS, FlowSweeper
+from driver.datapath.tables.maps import Maps
 from tests.netns.attacks.attack import Victim, connected_victim, quiet_server
 from tests.netns.talk import Program, client, host_path, overlay, started
 from tests.support.run.wait import wait_until

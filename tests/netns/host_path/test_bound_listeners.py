@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from driver.datapath.withheld import NOTE_BOUND_LISTENER, NOTE_KEYS
+from driver.datapath.tables.withheld import NOTE_BOUND_LISTENER, NOTE_KEYS
 from tests.netns.kept_off.noted import BOUND_LISTENER, KEYS, noted, told, withheld
 from tests.netns.talk import (
     INSIDE,

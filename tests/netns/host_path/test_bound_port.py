@@ -140,7 +140,7 @@ def test_a_socket_that_was_refused_connects_elsewhere(machines: list[Machine], f
 def test_a_neighbour_that_takes_none_on_the_host_path_refuses_a_tied_socket_at_once(
         machines: list[Machine]) -> None:
     """It gets an error and no time-out, though the directory still lacks the verdict."""
-    from driver.datapath.reasons import read_reasons
+    from driver.datapath.code.reasons import read_reasons
 
     here, there = (machines[0].container(f"10.32.0.{n}/16") for n in (2, 3))
     refusing = machines[1].container("10.32.0.4/16")

@@ -360,7 +360,7 @@ def test_no_source_port_left_takes_the_overlay(across: Pair) -> None:
     peer, _ = there.endpoints[0]
     table = here.machine.loaded.table("flows")
     own, _ = here.endpoints[0]
-    from driver.datapath.load import u16_be, u32_be
+    from driver.datapath.loading.load import u16_be, u32_be
 
     leaf = table.Leaf()
     leaf.sandbox, leaf.state, leaf.port_be = here.netns.cookie, 2, u16_be(own.port)

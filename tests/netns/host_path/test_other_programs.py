@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from driver.datapath import bpf
-from driver.datapath.flows import OPEN, FlowSweeper, Name
-from driver.datapath.maps import Maps
+from driver.datapath.loading import bpf
+from driver.datapath.tables.flows import OPEN, FlowSweeper, Name
+from driver.datapath.tables.maps import Maps
 from tests.netns.attacks.attack import connected_victim, quiet_server
 from tests.netns.talk import client, flows, host_path
 from tests.support.fakes.other_sockops import HDR_OPT_LEN, RTT, Other

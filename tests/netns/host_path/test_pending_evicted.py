@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.netns.talk import Program, counted, run, started
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import Container

@@ -11,9 +11,9 @@ from pathlib import Path
 import bcc
 import pytest
 
-from driver.datapath.bpf import Link
-from driver.datapath.headers import header_tree
-from driver.datapath.programs import KERNEL_FOLDER, SETSOCKOPT, SOCK_OPT
+from driver.datapath.build.headers import header_tree
+from driver.datapath.code.programs import KERNEL_FOLDER, SETSOCKOPT, SOCK_OPT
+from driver.datapath.loading.bpf import Link
 from tests.netns.kept_off.noted import KEYS, RULES, noted, withheld
 from tests.netns.talk import run
 from tests.support.world.machines import Container, Machine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from driver.datapath import bpf
-from driver.datapath.flows import TIME_WAIT
+from driver.datapath.loading import bpf
+from driver.datapath.tables.flows import TIME_WAIT
 from tests.netns.talk import host_path, run, started
 from tests.support.world.machines import Container
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.reasons import read_reasons
 from tests.support.world.machines import Container
 
 KEYS, RULES, BOUND_LISTENER = 1, 2, 4  # bits of a note, kernel/include/slim.h

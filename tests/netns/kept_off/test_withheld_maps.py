@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from driver.datapath import withheld as module
-from driver.datapath.withheld import NOTE_KEYS, NOTE_RULES, WithheldMaps
+from driver.datapath.tables import withheld as module
+from driver.datapath.tables.withheld import NOTE_KEYS, NOTE_RULES, WithheldMaps
 from driver.services.ports import Why
 from tests.netns.talk import run
 from tests.support.world.machines import Container, Machine

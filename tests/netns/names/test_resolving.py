@@ -14,7 +14,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from driver.datapath.names_map import NamesMap
+from driver.datapath.tables.names_map import NamesMap
 from driver.dns.server import NameServer
 from driver.errors import LinkError
 from driver.link.netlink.names import NAME_SERVER, NAMES_PORT

@@ -12,7 +12,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.netns.attacks.attack import send
 from tests.netns.talk import client, counted, run, server, start, started
 from tests.support.run.wait import wait_until

@@ -307,8 +307,8 @@ def test_a_driver_that_comes_back_finds_its_services(telling: Three) -> None:
     """It removes lists that no vip names, left by a driver that died half-way."""
     from ipaddress import IPv4Address
 
-    from driver.datapath.load import u32_be
-    from driver.datapath.vip_table import VipTable
+    from driver.datapath.loading.load import u32_be
+    from driver.datapath.tables.vip_table import VipTable
 
     machine = telling.cluster.machines[0]
     with telling.cluster.service(VIP, *telling.addresses):

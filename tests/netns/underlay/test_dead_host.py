@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from driver.datapath import bpf
-from driver.datapath.dead_hosts import DeadHosts
+from driver.datapath.loading import bpf
+from driver.datapath.tables.dead_hosts import DeadHosts
 from tests.netns.talk import best_path, client, counted, host_path, run, server, started
 from tests.support.world.machines import Machine
 

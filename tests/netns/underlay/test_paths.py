@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from driver.datapath import bpf
+from driver.datapath.loading import bpf
 from tests.netns.talk import Program, client, counted, host_path, overlay, run, server, started
 from tests.support.run.wait import wait_until
 from tests.support.world import netns

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from driver.client_ports import client_ports
-from driver.datapath import bpf
-from driver.datapath.host_paths import BlockedHosts, Probes
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.loading import bpf
+from driver.datapath.tables.host_paths import BlockedHosts, Probes
 from driver.link.underlay.syn_probe import RawSynProber
 from driver.services.ports import Probe, ProbeFlow, Reply
 from tests.netns.talk import INSIDE, client, counted, host_path, run, server

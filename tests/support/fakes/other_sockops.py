@@ -14,9 +14,9 @@ from unittest import mock
 
 import bcc
 
-from driver.datapath.bpf import Link, detach
-from driver.datapath.headers import header_tree
-from driver.datapath.programs import CGROUP_SOCK_OPS, KERNEL_FOLDER, SOCK_OPS
+from driver.datapath.build.headers import header_tree
+from driver.datapath.code.programs import CGROUP_SOCK_OPS, KERNEL_FOLDER, SOCK_OPS
+from driver.datapath.loading.bpf import Link, detach
 
 # What the program does with the callback flags when a connection begins or is established.
 MANNERS = {

@@ -25,12 +25,12 @@ from pathlib import Path
 import pytest
 
 from driver.client_ports import Ports, client_ports
-from driver.datapath import bpf
 from driver.datapath.attachments import Attachments, attach_to_netkit
-from driver.datapath.cache import compiled_unit
+from driver.datapath.build.cache import compiled_unit
+from driver.datapath.code.programs import KERNEL_FOLDER
 from driver.datapath.datapath import EbpfDatapath
-from driver.datapath.load import Constants, Loaded, load
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Constants, Loaded, load
 from driver.link.netlink import filters
 from driver.link.netlink.names import HOST_PATH_MARK
 from driver.link.pairs.veth import Veths

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from driver.datapath import bpf
-from driver.datapath.libbpf import checked, lib
-from driver.datapath.table import Table
+from driver.datapath.loading import bpf
+from driver.datapath.loading.libbpf import checked, lib
+from driver.datapath.loading.table import Table
 
 _KEY_BYTES = 64  # room for the key of any map of slim
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from driver.datapath import cache
-from driver.datapath.compiled import Compiled, MapSpec
+from driver.datapath.build import cache
+from driver.datapath.code.compiled import Compiled, MapSpec
 from driver.errors import DatapathError
 
 KEY = "0" * 64

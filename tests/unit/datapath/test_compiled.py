@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from driver.datapath.compiled import (
+from driver.datapath.code.compiled import (
     CONSTANTS,
     Compiled,
     constant_flags,
     relocate,
     unrelocated,
 )
-from driver.datapath.struct_types import ctypes_class
+from driver.datapath.loading.struct_types import ctypes_class
 from driver.errors import DatapathError
 
 TAG = next(int(flag.removeprefix("-DCONSTANT_TAG=").removesuffix("ULL"), 16)

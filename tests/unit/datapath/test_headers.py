@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from driver.datapath.headers import header_tree
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.build.headers import header_tree
+from driver.datapath.code.programs import KERNEL_FOLDER
 
 
 def test_it_goes_when_it_is_not_needed_any_more(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from driver.datapath import headers, unit_key
-from driver.datapath.programs import KERNEL_FOLDER
-from driver.datapath.unit_key import UnknownCompilerError, check_compiler, compiler_files
+from driver.datapath.build import headers, unit_key
+from driver.datapath.build.unit_key import UnknownCompilerError, check_compiler, compiler_files
+from driver.datapath.code.programs import KERNEL_FOLDER
 from driver.errors import DatapathError
 
 MACHINE = platform.machine()

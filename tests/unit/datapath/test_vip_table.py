@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from driver.datapath import bpf, vip_table
-from driver.datapath.load import u32_be
-from driver.datapath.vip_table import VipTable
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import u32_be
+from driver.datapath.tables import vip_table
+from driver.datapath.tables.vip_table import VipTable
 from driver.model import Vni
 
 VIP = IPv4Address("10.32.0.100")

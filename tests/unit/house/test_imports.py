@@ -55,7 +55,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "link.pairs": {"link.netlink", "services.ports"},
     "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
     "link.sandbox": {"link.netlink", "link.pairs", "link.underlay", "services.ports"},
-    "datapath": {"client_ports", "services.ports"},
+    "datapath.code": set(),
+    "datapath.loading": {"client_ports", "datapath.code"},
+    "datapath.build": {"datapath.code", "datapath.loading"},
+    "datapath.tables": {"datapath.code", "datapath.loading", "services.ports"},
+    "datapath": {"datapath.code", "datapath.loading", "datapath.tables", "services.ports"},
 }
 LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
              "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
@@ -142,7 +146,7 @@ def test_only_settings_reads_the_environment() -> None:
     """Settings get os.environ from __main__; two libraries take options only from it."""
     users = {name for _, name, tree in modules() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")}
-    assert users <= {"__main__", "store.etcd.connection", "datapath.compiling"}
+    assert users <= {"__main__", "store.etcd.connection", "datapath.build.compiling"}
 
 
 def test_every_module_says_in_a_sentence_what_it_does() -> None:

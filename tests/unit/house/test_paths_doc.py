@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.reasons import read_reasons
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from driver.datapath import bpf
-from driver.datapath.load import Loaded
-from driver.datapath.programs import KERNEL_FOLDER
-from driver.datapath.reasons import read_reasons
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.code.reasons import read_reasons
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded
 from driver.errors import DatapathError
 from driver.services.ports import Why
 

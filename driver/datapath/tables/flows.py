@@ -16,8 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from driver.datapath import bpf
-from driver.datapath.load import Loaded, u16_be
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded, u16_be
 from driver.errors import SlimError
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any
 
-from driver.datapath import bpf
-from driver.datapath.load import Loaded, u16_be, u32_be
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded, u16_be, u32_be
 from driver.errors import DatapathError
 from driver.services.ports import ProbeFlow
 

@@ -18,10 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from driver.datapath.compiled import Compiled, MapSpec
-from driver.datapath.compiling import compile_unit
-from driver.datapath.programs import KERNEL_FOLDER
-from driver.datapath.unit_key import UnknownCompilerError, check_compiler, unit_key
+from driver.datapath.code.compiled import Compiled, MapSpec
+from driver.datapath.build.compiling import compile_unit
+from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.build.unit_key import UnknownCompilerError, check_compiler, unit_key
 from driver.errors import DatapathError
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from ipaddress import IPv4Address
 
-from driver.datapath import bpf
-from driver.datapath.load import Loaded, u32_be
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded, u32_be
 from driver.errors import DatapathError
 
 LASTS_S = 60  # after the last `refuse`; far longer than the interval between calls

@@ -10,7 +10,7 @@ import sys
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
-from driver.datapath.load import u16_be, u32_be
+from driver.datapath.loading.load import u16_be, u32_be
 from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from driver.datapath.load import Loaded
+from driver.datapath.loading.load import Loaded
 
 FOR_S: Final = 0.9  # a driver that dies is not asked any more after that
 

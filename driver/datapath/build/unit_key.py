@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from driver.datapath.compiling import FLAGS
-from driver.datapath.headers import api_folders
-from driver.datapath.programs import ALL_PROGRAMS, FILES
+from driver.datapath.build.compiling import FLAGS
+from driver.datapath.build.headers import api_folders
+from driver.datapath.code.programs import ALL_PROGRAMS, FILES
 
 LOADER_CACHE = Path("/etc/ld.so.cache")  # where the loader finds libraries; format: …, 0, path, 0
 LOADED = Path("/proc/self/maps")

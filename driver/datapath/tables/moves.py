@@ -11,9 +11,9 @@ import itertools
 import logging
 from typing import Any
 
-from driver.datapath import bpf
-from driver.datapath.load import Loaded
-from driver.datapath.programs import MOVE_FLOWS
+from driver.datapath.code.programs import MOVE_FLOWS
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from driver.datapath.cache import FOLDER, kept_unit
-from driver.datapath.compiling import compile_unit
-from driver.datapath.load import try_programs
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.build.cache import FOLDER, kept_unit
+from driver.datapath.build.compiling import compile_unit
+from driver.datapath.loading.load import try_programs
+from driver.datapath.code.programs import KERNEL_FOLDER
 from driver.errors import DatapathError
 
 

@@ -15,10 +15,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from driver.client_ports import ClientPorts
-from driver.datapath.compiled import Compiled, relocate
-from driver.datapath.objects import load_btf, load_program, open_map
-from driver.datapath.programs import ALL_PROGRAMS
-from driver.datapath.table import Table
+from driver.datapath.code.compiled import Compiled, relocate
+from driver.datapath.code.programs import ALL_PROGRAMS
+from driver.datapath.loading.objects import load_btf, load_program, open_map
+from driver.datapath.loading.table import Table
 from driver.errors import DatapathError
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from driver.datapath.libbpf import checked, lib
+from driver.datapath.loading.libbpf import checked, lib
 from driver.errors import DatapathError
 
 _F_REPLACE = 4  # BPF_F_REPLACE

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from driver.datapath.compiled import MapSpec
-from driver.datapath.libbpf import checked, lib
-from driver.datapath.programs import Program
+from driver.datapath.code.compiled import MapSpec
+from driver.datapath.code.programs import Program
+from driver.datapath.loading.libbpf import checked, lib
 from driver.errors import DatapathError
 
 _LOG_BYTES = 1 << 24  # for the verifier's log: its end matters

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver.datapath.programs import KERNEL_FOLDER
+from driver.datapath.code.programs import KERNEL_FOLDER
 
 _ENTRY = re.compile(r'\bR\((\w+), (path|fallback|drop|error), "([^"]*)"\)')
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-KERNEL_FOLDER = Path(__file__).resolve().parent.parent.parent / "kernel"
+KERNEL_FOLDER = Path(__file__).resolve().parents[3] / "kernel"
 
 # The files are compiled as one text: BCC rewrites map access in the main file only.
 FILES = ("maps", "shares", "icmp", "probe", "deliver", "withheld", "services", "connect", "names",

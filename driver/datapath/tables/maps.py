@@ -13,9 +13,10 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any
 
-from driver.datapath import bpf, entries
-from driver.datapath.load import Loaded, u32_be
-from driver.datapath.moves import FlowMover
+from driver.datapath.loading import bpf
+from driver.datapath.loading.load import Loaded, u32_be
+from driver.datapath.tables import entries
+from driver.datapath.tables.moves import FlowMover
 from driver.errors import DatapathError
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from driver.datapath.compiled import MapSpec
-from driver.datapath.libbpf import checked, lib
-from driver.datapath.struct_types import ctypes_class
+from driver.datapath.code.compiled import MapSpec
+from driver.datapath.loading.libbpf import checked, lib
+from driver.datapath.loading.struct_types import ctypes_class
 from driver.errors import DatapathError
 
 PERCPU_ARRAY = 6  # enum bpf_map_type
