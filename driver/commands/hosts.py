@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from driver.commands.table import print_table
-from driver.compose.removal import remove_records
+from driver.compose.parts.removal import remove_records
 from driver.errors import Conflict, InvalidArgument, NotFound
 from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
 from driver.settings import Settings

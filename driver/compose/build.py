@@ -16,26 +16,26 @@ from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
 from driver.api.network_driver import NetworkDriver
 from driver.api.server import ApiServer, Listener
-from driver.compose.address_parts import build_addresses
 from driver.compose.claims import Claims
-from driver.compose.endpoint_parts import build_endpoints
-from driver.compose.ground import Ground
-from driver.compose.host_parts import build_hosts, build_registry
-from driver.compose.kernel import (
+from driver.compose.ownership import own_id
+from driver.compose.parts.addresses import build_addresses
+from driver.compose.parts.endpoints import build_endpoints
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.hosts import build_hosts, build_registry
+from driver.compose.parts.kernel import (
     HostPorts,
     UnderlayState,
     build_kernel,
     guard_parts,
     handover_parts,
 )
-from driver.compose.ownership import own_id
-from driver.compose.parts import Driver, Part, nothing
+from driver.compose.parts.part import Driver, Part, nothing
+from driver.compose.parts.store import build_stores
+from driver.compose.parts.swarm import build_swarm
+from driver.compose.parts.upkeep import build_upkeep
+from driver.compose.parts.watching import host_link_parts, withholding_parts
 from driver.compose.refusing import refuse_who_waits
 from driver.compose.status import status_of
-from driver.compose.store_parts import build_stores
-from driver.compose.swarm_parts import build_swarm
-from driver.compose.upkeep_parts import build_upkeep
-from driver.compose.watching import host_link_parts, withholding_parts
 from driver.datapath.code.programs import FROM_WIRE
 from driver.errors import SlimError
 from driver.link.netlink import filters

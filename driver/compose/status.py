@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from driver import __version__
-from driver.compose.endpoint_parts import EndpointParts
-from driver.compose.ground import Ground
-from driver.compose.host_parts import HostParts
-from driver.compose.swarm_parts import SwarmParts
+from driver.compose.parts.endpoints import EndpointParts
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.hosts import HostParts
+from driver.compose.parts.swarm import SwarmParts
 from driver.services.upkeep.recovery import Recovery
 
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from driver.compose.removal import remove_records
+from driver.compose.parts.removal import remove_records
 from driver.errors import Conflict, SlimError
 from driver.model import (
     Absence,

@@ -84,7 +84,7 @@ import sys
 from driver import settings
 from driver.__main__ import make_parser
 from driver.commands.hosts import open_etcd
-from driver.compose.removal import remove_records
+from driver.compose.parts.removal import remove_records
 from driver.model import HostId, Removal
 from driver.store.format import keys
 from driver.store.hosts.absences import EtcdAbsences

@@ -16,7 +16,7 @@ from tests.support.run.wait import wait_until
 __all__ = ["hosts"]
 pytestmark = pytest.mark.timeout(600)
 
-REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.kernel.GUARD_S)
+REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.parts.kernel.GUARD_S)
 REMOVALS = (
     "ip rule del pref 10", "ip rule del pref 11", "ip rule del pref 20",
     "ip rule add pref 0 lookup local protocol kernel",

@@ -14,7 +14,7 @@ from tests.netns.cluster.etcd_world import World
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import require_root
 
-REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.kernel.GUARD_S)
+REPAIR_S = 20.0  # shorter than the driver's own interval (driver.compose.parts.kernel.GUARD_S)
 
 
 def test_the_life_of_a_guard(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from driver.api.server import ApiServer, Listener, SocketInUseError, bind
 from driver.commands.control_client import NotRunningError, ask
-from driver.compose.parts import Driver, Part, nothing
+from driver.compose.parts.part import Driver, Part, nothing
 from driver.compose.refusing import refuse_all, refuse_who_waits
 from driver.errors import LinkError, SettingsError, SlimError
 from driver.state import host

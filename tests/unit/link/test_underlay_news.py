@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from driver.compose.kernel import UnderlayState
+from driver.compose.parts.kernel import UnderlayState
 from driver.errors import LinkError
 from driver.link.netlink import monitor
 from driver.link.underlay.device import Underlay, UnderlayWatcher

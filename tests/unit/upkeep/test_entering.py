@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from driver.compose.removal import remove_records
+from driver.compose.parts.removal import remove_records
 from driver.errors import Conflict, StoreUnavailable
 from driver.model import Endpoint, EndpointId, Network, NetworkId, Removal
 from driver.services.addresses.service import NAME

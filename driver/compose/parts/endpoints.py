@@ -9,10 +9,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from driver.compose.ground import Ground
-from driver.compose.name_parts import NameParts
-from driver.compose.parts import Part
-from driver.compose.watching import build_withholding
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.names import NameParts
+from driver.compose.parts.part import Part
+from driver.compose.parts.watching import build_withholding
 from driver.datapath.code.programs import TO_CONTAINER
 from driver.link.netlink.watch import NamespaceWatch
 from driver.link.pairs import netkit

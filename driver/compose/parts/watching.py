@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from driver.compose.kernel import Kernel, UnderlayState
-from driver.compose.parts import Part, nothing
+from driver.compose.parts.kernel import Kernel, UnderlayState
+from driver.compose.parts.part import Part, nothing
 from driver.datapath.tables.withheld import WithheldMaps
 from driver.engine.docker import DockerLabels
 from driver.link.netlink.watch import NamespaceWatch

@@ -8,9 +8,9 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from driver.compose.address_parts import AddressParts
-from driver.compose.ground import Ground
-from driver.compose.parts import Part, nothing
+from driver.compose.parts.addresses import AddressParts
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.part import Part, nothing
 from driver.engine.swarm import DockerSwarm, DockerSwarmUsers
 from driver.services.swarm.holdings import SwarmHoldings
 from driver.services.vips.publisher import VipPublisher

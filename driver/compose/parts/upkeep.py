@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from driver.compose.address_parts import AddressParts
-from driver.compose.endpoint_parts import EndpointParts
-from driver.compose.ground import Ground
-from driver.compose.parts import Part
+from driver.compose.parts.addresses import AddressParts
+from driver.compose.parts.endpoints import EndpointParts
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.part import Part
 from driver.engine.docker import DockerEngine
 from driver.process import memory
 from driver.services.upkeep.collect import Collector, Removals

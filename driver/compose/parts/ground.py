@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from driver.compose.kernel import HostPorts, Kernel, UnderlayState
-from driver.compose.store_parts import Stores
+from driver.compose.parts.kernel import HostPorts, Kernel, UnderlayState
+from driver.compose.parts.store import Stores
 from driver.model import Host, HostId
 from driver.settings import Settings
 from driver.work.ledger import Ledger

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driver.client_ports import Ports, client_ports, unreserved
-from driver.compose.parts import Part, nothing
+from driver.compose.parts.part import Part, nothing
 from driver.datapath.attachments import Attachments
 from driver.datapath.build.cache import compiled_unit
 from driver.datapath.datapath import EbpfDatapath

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from driver.compose.parts import Part, nothing
+from driver.compose.parts.part import Part, nothing
 from driver.errors import StoreUnavailable
 from driver.model import HostId
 from driver.services.endpoints.joins import JoinedEndpoints

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from driver.compose.address_parts import AddressParts
-from driver.compose.endpoint_parts import EndpointParts
-from driver.compose.ground import Ground
-from driver.compose.parts import Part, nothing
-from driver.compose.peers import build_peers
-from driver.compose.removal import remove_records
-from driver.compose.store_parts import Stores
-from driver.compose.uncertainty import Uncertain, build_uncertainty
+from driver.compose.parts.addresses import AddressParts
+from driver.compose.parts.endpoints import EndpointParts
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.part import Part, nothing
+from driver.compose.parts.peers import build_peers
+from driver.compose.parts.removal import remove_records
+from driver.compose.parts.store import Stores
+from driver.compose.parts.uncertainty import Uncertain, build_uncertainty
 from driver.link.underlay.fingerprint import fingerprint
 from driver.model import Absence, Host, HostId, Removal
 from driver.services.hosts.watch import INTERVAL_S, HostWatch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
-from driver.compose.ground import Ground
-from driver.compose.parts import Part
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.part import Part
 from driver.datapath.code.programs import NAME_QUERY
 from driver.datapath.tables.names_map import NamesMap
 from driver.dns.server import NameServer

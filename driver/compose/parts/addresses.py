@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from driver.compose.endpoint_parts import EndpointParts
-from driver.compose.ground import Ground
+from driver.compose.parts.endpoints import EndpointParts
+from driver.compose.parts.ground import Ground
 from driver.ipam import pools
 from driver.ipam.pools import Supernet
 from driver.link.underlay.routed import routed_networks

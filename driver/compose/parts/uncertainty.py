@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from driver.compose.parts import Part
+from driver.compose.parts.part import Part
 from driver.model import HostId
 from driver.services.directory.publisher import Publisher
 from driver.services.ports import Directory, Endpoints, Links

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from driver.client_ports import ClientPorts
-from driver.compose.parts import Part, nothing
+from driver.compose.parts.part import Part, nothing
 from driver.datapath.loading.load import Loaded
 from driver.datapath.tables.host_paths import BlockedHosts, Probes
 from driver.link.underlay.device import Underlay

@@ -1,0 +1,1 @@
+"""Builds the driver's parts, a topic a module."""
