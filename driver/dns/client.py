@@ -9,7 +9,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from driver.dns.messages import HEADER_BYTES, ID_BYTES, read_question, write_answer, write_failure
@@ -38,9 +38,9 @@ class Counts:
     """Queries since the start."""
 
     answered: int = 0  # by names of containers
-    forwarded: int = 0  # to Docker's name server
-    failed: int = 0  # Docker's name server could not be asked
-    late: int = 0  # it has not answered in time
+    forwarded: int = 0  # to Docker's name server, or meant to be
+    failed: int = 0  # of these: it could not be asked
+    late: int = 0  # of these: it has not answered in time
     refused: int = 0  # no message, too long, or a connection beyond a sandbox's share
 
 
@@ -49,6 +49,7 @@ class _Pending:
     asker: Any  # its address
     query: bytes
     end_s: float
+    again: bool = False  # Docker's name server has refused it once
 
 
 class Client:
@@ -132,40 +133,54 @@ class Client:
             if not HEADER_BYTES <= len(query) <= QUERY_MAX:
                 self._counts.refused += 1
                 continue
-            answer = self.answer(query, udp=True) or self._forward(query, asker)
+            answer = self.answer(query, udp=True)
             if answer is not None:
                 self._send(answer, asker)
+            else:
+                self._forward(query, asker)
 
-    def _forward(self, query: bytes, asker: Any) -> bytes | None:
-        """Carry a query on; return the answer if that is impossible."""
+    def _forward(self, query: bytes, asker: Any) -> None:
+        """Carry a query on, or answer that this is impossible."""
         if len(self._pending) >= PENDING_MAX:
             self._pending.pop(next(iter(self._pending)))
             self._counts.late += 1
         number = secrets.token_bytes(ID_BYTES)
         while number in self._pending:
             number = secrets.token_bytes(ID_BYTES)
-        upstream = self._dockers()
-        try:
-            if upstream is None:
-                raise ConnectionRefusedError
-            upstream.send(number + query[ID_BYTES:])
-        except OSError as error:
-            # The error may be that of an earlier query, which then is not answered either.
-            if not isinstance(error, BlockingIOError):
-                self._hang_up()
-                self._fail_pending()
-            self._counts.failed += 1
-            return write_failure(query)
-        self._pending[number] = _Pending(asker, query, self._clock() + PENDING_S)
         self._counts.forwarded += 1
-        return None
+        self._pending[number] = _Pending(asker, query, self._clock() + PENDING_S)
+        self._carry(number)
 
-    def _dockers(self) -> socket.socket | None:
-        """Return the socket towards Docker's name server; None: it cannot be opened now.
+    def _carry(self, number: bytes) -> None:
+        upstream = self._dockers()
+        if upstream is None:
+            self._fail(number)
+            return
+        try:
+            upstream.send(number + self._pending[number].query[ID_BYTES:])
+        except BlockingIOError:
+            self._fail(number)
+        except OSError:  # an earlier one was refused
+            self._carry_again()
+
+    def _carry_again(self) -> None:
+        """Docker's name server has refused: carry what waits to the one that is there now, once.
 
         A dockerd that has started again has another one.  NAT would go on turning the old socket's
-        datagrams to the old one: so a refused socket is replaced, at most once in AGAIN_S.
+        datagrams to the old one: so the socket is replaced, at most once in AGAIN_S.
         """
+        self._hang_up()
+        for number, pending in list(self._pending.items()):
+            if number not in self._pending:
+                continue  # a refusal of one that was carried on meanwhile has ended it
+            if pending.again:
+                self._fail(number)
+            else:
+                self._pending[number] = replace(pending, again=True)
+                self._carry(number)
+
+    def _dockers(self) -> socket.socket | None:
+        """Return the socket towards Docker's name server; None: it cannot be opened now."""
         if self._upstream is None and self._clock() - self._asked_s >= AGAIN_S:
             self._asked_s = self._clock()
             try:
@@ -189,19 +204,17 @@ class Client:
                 answer = self._upstream.recv(ANSWER_MAX)
             except BlockingIOError:
                 return
-            except OSError:  # Docker's name server is not there
-                self._hang_up()
-                self._fail_pending()
+            except OSError:
+                self._carry_again()
                 return
             pending = self._pending.pop(answer[:ID_BYTES], None)
             if pending is not None:
                 self._send(pending.query[:ID_BYTES] + answer[ID_BYTES:], pending.asker)
 
-    def _fail_pending(self) -> None:
-        pending, self._pending = self._pending, {}
-        for each in pending.values():
-            self._counts.failed += 1
-            self._send(write_failure(each.query), each.asker)
+    def _fail(self, number: bytes) -> None:
+        pending = self._pending.pop(number)
+        self._counts.failed += 1
+        self._send(write_failure(pending.query), pending.asker)
 
     def _send(self, answer: bytes, asker: Any) -> None:
         try:

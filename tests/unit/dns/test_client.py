@@ -28,6 +28,7 @@ from tests.unit.dns.world import (
     ELSEWHERE,
     WAIT_S,
     WEB,
+    Dockers,
     Names,
     Sandbox,
     Scene,
@@ -398,6 +399,34 @@ def test_dockers_that_refuses_is_not_asked_by_a_new_socket_for_each_query(turns:
     assert refused() == 1
     assert turns.counts.failed == 15
     assert len(sandbox.left_open()) == 2
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 3])
+def test_after_a_restart_of_dockerd_no_query_fails(turns: Turns, waiting: int) -> None:
+    """Its name server has another port then; NAT turns the first datagram of a socket only."""
+    _, sandbox = turns.client()
+    program = sandbox.program()
+    program.send(query("example.org", 1))
+    turns.settle()
+    turns.dockers.answer_one()
+    turns.settle()
+    assert read(program.recv(65535)) == (1, ELSEWHERE)
+    for number in range(waiting):  # it has them, and ends
+        program.send(query("example.org", 10 + number))
+    turns.settle()
+    turns.dockers.udp.close()
+    sandbox.dockers = Dockers(turns.stack)
+    turns.tick(AGAIN_S)
+    program.send(query("example.org", 2))
+    turns.settle()
+    answered = []
+    for _ in range(waiting + 1):
+        sandbox.dockers.answer_one()
+        turns.settle()
+        answered.append(read(program.recv(65535)))
+    assert answered == [(number, ELSEWHERE) for number in (*range(10, 10 + waiting), 2)]
+    assert turns.counts.failed == 0
+    assert len(sandbox.left_open()) == 3
 
 
 def test_an_answer_for_a_program_that_has_gone(turns: Turns) -> None:

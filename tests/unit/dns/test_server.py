@@ -196,7 +196,7 @@ def test_dockers_comes_back(served: Served) -> None:
 def test_without_its_namespace_each_query_fails_at_once(served: Served) -> None:
     served.inside.gone = True
     assert served.ask("example.org") == (1, "SERVFAIL")
-    served.until(failed=1)
+    served.until(forwarded=1, failed=1)
 
 
 def test_a_mistake_ends_no_thread(served: Served, caplog: pytest.LogCaptureFixture) -> None:
