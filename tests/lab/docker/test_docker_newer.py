@@ -9,8 +9,10 @@ from __future__ import annotations
 from tests.lab.conftest import SERVE, TOOLS
 from tests.lab.docker.test_docker import address_of, call, check_views, create_network, ping, start
 from tests.lab.docker.test_docker_rows import V6, addresses, create, default_device
+from tests.lab.docker.test_names import WAIT_S, lookup
 from tests.lab.rig.dockers import docker, feature
 from tests.lab.rig.hosts import Host
+from tests.support.run.wait import wait_until
 
 
 @docker("26", "28")
@@ -48,8 +50,10 @@ def test_interface_name_sysctl_and_gateway_priority(h1: Host) -> None:
 def test_network_without_ipv4(h1: Host, h2: Host) -> None:
     for host in (h1, h2):
         create(host, "six", "--ipv4=false", *V6)
-        start(host, "alice", *SERVE, network="six")
-    (a,), (b,) = (addresses(host, "alice")["eth0"] for host in (h1, h2))
+        start(host, f"on-{host.name}", *SERVE, network="six")
+    (a,), (b,) = (addresses(host, f"on-{host.name}")["eth0"] for host in (h1, h2))
     assert a != b
-    ping(h1, "alice", b)
-    ping(h2, "alice", a)
+    ping(h1, "on-h1", b)
+    ping(h2, "on-h2", a)
+    wait_until(lambda: lookup(h1, "on-h1", "on-h2", "AF_INET6") == [b], WAIT_S, "its name")
+    assert lookup(h1, "on-h1", "on-h2", "AF_INET") == []

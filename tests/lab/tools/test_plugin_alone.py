@@ -11,6 +11,7 @@ import pytest
 
 from tests.lab.conftest import SERVE
 from tests.lab.docker.test_docker import call, check_views, ping, start
+from tests.lab.docker.test_names import lookup, wait_for
 from tests.lab.rig import dockers
 from tests.lab.rig.dockers import feature
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
@@ -61,6 +62,25 @@ def test_two_engines_have_one_network(pair: list[Host]) -> None:
     addresses[1] = start(second, "on-h2", *SERVE)
     seen = call(second, "on-h2", addresses[0], "--retry-s", "10")
     check_views(seen, addresses[1], addresses[0])
+
+
+@feature("managed plugin: names across hosts")
+def test_names(pair: list[Host]) -> None:
+    """Without a driver Docker's go on; the plugin's come back by themselves."""
+    first, second = pair
+    for host in pair:
+        create(host)
+    asker = start(first, "asker")
+    web = start(second, "web", options=("--network-alias", "www"))
+    for name in ("web", "www", "web.app"):
+        wait_for(first, "asker", name, web)
+    wait_for(second, "web", "asker", asker)
+    own = start(first, "own")
+    first.docker("plugin", "disable", "-f", PLUGIN)
+    wait_for(first, "asker", "web")
+    assert lookup(first, "asker", "own") == [own]
+    enable(first)
+    wait_for(first, "asker", "web", web)
 
 
 @feature("managed plugin: a wrong setting is explained")
