@@ -23,6 +23,7 @@ from tests.lab.docker.test_docker import (
     ping,
     start,
 )
+from tests.lab.docker.test_names import wait_for
 from tests.lab.rig.dockers import every_docker, feature
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
 from tests.lab.rig.snapshot import host_state, store_keys
@@ -320,6 +321,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
     create(h1, "by-docker", "--subnet", "10.41.0.0/24", ipam="default")
     a, b = start(h1, "alice", *SERVE), start(h2, "bob", *SERVE)
     call(h1, "alice", b)
+    wait_for(h1, "alice", "bob", b)
     before = host_state(h1)
     no_etcd.stop_etcd()
     clear = "remote: .*etcd"
@@ -333,6 +335,7 @@ def test_row_49_stopped_etcd(no_etcd: Lab, h1: Host, h2: Host) -> None:
     assert host_state(h1).map_entries == before.map_entries
     # Running containers go on.  The fixture checks that what is removed now is cleaned up later.
     check_views(call(h1, "alice", b), client=a, server=b)
+    wait_for(h1, "alice", "bob", b)
     h2.docker("rm", "-f", "bob")
     no_etcd.start_etcd()
     for network in ("app", "by-docker"):

@@ -135,6 +135,30 @@ def test_no_query_fails_for_long_while_drivers_come_and_go(h1: Host, h2: Host) -
 
 
 @feature("names across hosts")
+def test_while_dockerd_hangs_known_names_go_on(h1: Host, h2: Host) -> None:
+    create_network([h1, h2])
+    start(h1, "alice")
+    bob, web = start(h1, "bob"), start(h2, "web")
+    wait_for(h1, "alice", "web", web)
+    wait_for(h1, "alice", "bob", bob)
+    pid = h1.inspect("alice")["State"]["Pid"]
+
+    def ask(name: str) -> list[str]:  # not by Docker, which would hang
+        return list(json.loads(h1.exec("nsenter", f"--target={pid}", "--mount", "--net", "python3",
+                                       "-c", LOOKUP, name, "AF_INET")))
+
+    h1.exec("pkill", "-STOP", "-x", "dockerd")
+    try:
+        for _ in range(20):
+            assert (ask("web"), ask("bob")) == ([web], [bob])
+        new = start(h2, "new")
+        wait_until(lambda: ask("new") == [new], WAIT_S, "a new name of another host")
+    finally:
+        h1.exec("pkill", "-CONT", "-x", "dockerd")
+    wait_for(h1, "alice", "late", start(h1, "late"))
+
+
+@feature("names across hosts")
 def test_a_network_without_names(h1: Host, h2: Host) -> None:
     for host in (h1, h2):
         host.docker("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", SUBNET,
