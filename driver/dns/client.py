@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from driver.dns.messages import HEADER_BYTES, ID_BYTES, read_question, write_answer, write_failure
+from driver.dns.share import Share
 from driver.dns.streams import Stream
 from driver.errors import LinkError
 from driver.services.ports import NameReply, Question
@@ -25,8 +27,6 @@ log = logging.getLogger(__name__)
 QUERY_MAX: Final = 4096  # bytes by UDP; Docker's name server itself reads 512
 ANSWER_MAX: Final = 65535  # bytes
 BATCH: Final = 16  # datagrams of one sandbox before others have their turn
-RATE: Final = 2000  # queries a second, on average; more wait in the socket, or are lost there
-BURST: Final = 1000
 PENDING_MAX: Final = 512  # forwarded queries without an answer
 PENDING_S: Final = 15.0  # longer than any resolver waits
 AGAIN_S: Final = 0.2  # between two attempts to reach Docker's name server
@@ -57,22 +57,26 @@ class Client:
 
     def __init__(self, sockets: Sockets, resolve: Callable[[Question], NameReply | None],
                  counts: Counts, *, watch: Callable[[socket.socket, Callable[[], None]], None],
-                 unwatch: Callable[[socket.socket], object], clock: Callable[[], float]) -> None:
-        """watch: have a function called whenever the socket can be read, until `unwatch`."""
+                 unwatch: Callable[[socket.socket], object], clock: Callable[[], float],
+                 spent: Callable[[], float] = time.thread_time) -> None:
+        """watch: have a function called whenever the socket can be read, until `unwatch`.
+
+        clock, spent: see Share.
+        """
         self._sockets = sockets
         self._resolve = resolve
         self._counts = counts
-        self._watch = watch
+        self._have_called = watch
         self._unwatch = unwatch
         self._clock = clock
         self._upstream: socket.socket | None = None
         self._asked_s = -1e9  # when it was opened
         self._pending: dict[bytes, _Pending] = {}  # by the number towards Docker's
         self._streams: set[Stream] = set()
-        self._tokens, self._filled_s = float(BURST), clock()
+        self._share = Share(clock, spent)
         self._paused = False
-        watch(sockets.udp, self._read)
-        watch(sockets.tcp, self._accept)
+        self._watch(sockets.udp, self._read)
+        self._watch(sockets.tcp, self._accept)
 
     def close(self) -> None:
         """End all of it."""
@@ -86,7 +90,10 @@ class Client:
 
     def tick(self, now_s: float) -> None:
         """Go on after a pause, and give up what Docker's name server has not answered."""
-        if self._paused and self._may_go_on():
+        self._share.charge(lambda: self._tick(now_s))
+
+    def _tick(self, now_s: float) -> None:
+        if self._paused and self.may_go_on():
             self._paused = False
             self._watch(self._sockets.udp, self._read)
         for number, pending in list(self._pending.items()):
@@ -106,22 +113,16 @@ class Client:
             self._counts.answered += 1
         return answer
 
-    def take(self) -> bool:
-        """Take one query from the sandbox's share; False: it is used up for now."""
-        if not self._may_go_on():
-            return False
-        self._tokens -= 1
-        return True
+    def may_go_on(self) -> bool:
+        """Say whether the sandbox's share lasts for another query."""
+        return self._share.lasts()
 
-    def _may_go_on(self) -> bool:
-        now_s = self._clock()
-        self._tokens = min(float(BURST), self._tokens + RATE * (now_s - self._filled_s))
-        self._filled_s = now_s
-        return self._tokens >= 1
+    def _watch(self, watched: socket.socket, act: Callable[[], None]) -> None:
+        self._have_called(watched, lambda: self._share.charge(act))
 
     def _read(self) -> None:
         for _ in range(BATCH):
-            if not self._may_go_on():
+            if not self.may_go_on():
                 self._paused = True
                 self._unwatch(self._sockets.udp)
                 return
@@ -129,7 +130,6 @@ class Client:
                 query, asker = self._sockets.udp.recvfrom(QUERY_MAX + 1)
             except OSError:  # nothing is left; or an earlier answer was refused
                 return
-            self._tokens -= 1
             if not HEADER_BYTES <= len(query) <= QUERY_MAX:
                 self._counts.refused += 1
                 continue

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.opcode
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.reversename
@@ -25,6 +26,11 @@ ID_BYTES: Final = 2
 HEADER_BYTES: Final = 12
 UDP_MAX: Final = 512  # bytes of an answer by UDP, unless the query allows more (RFC 6891)
 ADDITIONAL_MAX: Final = 2  # records: EDNS0 (RFC 6891), a signature (RFC 8945)
+# Questions and answers that are kept: so many, of queries of at most so many bytes.  More addresses
+# hardly come in one order twice.
+KEPT_MAX: Final = 4096
+KEPT_BYTES_MAX: Final = 512
+KEPT_ADDRESSES_MAX: Final = 4
 _COUNTS_AT: Final = 6  # byte of the header from which records of other sections are counted
 _KINDS: Final = {dns.rdatatype.A: QuestionKind.ADDRESS, dns.rdatatype.AAAA: QuestionKind.ADDRESS6,
                  dns.rdatatype.PTR: QuestionKind.NAME}
@@ -32,6 +38,18 @@ _KINDS: Final = {dns.rdatatype.A: QuestionKind.ADDRESS, dns.rdatatype.AAAA: Ques
 
 def read_question(query: bytes) -> Question | None:
     """Return what a query asks; None: nothing that a container's name could answer."""
+    if len(query) > KEPT_BYTES_MAX:
+        return _read_question(query)
+    return _kept_question(query[ID_BYTES:])
+
+
+@functools.lru_cache(KEPT_MAX)
+def _kept_question(query: bytes) -> Question | None:
+    """query: without its number.  Programs ask for few names, and the same way each time."""
+    return _read_question(bytes(ID_BYTES) + query)
+
+
+def _read_question(query: bytes) -> Question | None:
     if len(query) < HEADER_BYTES:
         return None
     answers, authorities, additional = struct.unpack_from("!3H", query, _COUNTS_AT)
@@ -58,15 +76,27 @@ def write_answer(query: bytes, reply: NameReply, *, udp: bool) -> bytes | None:
 
     udp: an answer that the asker cannot take as one datagram is cut, and says so.
     """
+    if len(query) > KEPT_BYTES_MAX or len(reply.addresses) > KEPT_ADDRESSES_MAX:
+        return _write_answer(query, reply, udp=udp)
+    answer = _kept_answer(query[ID_BYTES:], reply, udp)
+    return query[:ID_BYTES] + answer[ID_BYTES:] if answer is not None else None
+
+
+@functools.lru_cache(KEPT_MAX)
+def _kept_answer(query: bytes, reply: NameReply, udp: bool) -> bytes | None:
+    """query: without its number."""
+    return _write_answer(bytes(ID_BYTES) + query, reply, udp=udp)
+
+
+def _write_answer(query: bytes, reply: NameReply, *, udp: bool) -> bytes | None:
     try:
         asked = dns.message.from_wire(query)
         answer = dns.message.make_response(asked, recursion_available=True)
         question = asked.question[0]
-        texts = [str(each) for each in reply.addresses] or [
-            dns.name.from_text(each).to_text() for each in reply.names]
-        if texts:
-            answer.answer.append(dns.rrset.from_text_list(
-                question.name, TTL_S, dns.rdataclass.IN, question.rdtype, texts))
+        found = [_of_address(each) for each in reply.addresses] or [
+            _of_name(each) for each in reply.names]
+        if found:
+            answer.answer.append(dns.rrset.from_rdata_list(question.name, TTL_S, found))
         largest = max(asked.payload, UDP_MAX) if udp else 65535
         try:
             return answer.to_wire(max_size=largest)
@@ -76,6 +106,16 @@ def write_answer(query: bytes, reply: NameReply, *, udp: bool) -> bytes | None:
             return answer.to_wire()
     except (dns.exception.DNSException, ValueError, IndexError):
         return None
+
+
+@functools.lru_cache(KEPT_MAX)
+def _of_address(address: IPv4Address | IPv6Address) -> dns.rdata.Rdata:
+    kind = dns.rdatatype.A if address.version == 4 else dns.rdatatype.AAAA
+    return dns.rdata.from_wire(dns.rdataclass.IN, kind, address.packed, 0, len(address.packed))
+
+
+def _of_name(name: str) -> dns.rdata.Rdata:
+    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.PTR, name)
 
 
 def write_failure(query: bytes) -> bytes:

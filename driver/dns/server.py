@@ -47,14 +47,16 @@ class NameServer:
 
     def __init__(self, resolve: Callable[[str, Question], NameReply | None],
                  renew: Callable[[bool], None],
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 spent: Callable[[], float] = time.thread_time) -> None:
         """resolve: by sandbox key; None: it is not ours to answer.  Must not block.
 
-        renew: says that names are served, for now (True), or no more.  clock: seconds, monotonic.
+        renew: says that names are served, for now (True), or no more.  clock, spent: see Client.
         """
         self._resolve = resolve
         self._renew = renew
         self._clock = clock
+        self._spent = spent
         self._selector = selectors.DefaultSelector()
         self._clients: dict[str, Client] = {}
         self._counts = Counts()
@@ -132,7 +134,8 @@ class NameServer:
         self._remove(sandbox_key)
         self._clients[sandbox_key] = Client(
             sockets, lambda question: self._resolve(sandbox_key, question), self._counts,
-            watch=self._watch, unwatch=self._selector.unregister, clock=self._clock)
+            watch=self._watch, unwatch=self._selector.unregister, clock=self._clock,
+            spent=self._spent)
 
     def _watch(self, watched: socket.socket, act: Callable[[], None]) -> None:
         self._selector.register(watched, selectors.EVENT_READ, act)

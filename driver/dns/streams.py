@@ -16,8 +16,8 @@ _LENGTH: Final = 2  # bytes before each message
 class Answering(Protocol):
     """dns.client.Client."""
 
-    def take(self) -> bool:
-        """Take one query from the sandbox's share; False: it is used up for now."""
+    def may_go_on(self) -> bool:
+        """Say whether the sandbox's share lasts for another query."""
 
     def answer(self, query: bytes, *, udp: bool) -> bytes | None:
         """Return the answer; None: it is not ours to give."""
@@ -80,7 +80,7 @@ class Stream:
     def _work(self) -> None:
         """Answer the queries that are there, as far as the sandbox's share goes."""
         while (query := _whole(self._queries)) is not None:
-            if not self._answering.take():
+            if not self._answering.may_go_on():
                 break
             self._queries = self._queries[_LENGTH + len(query):]
             answer = self._answering.answer(query, udp=False)

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from driver.dns.client import BURST, PENDING_S, STREAMS_MAX, Counts
+from driver.dns.client import PENDING_S, STREAMS_MAX, Counts
 from driver.dns.server import RENEW_S, NameServer
 from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
 from tests.unit.dns.world import (
+    BURST,
     ELSEWHERE,
     WAIT_S,
     WEB,
@@ -39,7 +40,8 @@ class Served(Scene):
         self.now_s = 1000.0
         self.names = Names()
         self.renewed: list[bool] = []
-        self.server = NameServer(self.resolve, self.renewed.append, clock=lambda: self.now_s)
+        self.server = NameServer(self.resolve, self.renewed.append, clock=lambda: self.now_s,
+                                 spent=self.names.spent_s)
         self.inside = self.sandbox()
         self.server.add(KEY, self.inside)
         self.server.start()

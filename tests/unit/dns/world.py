@@ -14,11 +14,14 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
+from driver.dns.share import BURST_S
 from driver.errors import LinkError
 from driver.services.ports import NameReply, Question
 
 WAIT_S = 20.0
 HOST = "127.0.0.1"
+BURST = 256  # queries that are a sandbox's share at once
+COST_S = BURST_S / BURST  # CPU that a query takes
 WEB, ELSEWHERE = "10.32.0.2", "192.0.2.7"  # what our names and what Docker's lead to
 
 
@@ -166,6 +169,11 @@ class Names:
     def __init__(self) -> None:
         self.held, self.go_on = threading.Event(), threading.Event()
         self.asked: list[tuple[str, Question]] = []
+        self.cost_s = COST_S
+
+    def spent_s(self) -> float:
+        """Return the CPU that the queries have taken."""
+        return len(self.asked) * self.cost_s
 
     def resolve(self, sandbox_key: str, question: Question) -> NameReply | None:
         self.asked.append((sandbox_key, question))
