@@ -1,4 +1,4 @@
-"""Tests that a release ends the hold that it is meant for, also if what was read before is outdated."""
+"""Tests that a release ends the hold it is meant for, also if what was recalled is outdated."""
 
 from __future__ import annotations
 
