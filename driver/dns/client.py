@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from driver.dns.messages import HEADER_BYTES, ID_BYTES, read_question, write_answer, write_failure
-from driver.dns.share import Share
+from driver.dns.share import Loop, Share
 from driver.dns.streams import Stream
 from driver.errors import LinkError
 from driver.services.ports import NameReply, Question
@@ -31,6 +30,7 @@ PENDING_MAX: Final = 512  # forwarded queries without an answer
 PENDING_S: Final = 15.0  # longer than any resolver waits
 AGAIN_S: Final = 0.2  # between two attempts to reach Docker's name server
 STREAMS_MAX: Final = 16  # TCP connections at a time
+ALL_STREAMS_MAX: Final = 1024  # of all sandboxes; each has two descriptors
 
 
 @dataclass
@@ -42,6 +42,24 @@ class Counts:
     failed: int = 0  # of these: it could not be asked
     late: int = 0  # of these: it has not answered in time
     refused: int = 0  # no message, too long, or a connection beyond a sandbox's share
+
+
+@dataclass
+class Places:
+    """So many are left."""
+
+    left: int
+
+    def take(self) -> bool:
+        """Take one; False: none is left."""
+        if self.left <= 0:
+            return False
+        self.left -= 1
+        return True
+
+    def give_back(self) -> None:
+        """Undo `take`."""
+        self.left += 1
 
 
 @dataclass(frozen=True)
@@ -56,46 +74,34 @@ class Client:
     """One sandbox's sockets and unanswered queries."""
 
     def __init__(self, sockets: Sockets, resolve: Callable[[Question], NameReply | None],
-                 counts: Counts, *, watch: Callable[[socket.socket, Callable[[], None]], None],
-                 unwatch: Callable[[socket.socket], object], clock: Callable[[], float],
-                 spent: Callable[[], float] = time.thread_time) -> None:
-        """watch: have a function called whenever the socket can be read, until `unwatch`.
-
-        clock, spent: see Share.
-        """
+                 counts: Counts, loop: Loop, streams: Places) -> None:
+        """streams: places for connections, of all sandboxes together."""
         self._sockets = sockets
         self._resolve = resolve
         self._counts = counts
-        self._have_called = watch
-        self._unwatch = unwatch
-        self._clock = clock
+        self._clock = loop.clock
+        self._places = streams
         self._upstream: socket.socket | None = None
         self._asked_s = -1e9  # when it was opened
         self._pending: dict[bytes, _Pending] = {}  # by the number towards Docker's
         self._streams: set[Stream] = set()
-        self._share = Share(clock, spent)
-        self._paused = False
-        self._watch(sockets.udp, self._read)
-        self._watch(sockets.tcp, self._accept)
+        self._share = Share(loop)
+        self._share.watch(sockets.udp, self._read)
+        self._share.watch(sockets.tcp, self._accept)
 
     def close(self) -> None:
         """End all of it."""
         for stream in list(self._streams):
             stream.close()
-        if not self._paused:
-            self._unwatch(self._sockets.udp)
         self._hang_up()
-        self._unwatch(self._sockets.tcp)
+        self._share.unwatch(self._sockets.udp)
+        self._share.unwatch(self._sockets.tcp)
         self._sockets.close()
 
-    def tick(self, now_s: float) -> None:
+    def tick(self) -> None:
         """Go on after a pause, and give up what Docker's name server has not answered."""
-        self._share.charge(lambda: self._tick(now_s))
-
-    def _tick(self, now_s: float) -> None:
-        if self._paused and self.may_go_on():
-            self._paused = False
-            self._watch(self._sockets.udp, self._read)
+        self._share.tick()
+        now_s = self._clock()
         for number, pending in list(self._pending.items()):
             if pending.end_s > now_s:
                 break  # they end in the order in which they came
@@ -113,19 +119,8 @@ class Client:
             self._counts.answered += 1
         return answer
 
-    def may_go_on(self) -> bool:
-        """Say whether the sandbox's share lasts for another query."""
-        return self._share.lasts()
-
-    def _watch(self, watched: socket.socket, act: Callable[[], None]) -> None:
-        self._have_called(watched, lambda: self._share.charge(act))
-
     def _read(self) -> None:
         for _ in range(BATCH):
-            if not self.may_go_on():
-                self._paused = True
-                self._unwatch(self._sockets.udp)
-                return
             try:
                 query, asker = self._sockets.udp.recvfrom(QUERY_MAX + 1)
             except OSError:  # nothing is left; or an earlier answer was refused
@@ -138,6 +133,8 @@ class Client:
                 self._send(answer, asker)
             else:
                 self._forward(query, asker)
+            if not self._share.lasts():
+                return
 
     def _forward(self, query: bytes, asker: Any) -> None:
         """Carry a query on, or answer that this is impossible."""
@@ -187,12 +184,12 @@ class Client:
                 self._upstream = self._sockets.ask()
             except (LinkError, OSError):
                 return None
-            self._watch(self._upstream, self._read_upstream)
+            self._share.watch(self._upstream, self._read_upstream)
         return self._upstream
 
     def _hang_up(self) -> None:
         if self._upstream is not None:
-            self._unwatch(self._upstream)
+            self._share.unwatch(self._upstream)
             self._upstream.close()
             self._upstream = None
 
@@ -210,6 +207,8 @@ class Client:
             pending = self._pending.pop(answer[:ID_BYTES], None)
             if pending is not None:
                 self._send(pending.query[:ID_BYTES] + answer[ID_BYTES:], pending.asker)
+            if not self._share.lasts():
+                return
 
     def _fail(self, number: bytes) -> None:
         pending = self._pending.pop(number)
@@ -227,14 +226,17 @@ class Client:
             opened, _ = self._sockets.tcp.accept()
         except OSError:
             return
-        if len(self._streams) >= STREAMS_MAX:
+        if len(self._streams) >= STREAMS_MAX or not self._places.take():
             self._counts.refused += 1
             opened.close()
             return
         opened.setblocking(False)
-        self._streams.add(Stream(self, opened, self._connect, watch=self._watch,
-                                 unwatch=self._unwatch, ended=self._streams.discard,
+        self._streams.add(Stream(self, opened, self._connect, self._share, self._end_stream,
                                  now_s=self._clock()))
+
+    def _end_stream(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        self._places.give_back()
 
     def _connect(self) -> socket.socket | None:
         try:

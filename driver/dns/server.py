@@ -13,15 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final, Protocol
 
-from driver.dns.client import Client, Counts
+from driver.dns.client import ALL_STREAMS_MAX, Client, Counts, Places
 from driver.services.ports import NameReply, Question
 
 log = logging.getLogger(__name__)
 
 RENEW_S: Final = 0.25  # between two signs that this thread lives
+COMPLAIN_S: Final = 10.0  # between two mistakes that are logged
 
 
 class Sockets(Protocol):
@@ -51,12 +51,13 @@ class NameServer:
                  spent: Callable[[], float] = time.thread_time) -> None:
         """resolve: by sandbox key; None: it is not ours to answer.  Must not block.
 
-        renew: says that names are served, for now (True), or no more.  clock, spent: see Client.
+        renew: says that names are served, for now (True), or no more.  clock, spent: see Loop.
         """
         self._resolve = resolve
         self._renew = renew
-        self._clock = clock
-        self._spent = spent
+        self.clock = clock
+        self.spent = spent
+        self.turn = 0
         self._selector = selectors.DefaultSelector()
         self._clients: dict[str, Client] = {}
         self._counts = Counts()
@@ -65,6 +66,10 @@ class NameServer:
         for each in (self._woken, self._waker):
             each.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._obey)
+        self._acts: deque[Callable[[], object]] = deque()  # of the next round
+        self._places = Places(ALL_STREAMS_MAX)
+        self._renewed_s = self._ticked_s = -1e9
+        self._complained_s = -1e9
         self._stopping = self._told = False
         self._thread = threading.Thread(target=self._run, name="names", daemon=True)
 
@@ -107,19 +112,50 @@ class NameServer:
         while self._orders:
             self._orders.popleft()()
 
+    # ----------------------------------------------------------- share.Loop, by the thread only
+    def watch(self, watched: socket.socket, act: Callable[[], object]) -> None:
+        """See Loop."""
+        self._selector.register(watched, selectors.EVENT_READ, act)
+
+    def unwatch(self, watched: socket.socket) -> None:
+        """See Loop."""
+        self._selector.unregister(watched)
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """See Loop."""
+        self._acts.append(act)
+
     def _run(self) -> None:
-        renewed_s = 0.0
         while not self._stopping:
-            now_s = self._clock()
-            if now_s - renewed_s >= RENEW_S:
-                renewed_s = now_s
-                self._renew_or_log(serving=True)
-                for client in self._clients.values():
-                    _do_or_log(partial(client.tick, now_s))
-            for key, _ in self._selector.select(RENEW_S):
+            self.turn += 1
+            self._renew_if_due()
+            if self.clock() - self._ticked_s >= RENEW_S:
+                self._ticked_s = self.clock()
+                for client in list(self._clients.values()):
+                    self._do(client.tick)
+            acts, self._acts = self._acts, deque()
+            for act in acts:
+                self._do(act)
+            for key, _ in self._selector.select(0 if self._acts else RENEW_S):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # what was done for an earlier one has closed it
-                _do_or_log(key.data)
+                self._do(key.data)
+
+    def _do(self, act: Callable[[], object]) -> None:
+        """Do one thing, and say that the thread lives, as many more may wait."""
+        try:
+            act()
+        except Exception:  # the thread must outlive a bug that one query meets
+            if self.clock() - self._complained_s >= COMPLAIN_S:
+                self._complained_s = self.clock()
+                log.exception("a query for a name met a mistake of slim's")
+        self._renew_if_due()
+
+    def _renew_if_due(self) -> None:
+        now_s = self.clock()
+        if now_s - self._renewed_s >= RENEW_S and not self._stopping:
+            self._renewed_s = now_s
+            self._renew_or_log(serving=True)
 
     def _renew_or_log(self, *, serving: bool) -> None:
         try:
@@ -133,12 +169,8 @@ class NameServer:
     def _add(self, sandbox_key: str, sockets: Sockets) -> None:
         self._remove(sandbox_key)
         self._clients[sandbox_key] = Client(
-            sockets, lambda question: self._resolve(sandbox_key, question), self._counts,
-            watch=self._watch, unwatch=self._selector.unregister, clock=self._clock,
-            spent=self._spent)
-
-    def _watch(self, watched: socket.socket, act: Callable[[], None]) -> None:
-        self._selector.register(watched, selectors.EVENT_READ, act)
+            sockets, lambda question: self._resolve(sandbox_key, question), self._counts, self,
+            self._places)
 
     def _remove(self, sandbox_key: str) -> None:
         client = self._clients.pop(sandbox_key, None)
@@ -150,10 +182,3 @@ class NameServer:
         self._renew_or_log(serving=False)
         for sandbox_key in list(self._clients):
             self._remove(sandbox_key)
-
-
-def _do_or_log(act: Callable[[], None]) -> None:
-    try:
-        act()
-    except Exception:  # the thread must outlive a bug that one query meets
-        log.exception("a query for a name met a mistake of slim's")

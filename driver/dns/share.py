@@ -1,43 +1,117 @@
-"""Bounds what one sandbox takes of the server's thread, whatever and however it asks."""
+"""Has what one sandbox asks for done in its turns, and no more of it than its share of the thread.
+
+However it asks: by datagrams, connections, or answers that it forges.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-# On average, and seconds at once: some thousands of queries a second.  What a sandbox asks beyond
-# that waits in its socket, or is lost there.
+Act = Callable[[], None]
+
+# Of the thread's time, on average, and seconds of it at once: thousands of queries a second.
 SHARE: Final = 0.25
 BURST_S: Final = 0.25
+TURN_S: Final = 0.0005  # then the others have their turns; an act that has begun is done
+
+
+class Loop(Protocol):
+    """What calls acts.  Of dns.server.NameServer."""
+
+    turn: int  # grows with each round
+
+    def watch(self, watched: socket.socket, act: Callable[[], object]) -> None:
+        """Have an act called in each round in which the socket can be read, until `unwatch`."""
+
+    def unwatch(self, watched: socket.socket) -> None: ...
+
+    def soon(self, act: Callable[[], object]) -> None:
+        """Have an act called once, in the next round."""
+
+    def clock(self) -> float:
+        """Return seconds, monotonic."""
+
+    def spent(self) -> float:
+        """Return seconds of CPU that this thread has taken."""
 
 
 class Share:
-    """The time that one sandbox has left.  For the server's thread only."""
+    """A sandbox's sockets and acts.  For the loop's thread only.
 
-    def __init__(self, clock: Callable[[], float], spent: Callable[[], float]) -> None:
-        """clock: seconds, monotonic.  spent: seconds of CPU that this thread has taken."""
-        self._clock = clock
-        self._spent = spent
-        self._left_s, self._filled_s = BURST_S, clock()
-        self._charged_s = spent()
+    A sandbox that has used its share up waits, with all its sockets, until `tick`.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._watched: dict[socket.socket, Act] = {}
+        self._held: list[Act] = []
+        self._paused = False
+        self._left_s, self._filled_s = BURST_S, loop.clock()
+        self._turn, self._turn_s = loop.turn, 0.0  # what it has taken of this round
+        self._charged_s = loop.spent()
+
+    def watch(self, watched: socket.socket, act: Act) -> None:
+        """See Loop."""
+        self._watched[watched] = act
+        if not self._paused:
+            self._loop.watch(watched, lambda: self._do(act))
+
+    def unwatch(self, watched: socket.socket) -> None:
+        """See Loop."""
+        del self._watched[watched]
+        if not self._paused:
+            self._loop.unwatch(watched)
+
+    def soon(self, act: Act) -> None:
+        """See Loop; or in a later round."""
+        if self._paused:
+            self._held.append(act)
+        else:
+            self._loop.soon(lambda: self._do_or_wait(act))
 
     def lasts(self) -> bool:
-        """Say within an act whether it lasts for another query."""
-        self._charge_so_far()
-        now_s = self._clock()
+        """Say within an act whether this turn lasts for another query."""
+        self._charge()
+        return self._left_s > 0 and self._turn_s < TURN_S
+
+    def tick(self) -> None:
+        """Go on if there is something to go on with."""
+        now_s = self._loop.clock()
         self._left_s = min(BURST_S, self._left_s + SHARE * (now_s - self._filled_s))
         self._filled_s = now_s
-        return self._left_s > 0
+        if self._paused and self._left_s > 0:
+            self._paused = False
+            for watched, act in list(self._watched.items()):
+                self.watch(watched, act)
+            held, self._held = self._held, []
+            for act in held:
+                self.soon(act)
 
-    def charge(self, act: Callable[[], None]) -> None:
-        """Do what takes of it."""
-        self._charged_s = self._spent()
+    def _do_or_wait(self, act: Act) -> None:
+        if not self._do(act):
+            self.soon(act)
+
+    def _do(self, act: Act) -> bool:
+        """Return False if it has to wait for another turn."""
+        if self._loop.turn != self._turn:
+            self._turn, self._turn_s = self._loop.turn, 0.0
+        if self._paused or self._turn_s >= TURN_S:
+            return False
+        self._charged_s = self._loop.spent()
         try:
             act()
         finally:
-            self._charge_so_far()
+            self._charge()
+            if self._left_s <= 0 and not self._paused:
+                self._paused = True
+                for watched in self._watched:
+                    self._loop.unwatch(watched)
+        return True
 
-    def _charge_so_far(self) -> None:
-        spent_s = self._spent()
+    def _charge(self) -> None:
+        spent_s = self._loop.spent()
         self._left_s -= spent_s - self._charged_s
+        self._turn_s += spent_s - self._charged_s
         self._charged_s = spent_s

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
+from driver.dns.share import Share
+
 IDLE_S: Final = 30.0  # then a connection is closed
 BUFFER_MAX: Final = 1 << 17  # bytes that one side may have sent, and the other not taken
-READ_MAX: Final = 2048  # bytes at a time: some dozens of queries, then others have their turn
+READ_MAX: Final = 512  # bytes at a time: a dozen queries, then others have their turn
 _LENGTH: Final = 2  # bytes before each message
 
 
 class Answering(Protocol):
     """dns.client.Client."""
-
-    def may_go_on(self) -> bool:
-        """Say whether the sandbox's share lasts for another query."""
 
     def answer(self, query: bytes, *, udp: bool) -> bytes | None:
         """Return the answer; None: it is not ours to give."""
@@ -27,32 +26,29 @@ class Stream:
     """One program's connection, and ours to Docker's name server once it is needed."""
 
     def __init__(self, answering: Answering, opened: socket.socket,
-                 connect: Callable[[], socket.socket | None], *,
-                 watch: Callable[[socket.socket, Callable[[], None]], None],
-                 unwatch: Callable[[socket.socket], object], ended: Callable[[Stream], None],
-                 now_s: float) -> None:
+                 connect: Callable[[], socket.socket | None], share: Share,
+                 ended: Callable[[Stream], None], *, now_s: float) -> None:
         """connect: opens the connection to Docker's name server; None: it cannot be opened."""
         self._answering = answering
         self._opened = opened
         self._connect = connect
-        self._watch = watch
-        self._unwatch = unwatch
+        self._share = share
         self._ended = ended
         self._used, self._end_s = True, now_s + IDLE_S
         self._upstream: socket.socket | None = None
         self._queries = self._answers = b""  # that have come in part
-        self._paused = self._closed = False
+        self._working = self._closed = False
         self._unsent = b""  # to Docker's name server, which is not connected yet
-        watch(opened, self._read)
+        share.watch(opened, self._read)
 
     def close(self) -> None:
         """End it.  Idempotent."""
         if self._closed:
             return
-        if not self._paused:
-            self._unwatch(self._opened)
+        if not self._working:
+            self._share.unwatch(self._opened)
         if self._upstream is not None:
-            self._unwatch(self._upstream)
+            self._share.unwatch(self._upstream)
             self._upstream.close()
             self._upstream = None
         self._opened.close()
@@ -68,8 +64,6 @@ class Stream:
             return
         if self._unsent and self._upstream is not None:
             self._ask(b"")
-        if self._paused and not self._closed:
-            self._work()
 
     def _read(self) -> None:
         data = self._receive(self._opened)
@@ -78,10 +72,10 @@ class Stream:
             self._work()
 
     def _work(self) -> None:
-        """Answer the queries that are there, as far as the sandbox's share goes."""
+        """Answer the queries that are there, as far as the sandbox's turn lasts."""
+        if self._closed:
+            return
         while (query := _whole(self._queries)) is not None:
-            if not self._answering.may_go_on():
-                break
             self._queries = self._queries[_LENGTH + len(query):]
             answer = self._answering.answer(query, udp=False)
             if answer is None:
@@ -89,15 +83,19 @@ class Stream:
                     return
             elif not self._tell(_framed(answer)):
                 return
-        self._pause(waiting=_whole(self._queries) is not None)
+            if not self._share.lasts():
+                break
+        self._go_on_later(waiting=_whole(self._queries) is not None)
 
-    def _pause(self, *, waiting: bool) -> None:
-        """Read no more while queries wait for the sandbox's share."""
-        if waiting and not self._paused:
-            self._unwatch(self._opened)
-        elif self._paused and not waiting:
-            self._watch(self._opened, self._read)
-        self._paused = waiting
+    def _go_on_later(self, *, waiting: bool) -> None:
+        """Read no more while queries wait for another turn."""
+        if waiting and not self._working:
+            self._share.unwatch(self._opened)
+        elif self._working and not waiting:
+            self._share.watch(self._opened, self._read)
+        self._working = waiting
+        if waiting:
+            self._share.soon(self._work)
 
     def _read_upstream(self) -> None:
         assert self._upstream is not None
@@ -130,7 +128,7 @@ class Stream:
             if self._upstream is None:
                 self.close()
                 return False
-            self._watch(self._upstream, self._read_upstream)
+            self._share.watch(self._upstream, self._read_upstream)
         self._unsent += message
         # It takes nothing now; or it has ended, and we hear of that when we read.
         with suppress(OSError):

@@ -49,14 +49,12 @@ class AddressReleases:
                 if recall:
                     continue  # no write follows that would notice outdated values
                 return
-            known, release.hold = release.hold, hold
+            release.hold = hold
             after = before.value.released(holder)
             if self._book.write_reservation(
                     subnet, name.cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):
                 return
-            if recall:
-                release.hold = known  # nothing was written: the hold may be one of before
         raise StoreUnavailable(
             f"address {release.address} has too many concurrent changes; try again")
 

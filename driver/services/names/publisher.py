@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from driver.model import Endpoint, EndpointId
-from driver.services.names.spelling import spelled
+from driver.services.names.spelling import spelled, usable
 from driver.services.ports import ContainerNames, NamesView
 from driver.work.ledger import Ledger
 from driver.work.undo import Step, run_all
@@ -18,7 +18,6 @@ from driver.work.undo import Step, run_all
 log = logging.getLogger(__name__)
 
 SOON_S: Final = 0.02  # Docker tells several things of one container at once
-NAMES_MAX: Final = 64  # of one endpoint; a record must stay small
 _ALL: Final = "all"
 
 
@@ -64,6 +63,4 @@ class NamePublisher:
 
 def _spelled(own: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the names that can be asked for: the container's own, then the others in order."""
-    first = spelled(own)
-    others = sorted({name for text in names if (name := spelled(text))} - {first})
-    return tuple(name for name in (first, *others) if name)[:NAMES_MAX]
+    return usable((own, *sorted(map(spelled, names))))

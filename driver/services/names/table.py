@@ -6,14 +6,18 @@ the directory has it.
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from driver.model import Endpoint, EndpointId, Vni
+from driver.services.names.spelling import usable
 from driver.services.ports import DirectoryListener, Left, Said, Unreadable
 
+FOUND_MAX: Final = 48
 Key = str | IPv4Address | IPv6Address  # what an endpoint is found by: a name, or an address
 
 
@@ -37,17 +41,17 @@ class _Network:
 
     def __init__(self) -> None:
         self.named: dict[EndpointId, Named] = {}
-        self.by_key: dict[Key, set[EndpointId]] = {}
+        self.by_key: dict[Key, list[EndpointId]] = {}  # to choose from at random
 
     def note(self, endpoint_id: EndpointId, named: Named) -> None:
         self.named[endpoint_id] = named
         for key in named.found_by():
-            self.by_key.setdefault(key, set()).add(endpoint_id)
+            self.by_key.setdefault(key, []).append(endpoint_id)
 
     def forget(self, endpoint_id: EndpointId) -> None:
         named = self.named.pop(endpoint_id, None)
         for key in named.found_by() if named is not None else ():
-            self.by_key[key].discard(endpoint_id)
+            self.by_key[key].remove(endpoint_id)
             if not self.by_key[key]:
                 del self.by_key[key]
 
@@ -64,11 +68,15 @@ class NameTable:
         self._networks: dict[Vni, _Network] = {}
 
     def find(self, vni: Vni, key: Key) -> list[Named]:
-        """Return the network's endpoints of a name, as `spelling.spelled` spells it, or address."""
+        """Return the network's endpoints of a name, as `spelling.spelled` spells it, or address.
+
+        Of more than FOUND_MAX as many, chosen at random: no program reads more.
+        """
         with self._lock:
             network = self._networks.get(vni)
-            found = [] if network is None else [
-                (each, network.named[each]) for each in network.by_key.get(key, ())]
+            members: Sequence[EndpointId] = () if network is None else network.by_key.get(key, ())
+            chosen = members if len(members) <= FOUND_MAX else random.sample(members, FOUND_MAX)
+            found = [] if network is None else [(each, network.named[each]) for each in chosen]
         return [each for endpoint_id, each in found if self._is_known(vni, endpoint_id)]
 
     def all(self, vni: Vni) -> list[Named]:
@@ -130,7 +138,7 @@ class NameTable:
                 self._note(one)
 
     def _note(self, endpoint: Endpoint) -> None:
-        named = Named(endpoint.names, endpoint.address.ip if endpoint.address else None,
+        named = Named(usable(endpoint.names), endpoint.address.ip if endpoint.address else None,
                       endpoint.address6.ip if endpoint.address6 else None, endpoint.underlay)
         with self._lock:  # for both steps, else a name that stays would be missing in between
             network = self._networks.setdefault(endpoint.vni, _Network())

@@ -392,15 +392,10 @@ def _text(value: Any) -> str:
 
 
 def _names(value: Any) -> tuple[str, ...]:
+    """Leave out what is no name: the endpoint, and its other names, must be reached."""
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is no list")
-    return tuple(map(_name, value))
-
-
-def _name(value: Any) -> str:
-    if not 0 < len(_text(value)) <= NAME_MAX:
-        raise ValueError(f"{value!r} is no name")
-    return str(value)
+    return tuple(each for each in value if isinstance(each, str) and 0 < len(each) <= NAME_MAX)
 
 
 def _number(value: Any, first: int | None = None, last: int | None = None) -> int:

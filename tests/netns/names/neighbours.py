@@ -20,7 +20,7 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from driver.datapath.names_map import NamesMap
+from driver.datapath.tables.names_map import NamesMap
 from driver.dns.server import NameServer
 from driver.link.netlink.names import NAME_SERVER
 from driver.link.sandbox.resolving import Resolving

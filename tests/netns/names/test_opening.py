@@ -17,7 +17,7 @@ from typing import Any
 import dns.message
 import pytest
 
-from driver.datapath.names_map import NamesMap
+from driver.datapath.tables.names_map import NamesMap
 from driver.dns.server import NameServer
 from driver.errors import LinkError
 from driver.link.netlink import filters

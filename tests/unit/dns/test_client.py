@@ -11,12 +11,14 @@ import pytest
 
 from driver.dns.client import (
     AGAIN_S,
+    ALL_STREAMS_MAX,
     BATCH,
     PENDING_MAX,
     PENDING_S,
     QUERY_MAX,
     Client,
     Counts,
+    Places,
 )
 from driver.dns.messages import HEADER_BYTES
 from driver.dns.share import SHARE
@@ -40,51 +42,74 @@ from tests.unit.dns.world import (
     read,
 )
 
-MANY_TURNS = 1000
+MANY_TURNS = 5000
 RATE = SHARE / COST_S  # queries a second
 
 
 class Turns(Scene):
-    """Calls what can be read once a turn, as the thread does."""
+    """A share.Loop that goes round when it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.turn = 0
         self.now_s = 1000.0
         self.counts = Counts()
         self.names = Names()
-        self.watched: dict[socket.socket, Callable[[], None]] = {}
+        self.places = Places(ALL_STREAMS_MAX)
+        self.watched: dict[socket.socket, Callable[[], object]] = {}
+        self.acts: list[Callable[[], object]] = []
         self.clients: list[Client] = []
 
+    # -------------------------------------------------------------- share.Loop
+    def watch(self, watched: socket.socket, act: Callable[[], object]) -> None:
+        assert watched not in self.watched
+        self.watched[watched] = act
+
+    def unwatch(self, watched: socket.socket) -> None:
+        del self.watched[watched]
+
+    def soon(self, act: Callable[[], object]) -> None:
+        self.acts.append(act)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def spent(self) -> float:
+        return self.names.spent_s()
+
+    # --------------------------------------------------------------------------
     def client(self) -> tuple[Client, Sandbox]:
         def resolve(question: Question) -> NameReply | None:
             return self.names.resolve("", question)
 
         sandbox = self.sandbox()
-        made = Client(sandbox, resolve, self.counts, watch=self.watched.__setitem__,
-                      unwatch=self.watched.pop, clock=lambda: self.now_s,
-                      spent=self.names.spent_s)
+        made = Client(sandbox, resolve, self.counts, self, self.places)
         self.clients.append(made)
         return made, sandbox
 
-    def turn(self) -> int:
-        """Return how many sockets could be read."""
+    def go_round(self) -> int:
+        """Return how much there was to do."""
+        self.turn += 1
+        acts, self.acts = self.acts, []
+        for act in acts:
+            act()
         ready = select.select(list(self.watched), [], [], 0)[0]
         for each in ready:
             if each in self.watched:
                 self.watched[each]()
-        return len(ready)
+        return len(acts) + len(ready)
 
     def settle(self) -> None:
-        """Go on until nothing can be read."""
+        """Go on until there is nothing to do."""
         for _ in range(MANY_TURNS):
-            if not self.turn():
+            if not self.go_round():
                 return
         raise AssertionError("it never comes to rest")
 
     def tick(self, seconds: float) -> None:
         self.now_s += seconds
         for each in self.clients:
-            each.tick(self.now_s)
+            each.tick()
 
 
 @pytest.fixture
@@ -118,10 +143,10 @@ def test_a_sandbox_that_floods_does_not_keep_anothers_query_waiting(turns: Turns
     flooding, asking = loud.program(), quiet.program()
     flood(flooding, BATCH + 10)
     asking.send(query("web", 5))
-    turns.turn()
+    turns.go_round()
     assert answers(asking) == 1
     assert answers(flooding) == BATCH
-    turns.turn()
+    turns.go_round()
     assert answers(flooding) == 10
 
 
@@ -132,7 +157,7 @@ def test_a_sandbox_that_floods_for_long_has_to_wait(turns: Turns) -> None:
     while had < BURST:
         flood(flooding, BATCH)
         sent += BATCH
-        turns.turn()
+        turns.go_round()
         had += (now := answers(flooding))
         assert now, "the time for a pause has come too early"
     assert had == BURST
@@ -141,7 +166,7 @@ def test_a_sandbox_that_floods_for_long_has_to_wait(turns: Turns) -> None:
     turns.settle()
     assert answers(flooding) == 0, "its queries wait in the socket"
     asking.send(query("web", 5))
-    turns.turn()
+    turns.go_round()
     assert answers(asking) == 1
     turns.tick(5 / RATE)
     turns.settle()
@@ -280,7 +305,7 @@ def push_until_closed(turns: Turns, sandbox: Sandbox, message: bytes) -> None:
                 pass
             except ConnectionError:
                 return True
-            turns.turn()
+            turns.go_round()
         return False
 
     wait_until(is_closed_now, WAIT_S, "it is closed")
@@ -310,13 +335,13 @@ def test_a_connection_that_floods_does_not_keep_anothers_query_waiting(turns: Tu
     flooding.setblocking(False)
     unsent = asked[flooding.send(asked):]
     asking.send(query("web", 5))
-    turns.turn()
+    turns.go_round()
     assert answers(asking) == 1
     assert turns.counts.answered <= 1 + READ_MAX // len(framed(query("web", 1)))
     turns.settle()
     assert turns.counts.answered == 1 + BURST, "the rest waits"
     asking.send(query("web", 5))
-    turns.turn()
+    turns.go_round()
     assert answers(asking) == 1
     had = b""
     for _ in range(MANY_TURNS):

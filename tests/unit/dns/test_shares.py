@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from driver.dns.client import BATCH, BURST, STREAMS_MAX
+from driver.dns.client import BATCH, STREAMS_MAX
 from driver.dns.server import NameServer
 from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
 from tests.unit.dns.test_client import Turns, answers
-from tests.unit.dns.world import WAIT_S, Names, Scene, framed, query
+from tests.unit.dns.world import BURST, WAIT_S, Names, Scene, framed, query
 
 AT_A_TURN = 4 * BATCH  # of one sandbox, however it asks
 RENEWED_S = 0.9  # for so long names are served after a sign of the thread
@@ -35,9 +35,9 @@ def turns() -> Iterator[Turns]:
 def flooded(turns: Turns) -> socket.socket:
     """Flood by all connections that a sandbox may have; return a program of another one's."""
     (_, loud), (_, quiet) = turns.client(), turns.client()
-    for _ in range(STREAMS_MAX):
-        connection = loud.connected()
-        turns.settle()
+    connections = [loud.connected() for _ in range(STREAMS_MAX)]
+    turns.settle()
+    for connection in connections:
         connection.setblocking(False)
         connection.send(framed(*(query("web", 1) for _ in range(2 * BURST // STREAMS_MAX))))
     return quiet.program()
@@ -46,7 +46,7 @@ def flooded(turns: Turns) -> socket.socket:
 def test_connections_together_have_one_share_of_a_turn(turns: Turns) -> None:
     asking = flooded(turns)
     asking.send(query("web", 5))
-    turns.turn()
+    turns.go_round()
     assert answers(asking) == 1
     assert turns.counts.answered <= 1 + AT_A_TURN
 

@@ -17,7 +17,7 @@ import pytest
 from driver.dns.messages import read_question, write_answer, write_failure
 from driver.model import Endpoint, EndpointId, NetworkId
 from driver.services.names.resolver import Resolver
-from driver.services.names.table import NameTable
+from driver.services.names.table import FOUND_MAX, NameTable
 from driver.services.ports import Container, NameReply, NamesView, Question, QuestionKind
 from tests.support.fakes.ports import FakeListener
 from tests.support.faults.dns_messages import LARGEST, at_random, costly, query, unusual
@@ -71,13 +71,12 @@ def test_no_other_message_is_slow_to_read() -> None:
     assert calls(lambda: answered(most)) <= MOST, most.hex()
 
 
-@pytest.mark.parametrize("count", [100, 1000])
-def test_a_name_that_many_have(count: int) -> None:
-    """More addresses than any program reads; see test_a_name_of_many for finding them."""
-    many = NameReply(tuple(IPv4Address("10.32.0.0") + each for each in range(count)))
+def test_a_name_that_many_have() -> None:
+    """More addresses are never found; see test_a_name_of_many for finding them."""
+    many = NameReply(tuple(IPv4Address("10.32.0.0") + each for each in range(FOUND_MAX)))
     for udp in (True, False):
         assert calls(lambda udp=udp: write_answer(  # type: ignore[misc]
-            query(), many, udp=udp)) <= MOST
+            query(), many, udp=udp)) <= 3 * MOST
 
 
 # ------------------------------------------------------------------- finding it

@@ -20,8 +20,8 @@ from driver.services.ports import NameReply, Question
 
 WAIT_S = 20.0
 HOST = "127.0.0.1"
-BURST = 256  # queries that are a sandbox's share at once
-COST_S = BURST_S / BURST  # CPU that a query takes
+COST_S = 2.0 ** -15  # CPU that a query is said to take
+BURST = round(BURST_S / COST_S)  # queries that are a sandbox's share at once
 WEB, ELSEWHERE = "10.32.0.2", "192.0.2.7"  # what our names and what Docker's lead to
 
 

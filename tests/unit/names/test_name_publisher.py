@@ -8,7 +8,8 @@ import pytest
 
 from driver.errors import EngineUnavailable, StoreUnavailable
 from driver.model import Endpoint, EndpointId
-from driver.services.names.publisher import NAMES_MAX, NamePublisher
+from driver.services.names.publisher import NamePublisher
+from driver.services.names.spelling import NAMES_MAX
 from driver.services.ports import Container, NamesView
 from driver.work.ledger import Ledger
 from tests.support.run.wait import wait_until

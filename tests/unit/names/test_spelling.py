@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driver.services.names.spelling import LABEL_MAX, NAME_MAX, spelled
+from driver.services.names.spelling import LABEL_MAX, LABELS_MAX, NAME_MAX, spelled
 
 LONGEST_LABEL = "l" * LABEL_MAX
 LONGEST = ".".join([LONGEST_LABEL] * 3 + ["l" * (NAME_MAX - 3 * (LABEL_MAX + 1))])
@@ -23,7 +23,8 @@ def test_what_can_be_asked_for(text: str, name: str) -> None:
 @pytest.mark.parametrize("text", [
     "", " ", ".", "..", "web..app", ".web", "web..", "my web", "we\tb", "we\0b", "büro",
     "\u212a",  # whose lower case is a k
-    LONGEST_LABEL + "l", LONGEST + "l"])
+    LONGEST_LABEL + "l", LONGEST + "l", "a." * LABELS_MAX + "a",
+    "we@b", "we$b", "we;b", "(web)", 'we"b', "we\\.b"])
 def test_what_cannot_be_asked_for(text: str) -> None:
     assert spelled(text) == ""
 

@@ -30,16 +30,17 @@ KEY = "/var/run/docker/netns/k"
 WEB, DB = endpoint(2, "web", "www"), endpoint(3, "db")
 
 UNREADABLE: dict[str, object] = {
-    "a text": "web", "nothing": None, "a number": 7, "a flag": True, "a table": {"web": 1},
-    "numbers in it": ["web", 7], "nothing in it": ["web", None], "lists in it": [["web"]],
+    "a text": "web", "nothing": None, "a number": 7, "a flag": True, "a table": {"web": 1}}
+READABLE: dict[str, list[Any]] = {
+    "numbers in it": ["web", 7], "nothing in it": ["web", None], "lists in it": ["web", ["web"]],
     "an empty name": ["web", ""], "a long name": ["web", "w" * 254],
-    "a huge name": ["web", "w" * 1_000_000], "deep lists": json.loads("[" * 400 + "]" * 400)}
-READABLE: dict[str, list[str]] = {
+    "a huge name": ["web", "w" * 1_000_000],
+    "deep lists": ["web", json.loads("[" * 400 + "]" * 400)],
     "none": [], "twice": ["web", "web", "web"], "upper case": ["WEB", "web"],
     "control characters": ["web", "\x1b[2J\x07", "a\nb", "\0"],
     "beyond ASCII": ["web", "\u00e9", "\u202egpj", "\U0001f433" * 253, "\udc80"],
     "spaces and dots": ["web", " ", ".", "a..b", "a b", "\t"], "escapes": ["web", "\\000", "\\."],
-    "long parts": ["web", "w" * 253, "w" * 64], "many": [*(f"n{n}" for n in range(10_000)), "web"],
+    "long parts": ["web", "w" * 253, "w" * 64], "many": ["web", *(f"n{n}" for n in range(10_000))],
     "the first cannot be written": ["\\300", "web"], "the first is too long": ["w" * 64, "web"]}
 
 
@@ -136,7 +137,7 @@ def test_what_can_be_read(kind: str, when: str) -> None:
     assert (VNI, WEB.id) in etcd.known.known
     assert etcd.asked("web") == (["10.32.0.2"] if "web" in names else None)
     etcd.asked("2.0.32.10.in-addr.arpa", "PTR")
-    for name in names[:100]:
+    for name in filter(lambda each: isinstance(each, str), names[:100]):
         try:
             etcd.asked(name)
         except (dns.exception.DNSException, ValueError):
