@@ -18,7 +18,8 @@ from driver.work.undo import Step, run_all
 log = logging.getLogger(__name__)
 
 SOON_S: Final = 0.02  # Docker tells several things of one container at once
-_ALL: Final = "all"
+# Docker says what has happened before its list has it, on a busy host by some tenths of a second.
+AGAIN_S: Final = (0.4, 2.0)
 
 
 class NamePublisher:
@@ -36,13 +37,20 @@ class NamePublisher:
         self._set_names = set_names
         self._has_names = has_names
         self.view = NamesView((), {}, {})  # as of the last look
-        self._page = ledger.page("names of endpoints:", self._look, called=str)
+        self._page = ledger.page("names of endpoints:", self._act, called=lambda _pause_s: "all")
 
     def ask_soon(self) -> None:
         """Look soon, as something may have another name.  Returns at once."""
-        self._page.put(_ALL, None, SOON_S)
+        for pause_s in (SOON_S, *AGAIN_S):
+            self._page.put(pause_s, True, pause_s)
 
-    def _look(self, _key: str, _none: None) -> None:
+    def _act(self, pause_s: float, _true: bool) -> None:
+        if pause_s == SOON_S:
+            self._look()
+        elif not self._page.get(SOON_S):  # one step alone is outstanding if Docker is away
+            self._page.put(SOON_S, True)
+
+    def _look(self) -> None:
         view = self._names.look()
         self.view = view
         found = {endpoint_id: _spelled(container.name, names) for container in view.containers
@@ -50,10 +58,11 @@ class NamePublisher:
         steps: list[Step] = []
         for endpoint in self._endpoints():
             names = found.get(endpoint.id)
-            # None: it does not run yet, or not any more.
-            if names is None or not self._has_names(endpoint):
+            if not self._has_names(endpoint):
                 continue
-            if names != endpoint.names:
+            if names is None:  # Docker does not say yet that it runs, or not any more
+                self._page.put(AGAIN_S[-1], True, AGAIN_S[-1])
+            elif names != endpoint.names:
                 steps.append((f"names of endpoint {endpoint.id[:12]}", self._step(endpoint, names)))
         run_all(steps)
 
