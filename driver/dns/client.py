@@ -99,8 +99,7 @@ class Client:
         self._sockets.close()
 
     def tick(self) -> None:
-        """Go on after a pause, and give up what Docker's name server has not answered."""
-        self._share.tick()
+        """Give up what Docker's name server has not answered, and idle connections."""
         now_s = self._clock()
         for number, pending in list(self._pending.items()):
             if pending.end_s > now_s:

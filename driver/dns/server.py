@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from driver.dns.client import ALL_STREAMS_MAX, Client, Counts, Places
+from driver.dns.share import PAUSE_S, Share
 from driver.services.ports import NameReply, Question
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,9 @@ class NameServer:
             each.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._obey)
         self._acts: deque[Callable[[], object]] = deque()  # of the next round
+        self._paused: set[Share] = set()
         self._places = Places(ALL_STREAMS_MAX)
-        self._renewed_s = self._ticked_s = -1e9
+        self._renewed_s = self._ticked_s = self._went_on_s = -1e9
         self._complained_s = -1e9
         self._stopping = self._told = False
         self._thread = threading.Thread(target=self._run, name="names", daemon=True)
@@ -125,6 +127,10 @@ class NameServer:
         """See Loop."""
         self._acts.append(act)
 
+    def pause(self, share: Share) -> None:
+        """See Loop."""
+        self._paused.add(share)
+
     def _run(self) -> None:
         while not self._stopping:
             self.turn += 1
@@ -133,13 +139,21 @@ class NameServer:
                 self._ticked_s = self.clock()
                 for client in list(self._clients.values()):
                     self._do(client.tick)
+            if self.clock() - self._went_on_s >= PAUSE_S:
+                self._went_on_s = self.clock()
+                self._paused = {share for share in self._paused if not share.go_on()}
             acts, self._acts = self._acts, deque()
             for act in acts:
                 self._do(act)
-            for key, _ in self._selector.select(0 if self._acts else RENEW_S):
+            for key, _ in self._selector.select(self._wait_s()):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # what was done for an earlier one has closed it
                 self._do(key.data)
+
+    def _wait_s(self) -> float:
+        if self._acts:
+            return 0.0
+        return PAUSE_S if self._paused else RENEW_S
 
     def _do(self, act: Callable[[], object]) -> None:
         """Do one thing, and say that the thread lives, as many more may wait."""

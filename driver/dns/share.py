@@ -15,6 +15,7 @@ Act = Callable[[], None]
 SHARE: Final = 0.25
 BURST_S: Final = 0.25
 TURN_S: Final = 0.0005  # then the others have their turns; an act that has begun is done
+PAUSE_S: Final = 0.02  # for which a sandbox waits at least when it has used its share up
 
 
 class Loop(Protocol):
@@ -30,6 +31,9 @@ class Loop(Protocol):
     def soon(self, act: Callable[[], object]) -> None:
         """Have an act called once, in the next round."""
 
+    def pause(self, share: Share) -> None:
+        """Call its `go_on` in PAUSE_S, until it has gone on."""
+
     def clock(self) -> float:
         """Return seconds, monotonic."""
 
@@ -40,7 +44,7 @@ class Loop(Protocol):
 class Share:
     """A sandbox's sockets and acts.  For the loop's thread only.
 
-    A sandbox that has used its share up waits, with all its sockets, until `tick`.
+    A sandbox that has used its share up waits, with all its sockets.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -76,11 +80,9 @@ class Share:
         self._charge()
         return self._left_s > 0 and self._turn_s < TURN_S
 
-    def tick(self) -> None:
-        """Go on if there is something to go on with."""
-        now_s = self._loop.clock()
-        self._left_s = min(BURST_S, self._left_s + SHARE * (now_s - self._filled_s))
-        self._filled_s = now_s
+    def go_on(self) -> bool:
+        """Go on after a pause, if there is something to go on with; return whether it goes on."""
+        self._fill()
         if self._paused and self._left_s > 0:
             self._paused = False
             for watched, act in list(self._watched.items()):
@@ -88,6 +90,12 @@ class Share:
             held, self._held = self._held, []
             for act in held:
                 self.soon(act)
+        return not self._paused
+
+    def _fill(self) -> None:
+        now_s = self._loop.clock()
+        self._left_s = min(BURST_S, self._left_s + SHARE * (now_s - self._filled_s))
+        self._filled_s = now_s
 
     def _do_or_wait(self, act: Act) -> None:
         if not self._do(act):
@@ -104,11 +112,16 @@ class Share:
             act()
         finally:
             self._charge()
-            if self._left_s <= 0 and not self._paused:
-                self._paused = True
-                for watched in self._watched:
-                    self._loop.unwatch(watched)
+            self._fill()
+            if self._left_s <= 0:
+                self._pause()
         return True
+
+    def _pause(self) -> None:
+        self._paused = True
+        for watched in self._watched:
+            self._loop.unwatch(watched)
+        self._loop.pause(self)
 
     def _charge(self) -> None:
         spent_s = self._loop.spent()

@@ -21,7 +21,7 @@ from driver.dns.client import (
     Places,
 )
 from driver.dns.messages import HEADER_BYTES
-from driver.dns.share import SHARE
+from driver.dns.share import SHARE, Share
 from driver.dns.streams import IDLE_S, READ_MAX
 from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
@@ -58,6 +58,7 @@ class Turns(Scene):
         self.places = Places(ALL_STREAMS_MAX)
         self.watched: dict[socket.socket, Callable[[], object]] = {}
         self.acts: list[Callable[[], object]] = []
+        self.paused: list[Share] = []
         self.clients: list[Client] = []
 
     # -------------------------------------------------------------- share.Loop
@@ -70,6 +71,9 @@ class Turns(Scene):
 
     def soon(self, act: Callable[[], object]) -> None:
         self.acts.append(act)
+
+    def pause(self, share: Share) -> None:
+        self.paused.append(share)
 
     def clock(self) -> float:
         return self.now_s
@@ -108,6 +112,7 @@ class Turns(Scene):
 
     def tick(self, seconds: float) -> None:
         self.now_s += seconds
+        self.paused = [each for each in self.paused if not each.go_on()]
         for each in self.clients:
             each.tick()
 
