@@ -38,8 +38,13 @@ def attach_ingress(ifindex: int, program_fd: int, name: str, netns: str | None =
             if getattr(error.__cause__, "code", None) != errno.EEXIST:
                 raise
             made = False
-        with step(f"filter {name} of interface {ifindex}"):
-            _replace_filter(route, ifindex, program_fd, name)
+        try:
+            with step(f"filter {name} of interface {ifindex}"):
+                _replace_filter(route, ifindex, program_fd, name)
+        except LinkError:
+            if made:
+                _remove_qdisc(route, ifindex)
+            raise
         return made
 
 
@@ -64,8 +69,7 @@ def detach_ingress(ifindex: int, netns: str | None = None, *, remove_qdisc: bool
             route.tc("del-filter", "bpf", index=ifindex, handle=FILTER_HANDLE, parent=_INGRESS,
                      prio=FILTER_PRIORITY)
         if remove_qdisc and not _filters(route, ifindex):
-            with step(f"remove clsact qdisc of interface {ifindex}", ignore=_GONE):
-                route.tc("del", "clsact", index=ifindex, handle=_CLSACT_HANDLE)
+            _remove_qdisc(route, ifindex)
 
 
 def detach_elsewhere(name: str, ifindex: int) -> None:
@@ -105,6 +109,11 @@ def others_filters(route: Route, ifindex: int) -> bool:
 
 def _add_qdisc(route: Route, ifindex: int) -> None:
     route.tc("add", "clsact", index=ifindex)
+
+
+def _remove_qdisc(route: Route, ifindex: int) -> None:
+    with step(f"remove clsact qdisc of interface {ifindex}", ignore=_GONE):
+        route.tc("del", "clsact", index=ifindex, handle=_CLSACT_HANDLE)
 
 
 def _replace_filter(route: Route, ifindex: int, program_fd: int, name: str) -> None:

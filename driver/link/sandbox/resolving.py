@@ -10,9 +10,10 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from driver.errors import LinkError
@@ -27,7 +28,8 @@ _LO: Final = 1  # ifindex of lo in every namespace
 _SO_MARK: Final = 36
 # linux/rtnetlink.h, linux/if_link.h, linux/ip.h; pyroute2 cannot encode these.
 _RTM_SETLINK, _REQUEST, _ACK, _ERROR, _NESTED = 19, 0x1, 0x4, 2, 0x8000
-_IFLA_AF_SPEC, _IFLA_INET_CONF, _ACCEPT_LOCAL, _ROUTE_LOCALNET = 26, 1, 23, 26
+_IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
+_SETTINGS: Final = {"accept_local": 23, "route_localnet": 26}  # of linux/ip.h
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Resolving:
         """program_fd: name_query.  path_of: see KernelSandboxes."""
         self._program_fd = program_fd
         self._path_of = path_of
+        self._changed: dict[str, _Changed] = {}  # by sandbox key
 
     def open(self, sandbox_key: str) -> NameSockets:
         """Prepare a sandbox.  Error: LinkError, also if a program there uses our port."""
@@ -65,36 +68,56 @@ class Resolving:
 
         def inside() -> NameSockets:
             with ExitStack() as undo:
+                changed = _Changed()
+                undo.callback(changed.undo)
+                if filters.attached_ingress(_LO) == NAMES_FILTER_NAME:
+                    # An earlier driver's: it would hand queries to whoever has the port.
+                    changed.filter, changed.qdisc, changed.settings = (
+                        True, True, tuple(_SETTINGS))
                 udp, tcp = (undo.enter_context(_opened(kind, marked=False))
                             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
                 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    for each in (udp, tcp):
-                        each.bind((NAME_SERVER, NAMES_PORT))
-                    tcp.listen(QUEUE)
-                except OSError as error:
-                    # One of an earlier driver would hand queries to whoever has the port.
-                    filters.detach_ingress(_LO, remove_qdisc=True)
-                    raise LinkError(f"{NAME_SERVER} port {NAMES_PORT} in sandbox {sandbox_key}: "
-                                    f"{error.strerror}") from error
-                _let_lo_take_what_it_sent(1)
-                filters.attach_ingress(_LO, self._program_fd, NAMES_FILTER_NAME)
+                for each in (udp, tcp):
+                    each.bind((NAME_SERVER, NAMES_PORT))
+                tcp.listen(QUEUE)
+                if not changed.settings:
+                    changed.settings = tuple(each for each in _SETTINGS if not _is_on(each))
+                _set(changed.settings, 1)
+                changed.qdisc |= filters.attach_ingress(_LO, self._program_fd, NAMES_FILTER_NAME)
+                changed.filter = True
                 undo.pop_all()
+                self._changed[sandbox_key] = changed
                 return NameSockets(udp, tcp, partial(towards_dockers, socket.SOCK_DGRAM),
                                    partial(towards_dockers, socket.SOCK_STREAM))
 
-        return namespaces.run_in(path, inside, refuse_own=True)
+        try:
+            return namespaces.run_in(path, inside, refuse_own=True)
+        except OSError as error:
+            raise LinkError(f"{NAME_SERVER} port {NAMES_PORT} in sandbox {sandbox_key}: "
+                            f"{error.strerror}") from error
 
     def remove(self, sandbox_key: str) -> None:
-        """Remove the hook.  Idempotent; a namespace that is gone has taken it along."""
-        def inside() -> None:
-            filters.detach_ingress(_LO, remove_qdisc=True)
-            _let_lo_take_what_it_sent(0)
+        """Undo `open`.  Idempotent; a namespace that is gone has taken all along."""
+        changed = self._changed.get(sandbox_key)
+        if changed is not None:
+            with suppress(namespaces.NamespaceAbsent):
+                namespaces.run_in(self._path_of(sandbox_key), changed.undo, refuse_own=True)
+            self._changed.pop(sandbox_key, None)
 
-        try:
-            namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
-        except namespaces.NamespaceAbsent:
-            return
+
+@dataclass
+class _Changed:
+    """What we have changed in a sandbox; the rest is the container's own."""
+
+    filter: bool = False
+    qdisc: bool = False
+    settings: tuple[str, ...] = ()  # that were off
+
+    def undo(self) -> None:
+        """Change it back, in the namespace of the calling thread.  Error: LinkError."""
+        if self.filter:
+            filters.detach_ingress(_LO, remove_qdisc=self.qdisc)
+        _set(self.settings, 0)
 
 
 def _opened(kind: int, *, marked: bool) -> socket.socket:
@@ -104,13 +127,18 @@ def _opened(kind: int, *, marked: bool) -> socket.socket:
     return opened
 
 
-def _let_lo_take_what_it_sent(value: int) -> None:
+def _is_on(setting: str) -> bool:
+    return Path(f"/proc/sys/net/ipv4/conf/lo/{setting}").read_text().strip() != "0"
+
+
+def _set(settings: tuple[str, ...], value: int) -> None:
     """Let lo route what the hook redirects, from and to addresses of this namespace (0: not).
 
     Nothing else comes in by lo.  By netlink: a managed plugin's /proc/sys cannot be written.
     """
-    conf = _attribute(_ACCEPT_LOCAL, struct.pack("=I", value)) + _attribute(
-        _ROUTE_LOCALNET, struct.pack("=I", value))
+    if not settings:
+        return
+    conf = b"".join(_attribute(_SETTINGS[each], struct.pack("=I", value)) for each in settings)
     body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, _LO, 0, 0) + _attribute(
         _IFLA_AF_SPEC | _NESTED, _attribute(socket.AF_INET | _NESTED, _attribute(
             _IFLA_INET_CONF | _NESTED, conf)))

@@ -123,11 +123,11 @@ class Sandbox:
         self.serving = NameServing(self.resolving, self.server, resolver, self.ledger)
 
     def enter(self) -> None:
-        self.serving.enter(self.key, self.container.netns.cookie, [self.endpoint])
+        self.serving.enter(self.key, self.container.netns.cookie, self.endpoint)
         self.ledger.run()
 
     def leave(self) -> None:
-        self.serving.leave(self.key)
+        self.serving.leave(self.key, self.endpoint.id)
         self.ledger.run()
 
     def state(self) -> State:
