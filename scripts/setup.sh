@@ -3,7 +3,7 @@
 #
 #   setup.sh               what the driver and its checks need
 #   setup.sh --demo        also the programs that the demo and the tests run
-#   setup.sh --tests       as --demo, and a Go program for the tests
+#   setup.sh --tests       as --demo, and what only the tests run: name servers, a Go program
 #   setup.sh --tests all   also the other Docker releases, in /var/cache/slim-tests
 #   setup.sh --vm          as --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
@@ -21,12 +21,15 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 [[ -z ${1:-} ]] || packages+=(bird2 bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
     iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nftables nginx postgresql
     redis-server redis-tools tcpdump wrk)
+# Resolvers of names that only tests ask, dig, and the server that stands for those of the internet.
+[[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils dnsmasq-base knot musl-tools
+    openjdk-17-jre-headless)
 [[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # We run these daemons ourselves, on other ports; their packages would start them on the default
 # ones.  A daemon that was here before stays as it is.
-declare -A unit_of=([bird2]=bird [etcd-server]=etcd [memcached]=memcached [nats-server]=nats-server
+declare -A unit_of=([bird2]=bird [etcd-server]=etcd [knot]=knot [memcached]=memcached [nats-server]=nats-server
     [nginx]=nginx [postgresql]=postgresql [redis-server]=redis-server)
 policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
 silence_daemons() {
@@ -85,5 +88,8 @@ install_packages
     die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
 [[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
 install_requirements
-[[ ${1:-} != --tests ]] || tests/lab/rig/get-go.sh > /dev/null || true  # named, and its test skipped
+if [[ ${1:-} == --tests ]]; then    # what cannot be had is named, and its tests skipped
+    tests/lab/rig/get-go.sh > /dev/null || true
+    tests/lab/rig/get-resolved.sh > /dev/null || true
+fi
 [[ ${*:1:2} != "--tests all" ]] || tests/lab/rig/get-docker.sh
