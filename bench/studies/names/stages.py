@@ -16,6 +16,7 @@ from driver.process.unix_http import UnixConnection
 
 FILTERS = "/events?filters=%7B%22event%22%3A%5B%22start%22%5D%7D"  # {"event":["start"]}
 FOREVER_S = 86400.0
+LATE_S = 1.0
 RETURNED = "Docker's event to the command's return"
 RECORDED = "Docker's event to the record in etcd"
 FOUND = "record in etcd to the other host"
@@ -55,9 +56,14 @@ class Stages:
 
     def note(self, returned_s: float, found_s: float) -> None:
         """A container's name is found now; docker has returned before, or after."""
+        # etcdctl may tell it later than the other host's driver does.
+        deadline_s = time.monotonic() + LATE_S
+        while self._recorded_s < self._started_s and time.monotonic() < deadline_s:
+            time.sleep(0.005)
         self.ms[RETURNED].append((returned_s - self._started_s) * 1000)
-        self.ms[RECORDED].append((self._recorded_s - self._started_s) * 1000)
-        self.ms[FOUND].append((found_s - self._recorded_s) * 1000)
+        if self._recorded_s >= self._started_s:
+            self.ms[RECORDED].append((self._recorded_s - self._started_s) * 1000)
+            self.ms[FOUND].append((found_s - self._recorded_s) * 1000)
 
     @staticmethod
     def _follow(lines: Iterable[str | bytes], take: Callable[[str | bytes], None]
