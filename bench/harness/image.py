@@ -13,7 +13,7 @@ from tests.lab.rig import images
 
 TAG = "slim-bench"
 PROGRAMS_HERE = Path(__file__).parents[1] / "programs"
-SOURCES = {name: PROGRAMS_HERE / f"{name}.c" for name in ("netbench", "manyconns", "netstream")}
+COMPILED = ("netbench", "manyconns", "netstream")  # for all groups
 BIND_FIRST = "/programs/bindfirst.so"
 # Programs by workload group; each group has its server and its client.
 PROGRAMS = {"nginx": ("nginx", "wrk"), "memcached": ("memcached", "memcaslap"),
@@ -32,7 +32,7 @@ def build(groups: Iterable[str]) -> bytes:
     for program in ("agent.py", "nats_bench.py"):
         image.file(str(PROGRAMS_HERE / program), f"programs/{program}")
     with tempfile.TemporaryDirectory() as folder:
-        for name in SOURCES:
+        for name in COMPILED:
             image.program(compiled(name, folder), f"usr/local/bin/{name}")
         _compile(PROGRAMS_HERE / "bindfirst.c", f"{folder}/bindfirst.so", "-shared", "-fPIC")
         image.program(f"{folder}/bindfirst.so", BIND_FIRST)
@@ -53,8 +53,8 @@ def build(groups: Iterable[str]) -> bytes:
 
 
 def compiled(name: str, folder: str, *options: str) -> str:
-    """Compile one of SOURCES' programs into `folder`; return its path.  Error: BenchError."""
-    _compile(SOURCES[name], f"{folder}/{name}", *options)
+    """Compile one of the programs here into `folder`; return its path.  Error: BenchError."""
+    _compile(PROGRAMS_HERE / f"{name}.c", f"{folder}/{name}", *options)
     return f"{folder}/{name}"
 
 

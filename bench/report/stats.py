@@ -1,4 +1,7 @@
-"""Computes medians, spread, and ratios with their uncertainty, from repeated measurements."""
+"""Computes medians, spread, and ratios with their uncertainty, from repeated measurements.
+
+Differences, too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Ratio:
-    """A median of ratios, and the bounds of its 95 % confidence interval."""
+    """A median of ratios or differences, and the bounds of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -49,10 +52,18 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 1) 
     neighbour, a warm cache) stays in its ratio.  Error: ValueError if the numbers of rounds differ
     or are 0.
     """
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True) if b]
-    middle = median(ratios)
+    return _bounded([a / b for a, b in zip(ours, theirs, strict=True) if b], seed)
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int = 1) -> Ratio:
+    """Median of the differences of runs of the same round, with an interval as paired_ratio's."""
+    return _bounded([a - b for a, b in zip(ours, theirs, strict=True)], seed)
+
+
+def _bounded(values: Sequence[float], seed: int) -> Ratio:
+    middle = median(values)
     generator = random.Random(seed)  # noqa: S311 (same data, same interval)
-    medians = [statistics.median(generator.choices(ratios, k=len(ratios)))
+    medians = [statistics.median(generator.choices(values, k=len(values)))
                for _ in range(RESAMPLES)]
     tail = (1 - CONFIDENCE) / 2
     return Ratio(middle, quantile(medians, tail), quantile(medians, 1 - tail))

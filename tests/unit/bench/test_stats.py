@@ -39,6 +39,11 @@ def test_what_a_round_has_in_common_stays_out_of_the_ratio() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.9, 0.9, 0.9))
 
 
+def test_a_difference_is_that_of_runs_of_the_same_round() -> None:
+    found = stats.paired_difference([10, 20.5, 31], [9.5, 20, 30.5])
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
 @settings(deadline=None, max_examples=25)
 @given(VALUES)
 def test_the_interval_holds_the_ratio_and_is_the_same_each_time(values: list[float]) -> None:

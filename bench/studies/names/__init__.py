@@ -1,0 +1,1 @@
+"""The study of names: queries, changes, memory."""
