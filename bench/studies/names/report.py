@@ -65,8 +65,7 @@ def _rates(whats: Mapping[str, Found]) -> list[str]:
                  f"{stats.paired_ratio(_all(runs, 'per_s'), dockers).value:.2f} | "
                  f"{_middle(runs, 'cpu_us'):.0f} | {_middle(runs, 'max_ms'):.0f} | "
                  f"{sum(run['lost'] for run in runs):.0f} |" for way, runs in ways.items()]
-    return [*rows, "", "A container's share of slim's server is 2,000 queries a second, and 1,000 "
-                       "more at once; it is meant to be less than Docker's."]
+    return [*rows, "", "A container has a quarter of the thread of slim's server at most."]
 
 
 def _changes(times: Mapping[str, Sequence[float | None]]) -> list[str]:
