@@ -85,4 +85,4 @@ compatibility: need-root  ## the tests that docs/compatibility.md is about, on a
 	@$(PYTHON) -m pytest -p tests.lab.rig.compatibility tests/lab -m feature
 
 need-root:
-	@[[ $$EUID == 0 ]] || { echo "this needs root: sudo make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }
+	@[[ $$EUID == 0 ]] || { echo "this needs root (su -, or sudo -s): make $(firstword $(MAKECMDGOALS))" >&2; exit 1; }

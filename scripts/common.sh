@@ -16,7 +16,7 @@ COMMAND=${UP_LINK-/usr/local/bin/slim}     # link to scripts/slim; empty: none
 ETCD_PORT=23790             # of the embedded etcd, loopback only; its peer port is 23800
 
 die() { printf 'slim: %s\n' "$*" >&2; exit 1; }
-need_root() { ((EUID == 0)) || die "this needs root: sudo make $1"; }
+need_root() { ((EUID == 0)) || die "this needs root (su -, or sudo -s): make $1"; }
 has_systemd() { [[ -d /run/systemd/system ]]; }     # as sd_booted(3)
 slim_networks() { command docker -H "$DOCKER" network ls -q --filter driver=slim; }
 docker_answers() { command docker -H "$DOCKER" version >/dev/null 2>&1; }

@@ -12,7 +12,7 @@ say() { printf 'slim: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 name=slim:latest
 
-[[ -e build/plugin/config.json ]] || die "there is no build/plugin: sudo make plugin"
+[[ -e build/plugin/config.json ]] || die "there is no build/plugin: make plugin"
 settings=()
 if docker plugin inspect "$name" > /dev/null 2>&1; then
     mapfile -t settings < <(docker plugin inspect -f '{{range .Settings.Env}}{{println .}}{{end}}' "$name" |

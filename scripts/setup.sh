@@ -53,7 +53,7 @@ install_packages() {    # what dpkg does not have, or has only the settings of
             missing+=("$p")
     done
     ((${#missing[@]})) || return 0
-    ((EUID == 0)) || die "missing: ${missing[*]}. Run it as root: sudo make setup"
+    ((EUID == 0)) || die "missing: ${missing[*]}. Run it as root (su -, or sudo -s): make setup"
     say "installing ${missing[*]}"
     local apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
     export DEBIAN_FRONTEND=noninteractive
@@ -86,7 +86,7 @@ fi
 install_packages
 /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "/usr/bin/python3 is $(/usr/bin/python3 --version 2>&1); 3.11 or later is needed (Debian 12)"
-[[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: sudo make setup"
+[[ ! -e .venv || -w .venv ]] || [[ -e .venv/requirements.sha256 ]] || die ".venv is not yours: make setup"
 install_requirements
 if [[ ${1:-} == --tests ]]; then    # what cannot be had is named, and its tests skipped
     tests/lab/rig/get-go.sh > /dev/null || true

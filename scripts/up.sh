@@ -119,7 +119,7 @@ start_docker        # last: at its start it asks for the driver of its networks,
 cat <<TEXT
 slim is up. Make a network:  docker network create -d slim --ipam-driver slim --subnet 10.32.0.0/16 app
 Run containers on it:        docker run --rm -it --network app IMAGE
-Checks: sudo slim doctor; log: $(has_systemd && echo "journalctl -u slim" || echo "$LOGS/slim.log"); stop: sudo make down
+Checks: slim doctor; log: $(has_systemd && echo "journalctl -u slim" || echo "$LOGS/slim.log"); stop: make down
 TEXT
 # It may run and still have a problem: its etcd may be away, say, or belong to another cluster.
 scripts/slim doctor | grep -v '^ok' >&2 || true

@@ -1,6 +1,6 @@
 """Measures what the host path costs and where: a packet, a connection, each eBPF program.
 
-    sudo .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--json FILE]
+    .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--json FILE]
 
 Two hosts are namespaces, without Docker; client and server have a processor each.  It measures
 three ways in turn: between the hosts themselves, between containers of slim, and between

@@ -1,6 +1,6 @@
 """Measures what packets and connections cost as endpoints, directory and open connections grow.
 
-    sudo .venv/bin/python -m bench.studies.growth
+    .venv/bin/python -m bench.studies.growth
 
 Two hosts are namespaces, without Docker, as in bench.studies.cost.  It writes
 bench/results/growth.json and a chart beside it, and removes everything else it made.

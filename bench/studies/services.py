@@ -1,6 +1,6 @@
 """Measures what it costs to choose a task behind a vip, on slim and on Docker's overlay.
 
-    sudo .venv/bin/python -m bench.studies.services
+    .venv/bin/python -m bench.studies.services
 
 Two hosts of the lab are in a swarm, with the managed plugin.  A client on the first calls tasks
 on the second: on the host's network, a task by its own address, and a service by its vip.

@@ -28,7 +28,7 @@ def ask(path: str, call: str) -> dict[str, object]:
         connection.request("POST", f"/{call}", b"")
         answer = json.loads(connection.getresponse().read())
     except PermissionError as error:
-        raise SlimError(f"no access to {path}: run as root") from error
+        raise SlimError(f"no access to {path}: run as root (su -, or sudo -s)") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotRunningError(f"no driver answers on {path} ({error}); is it running?") from error
     finally:

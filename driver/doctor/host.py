@@ -18,7 +18,7 @@ def check_root(settings: Settings) -> str:
     """Check for root: only root may load programs and make links."""
     del settings
     if os.geteuid() != 0:
-        raise CheckError("run as root: sudo slim doctor")
+        raise CheckError("run as root (su -, or sudo -s): slim doctor")
     return ""
 
 

@@ -3,7 +3,7 @@
 # checkout through `make up`, a reboot, another etcd and `make down`, and looks only at what a user
 # sees.
 #
-#   sudo tests/fresh/run.sh            3 to 6 minutes; the first time 3 more for debootstrap
+#   tests/fresh/run.sh            3 to 6 minutes; the first time 3 more for debootstrap
 #
 # The machine is a systemd-nspawn container with its own trees.  It reaches the mirror (MIRROR=...)
 # and pip's index (this machine's /etc/pip.conf and certificates) through slirp4netns.  Not part of
@@ -24,11 +24,11 @@ die() { printf 'fresh: FAILED: %s\n' "$*" >&2; exit 1; }
 for p in debootstrap systemd-nspawn slirp4netns; do
     command -v $p >/dev/null || die "$p is missing: apt-get install debootstrap systemd-container slirp4netns"
 done
-make_base() {       # what Debian's installer gives at least: no make, no git, no Python
+make_base() {       # what Debian's installer gives at least: no make, no sudo, no git, no Python
     [[ ! -e $BASE/.done ]] || return 0
     say "debootstrap into $BASE"
     rm -rf "$BASE"; mkdir -p "$BASE"
-    debootstrap --variant=minbase --include=ca-certificates,dbus,ifupdown,iproute2,sudo,systemd-sysv \
+    debootstrap --variant=minbase --include=ca-certificates,dbus,ifupdown,iproute2,systemd-sysv \
         bookworm "$BASE" "$MIRROR" > "$T/debootstrap.log" || die "debootstrap: $(tail -3 "$T/debootstrap.log")"
     touch "$BASE/.done"
 }
@@ -49,7 +49,7 @@ make_root() {
     ln -s ../bpffs.service "$R/etc/systemd/system/sysinit.target.wants/"
     ln -s /dev/null "$R/etc/systemd/system/systemd-sysctl.service"
     mkdir "$R/root/slim"; git -c safe.directory='*' archive HEAD | tar -x -C "$R/root/slim"
-    .venv/bin/python -c 'import sys; from tests.lab import images; sys.stdout.buffer.write(images.busybox())' \
+    .venv/bin/python -c 'import sys; from tests.lab.rig import images; sys.stdout.buffer.write(images.busybox())' \
         > "$R/root/busybox.tar"
 }
 boot() {            # a network namespace for each boot: the kernel of a machine forgets its links, too

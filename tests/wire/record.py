@@ -1,6 +1,6 @@
 """Records what a real dockerd sends, for tests/wire/recorded; run it for each new Docker release.
 
-    sudo .venv/bin/python -m tests.wire.record OUT.json [DOCKER_TREE]
+    .venv/bin/python -m tests.wire.record OUT.json [DOCKER_TREE]
 
 It is a proxy between a lab host's dockerd and a real driver, and runs docker commands that make
 dockerd send all that it can send outside a swarm.

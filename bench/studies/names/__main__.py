@@ -1,6 +1,6 @@
 """Measures names: queries beside Docker's own name server, changes, memory, growth.
 
-    sudo .venv/bin/python -m bench.studies.names [--quick] [--only PART,...] [--out FILE]
+    .venv/bin/python -m bench.studies.names [--quick] [--only PART,...] [--out FILE]
 
 Two hosts of the lab have real dockerds and drivers.  It prints Markdown tables and writes
 bench/results/names.json.  It removes everything it made at the end, also when it is interrupted.
