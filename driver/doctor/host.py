@@ -59,10 +59,10 @@ def check_bpffs(settings: Settings) -> str:
 def check_bcc(settings: Settings) -> str:
     """Check the BPF Compiler Collection's binding, which is not PyPI's package of that name."""
     del settings
+    from driver.datapath.code.programs import BCC_COMES_FROM  # noqa: PLC0415
     found = importlib.util.find_spec("bcc")
     if found is None:
-        raise CheckError("there is no bcc here: apt-get install python3-bpfcc, and run slim with a "
-                         ".venv that sees system packages (make setup)")
+        raise CheckError(f"there is no bcc here: {BCC_COMES_FROM}")
     if importlib.util.find_spec("bcc.libbcc") is None:
         raise CheckError(f"{found.origin} is another project of that name: pip uninstall bcc")
     return str(Path(found.origin or "").parent)

@@ -15,7 +15,7 @@ from typing import Any
 from driver.datapath.code.compiled import Compiled, MapSpec, constant_flags, unrelocated
 from driver.datapath.build.headers import header_tree
 from driver.datapath.loading.objects import map_info, read_btf
-from driver.datapath.code.programs import ALL_PROGRAMS, KERNEL_FOLDER, unit_text
+from driver.datapath.code.programs import ALL_PROGRAMS, BCC_COMES_FROM, KERNEL_FOLDER, unit_text
 from driver.errors import DatapathError
 
 # Unrolled loops would add a third to the compile time, and no loop is on a packet's path.
@@ -31,8 +31,8 @@ def compile_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = Non
     try:
         import bcc  # noqa: PLC0415 - loads a whole compiler
     except (ImportError, OSError) as error:
-        raise DatapathError(f"programs cannot be compiled: {error}; apt-get install "
-                            "python3-bpfcc") from error
+        raise DatapathError(
+            f"programs cannot be compiled: {error}; {BCC_COMES_FROM}") from error
     with header_tree(kernel_folder, headers) as tree:
         before = os.environ.get("BCC_KERNEL_SOURCE")
         os.environ["BCC_KERNEL_SOURCE"] = str(tree)

@@ -5,10 +5,18 @@ Nothing is loaded or attached here.
 
 from __future__ import annotations
 
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-KERNEL_FOLDER = Path(__file__).resolve().parents[3] / "kernel"
+_CHECKOUT = Path(__file__).resolve().parents[3]
+# The C files: beside driver/, or where `pip install` has put them (pyproject.toml, data-files).
+KERNEL_FOLDER = next((each for each in (
+    _CHECKOUT / "kernel", Path(sysconfig.get_path("data"), "share/slim/kernel"))
+    if (each / "maps.c").is_file()), _CHECKOUT / "kernel")
+
+BCC_COMES_FROM = ("apt-get install python3-bpfcc, and run slim with Debian's Python: make setup, "
+                  "or /usr/bin/python3 -m venv --system-site-packages FOLDER")
 
 # The files are compiled as one text: BCC rewrites map access in the main file only.
 FILES = ("maps", "shares", "icmp", "probe", "deliver", "withheld", "services", "connect", "names",
