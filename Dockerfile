@@ -1,5 +1,6 @@
 # The root file system of the managed plugin, where an engine can reach a registry; plugin.json is its
-# configuration.  scripts/plugin.sh makes the same from Debian's packages without one.
+# configuration.  scripts/plugin.sh makes one from Debian's packages without a registry, which is
+# smaller: it has the eBPF programs compiled.
 # First stage: Python packages with their exact versions.  Second: what runs, and no compiler of its own
 # (libbpfcc brings the one that compiles our programs).
 FROM debian:bookworm-slim AS packages

@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 out=build/plugin
 cache=${PLUGIN_CACHE:-/var/cache/slim-plugin}
-packages=(python3 python3-bpfcc linux-libc-dev ca-certificates)
+# No compiler: the programs are compiled here.  libbpf loads them; gRPC's library needs libstdc++.
+packages=(python3 libbpf1 libstdc++6 ca-certificates)
 # Dependencies that the packages need only at installation, or that slim never uses.
 left_out='^(cdebconf|debconf|dpkg|tar|install-info|perl.*|libperl.*|libdebian-installer4|libnewt.*|libslang2|libtextwrap1|mailcap|media-types|mime-support|openssl|libgdbm.*|libdb5.3)$'
 
@@ -40,6 +41,10 @@ echo 'root:x:0:0:root:/root:/bin/false' > "$root/etc/passwd"
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 ldconfig -r "$root"
 
+say "eBPF programs"
+.venv/bin/python -c 'import pathlib, sys; from driver.datapath.build import cache; cache.ship(pathlib.Path(sys.argv[1]))' \
+    "$root/opt/slim"
+
 say "Python packages"
 .venv/bin/python -m pip install -q --no-compile --target "$root/opt/slim/packages" -r requirements.txt
 cp -a driver kernel "$root/opt/slim/"
@@ -47,6 +52,12 @@ find "$root/opt/slim" -name __pycache__ -prune -exec rm -rf {} +
 # Compile here, once: else every start of the plugin does it, Python's library included (1 s).
 libraries=("$root"/usr/lib/python3*)
 chroot "$root" /usr/bin/python3 -m compileall -q /opt/slim "${libraries[@]#"$root"}" || true
+
+# A library that is missing shows here, and not as a plugin that does not start.
+PYTHONPATH=/opt/slim:/opt/slim/packages PYTHONDONTWRITEBYTECODE=1 chroot "$root" /usr/bin/python3 -c '
+import driver.compose.build, driver.doctor.checks
+from driver.datapath.build.cache import shipped_unit
+assert shipped_unit() is not None, "the eBPF programs are not there"'
 
 cp plugin.json "$work/config.json"
 rm -rf --one-file-system "$out"

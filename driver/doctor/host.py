@@ -11,6 +11,7 @@ from driver.doctor import procfs
 from driver.doctor.finding import CheckError, Finding, one_line
 from driver.settings import Settings
 
+NOT_NEEDED = "not needed: the programs came compiled"
 KERNEL_MINIMUM = (6, 1)  # Debian 12; what the programs are tested with
 
 
@@ -59,7 +60,11 @@ def check_bpffs(settings: Settings) -> str:
 def check_bcc(settings: Settings) -> str:
     """Check the BPF Compiler Collection's binding, which is not PyPI's package of that name."""
     del settings
+    from driver.datapath.build.cache import shipped_unit  # noqa: PLC0415
     from driver.datapath.code.programs import BCC_COMES_FROM  # noqa: PLC0415
+
+    if shipped_unit() is not None:
+        return NOT_NEEDED
     found = importlib.util.find_spec("bcc")
     if found is None:
         raise CheckError(f"there is no bcc here: {BCC_COMES_FROM}")
@@ -71,9 +76,12 @@ def check_bcc(settings: Settings) -> str:
 def check_headers(settings: Settings) -> str:
     """Check for headers of the kernel's API; any version will do."""
     del settings
+    from driver.datapath.build.cache import shipped_unit  # noqa: PLC0415
     from driver.datapath.build.headers import UAPI, header_tree  # noqa: PLC0415
     from driver.datapath.code.programs import KERNEL_FOLDER  # noqa: PLC0415
 
+    if shipped_unit() is not None:
+        return NOT_NEEDED
     with header_tree(KERNEL_FOLDER):
         return str(UAPI / "linux")
 

@@ -1,4 +1,4 @@
-"""Stores compiled programs in files, one for each digest of their inputs.
+"""Stores compiled programs in files, one for each digest of their inputs; reads those shipped.
 
 A file that is not exactly what this module wrote is ignored.
 """
@@ -18,16 +18,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from driver.datapath.code.compiled import Compiled, MapSpec
 from driver.datapath.build.compiling import compile_unit
+from driver.datapath.build.unit_key import (
+    UnknownCompilerError,
+    check_compiler,
+    text_key,
+    unit_key,
+)
+from driver.datapath.code.compiled import Compiled, MapSpec
 from driver.datapath.code.programs import KERNEL_FOLDER
-from driver.datapath.build.unit_key import UnknownCompilerError, check_compiler, unit_key
 from driver.errors import DatapathError
 
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/var/cache/slim")
 KEPT = 8  # files; the most recently used ones
+SHIPPED = "compiled"  # a folder beside that of the C text
 _SCHEMA = 1
 _SUFFIX = ".json"
 _LIMIT = 1 << 24  # bytes of a file; 200,000 is usual
@@ -35,10 +41,13 @@ _LIMIT = 1 << 24  # bytes of a file; 200,000 is usual
 
 def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = None,
                   folder: Path = FOLDER) -> Compiled:
-    """Return the programs, compiling them only if they are not cached.
+    """Return the programs, compiling them only if they are neither shipped nor cached.
 
     headers: see compile_unit.  Error: DatapathError, if they do not compile.
     """
+    shipped = shipped_unit(kernel_folder)
+    if shipped is not None:
+        return shipped
     key = _key(kernel_folder)
     found = None if key is None else read(folder, key)
     if found is not None:
@@ -55,9 +64,29 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
 
 
 def kept_unit(kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER) -> Compiled | None:
-    """Return the cached programs, None if a start would have to compile."""
+    """Return the shipped or cached programs, None if a start would have to compile."""
+    shipped = shipped_unit(kernel_folder)
+    if shipped is not None:
+        return shipped
     key = _key(kernel_folder)
     return None if key is None else read(folder, key)
+
+
+def shipped_unit(kernel_folder: Path = KERNEL_FOLDER) -> Compiled | None:
+    """Return the programs that came compiled with this C text, beside its folder; None: none did.
+
+    A root file system without a compiler has them (`ship`).
+    """
+    folder = kernel_folder.parent / SHIPPED
+    return read(folder, text_key(kernel_folder)) if folder.exists() else None
+
+
+def ship(folder: Path) -> None:
+    """Write the programs of this checkout into a root file system.  Errors: DatapathError, OSError.
+
+    folder: that of the driver there, beside whose `kernel` they are looked for.
+    """
+    write(folder / SHIPPED, text_key(KERNEL_FOLDER), compiled_unit())
 
 
 def _key(kernel_folder: Path) -> str | None:

@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from driver.datapath.code.compiled import Compiled, MapSpec, constant_flags, unrelocated
 from driver.datapath.build.headers import header_tree
-from driver.datapath.loading.objects import map_info, read_btf
+from driver.datapath.code.compiled import Compiled, MapSpec, constant_flags, unrelocated
 from driver.datapath.code.programs import ALL_PROGRAMS, BCC_COMES_FROM, KERNEL_FOLDER, unit_text
+from driver.datapath.loading.objects import map_info, read_btf
 from driver.errors import DatapathError
 
 # Unrolled loops would add a third to the compile time, and no loop is on a packet's path.

@@ -9,20 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from driver.datapath.build.cache import FOLDER, kept_unit
+from driver.datapath.build.cache import FOLDER, kept_unit, shipped_unit
 from driver.datapath.build.compiling import compile_unit
-from driver.datapath.loading.load import try_programs
 from driver.datapath.code.programs import KERNEL_FOLDER
+from driver.datapath.loading.load import try_programs
 from driver.errors import DatapathError
 
 
 def probe(pins: Path, kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER
           ) -> Iterator[tuple[str, str | None]]:
-    """Compile the programs and load each into the kernel; yield (name, error or None).
+    """Compile the programs, unless they came compiled, and load each into the kernel.
+
+    Yields (name, error or None).
 
     pins: a temporary folder.  folder: the cache, which is only read.
     Nothing is left behind.  Error: DatapathError.
     """
+    shipped = shipped_unit(kernel_folder)
+    if shipped is not None:
+        yield from try_programs(shipped, pins)
+        return
     kept = kept_unit(kernel_folder, folder)
     try:
         unit = compile_unit(kernel_folder)

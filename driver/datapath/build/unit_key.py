@@ -12,7 +12,7 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from driver.datapath.build.compiling import FLAGS
@@ -35,21 +35,32 @@ def unit_key(kernel_folder: Path) -> str:
     longer.  Errors: UnknownCompilerError; DatapathError, see api_folders; OSError, if a file cannot
     be read.
     """
-    digest = hashlib.sha256()
-
-    def add(*parts: object) -> None:
-        for part in parts:
-            data = str(part).encode()
-            digest.update(b"%d:" % len(data) + data)
-
-    add(platform.machine(), *FLAGS, *FILES, *(program.name for program in ALL_PROGRAMS))
-    for path in sorted(kernel_folder.rglob("*.[ch]")):
-        add(path.relative_to(kernel_folder), path.read_text())
+    parts: list[object] = [text_key(kernel_folder)]
     for name in compiler_files():
-        add(name, *_state(os.stat(name)))
+        parts += (name, *_state(os.stat(name)))
     for folder in api_folders():
         for name, state in _files(str(folder)):
-            add(name, *_state(state))
+            parts += (name, *_state(state))
+    return _digest(parts)
+
+
+def text_key(kernel_folder: Path) -> str:
+    """Return the digest of what is slim's own, hexadecimal: whatever compiles it, and wherever.
+
+    Error: OSError.
+    """
+    parts: list[object] = [platform.machine(), *FLAGS, *FILES,
+                           *(program.name for program in ALL_PROGRAMS)]
+    for path in sorted(kernel_folder.rglob("*.[ch]")):
+        parts += (path.relative_to(kernel_folder), path.read_text())
+    return _digest(parts)
+
+
+def _digest(parts: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = str(part).encode()
+        digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()
 
 

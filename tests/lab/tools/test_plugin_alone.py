@@ -15,10 +15,12 @@ from tests.lab.docker.test_names import lookup, wait_for
 from tests.lab.rig import dockers
 from tests.lab.rig.dockers import feature
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
-from tests.lab.rig.plugged import PLUGIN, SUBNET, as_before, enable, plugged_lab
+from tests.lab.rig.plugged import PLUGIN, SUBNET, as_before, built_plugin, enable, plugged_lab
 from tests.lab.rig.snapshot import remove_everything
 
 pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
+
+SIZE_MAX = 200_000_000  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,14 @@ def pair(alone: Lab) -> Iterator[list[Host]]:
 def create(host: Host) -> None:
     host.docker("network", "create", "-d", PLUGIN, "--ipam-driver", PLUGIN, "--subnet", SUBNET,
                 "app")
+
+
+def test_it_has_no_compiler() -> None:
+    """Which would be two thirds of it: the eBPF programs come compiled."""
+    files = [each for each in (built_plugin() / "rootfs").rglob("*")
+             if each.is_file() and not each.is_symlink()]
+    assert sum(each.stat().st_size for each in files) < SIZE_MAX
+    assert [each for each in files if "libLLVM" in each.name or "libbcc" in each.name] == []
 
 
 @feature("managed plugin: engines in no swarm share a network")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from driver.datapath.build import cache
 from driver.datapath.code.compiled import Compiled, MapSpec
+from driver.datapath.code.programs import KERNEL_FOLDER
 from driver.errors import DatapathError
 
 KEY = "0" * 64
@@ -257,3 +259,45 @@ def test_a_text_that_does_not_compile_is_an_error(folder: Path, compiler: Compil
     with pytest.raises(DatapathError, match="oops"):
         cache.compiled_unit(folder=folder)
     assert list(folder.glob("*")) == []
+
+
+# -------------------------------------------------------------------- shipped
+@pytest.fixture
+def shipped(tmp_path: Path, compiler: Compiler) -> Path:
+    """Return the C text's folder of a root file system that has the programs compiled."""
+    kernel = Path(shutil.copytree(KERNEL_FOLDER, tmp_path / "slim" / "kernel"))
+    cache.ship(kernel.parent)
+    compiler.calls = 0
+    return kernel
+
+
+def test_what_came_compiled_needs_no_compiler(shipped: Path, folder: Path, compiler: Compiler,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_folder: Path) -> str:
+        raise cache.UnknownCompilerError("no libbcc")
+
+    monkeypatch.setattr(cache, "unit_key", unknown)
+    assert cache.shipped_unit(shipped) == UNIT
+    assert cache.kept_unit(shipped, folder) == UNIT
+    assert cache.compiled_unit(shipped, folder=folder) == UNIT
+    assert compiler.calls == 0
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("change", ["the text", "the file", "who may write"])
+def test_what_came_compiled_is_not_used(change: str, shipped: Path, folder: Path,
+                                        compiler: Compiler) -> None:
+    (file,) = (shipped.parent / cache.SHIPPED).iterdir()
+    if change == "the text":
+        (shipped / "icmp.c").write_text("/* */")
+    elif change == "the file":
+        file.write_text("spoilt")
+    else:
+        file.chmod(0o666)
+    assert cache.shipped_unit(shipped) is None
+    assert cache.compiled_unit(shipped, folder=folder) == UNIT
+    assert compiler.calls == 1
+
+
+def test_a_checkout_has_none() -> None:
+    assert cache.shipped_unit() is None

@@ -67,6 +67,16 @@ CHANGES: dict[str, Callable[[Path, Path, pytest.MonkeyPatch], object]] = {
 }
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_came_compiled_depends_on_what_is_ours(
+        change: str, kernel: Path, api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = unit_key.text_key(kernel)
+    assert unit_key.text_key(kernel) == before
+    with monkeypatch.context() as patch:
+        CHANGES[change](kernel, api, patch)
+        assert (unit_key.text_key(kernel) == before) is change.startswith("API")
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_change_makes_another(change: Callable[[Path, Path, pytest.MonkeyPatch], object],
                                 kernel: Path, api: Path, monkeypatch: pytest.MonkeyPatch,

@@ -118,6 +118,12 @@ def test_no_neighbour_is_allowed_for_nothing() -> None:
             if allowed - used[owner]} == {}
 
 
+def test_every_folder_is_a_package() -> None:
+    """Else `pip install` leaves it out; git may have been told to ignore such a folder."""
+    folders = {path.parent for path in DRIVER.rglob("*.py")}
+    assert [str(each) for each in folders if not (each / "__init__.py").is_file()] == []
+
+
 def test_no_rooms_import_each_other_in_a_circle() -> None:
     left = dict(MAY_IMPORT)
     while free := {owner for owner, allowed in left.items() if not allowed & left.keys()}:
