@@ -12,10 +12,12 @@ from driver.compose.parts.endpoints import EndpointParts
 from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part
 from driver.engine.docker import DockerEngine
+from driver.engine.starts import DockerStarts
 from driver.process import memory
 from driver.services.upkeep.collect import Collector, Removals
 from driver.services.upkeep.reconcile import Reconciler
 from driver.services.upkeep.recovery import Recovery
+from driver.services.upkeep.starts import LateStarts
 from driver.work.repeater import Repeater
 
 SWEEP_S = 5.0  # between removals of what the programs may still have been reading
@@ -55,6 +57,9 @@ def build_upkeep(ground: Ground, endpoints: EndpointParts, addresses: AddressPar
                 endpoints.endpoints, endpoints.networks, addresses.addresses))
         # Checked several times before removal; the longest wait is 1.5 times collect_after.
         repeated.append(Repeater("collecting", collector.run, settings.collect_after / 2))
+        late = LateStarts(DockerStarts(settings.docker_socket),
+                          lambda: [each.id for each in stores.networks.list()], ground.ledger)
+        repeated.append(Repeater("late starts", late.look, late.interval_s))
     housekeeping = Repeater("memory", memory.give_back, MEMORY_S)
     return UpkeepParts(
         Recovery(reconciler, stores.network_records.on_record),

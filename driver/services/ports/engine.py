@@ -5,7 +5,7 @@ driver/engine does the asking.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -59,6 +59,20 @@ class ContainerNames(Protocol):
         A container is called by its name, its short id, its aliases in the network, and its host
         name if the user has chosen one.
         """
+
+
+class FailedStarts(Protocol):
+    """Docker's API.  Never used while a call of dockerd is being served."""
+
+    def failed(self, networks: Collection[NetworkId]) -> dict[str, str]:
+        """Return containers of these networks that should run: id -> name.
+
+        They have a restart policy, and a network driver's error has kept them from starting.
+        Error: EngineUnavailable.
+        """
+
+    def start(self, container_id: str) -> None:
+        """Start one.  It runs, or there is none: nothing to do.  Error: EngineUnavailable."""
 
 
 @dataclass(frozen=True)
