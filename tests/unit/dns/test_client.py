@@ -258,6 +258,22 @@ def ask(turns: Turns, connection: socket.socket) -> None:
     assert read(next_message(connection)) == (1, WEB)
 
 
+def test_all_sandboxes_together_have_so_many_connections(turns: Turns) -> None:
+    """Each has two descriptors, and the driver needs some for its other work."""
+    (_, one), (_, other) = turns.client(), turns.client()
+    turns.places.left = 1
+    first = one.connected()
+    turns.settle()
+    refused = other.connected()
+    turns.settle()
+    assert is_closed(refused)
+    assert turns.counts.refused == 1
+    first.close()
+    turns.settle()
+    assert turns.places.left == 1
+    ask(turns, connected(turns, other))
+
+
 def test_a_connection_that_nobody_uses_is_closed(turns: Turns) -> None:
     _, sandbox = turns.client()
     connection = connected(turns, sandbox)
