@@ -12,7 +12,7 @@ from tests.lab.rig.dockers import every_docker, feature
 from tests.lab.rig.hosts import CommandFailed, Host
 from tests.support.run.wait import wait_until
 
-pytestmark = every_docker
+pytestmark = [every_docker, pytest.mark.usefixtures("no_such_name")]
 
 WAIT_S = 20
 LONGEST_S = 5.0  # for which resolvers wait (resolv.conf(5)): none would give up
@@ -25,7 +25,7 @@ name, family = sys.argv[1], getattr(socket, sys.argv[2])
 try:
     found = socket.getaddrinfo(name, 80, family, socket.SOCK_STREAM)
     print(json.dumps(sorted({each[4][0] for each in found})))
-except socket.gaierror:  # of no name: the lab's hosts have no name server to ask further
+except socket.gaierror:  # no such name
     print("[]")
 """
 REVERSE = "import socket, sys; print(socket.gethostbyaddr(sys.argv[1])[0])"

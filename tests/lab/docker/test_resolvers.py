@@ -6,7 +6,7 @@ c-ares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from tests.lab.docker.test_programs import GO
 from tests.lab.rig import borrowed, images
 from tests.lab.rig.dockers import every_docker, feature
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
-from tests.lab.rig.outside import name_server
 from tests.lab.rig.seeds import SERVERS
 from tests.support.run.wait import wait_until
 
-pytestmark = every_docker
+pytestmark = [every_docker, pytest.mark.usefixtures("no_such_name")]
 
 WAIT_S = 60  # nginx asks again after 5 s, Go's resolver too
 ASKER, PROXY = "asker", "proxy"  # containers
@@ -50,13 +49,6 @@ http {
 }
 """
 Finds = Callable[[str], str]  # what a name leads to, and something else if nothing
-
-
-@pytest.fixture(autouse=True, scope="module")
-def outside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server that says of other names that there are none; with no server nobody would."""
-    with name_server(lab, tmp_path_factory.mktemp("outside") / "root", str(lab.gateway)):
-        yield
 
 
 def start_web(host: Host, name: str, *aliases: str) -> str:
