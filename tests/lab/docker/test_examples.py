@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -63,11 +64,15 @@ def stored(host: Host, postgres: str) -> int:
         return -1
 
 
-def wait_until_stored(host: Host, postgres: str, visits: int) -> None:
-    """Wait long: a new database takes time, and Docker restarts the programs that miss it."""
-    wait_until(lambda: stored(host, postgres) >= visits, STORED_S, f"{visits} visits are stored",
-               0.1)
-    assert stored(host, postgres) == visits
+def wait_until_stored(host: Host, postgres: Callable[[], str], visits: int) -> None:
+    """Wait long: a new database takes time, and Docker restarts the programs that miss it.
+
+    postgres: finds the container, which a swarm may start later than those that have answered.
+    """
+    with suppress(AssertionError):  # the next one says how many there are
+        wait_until(lambda: stored(host, postgres()) >= visits, STORED_S, "all visits are stored",
+                   0.1)
+    assert stored(host, postgres()) == visits
 
 
 def use_stack(manager: Host, nodes: Sequence[Host], folder: Path) -> None:
@@ -84,9 +89,8 @@ def use_stack(manager: Host, nodes: Sequence[Host], folder: Path) -> None:
         for node in nodes:
             count += 1
             assert visit(manager, node) == f"visit {count}", "one application, wherever it runs"
-        postgres = manager.docker("ps", "-q", "--filter",
-                                  "label=com.docker.swarm.service.name=visits_postgres")
-        wait_until_stored(manager, postgres, count)
+        find = ("ps", "-q", "--filter", "label=com.docker.swarm.service.name=visits_postgres")
+        wait_until_stored(manager, lambda: manager.docker(*find), count)
     finally:
         manager.docker("stack", "rm", "visits")
         for node in nodes:
@@ -110,7 +114,7 @@ def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
         with only_host_path(h1, h1, older=OLDER) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
-            wait_until_stored(h1, postgres, VISITS + 1)
+            wait_until_stored(h1, lambda: postgres, VISITS + 1)
         # From nginx to the application, from there to Redis, and from the writer to PostgreSQL.
         assert traffic.connected(h1) >= 3 * VISITS
         assert traffic.accepted(h1) >= 3 * VISITS
@@ -125,7 +129,7 @@ def test_one_host(h1: Host, h2: Host, folder: Path) -> None:
         wait_until(lambda: is_answered(h2, h1), 20, "an answer after the restart", 0.1)
         counted = int(visit(h2, h1).removeprefix("visit "))
         assert counted > VISITS + 1, "Redis has kept the count"
-        wait_until_stored(h1, postgres, counted)
+        wait_until_stored(h1, lambda: postgres, counted)
 
 
 @every_docker
@@ -137,16 +141,16 @@ def test_two_hosts(h1: Host, h2: Host, folder: Path) -> None:
         assert visit(h2, h1) == "visit 1"  # it waits in the queue while there is no database
         data("up", "-d")
         postgres = data.container("postgres")
-        wait_until_stored(h2, postgres, 1)
+        wait_until_stored(h2, lambda: postgres, 1)
         with only_host_path(h1, h2, older=OLDER) as traffic:
             for number in range(VISITS):
                 assert visit(h2, h1, f"/{number}") == f"visit {number + 2}"
-            wait_until_stored(h2, postgres, VISITS + 1)
+            wait_until_stored(h2, lambda: postgres, VISITS + 1)
         assert traffic.accepted(h2) >= VISITS, "the writer's, from the other host"
         # The database must come back by its name, whatever its address is then.
         data("restart", "-t", "5", "postgres")
         visit(h2, h1)
-        wait_until_stored(h2, postgres, VISITS + 2)
+        wait_until_stored(h2, lambda: postgres, VISITS + 2)
 
 
 @docker("20.10")
