@@ -57,6 +57,12 @@ AGAIN = {
         "tests/netns/spoilt/test_data.py::test_the_data_is_that_of_before",
     "tests/lab/restarts/test_lost_etcd.py::test_a_newer_driver_has_written_what_this_one_cannot_read":
         "tests/netns/spoilt/test_data.py::test_a_record_is_spoilt",
+    # the same server in another test, beside two other programs
+    "tests/lab/docker/test_resolvers.py::test_nginx_follows_a_name_to_another_container":
+        "tests/lab/docker/test_resolvers.py::test_go_and_servers_outlive_a_driver",
+    # dnsmasq in its place
+    "tests/lab/docker/test_resolvers.py::test_systemd_resolved_outlives_a_driver":
+        "tests/lab/docker/test_resolvers.py::test_go_and_servers_outlive_a_driver",
     # without load; another test disables and enables the plugin under load
     "tests/lab/swarm/test_swarm_nodes.py::test_the_plugin_is_installed_anew_under_load":
         "tests/lab/swarm/test_swarm.py::"
@@ -65,6 +71,13 @@ AGAIN = {
 # Variants of tests, by how their ids end, that only test-all runs.  `test` keeps each call, each
 # way to fail, each place and each signal at least once.
 VARIANTS = {
+    "tests/lab/docker/test_other_names.py::test_options_of_docker_mean_the_same":
+        ("-none", "-dns", "-search"),
+    "tests/netns/names/test_name_floods.py::test_datagrams":
+        ("addresses", "no question", "names without an answer"),
+    "tests/netns/names/test_name_floods.py::test_connections": ("none",),
+    "tests/netns/names/test_hostile.py::test_messages_that_are_slow_to_read":
+        ("records of other kinds", "options", "strings"),
     "tests/lab/tools/test_demo.py::test_interrupted": ("2",),
     "tests/lab/restarts/test_dockerd.py::test_row_50_dockerd_stops_and_starts":
         ("up-KILL", "down-TERM"),
