@@ -15,11 +15,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import dns.message
 import dns.reversename
@@ -29,7 +29,7 @@ from driver.dns.messages import read_question, write_answer
 from driver.model import Endpoint, EndpointId, NetworkId, Vni
 from driver.services.names.resolver import Resolver
 from driver.services.names.table import NameTable
-from driver.services.ports import Container, NameReply, NamesView, Said
+from driver.services.ports import Container, DirectoryListener, NameReply, NamesView
 from driver.store.format import records
 
 # endpoints, names of each, networks
@@ -43,7 +43,7 @@ BRIDGE = NetworkId("b" * 64)
 
 
 class _Directory:
-    """A directory that has every endpoint; it notes only that it has it."""
+    """What is needed of a directory that has every endpoint; it notes only that it has it."""
 
     def __init__(self) -> None:
         self.known: set[EndpointId] = set()
@@ -51,26 +51,8 @@ class _Directory:
     def has(self, _vni: Vni, endpoint_id: EndpointId) -> bool:
         return endpoint_id in self.known
 
-    def snapshot(self, vni: Vni, said: Iterable[Said], revision: int) -> None:
-        raise NotImplementedError
-
     def put(self, endpoint: Endpoint) -> None:
         self.known.add(endpoint.id)
-
-    def left(self, vni: Vni, endpoint: Endpoint) -> None:
-        raise NotImplementedError
-
-    def missing(self, vni: Vni, endpoint_id: EndpointId, revision: int) -> None:
-        raise NotImplementedError
-
-    def unreadable(self, vni: Vni, endpoint_id: EndpointId) -> None:
-        raise NotImplementedError
-
-    def unfollowed(self, vni: Vni) -> None:
-        raise NotImplementedError
-
-    def followed(self, vnis: Collection[Vni]) -> None:
-        raise NotImplementedError
 
 
 def measured(step: tuple[int, int, int]) -> dict[str, Any]:
@@ -84,7 +66,7 @@ def main() -> int:
     """Fill the table, ask, print."""
     endpoints, names, networks = map(int, sys.argv[1:4])
     directory = _Directory()
-    table = NameTable(directory, directory.has)
+    table = NameTable(cast(DirectoryListener, directory), directory.has)
     values = [_record(number, names, networks) for number in range(endpoints)]
     directory.known.update(EndpointId(json.loads(value)["id"]) for value in values)
     before_mb, began_s = _memory_mb(), time.perf_counter()

@@ -49,7 +49,7 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
     if shipped is not None:
         return shipped
     key = _key(kernel_folder)
-    found = None if key is None else read(folder, key)
+    found = _cached(folder, key)
     if found is not None:
         return found
     log.info("compiling the programs")
@@ -65,11 +65,7 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
 
 def kept_unit(kernel_folder: Path = KERNEL_FOLDER, folder: Path = FOLDER) -> Compiled | None:
     """Return the shipped or cached programs, None if a start would have to compile."""
-    shipped = shipped_unit(kernel_folder)
-    if shipped is not None:
-        return shipped
-    key = _key(kernel_folder)
-    return None if key is None else read(folder, key)
+    return shipped_unit(kernel_folder) or _cached(folder, _key(kernel_folder))
 
 
 def shipped_unit(kernel_folder: Path = KERNEL_FOLDER) -> Compiled | None:
@@ -95,6 +91,10 @@ def _key(kernel_folder: Path) -> str | None:
     except (OSError, DatapathError, UnknownCompilerError) as error:
         log.info("it cannot be told whether the programs have been compiled before: %s", error)
         return None
+
+
+def _cached(folder: Path, key: str | None) -> Compiled | None:
+    return None if key is None else read(folder, key)
 
 
 def read(folder: Path, key: str) -> Compiled | None:

@@ -52,10 +52,8 @@ class NameServing:
                 del self._members[sandbox_key]
 
     def _judge(self, sandbox_key: str, members: _Members) -> None:
-        if self._resolver.enter(sandbox_key, tuple(members.endpoints.values())):
-            self._page.put(sandbox_key, members.cookie)
-        else:
-            self._page.put(sandbox_key, 0)
+        served = self._resolver.enter(sandbox_key, tuple(members.endpoints.values()))
+        self._page.put(sandbox_key, members.cookie if served else 0)
 
     def count(self) -> int:
         """Count the sandboxes in which names are served."""

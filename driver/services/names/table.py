@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -74,9 +74,11 @@ class NameTable:
         """
         with self._lock:
             network = self._networks.get(vni)
-            members: Sequence[EndpointId] = () if network is None else network.by_key.get(key, ())
+            if network is None:
+                return []
+            members = network.by_key.get(key, [])
             chosen = members if len(members) <= FOUND_MAX else random.sample(members, FOUND_MAX)
-            found = [] if network is None else [(each, network.named[each]) for each in chosen]
+            found = [(each, network.named[each]) for each in chosen]
         return [each for endpoint_id, each in found if self._is_known(vni, endpoint_id)]
 
     def all(self, vni: Vni) -> list[Named]:

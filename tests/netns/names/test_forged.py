@@ -6,7 +6,6 @@ CAP_NET_RAW lets it: sources that it has not, fragments, options, wrong checksum
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,26 +16,14 @@ from scapy.packet import Packet, Raw
 
 from driver.link.netlink.names import NAME_SERVER, NAMES_MARK, NAMES_PORT
 from tests.netns.attacks.attack import endpoint, mac, send
-from tests.netns.names.neighbours import WAIT_S, Lent, Neighbours, for_one_test, lent_by
+from tests.netns.names.neighbours import WAIT_S, Neighbours
 from tests.support.faults.dns_messages import query, question
-from tests.support.world.machines import Cluster, Container
+from tests.support.world.machines import Container
 
 SO_MARK = 36
 DOCKERS_UDP = 40002
 PROBE = query(question(b"\5probe\0"))  # whom it reaches is noted: it is a name of nobody's
 LARGE = PROBE + bytes(4000)
-
-
-@pytest.fixture(scope="module")
-def all_tests(cluster: Cluster) -> Iterator[Lent]:
-    with lent_by(cluster) as made:
-        yield made
-
-
-@pytest.fixture
-def neighbours(all_tests: Lent, request: pytest.FixtureRequest) -> Iterator[Neighbours]:
-    with for_one_test(all_tests, request) as made:
-        yield made
 
 
 def asked(source: str, sport: int = 4000, dport: int = NAMES_PORT, data: bytes = PROBE,

@@ -11,7 +11,6 @@ import random
 import secrets
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -22,10 +21,7 @@ from tests.netns.names.neighbours import (
     OWN,
     SILENT,
     WAIT_S,
-    Lent,
     Neighbours,
-    for_one_test,
-    lent_by,
 )
 from tests.support.faults.dns_messages import (
     HEADER,
@@ -37,23 +33,10 @@ from tests.support.faults.dns_messages import (
     unusual,
 )
 from tests.support.run.wait import wait_until
-from tests.support.world.machines import Cluster
 
 AT_A_TIME = 40  # datagrams that a socket's buffer holds, however small they are
 IN_RANDOM = 1500  # messages
 OFTEN = 3  # a costly message
-
-
-@pytest.fixture(scope="module")
-def all_tests(cluster: Cluster) -> Iterator[Lent]:
-    with lent_by(cluster) as made:
-        yield made
-
-
-@pytest.fixture
-def neighbours(all_tests: Lent, request: pytest.FixtureRequest) -> Iterator[Neighbours]:
-    with for_one_test(all_tests, request) as made:
-        yield made
 
 
 def send_all(neighbours: Neighbours, messages: list[bytes]) -> None:

@@ -14,7 +14,7 @@ from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 from driver.services.names.resolver import Resolver
 from driver.services.names.table import NameTable
 from driver.services.ports import NameReply, NamesView, Question
-from tests.netns.names.neighbours import SILENT, WAIT_S, Lent, Neighbours, for_one_test, lent_by
+from tests.netns.names.neighbours import SILENT, WAIT_S, Lent, Neighbours, lent_by
 from tests.netns.talk import Program, start
 from tests.support.fakes.ports import FakeListener
 from tests.support.faults.dns_messages import PTR, A, costly, query, question
@@ -103,12 +103,6 @@ def all_tests(cluster: Cluster) -> Iterator[Lent]:
         return resolver.resolve(key, asked)
 
     with lent_by(cluster, resolve) as made:
-        yield made
-
-
-@pytest.fixture
-def neighbours(all_tests: Lent, request: pytest.FixtureRequest) -> Iterator[Neighbours]:
-    with for_one_test(all_tests, request) as made:
         yield made
 
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import select
 import socket
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 from driver.dns.client import (
     AGAIN_S,
-    ALL_STREAMS_MAX,
     BATCH,
     PENDING_MAX,
     PENDING_S,
     QUERY_MAX,
-    Client,
-    Counts,
-    Places,
 )
 from driver.dns.messages import HEADER_BYTES
-from driver.dns.share import SHARE, Share
+from driver.dns.share import SHARE
 from driver.dns.streams import IDLE_S, READ_MAX
-from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
+from tests.unit.dns.turns import MANY_TURNS, Turns, answers
 from tests.unit.dns.world import (
     BURST,
     COST_S,
@@ -32,9 +26,7 @@ from tests.unit.dns.world import (
     WAIT_S,
     WEB,
     Dockers,
-    Names,
     Sandbox,
-    Scene,
     framed,
     is_closed,
     next_message,
@@ -42,105 +34,12 @@ from tests.unit.dns.world import (
     read,
 )
 
-MANY_TURNS = 5000
 RATE = SHARE / COST_S  # queries a second
-
-
-class Turns(Scene):
-    """A share.Loop that goes round when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn = 0
-        self.now_s = 1000.0
-        self.counts = Counts()
-        self.names = Names()
-        self.places = Places(ALL_STREAMS_MAX)
-        self.watched: dict[socket.socket, Callable[[], object]] = {}
-        self.acts: list[Callable[[], object]] = []
-        self.paused: list[Share] = []
-        self.clients: list[Client] = []
-
-    # -------------------------------------------------------------- share.Loop
-    def watch(self, watched: socket.socket, act: Callable[[], object]) -> None:
-        assert watched not in self.watched
-        self.watched[watched] = act
-
-    def unwatch(self, watched: socket.socket) -> None:
-        del self.watched[watched]
-
-    def soon(self, act: Callable[[], object]) -> None:
-        self.acts.append(act)
-
-    def pause(self, share: Share) -> None:
-        self.paused.append(share)
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def spent(self) -> float:
-        return self.names.spent_s()
-
-    # --------------------------------------------------------------------------
-    def client(self) -> tuple[Client, Sandbox]:
-        def resolve(question: Question) -> NameReply | None:
-            return self.names.resolve("", question)
-
-        sandbox = self.sandbox()
-        made = Client(sandbox, resolve, self.counts, self, self.places)
-        self.clients.append(made)
-        return made, sandbox
-
-    def go_round(self) -> int:
-        """Return how much there was to do."""
-        self.turn += 1
-        acts, self.acts = self.acts, []
-        for act in acts:
-            act()
-        ready = select.select(list(self.watched), [], [], 0)[0]
-        for each in ready:
-            if each in self.watched:
-                self.watched[each]()
-        return len(acts) + len(ready)
-
-    def settle(self) -> None:
-        """Go on until there is nothing to do."""
-        for _ in range(MANY_TURNS):
-            if not self.go_round():
-                return
-        raise AssertionError("it never comes to rest")
-
-    def tick(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.paused = [each for each in self.paused if not each.go_on()]
-        for each in self.clients:
-            each.tick()
-
-
-@pytest.fixture
-def turns() -> Iterator[Turns]:
-    with Turns() as made:
-        yield made
-        for each in made.clients:
-            each.close()
-        assert made.watched == {}
 
 
 def flood(program: socket.socket, count: int) -> None:
     for number in range(count):
         program.send(query("web", number))
-
-
-def answers(program: socket.socket) -> int:
-    """Count the answers that have come."""
-    program.setblocking(False)
-    count = 0
-    while True:
-        try:
-            program.recv(65535)
-        except BlockingIOError:
-            return count
-        count += 1
 
 
 def test_a_sandbox_that_floods_does_not_keep_anothers_query_waiting(turns: Turns) -> None:

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 from driver.dns.client import BATCH, STREAMS_MAX
 from driver.dns.server import NameServer
 from driver.services.ports import NameReply, Question
 from tests.support.run.wait import wait_until
-from tests.unit.dns.test_client import Turns, answers
+from tests.unit.dns.turns import Turns, answers
 from tests.unit.dns.world import BURST, WAIT_S, Names, Scene, framed, query
 
 AT_A_TURN = 4 * BATCH  # of one sandbox, however it asks
 RENEWED_S = 0.9  # for so long names are served after a sign of the thread
 SANDBOXES = 100
 QUERY_S = 0.001  # what one is said to take
-
-
-@pytest.fixture
-def turns() -> Iterator[Turns]:
-    with Turns() as made:
-        yield made
-        for each in made.clients:
-            each.close()
 
 
 def flooded(turns: Turns) -> socket.socket:
