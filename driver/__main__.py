@@ -12,10 +12,11 @@ import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from driver import __version__
 from driver import settings as settings_module
+from driver.commands.cluster.parser import add_cluster_parser
 from driver.errors import SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -52,6 +53,7 @@ def make_parser() -> ArgumentParser:
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
                                  help="also if its driver runs: its containers lose their networks")
+    add_cluster_parser(commands)
     return parser
 
 
@@ -66,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
+        cluster_command = options.pop("cluster_command", "")
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
     except SettingsError as error:
         return _failed(command, error)
@@ -74,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
-            "names": partial(names, network)}
+            "names": partial(names, network),
+            "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
         return _failed(command, error)
@@ -196,6 +200,13 @@ def forget_host(name: str, alive: bool, settings: Settings) -> int:
     from driver.commands.hosts import run_forget_host  # noqa: PLC0415
 
     return run_forget_host(settings, name, alive=alive)
+
+
+def cluster(command: str, options: dict[str, Any], settings: Settings) -> int:
+    """Run a command of `slim cluster`."""
+    from driver.commands.cluster.run import run_cluster  # noqa: PLC0415
+
+    return run_cluster(settings, command, options)
 
 
 def adopt_cluster(settings: Settings) -> int:

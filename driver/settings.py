@@ -10,7 +10,7 @@ import re
 import tomllib
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ PAIR_KINDS = ("auto", "veth", "netkit")
 SCOPES = ("local", "global")
 PORT_MIN, PORT_MAX = 1024, 65535
 MINUTE_S, DAY_S = 60, 86400
+ENDPOINTS_FILE = "endpoints"  # in the cluster's folder: URLs of etcd's members
 SUPERNET_PREFIX_MAX = 22  # automatic pools are /24: at least four fit
 DEVICE_NAME = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ less the final zero
 
@@ -158,6 +159,9 @@ class Settings:
     etcd_key: str = _setting("", parse_optional_path, "PEM file: our certificate's key")
     etcd_user: str = _setting("", parse_text, "etcd user name")
     etcd_password_file: str = _setting("", parse_optional_path, "file with etcd's password")
+    cluster: str = _setting(
+        "/etc/slim/cluster", parse_path, "folder of `slim cluster`: if this host is in a cluster, "
+        "etcd's URLs and certificates are those in it, unless --etcd is given")
     underlay: str = _setting(
         "", parse_underlay, "device or IPv4 address of the real network; empty: that of the "
         "default route")
@@ -187,6 +191,14 @@ class Settings:
     return_addresses_after: int = _setting(
         "86400", parse_absence, "seconds for which this host may be dead before its containers' "
         "addresses are free for others; 0: until it is forgotten")
+
+
+    @property
+    def etcd_endpoints_file(self) -> str:
+        """Return the file whose changes etcd's client follows; "": etcd's URLs never change."""
+        if self.etcd_cert != f"{self.cluster}/host.crt":
+            return ""
+        return f"{self.cluster}/{ENDPOINTS_FILE}"
 
 
 class OneLineParser(ArgumentParser):
@@ -233,8 +245,25 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Set
                 values[item.name] = _parse(item, source, text)
                 break
     settings = Settings(**values)
+    if "etcd" not in values:
+        settings = replace(settings, **_of_cluster(settings))
     _check_together(settings)
     return settings
+
+
+def _of_cluster(settings: Settings) -> dict[str, Any]:
+    """Return etcd's URLs and files if this host is in a cluster made by `slim cluster`."""
+    folder = Path(settings.cluster)
+    try:
+        urls = parse_urls(",".join((folder / ENDPOINTS_FILE).read_text(encoding="ascii").split()))
+    except FileNotFoundError:
+        return {}
+    except PermissionError:
+        return {}  # the folder is root's: a command that needs etcd says what it lacks
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{folder / ENDPOINTS_FILE}: {error}") from error
+    return {"etcd": urls, "etcd_ca": str(folder / "ca.crt"), "etcd_cert": str(folder / "host.crt"),
+            "etcd_key": str(folder / "host.key")}
 
 
 def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ LOGS=/var/log/slim
 STATE=/var/lib/slim
 CACHE=/var/cache/slim       # compiled programs (driver/datapath/build/cache.py)
 UP_ENV=/etc/slim/up.env     # what `make up` was told, for the driver; `make down` forgets it
+CLUSTER=/etc/slim/cluster   # of `slim cluster`, which keeps it
 SOCKET=/run/docker/plugins/slim.sock
 UNITS=/etc/systemd/system
 DOCKER=unix:///var/run/docker.sock
@@ -19,6 +20,7 @@ die() { printf 'slim: %s\n' "$*" >&2; exit 1; }
 need_root() { ((EUID == 0)) || die "this needs root (su -, or sudo -s): make $1"; }
 has_systemd() { [[ -d /run/systemd/system ]]; }     # as sd_booted(3)
 slim_networks() { command docker -H "$DOCKER" network ls -q --filter driver=slim; }
+in_cluster() { [[ -e $CLUSTER/cluster.json ]]; }
 docker_answers() { command docker -H "$DOCKER" version >/dev/null 2>&1; }
 
 # A supervisor holds its lock as long as it lives.  A pid would prove less: the kernel reuses pids.

@@ -6,6 +6,9 @@ source "$(dirname "$(readlink -f "$0")")/common.sh"
 need_root down
 cd "$PROJECT"
 
+if in_cluster && [[ ${PURGE:-} == 1 ]]; then
+    die "this host is in a cluster, and other hosts may need what it has: slim cluster leave, then make down PURGE=1"
+fi
 if docker_answers && [[ -n $(slim_networks) ]]; then
     if [[ ${PURGE:-} == 1 ]]; then
         echo "slim: Docker keeps networks of slim; what they were is purged. Without the driver" \
@@ -21,11 +24,12 @@ if [[ -e $RUN/our-dockerd ]]; then
 fi
 
 if has_systemd; then
-    systemctl --quiet disable --now slim slim-etcd 2>/dev/null || true
-    rm -f "$UNITS"/slim{,-etcd}.service
+    systemctl --quiet disable --now slim slim-cluster slim-etcd 2>/dev/null || true
+    rm -f "$UNITS"/slim{,-cluster,-etcd}.service
     systemctl daemon-reload
 fi
 unsupervise slim
+unsupervise cluster
 rm -f "$SOCKET"             # a socket without a driver costs dockerd 15 s at each call
 
 # Remove what outlives the driver on purpose: pinned programs and maps, links, routes.

@@ -29,6 +29,10 @@ choose_etcd() {     # ETCD=..., else what the user or an earlier `make up` set, 
     # Another etcd than before loses nothing: the driver enters what this host has, or says why
     # not.
     local before=
+    if in_cluster; then
+        [[ -z ${ETCD:-} ]] || die "this host is in a cluster (slim cluster status), which has an etcd of its own: slim cluster leave first"
+        return 0
+    fi
     [[ ! -e $UP_ENV ]] || before=$(<"$UP_ENV")
     mkdir -p "${UP_ENV%/*}"
     if [[ -n ${ETCD:-} ]]; then
@@ -51,7 +55,9 @@ compare_code() {    # after an update of the checkout the driver starts again
     printf '%s\n' "$now" > "$RUN/code"
 }
 
-start_etcd() {      # only if it is the embedded one that is wanted
+start_etcd() {      # only if it is the embedded one that is wanted; in a cluster, the keeper sees to it
+    if has_systemd; then install_unit slim-cluster; fi
+    if in_cluster; then start_cluster; return 0; fi
     if ! grep -q "127.0.0.1:$ETCD_PORT" "$UP_ENV"; then
         if has_systemd; then systemctl --quiet disable --now slim-etcd 2>/dev/null || true; fi
         unsupervise etcd
@@ -62,12 +68,27 @@ start_etcd() {      # only if it is the embedded one that is wanted
         systemctl --quiet enable slim-etcd
         systemctl --no-block start slim-etcd
     else
-        # Its folder belongs to root, so it needs no capabilities.  It must answer even while a
-        # hundred containers start at once.
-        supervise etcd nice -n -10 setpriv --no-new-privs --inh-caps=-all --bounding-set=-all \
-            "$PROJECT/scripts/embedded-etcd.sh" "$STATE/etcd" "$ETCD_PORT"
+        supervise_etcd
     fi
     wait_for "the embedded etcd" 30 etcd http_ok "127.0.0.1:$ETCD_PORT" GET /health
+}
+
+start_cluster() {   # it may be without a majority: nobody waits for that
+    if has_systemd; then
+        install_unit slim-etcd
+        [[ ! -e $CLUSTER/etcd.env ]] || systemctl --no-block enable --now slim-etcd
+        systemctl --no-block enable --now slim-cluster
+    else
+        [[ ! -e $CLUSTER/etcd.env ]] || supervise_etcd
+        supervise cluster "$PROJECT/scripts/slim" cluster serve
+    fi
+}
+
+supervise_etcd() {
+    # Its folder belongs to root, so it needs no capabilities.  It must answer even while a
+    # hundred containers start at once.
+    supervise etcd nice -n -10 setpriv --no-new-privs --inh-caps=-all --bounding-set=-all \
+        "$PROJECT/scripts/embedded-etcd.sh" "$STATE/etcd" "$ETCD_PORT"
 }
 
 install_unit() {    # with this checkout's path in it
@@ -88,7 +109,7 @@ start_driver() {
     else
         if [[ -n $changed ]]; then unsupervise slim; fi
         # `env` puts the choice of etcd into the log's first line.
-        supervise slim env $(<"$UP_ENV") "$PROJECT/scripts/slim" serve
+        supervise slim env $(cat "$UP_ENV" 2>/dev/null) "$PROJECT/scripts/slim" serve
     fi
     wait_for "the driver" 60 slim http_ok "unix:$SOCKET" POST /NetworkDriver.GetCapabilities
 }

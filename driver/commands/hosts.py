@@ -151,5 +151,6 @@ def open_etcd(settings: Settings) -> Iterator[EtcdKeyValue]:
     with EtcdKeyValue(EtcdSettings(
             settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
             user=settings.etcd_user,
-            password=host.read_password(settings.etcd_password_file))) as kv:
+            password=host.read_password(settings.etcd_password_file),
+        endpoints_file=settings.etcd_endpoints_file)) as kv:
         yield kv

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from driver.errors import SettingsError, StateError
 from driver.model import Cluster, HostId
+from driver.state import durable
 
 ID_FILE = "host-id"
 CLUSTER_FILE = "cluster"
@@ -34,7 +35,7 @@ def host_id(state: Path, random_bytes: Callable[[int], bytes] = os.urandom, *,
     made = known or HostId(random_bytes(16).hex())
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_durably(state / ID_FILE, made + "\n")
+        durable.write(state / ID_FILE, made + "\n")
     except OSError as error:
         raise SettingsError(f"--state={state}: cannot keep the host's id there: {error}") from error
     return made
@@ -78,7 +79,7 @@ class ClusterFile:
         """Store the cluster.  Error: SettingsError."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_durably(self._path, f"{cluster.id} {cluster.name}\n")
+            durable.write(self._path, f"{cluster.id} {cluster.name}\n")
         except OSError as error:
             raise SettingsError(f"{self._path}: {error}") from error
 
@@ -131,20 +132,6 @@ def read_password(path: str) -> str:
     return lines[0]
 
 
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class Forgotten:
     """Marks that a person has had this host forgotten, until it has given up all it had."""
 
@@ -155,7 +142,7 @@ class Forgotten:
     def begin(self) -> None:
         """Set the mark, durably."""
         try:
-            _write_durably(self._path, "")
+            durable.write(self._path, "")
         except OSError as error:
             raise StateError(f"{self._path}: {error.strerror or error}") from error
 

@@ -89,7 +89,8 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
     """
     etcd = EtcdKeyValue(EtcdSettings(
         settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
-        user=settings.etcd_user, password=_password(settings.etcd_password_file)))
+        user=settings.etcd_user, password=_password(settings.etcd_password_file),
+        endpoints_file=settings.etcd_endpoints_file))
     state = Path(settings.state)
     cluster = host.ClusterFile(state)
     known_before = cluster.get() is not None

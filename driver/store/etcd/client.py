@@ -22,6 +22,7 @@ from driver.store.etcd.connection import (
     not_sent,
     rpc,
 )
+from driver.store.etcd.endpoints import EndpointsFile
 from driver.store.etcd.watch import EtcdStream
 from driver.store.kv.protocol import (
     Change,
@@ -60,15 +61,17 @@ class EtcdKeyValue:
             raise SettingsError("etcd: user and password are given both or not at all")
         if bool(settings.cert) != bool(settings.key):
             raise SettingsError("etcd: certificate and key are given both or not at all")
+        self._settings = settings
         self._connections = [Connection(url, settings) for url in settings.endpoints]
+        self._endpoints = EndpointsFile(settings.endpoints_file)
         self._call_s = call_s
-        self._lock = threading.Lock()
-        self._preferred = 0  # the endpoint that answered last
+        self._lock = threading.Lock()  # guards the list of connections and the preferred one
+        self._preferred = self._connections[0]  # the one that answered last
         self.cluster_id = 0  # etcd's own id, from the last answer; a restored etcd has another
 
     def close(self) -> None:
         """Close all connections; calls and watches in progress fail."""
-        for connection in self._connections:
+        for connection in self._current():
             connection.close()
 
     def __enter__(self) -> EtcdKeyValue:
@@ -245,13 +248,10 @@ class EtcdKeyValue:
         """
         repeatable = not probe
         with deadline.limit(self._call_s):
-            with self._lock:
-                first = self._preferred
-            count = len(self._connections)
+            connections = self._current()
+            count = len(connections)
             failures: list[Failure] = []
-            for attempt in range(count):
-                index = (first + attempt) % count
-                connection = self._connections[index]
+            for attempt, connection in enumerate(connections):
                 # Half of the remaining time each, so that a silent endpoint leaves time for others.
                 left_s = deadline.remaining_s(self._call_s)
                 seconds = left_s if attempt == count - 1 else left_s / 2
@@ -268,17 +268,34 @@ class EtcdKeyValue:
                         raise LeaseGone(f"etcd refuses a {what} ({told(failures[-1:])})") from None
                     if repeatable or not_sent(error):
                         continue
-                    with self._lock:
-                        self._preferred = (index + 1) % count
+                    self._prefer(connections[(attempt + 1) % count])
                     raise OutcomeUnknown(
                         f"etcd did not confirm a {what} ({told(failures[-1:])}); running "
                         f"connections are not affected; {advice(failures)}") from None
-                with self._lock:
-                    self._preferred = index
+                self._prefer(connection)
                 return answer
             raise StoreUnavailable(
                 f"etcd is not available, cannot {what} ({told(failures) or 'no time left'}); "
                 f"running connections are not affected; {advice(failures)}")
+
+    def _prefer(self, connection: Connection) -> None:
+        with self._lock:
+            self._preferred = connection
+
+    def _current(self) -> list[Connection]:
+        """Return the connections, the preferred one first; follow the file of endpoints.
+
+        What went through a member that is no more ends when that member does.
+        """
+        with self._lock:
+            urls = self._endpoints.changed()
+            if urls:
+                known = {connection.url: connection for connection in self._connections}
+                self._connections = [known[url] if url in known else Connection(
+                    url, self._settings) for url in urls]
+            first = (self._connections.index(self._preferred)
+                     if self._preferred in self._connections else 0)
+            return self._connections[first:] + self._connections[:first]
 
 
 class _EtcdLease:

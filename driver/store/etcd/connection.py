@@ -66,6 +66,7 @@ class EtcdSettings:
     user: str = ""
     # Never logged.  If it is a function, it is called at each login.
     password: str | Callable[[], str] = field(default="", repr=False)
+    endpoints_file: str = ""  # has the URLs, one a line; the client follows its changes
 
 
 class NotReadyError(Exception):

@@ -31,6 +31,25 @@ TRIAL = ROOT + "trial"  # key of the trial write; nobody ever creates it
 SERVICES_QUESTION = ROOT + "services-question"
 ANSWERS = ROOT + "answers/"
 
+# What `slim cluster` keeps.  Drivers may not write there; hosts may read all but the secrets.
+CLUSTER_ROOT = "/slim-cluster/v1/"
+
+CLUSTER_CONFIG = CLUSTER_ROOT + "config"
+CLUSTER_HOSTS = CLUSTER_ROOT + "hosts/"
+CLUSTER_ALIVE = CLUSTER_ROOT + "alive/"  # each host writes its own key
+CLUSTER_SECRETS = CLUSTER_ROOT + "secret/"
+CLUSTER_TOKEN = CLUSTER_SECRETS + "token"
+
+
+def cluster_host(host: str) -> str:
+    """Return the key of a host that has joined by `slim cluster`."""
+    return CLUSTER_HOSTS + _quoted(host)
+
+
+def cluster_alive(host: str) -> str:
+    """Return the key by which a host's keeper says that it lives."""
+    return CLUSTER_ALIVE + _quoted(host)
+
 
 def _quoted(text: str) -> str:
     # ASCII, without "/": one part of a key never looks like two.

@@ -1,0 +1,90 @@
+"""Brings a host's programs up and down around the cluster's folder, and waits until they answer."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from driver.cluster.folder import ClusterFolder
+from driver.cluster.model import client_url
+from driver.cluster.services import DRIVER, ETCD, KEEPER, Services
+from driver.errors import SlimError, StoreUnavailable
+from driver.process.unix_http import UnixConnection
+from driver.state import durable
+from driver.store.etcd.management import OneMember
+
+ETCD_S: Final = 60.0
+DRIVER_S: Final = 120.0  # it may have to compile its programs first
+LOOK_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class ThisHost:
+    """Where things lie on this host, and what runs them.
+
+    up_env: what `make up` was told; data: etcd's; socket: the driver's.
+    """
+
+    folder: ClusterFolder
+    services: Services
+    data: Path
+    up_env: Path
+    socket: str
+
+    def prefer_cluster(self) -> None:
+        """Forget the etcd that `make up` chose: from now on it is the cluster's."""
+        if self.up_env.exists():
+            durable.write(self.up_env, "")
+
+    def wait_for_etcd(self, address: str) -> None:
+        """Wait until this host's member answers and knows a leader.  Error: SlimError."""
+        member = OneMember(client_url(address), self.folder.etcd_settings("root"))
+
+        def answers() -> bool:
+            try:
+                return bool(member.status()["leader"])
+            except StoreUnavailable as error:
+                self_said.append(str(error))
+                return False
+
+        self_said: list[str] = []
+        try:
+            if not wait(answers, ETCD_S):
+                raise SlimError(f"etcd does not come up ({self_said[-1] if self_said else ''}): "
+                                f"see {self.services.log_of(ETCD)}")
+        finally:
+            member.close()
+
+    def start_driver(self) -> None:
+        """Start the driver and the keeper anew, and wait until the driver answers."""
+        self.services.restart(KEEPER)
+        self.services.restart(DRIVER)
+        if not wait(lambda: driver_answers(self.socket), DRIVER_S):
+            raise SlimError("the driver does not come up: see "
+                            f"{self.services.log_of(DRIVER)}, and `slim doctor`")
+
+
+def driver_answers(socket: str) -> bool:
+    """Tell whether the driver serves its socket."""
+    connection = UnixConnection(socket, 3.0)
+    try:
+        connection.request("POST", "/NetworkDriver.GetCapabilities")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def wait(condition: Callable[[], bool], limit_s: float) -> bool:
+    """Look again and again until the condition holds; tell whether it came to."""
+    until_s = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(LOOK_S)
+    return True

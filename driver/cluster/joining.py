@@ -1,0 +1,101 @@
+"""Brings this host into a cluster: `slim cluster join`.
+
+Nothing on this host changes before the cluster has let it in and etcd has answered it; a failure
+until then takes back what the cluster noted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from driver import __version__
+from driver.cluster.authority import HOST_PREFIX, Issued, new_request
+from driver.cluster.enrolment import CLOCK_S, canonical, clock_text
+from driver.cluster.folder import ClusterFolder, Identity
+from driver.cluster.host import ThisHost
+from driver.cluster.services import ETCD
+from driver.cluster.tokens import Token
+from driver.cluster.visitor import Refused, ask_as_host, ask_as_stranger, introduce
+from driver.errors import Conflict, SlimError, StoreUnavailable
+from driver.store.etcd.client import EtcdKeyValue
+from driver.store.format import keys
+from driver.work.undo import Undo
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Joins a cluster.  adopt: has the driver belong to the cluster of its etcd from now on."""
+
+    here: ThisHost
+    adopt: Callable[[ClusterFolder], None]
+    clock: Callable[[], float] = time.time  # Unix time
+
+    def join(self, host_id: str, name: str, address: str, member: str, token: Token) -> Identity:
+        """Join by the member at address `member`; return who this host is.
+
+        address: this host's own.  Errors: Conflict, visitor.NobodyAnswers, visitor.Refused.
+        """
+        folder = self.here.folder
+        if folder.exists and folder.identity().complete:
+            begun = folder.identity()
+            raise Conflict(f"this host is in the cluster {begun.cluster_name} already: see `slim "
+                           "cluster status`; to change, `slim cluster leave` first")
+        if member == address:
+            raise Conflict(f"{member} is this host's own address: give that of a host which is in "
+                           "the cluster")
+        said = introduce(member, address, token)
+        off_s = self.clock() - float(said["now"])
+        if abs(off_s) > CLOCK_S:
+            raise Refused(clock_text("this host", off_s, str(said.get("host", member))))
+        request, key = new_request(HOST_PREFIX + host_id)
+        fields: dict[str, Any] = {
+            "host": host_id, "name": name, "address": address, "csr": request.decode(),
+            "token": token.name, "now": self.clock(), "version": __version__}
+        fields["proof"] = token.proof(canonical(fields))
+        ca = str(said["ca"])
+        answer = ask_as_stranger(member, address, ca, "join", fields)
+        me = Identity(str(answer["cluster"]), str(answer["name"]), int(answer["generation"]),
+                      host_id, name, address)
+        fresh = ClusterFolder(folder.path.with_name(folder.path.name + ".new"))
+        shutil.rmtree(fresh.path, ignore_errors=True)
+        with Undo() as undo:
+            undo.push("remove what was prepared", lambda: shutil.rmtree(fresh.path))
+            self._fill(fresh, me, ca, answer, key)
+            if not answer.get("again"):
+                undo.push("leave the cluster again", lambda: ask_as_host(
+                    fresh, member, address, "leave", {"done": True}))
+            self._ask_etcd(fresh)
+            if folder.path.exists():
+                folder.remove()  # of an attempt that was killed
+            fresh.path.rename(folder.path)
+        self.adopt(folder)
+        self.here.prefer_cluster()
+        self.here.services.stop(ETCD)  # one of `make up`'s, if there is one
+        me = replace(me, complete=True)
+        folder.put_identity(me)
+        self.here.start_driver()
+        return me
+
+    @staticmethod
+    def _fill(folder: ClusterFolder, me: Identity, ca: str, answer: dict[str, Any], key: bytes
+              ) -> None:
+        folder.write("ca.crt", ca)
+        folder.put_issued("host", Issued(str(answer["certificate"]).encode(), key))
+        folder.put_lines("endpoints", tuple(map(str, answer["endpoints"])))
+        folder.put_lines("hosts", tuple(map(str, answer["hosts"])))
+        folder.put_identity(me)
+
+    @staticmethod
+    def _ask_etcd(folder: ClusterFolder) -> None:
+        """See that etcd answers this host.  Error: SlimError."""
+        with EtcdKeyValue(folder.etcd_settings()) as kv:
+            try:
+                kv.get(keys.CLUSTER)
+            except StoreUnavailable as error:
+                raise SlimError(f"the cluster has let this host in, but its etcd does not answer "
+                                f"here: are TCP ports 23790 and 23800 open between the hosts?  "
+                                f"({error})") from error

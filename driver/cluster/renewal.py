@@ -1,0 +1,66 @@
+"""Renews this host's certificates when a third of their life is left; nothing has to restart.
+
+etcd reads its files at each handshake, and so does the door; a driver's client reads them again
+when a connection fails, and connections that are open stay so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from driver import __version__
+from driver.cluster import etcd_member
+from driver.cluster.authority import HOST_PREFIX, Issued, new_request, validity
+from driver.cluster.folder import ClusterFolder, Identity
+from driver.cluster.model import ClusterHost
+from driver.cluster.records import ClusterRecords
+from driver.cluster.visitor import NobodyAnswers, ask_as_host
+from driver.errors import SlimError
+
+MEMBER_CERTIFICATES = ("peer", "etcd", "root")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The certificates of one host."""
+
+    folder: ClusterFolder
+    me: Identity
+    records: ClusterRecords
+    clock: Callable[[], float] = time.time  # Unix time
+
+    def act(self, host: ClusterHost) -> None:
+        """Renew what is due.  Error: SlimError (try again)."""
+        if self.folder.is_member and any(map(self._is_due, MEMBER_CERTIFICATES)):
+            config = self.records.config()
+            if config is not None:
+                etcd_member.issue_files(self.folder, self.folder.authority(), self.me.address,
+                                        config.certificate_s)
+                log.info("this member's certificates are renewed")
+        if self._is_due("host") or host.version != __version__:
+            self._renew_own()
+
+    def _is_due(self, name: str) -> bool:
+        path = f"{name}.crt"
+        return validity(self.folder.read(path), str(self.folder.path / path)).is_due(self.clock())
+
+    def _renew_own(self) -> None:
+        request, key = new_request(HOST_PREFIX + self.me.host)
+        failed: SlimError = NobodyAnswers("no member of etcd is known")
+        for url in self.folder.endpoints():
+            address = url.partition("//")[2].rpartition(":")[0]
+            try:
+                answer = ask_as_host(self.folder, address, self.me.address, "renew",
+                                     {"csr": request.decode(), "version": __version__})
+            except SlimError as error:
+                failed = error
+                continue
+            self.folder.put_issued("host", Issued(str(answer["certificate"]).encode(), key))
+            log.info("this host's certificate is renewed")
+            return
+        raise failed

@@ -1,0 +1,99 @@
+"""Carries out what plan.py decides, on the one host whose etcd leads: one step at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from driver.cluster import plan
+from driver.cluster.members import Membership
+from driver.cluster.model import Member, MemberHealth, Role, Situation
+from driver.cluster.records import ClusterRecords
+from driver.errors import StoreUnavailable
+from driver.work.logs import STANDING
+
+PASSED_OVER_S = 600.0  # a host that did not come up as a member is not asked again for so long
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Steward:
+    """Looks at the members and hosts, and does the next step.  One thread calls it.
+
+    What it remembers is when something was first seen so.  Another host that begins to lead waits
+    anew: that delays a step, and never does one too early.
+    """
+
+    records: ClusterRecords
+    members: Membership
+    clock: Callable[[], float] = time.monotonic
+    _silent_since: dict[str, float] = field(default_factory=dict)  # hosts
+    _learner_since: dict[str, float] = field(default_factory=dict)  # hosts, by their addresses
+    _passed_over: dict[str, float] = field(default_factory=dict)  # hosts -> until when
+
+    def act(self) -> plan.Step | None:
+        """Do one step; return it, None if there is none.  Error: StoreUnavailable."""
+        step = plan.next_step(self.situation())
+        if step is None:
+            return None
+        try:
+            self._do(step)
+        except StoreUnavailable as error:
+            if isinstance(step, plan.Promote) and "in sync" in str(error):
+                return None  # later
+            raise
+        return step
+
+    def situation(self) -> Situation:
+        """Return what is so now."""
+        members = self.members.list_members()
+        health = self.members.health(members)
+        hosts = tuple(self.records.hosts())
+        alive, now_s = self.records.alive(), self.clock()
+        for host in hosts:
+            if host.id in alive:
+                self._silent_since.pop(host.id, None)
+            else:
+                self._silent_since.setdefault(host.id, now_s)
+        self._watch_learners(members, health, {host.address: host.id for host in hosts}, now_s)
+        return Situation(
+            members, hosts, healthy=frozenset(
+                member for member, said in health.items() if said.leader),
+            leader=next((said.leader for said in health.values() if said.leader), 0),
+            alive=alive,
+            silent_s={host: now_s - since_s for host, since_s in self._silent_since.items()},
+            passed_over=frozenset(host for host, until_s in self._passed_over.items()
+                                  if now_s < until_s))
+
+    def _watch_learners(self, members: tuple[Member, ...], health: dict[int, MemberHealth],
+                        hosts: dict[str, str], now_s: float) -> None:
+        """Pass over the host of a learner that does not come up."""
+        waiting = {member.address for member in members
+                   if member.is_learner and member.id not in health}
+        self._learner_since = {address: self._learner_since.get(address, now_s)
+                               for address in waiting}
+        for address, since_s in self._learner_since.items():
+            if now_s - since_s > plan.LEARNER_S and address in hosts:
+                self._passed_over[hosts[address]] = now_s + PASSED_OVER_S
+
+    def _do(self, step: plan.Step) -> None:
+        """Do it so that a half of it shows what is to be done next."""
+        if isinstance(step, plan.AddLearner):
+            log.warning("%s (%s) is to run a member of etcd", step.host.name, step.host.address)
+            self.records.set_role(step.host.id, Role.MEMBER)
+            self.members.add_learner(step.host.address)
+        elif isinstance(step, plan.Promote):
+            self.members.promote(step.member.id)
+            log.warning("etcd's member at %s has a vote now", step.member.address)
+        elif isinstance(step, plan.ResetRole):
+            self.records.set_role(step.host.id, Role.CLIENT)
+        else:
+            log.warning("etcd's member at %s is taken out: %s", step.member.address, step.why,
+                        extra=STANDING)
+            for host in self.records.hosts():
+                if host.address == step.member.address:
+                    self.records.set_role(host.id, Role.CLIENT)
+            self.members.remove(step.member.id)

@@ -1,0 +1,122 @@
+"""Asks a member's door, from another host: who it is, to join, to renew, to leave."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+from driver.cluster.authority import fingerprint
+from driver.cluster.folder import ClusterFolder
+from driver.cluster.model import DOOR_PORT
+from driver.cluster.tokens import Token
+from driver.errors import InvalidArgument, SlimError
+
+TIMEOUT_S = 10.0
+ANSWER_S = 30.0  # etcd may take its time
+ANSWER_MAX_BYTES = 1 << 20
+Fields = dict[str, Any]
+
+
+class NobodyAnswers(SlimError):
+    """No door answers there."""
+
+
+class Refused(SlimError):
+    """The door says no; the text is its own."""
+
+
+def parse_address(text: str) -> str:
+    """Return an IPv4 address as a person typed it.  Error: InvalidArgument."""
+    try:
+        return str(IPv4Address(text))
+    except AddressValueError:
+        raise InvalidArgument(f"{text!r} is no IPv4 address: give that of a member, as `slim "
+                              "cluster token` prints it") from None
+
+
+def introduce(address: str, source: str, token: Token) -> Fields:
+    """Ask who answers at `address`; nothing of ours is sent.
+
+    Return what it says of itself (`ca`, `now`, `cluster`, `host`), only if its CA is the token's.
+    Errors: NobodyAnswers; Refused (it is another cluster's).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the fingerprint decides whom we believe, below
+    said = _ask(context, address, source, "introduce", {})
+    try:
+        found = fingerprint(str(said["ca"]).encode())
+    except (KeyError, InvalidArgument):
+        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim") from None
+    if not hmac.compare_digest(found, token.fingerprint):
+        raise Refused(f"the token is of another cluster than the one at {address} "
+                      f"({said.get('cluster', '?')}): nothing was told to it.  `slim cluster "
+                      "token` on one of its members prints its token")
+    return said
+
+
+def ask_as_stranger(address: str, source: str, ca: str, call: str, fields: Mapping[str, Any]
+                    ) -> Fields:
+    """Ask a member of the cluster whose CA (PEM) is known.  Errors: NobodyAnswers, Refused."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=ca)
+    context.check_hostname = False  # only members have a server's certificate of that CA
+    return _ask(context, address, source, call, fields)
+
+
+def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
+                fields: Mapping[str, Any]) -> Fields:
+    """Ask a member, with this host's certificate.  Errors: NobodyAnswers, Refused."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=folder.path / "ca.crt")
+    context.check_hostname = False
+    try:
+        context.load_cert_chain(folder.path / "host.crt", folder.path / "host.key")
+    except (OSError, ssl.SSLError) as error:
+        raise NobodyAnswers(f"{folder.path}/host.crt cannot be used: {error}") from error
+    return _ask(context, address, source, call, fields)
+
+
+def _ask(context: ssl.SSLContext, address: str, source: str, call: str,
+         fields: Mapping[str, Any]) -> Fields:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    connection = http.client.HTTPSConnection(
+        address, DOOR_PORT, timeout=TIMEOUT_S, context=context,
+        source_address=(source, 0) if source else None)
+    try:
+        connection.connect()
+        connection.sock.settimeout(ANSWER_S)
+        connection.request("POST", f"/{call}", json.dumps(fields, sort_keys=True).encode())
+        answer = connection.getresponse()
+        said = json.loads(answer.read(ANSWER_MAX_BYTES))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NobodyAnswers(_reason(error, address, source)) from error
+    finally:
+        connection.close()
+    if not isinstance(said, dict):
+        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim")
+    if answer.status != 200:
+        raise Refused(str(said.get("error", f"HTTP status {answer.status}"))[:1000])
+    return said
+
+
+def _reason(error: Exception, address: str, source: str) -> str:
+    place = f"{address}:{DOOR_PORT}"
+    if isinstance(error, ConnectionRefusedError):
+        return (f"nothing listens at {place}: is that a member of the cluster (`slim cluster "
+                "status` lists them), and does slim-cluster run there?")
+    if isinstance(error, TimeoutError | socket.timeout):
+        return (f"no answer from {place}: is the address right, and is TCP port {DOOR_PORT} open "
+                "between the hosts?")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {place} is not right: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return f"there is no way to {address} from here: is the address right?"
+    if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+        return f"{source} is no address of this host: see `ip -4 address`, and --address"
+    return f"what answers at {place} is no slim ({error})"

@@ -1,0 +1,49 @@
+"""Follows the file in which `slim cluster` keeps the URLs of etcd's members."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+LOOK_S: Final = 1.0  # between looks at the file
+
+
+class EndpointsFile:
+    """A file with URLs, one a line.  Not thread-safe."""
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """path: "" means none, which never changes.  clock: seconds, monotonic."""
+        self._path = path
+        self._clock = clock
+        self._looked_s = clock()
+        self._state = self._look()
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the URLs if the file has changed since the last call; () if not.
+
+        A file that is missing, unreadable or empty has not changed: what was known stays.
+        """
+        if not self._path or self._clock() - self._looked_s < LOOK_S:
+            return ()
+        self._looked_s = self._clock()
+        state = self._look()
+        if state is None or state == self._state:
+            return ()
+        try:
+            urls = tuple(Path(self._path).read_text(encoding="ascii").split())
+        except (OSError, UnicodeDecodeError):
+            return ()
+        self._state = state
+        return urls if all(url.startswith(("http://", "https://")) for url in urls) else ()
+
+    def _look(self) -> tuple[int, int, int] | None:
+        if not self._path:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
