@@ -7,6 +7,7 @@ reads.  The driver itself does not import it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from driver.store.etcd.advice import advice, said
 from driver.store.etcd.connection import EtcdSettings
 
 COMMAND_S = 20.0
+_LOGGED_ERROR = re.compile(r'"error":"((?:[^"\\]|\\.)*)"')
 
 
 class ProgramFailed(SlimError):
@@ -35,11 +37,17 @@ def run(argv: Sequence[str], *, timeout_s: float = COMMAND_S, data: bytes | None
         raise ProgramFailed(f"{' '.join(argv[:3])}: no end after {timeout_s:.0f} s") from None
     if done.returncode:
         lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-        # etcdctl also prints what its libraries log, some of them after the error.
-        told = next((line for line in lines if line.startswith("Error: ")),
-                    lines[-1] if lines else f"status {done.returncode}")
-        raise ProgramFailed(f"{argv[0]}: {told.removeprefix('Error: ')}")
+        raise ProgramFailed(f"{argv[0]}: {_told(lines) or f'status {done.returncode}'}")
     return done.stdout
+
+
+def _told(lines: list[str]) -> str:
+    """Return the error among what a program printed; etcdctl prints its libraries' logs, too."""
+    for line in lines:
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+    logged = [found[1] for line in lines if (found := _LOGGED_ERROR.search(line))]
+    return logged[-1] if logged else lines[-1] if lines else ""
 
 
 class Etcdctl:

@@ -42,8 +42,9 @@ class Steward:
         try:
             self._do(step)
         except StoreUnavailable as error:
-            if isinstance(step, plan.Promote) and "in sync" in str(error):
-                return None  # later
+            if isinstance(step, plan.Promote):  # it is not in step yet
+                log.info("later: %s", error)
+                return None
             raise
         return step
 

@@ -5,6 +5,7 @@ It leaves this machine's kernel alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from driver.commands.hosts import LIMIT_S, open_etcd
@@ -15,7 +16,7 @@ from driver.store.format import keys, records
 from driver.work import deadline
 
 
-def run_adopt_cluster(settings: Settings) -> int:
+def run_adopt_cluster(settings: Settings, say: Callable[[str], None] = print) -> int:
     """Store the name of the cluster that etcd belongs to; return 0.  A running driver reads it.
 
     Errors: StoreUnavailable, UnsupportedRecord, SettingsError (the state folder).
@@ -28,12 +29,12 @@ def run_adopt_cluster(settings: Settings) -> int:
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         entry = kv.get(keys.CLUSTER)
     if entry is None:
-        print("etcd belongs to no cluster yet: the first driver that reaches it begins one")
+        say("etcd belongs to no cluster yet: the first driver that reaches it begins one")
         return 0
     found = records.decode(entry, records.cluster)
     if before is not None and before.id == found.id:
-        print(f"this host belongs to cluster {found} already")
+        say(f"this host belongs to cluster {found} already")
         return 0
     kept.put(found)
-    print(f"this host belongs to cluster {found} now{f', no more to {before}' if before else ''}")
+    say(f"this host belongs to cluster {found} now{f', no more to {before}' if before else ''}")
     return 0

@@ -64,22 +64,32 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
                 f"{shown} is alive: a driver runs there.  Its containers would lose their slim "
                 "networks.  If that is what you want, say --alive")
         _refuse_own_driver(settings, found)
-        endpoints = kv.count(keys.local_endpoints(found.id))
-        absence = absences.begin(found.id, absences.get(found.id), Removal.EVERYTHING,
-                                 registered=alive)
-        if absence is None:
-            raise Conflict(f"{shown} has just changed its state: look at `slim hosts`, try again")
-        try:
-            remove_records(kv, absence, speak=True)
-            finished = absences.finish(absence)
-        except Conflict:
-            finished = False
-        if not finished:
-            print(f"{shown} is back and removes the rest itself")
-            return 0
-        print(f"{shown} is forgotten: its {endpoints} endpoints, its addresses, pools and "
-              "networks are free")
+        print(forget(kv, found, alive=alive))
     return 0
+
+
+def forget(kv: EtcdKeyValue, found: Host, *, alive: bool) -> str:
+    """Remove everything that a host has in etcd; return what became of it.
+
+    alive: it may have a lease.  Errors: Conflict (it changes its state meanwhile),
+    StoreUnavailable.
+    """
+    shown = f"host {found.name} ({found.id[:ID_SHOWN]}, {found.underlay})"
+    absences = EtcdAbsences(kv)
+    endpoints = kv.count(keys.local_endpoints(found.id))
+    absence = absences.begin(found.id, absences.get(found.id), Removal.EVERYTHING,
+                             registered=alive)
+    if absence is None:
+        raise Conflict(f"{shown} has just changed its state: look at `slim hosts`, try again")
+    try:
+        remove_records(kv, absence, speak=True)
+        finished = absences.finish(absence)
+    except Conflict:
+        finished = False
+    if not finished:
+        return f"{shown} is back and removes the rest itself"
+    return (f"{shown} is forgotten: its {endpoints} endpoints, its addresses, pools and "
+            "networks are free")
 
 
 def _another_cluster(kv: KeyValue, settings: Settings) -> str:

@@ -1,16 +1,102 @@
-"""Runs `slim cluster status`, `leave`, `remove`, `backup`, `restore` and `tidy`."""
+"""Runs `slim cluster leave`, `remove`, `backup`, `restore` and `tidy`."""
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
-from driver.errors import SlimError
+from driver.cluster import saving
+from driver.cluster.members import EtcdMembers
+from driver.cluster.model import ClusterHost
+from driver.cluster.parting import Leaving, Removal
+from driver.cluster.records import ClusterRecords
+from driver.commands.cluster.here import own_address, this_host
+from driver.commands.hosts import LIMIT_S, forget
+from driver.compose.ownership import own_id
+from driver.engine.docker import asked
+from driver.errors import Conflict
 from driver.settings import Settings
+from driver.state import host as host_files
+from driver.store.etcd.client import EtcdKeyValue
+from driver.store.hosts.absences import EtcdAbsences
+from driver.work import deadline
 
 
-def run_status(settings: Settings, options: dict[str, Any]) -> int:
-    """List members, hosts, health and certificates."""
-    raise SlimError("not written yet")
+def run_leave(settings: Settings, options: dict[str, Any]) -> int:
+    """Take this host out of its cluster."""
+    here = this_host(settings)
+    me = here.folder.identity()
+    networks = asked(settings.docker_socket, lambda client: client.networks(
+        filters={"driver": Path(settings.socket).stem}))
+    if networks:
+        names = ", ".join(sorted(str(network["Name"]) for network in networks))
+        raise Conflict(f"Docker on this host has networks of slim ({names}): remove their "
+                       "containers and them first (docker network rm), they would be without a "
+                       "driver")
+
+    def forget_me() -> None:
+        with EtcdKeyValue(here.folder.etcd_settings()) as kv:
+            _forget(kv, me.host, alive=True)
+
+    Leaving(here, forget_me, print).leave(last=options["last"])
+    (Path(settings.state) / host_files.CLUSTER_FILE).unlink(missing_ok=True)
+    print(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
+          "`slim cluster init` starts it again")
+    return 0
 
 
-run_leave = run_remove = run_backup = run_restore = run_tidy = run_status
+def run_remove(settings: Settings, options: dict[str, Any]) -> int:
+    """Take another host out."""
+    here = this_host(settings)
+    here.folder.authority()  # says where else to type it
+    root = here.folder.etcd_settings("root")
+    members = EtcdMembers(root)
+    with EtcdKeyValue(root) as kv, deadline.limit(LIMIT_S):
+        def forget_it(host: ClusterHost) -> None:
+            _forget(kv, host.id, alive=options["even_alive"])
+
+        try:
+            host = Removal(ClusterRecords(kv), members, here.folder.identity(), forget_it).remove(
+                options["which"], even_alive=options["even_alive"])
+        finally:
+            members.close()
+    print(f"{host.name} ({host.address}) is out of the cluster: its certificate opens nothing, and "
+          "what it had in etcd is free.  Hosts that are left take its place as a member")
+    return 0
+
+
+def run_backup(settings: Settings, options: dict[str, Any]) -> int:
+    """Write a backup."""
+    target = Path(options["file"])
+    size = saving.back_up(this_host(settings).folder, target)
+    print(f"{target}: {size / 2**20:.1f} MB.  It has the key of the cluster's certificate "
+          "authority: who has it can join, so keep it where only you can read it")
+    return 0
+
+
+def run_restore(settings: Settings, options: dict[str, Any]) -> int:
+    """Begin the cluster again from a backup."""
+    here = this_host(settings)
+    others = saving.Restoring(here, print).restore(
+        Path(options["file"]), own_id(settings), socket.gethostname(),
+        here.folder.identity().address if here.folder.exists else own_address(settings, ""))
+    print("the cluster runs again on this host")
+    if others:
+        names = ", ".join(f"{host.name} ({host.address})" for host in others)
+        print(f"{names} follow within a minute, if slim-cluster runs there.  Hosts that joined "
+              "after the backup have to join again")
+    return 0
+
+
+def run_tidy(settings: Settings, _: dict[str, Any]) -> int:
+    """Compact and defragment etcd."""
+    saving.tidy(this_host(settings).folder, print)
+    return 0
+
+
+def _forget(kv: EtcdKeyValue, host_id: str, *, alive: bool) -> None:
+    """Remove what a host's driver has in etcd; nothing of it is no error."""
+    for found_id, known in EtcdAbsences(kv).known().items():
+        if found_id == host_id:
+            print(forget(kv, known.host, alive=alive))

@@ -49,9 +49,10 @@ def add_cluster_parser(commands: Any) -> None:
                                 "ever)")
     made["leave"].add_argument("--last", action="store_true", help="also where this is the last "
                                "host: what etcd has is lost")
-    made["remove"].add_argument("which", metavar="HOST", help="its name or id, as `slim cluster status` shows them")
-    made["remove"].add_argument("--alive", dest="even_alive", action="store_true", help="also if it runs: its "
-                                "containers lose their networks")
+    made["remove"].add_argument("which", metavar="HOST",
+                                help="its name or id, as `slim cluster status` shows them")
+    made["remove"].add_argument("--alive", dest="even_alive", action="store_true",
+                                help="also if it runs: its containers lose their networks")
     made["backup"].add_argument("file", help="the file to write; it has the CA's key: keep it safe")
     made["restore"].add_argument("file", help="what `backup` wrote")
     for parser in made.values():

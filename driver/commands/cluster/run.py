@@ -6,9 +6,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from driver import settings as settings_module
@@ -19,28 +19,26 @@ from driver.cluster.host import ThisHost
 from driver.cluster.joining import Joining
 from driver.cluster.model import CLIENT_PORT, DOOR_PORT
 from driver.cluster.records import ClusterConfig, ClusterRecords
-from driver.cluster.services import services_here
 from driver.cluster.visitor import parse_address
 from driver.commands.adopt_cluster import run_adopt_cluster
+from driver.commands.cluster import care
+from driver.commands.cluster.here import UP_ENV, own_address, this_host
+from driver.commands.cluster.status import run_status
 from driver.compose.ownership import own_id
 from driver.errors import SettingsError
-from driver.link.underlay.device import find_underlay
 from driver.settings import Settings
 from driver.state import host
 from driver.store.etcd.client import EtcdKeyValue
 from driver.work import logs
 
-UP_ENV: Final = Path("/etc/slim/up.env")  # scripts/common.sh
 EMBEDDED_URL: Final = f"http://127.0.0.1:{CLIENT_PORT}"
 
 
 def run_cluster(settings: Settings, command: str, options: dict[str, Any]) -> int:
     """Run one command; return the exit status.  Error: SlimError."""
-    from driver.commands.cluster import care  # noqa: PLC0415 - used by some of them
-
     commands: dict[str, Callable[[Settings, dict[str, Any]], int]] = {
         "init": run_init, "join": run_join, "token": run_token, "serve": run_serve,
-        "status": care.run_status, "leave": care.run_leave, "remove": care.run_remove,
+        "status": run_status, "leave": care.run_leave, "remove": care.run_remove,
         "backup": care.run_backup, "restore": care.run_restore, "tidy": care.run_tidy}
     return commands[command](settings, options)
 
@@ -49,7 +47,7 @@ def run_init(settings: Settings, options: dict[str, Any]) -> int:
     """Begin a cluster."""
     here = this_host(settings)
     _refuse_other_etcd(settings, here)
-    address = _own_address(settings, options["address"])
+    address = own_address(settings, options["address"])
     name = socket.gethostname()
     cluster = host.new_cluster()
     config = ClusterConfig(cluster.id, options["name"] or name,
@@ -73,10 +71,11 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
     def adopt(folder: ClusterFolder) -> None:
         run_adopt_cluster(replace(
             settings, etcd=folder.endpoints(), etcd_ca=str(folder.path / "ca.crt"),
-            etcd_cert=str(folder.path / "host.crt"), etcd_key=str(folder.path / "host.key")))
+            etcd_cert=str(folder.path / "host.crt"), etcd_key=str(folder.path / "host.key")),
+            say=lambda _: None)
 
     me = Joining(here, adopt).join(own_id(settings), socket.gethostname(),
-                                   _own_address(settings, options["address"]), member, token)
+                                   own_address(settings, options["address"]), member, token)
     print(f"{me.name} is in the cluster {me.cluster_name}: see `slim cluster status`")
     return 0
 
@@ -88,7 +87,7 @@ def run_token(settings: Settings, options: dict[str, Any]) -> int:
     me, authority = folder.identity(), folder.authority()
     with EtcdKeyValue(folder.etcd_settings("root")) as kv:
         token = ensure_token(ClusterRecords(kv), authority, options["valid"],
-                             _now(), rotate=options["rotate"])
+                             time.time(), rotate=options["rotate"])
     print(join_line(me.address, token))
     _say_how_long(here)
     return 0
@@ -116,12 +115,6 @@ def run_serve(settings: Settings, _: dict[str, Any]) -> int:
     return 0
 
 
-def this_host(settings: Settings) -> ThisHost:
-    """Return where things lie on this host.  Error: SettingsError."""
-    return ThisHost(ClusterFolder(Path(settings.cluster)), services_here(),
-                    Path(settings.state) / "etcd", UP_ENV, settings.socket)
-
-
 def join_line(address: str, token: tokens.Token) -> str:
     """Return what a person types on another host."""
     return f"slim cluster join {address} {token}"
@@ -132,25 +125,13 @@ def _say_how_long(here: ThisHost) -> None:
         secret = ClusterRecords(kv).secret()
     if secret is None or not secret.until_s:
         return
-    left_h = (secret.until_s - _now()) / 3600
+    left_h = (secret.until_s - time.time()) / 3600
     if left_h <= 0:
         print("It has expired, and lets nobody in: `slim cluster token --rotate` makes a new one",
               file=sys.stderr)
     else:
         print(f"The token lets hosts in for {left_h:.0f} hours more; `slim cluster token` shows it "
               "again")
-
-
-def _now() -> float:
-    import time  # noqa: PLC0415
-
-    return time.time()
-
-
-def _own_address(settings: Settings, given: str) -> str:
-    if given:
-        return parse_address(given)
-    return str(find_underlay(settings.underlay).address)
 
 
 def _refuse_other_etcd(settings: Settings, here: ThisHost) -> None:

@@ -13,8 +13,9 @@ from driver.store.kv.protocol import Holds, KeyValue, Put
 
 # By etcd's names: what it means, and what to do.
 _ALARMS: Final = {
-    "NOSPACE": "its space quota is used up (alarm NOSPACE), nothing new is written: `etcdctl "
-               "compact REVISION`, `etcdctl defrag` for each member, then `etcdctl alarm disarm` "
+    "NOSPACE": "its space quota is used up (alarm NOSPACE), nothing new is written: type `slim "
+               "cluster tidy` on a member, or, with an etcd of your own, `etcdctl compact "
+               "REVISION`, `etcdctl defrag` for each member, then `etcdctl alarm disarm` "
                "(docs/recovery.md, etcd)",
     "CORRUPT": "its members hold different data (alarm CORRUPT): `etcdctl alarm list` names the "
                "one to remove and add again, empty (docs/recovery.md, etcd)",

@@ -1,0 +1,125 @@
+"""Takes a host out of the cluster: this one at its own wish, or another one that is gone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from driver.cluster.folder import Identity
+from driver.cluster.host import ThisHost, wait
+from driver.cluster.members import EtcdMembers
+from driver.cluster.model import ClusterHost, Situation
+from driver.cluster.plan import cost_of_removal
+from driver.cluster.records import ClusterRecords
+from driver.cluster.services import DRIVER, ETCD, KEEPER
+from driver.cluster.visitor import NobodyAnswers, ask_as_host
+from driver.errors import Conflict, InvalidArgument, NotFound, SlimError
+
+OUT_S: Final = 180.0  # for another host to take the member's place first
+ID_SHOWN: Final = 12
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Takes this host out.  forget: removes what its driver has in etcd, once that is stopped."""
+
+    here: ThisHost
+    forget: Callable[[], None]
+    say: Callable[[str], None]
+
+    def leave(self, *, last: bool) -> None:
+        """Leave; typed again, it goes on.  last: this is the last host, and all is to go.
+
+        Errors: Conflict (etcd could not go on without this host), NobodyAnswers.
+        """
+        me = self.here.folder.identity()
+        hosts = self.here.folder.read("hosts").decode().split()
+        if last:
+            if others := [address for address in hosts if address != me.address]:
+                raise Conflict(f"this is not the last host of the cluster: {', '.join(others)} "
+                               "are in it.  `slim cluster leave` without --last")
+        else:
+            if not [address for address in hosts if address != me.address]:
+                raise Conflict("this is the cluster's last host: with it all records would be "
+                               "lost.  `slim cluster leave --last` ends the cluster")
+            self._ask(me, {})
+            self.say("waits until etcd has no member here")
+            if not wait(lambda: bool(self._ask(me, {})["out"]), OUT_S):
+                self._ask(me, {}, "stay")
+                raise SlimError("etcd's member of this host could not be taken out: see `slim "
+                                "cluster status`.  This host stays in the cluster")
+        self.here.services.stop(DRIVER)
+        if not last:
+            self.forget()
+            self._ask(me, {"done": True})
+        for name in (KEEPER, ETCD):
+            self.here.services.stop(name)
+        self.here.folder.remove()
+        for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
+            shutil.rmtree(data, ignore_errors=True)
+
+    def _ask(self, me: Identity, fields: dict[str, object], call: str = "leave"
+             ) -> dict[str, object]:
+        """Ask another member's door, else our own.  Errors: NobodyAnswers, Refused."""
+        failed: SlimError = NobodyAnswers("no member of etcd is known")
+        urls = self.here.folder.endpoints()
+        addresses = [url.partition("//")[2].rpartition(":")[0] for url in urls]
+        for address in sorted(addresses, key=lambda each: each == me.address):
+            try:
+                return ask_as_host(self.here.folder, address, me.address, call, fields)
+            except NobodyAnswers as error:
+                failed = error
+        raise failed
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Takes another host out, on a member.  forget: removes what its driver has in etcd."""
+
+    records: ClusterRecords
+    members: EtcdMembers
+    me: Identity
+    forget: Callable[[ClusterHost], None]
+
+    def remove(self, which: str, *, even_alive: bool) -> ClusterHost:
+        """Remove a host by its name or id; typed again, it goes on.
+
+        Errors: NotFound, InvalidArgument, Conflict (it lives; etcd could not go on without it).
+        """
+        host = self._find(which)
+        alive = self.records.alive()
+        if host.id == self.me.host:
+            raise InvalidArgument("this is the host you are on: `slim cluster leave`")
+        if host.id in alive and not even_alive:
+            raise Conflict(f"{host.name} ({host.address}) is alive: type `slim cluster leave` "
+                           "there.  --alive removes it all the same, and its containers lose "
+                           "their networks")
+        members = self.members.list_members()
+        member = next((each for each in members if each.address == host.address), None)
+        if member is not None:
+            cost = cost_of_removal(Situation(
+                members, tuple(self.records.hosts()),
+                healthy=frozenset(self.members.health(members)), leader=0, alive=alive), member)
+            if cost:
+                raise Conflict(f"{host.name} cannot be removed: {cost}")
+        # First what keeps it from coming back, last what says that there is something to remove.
+        self.records.change_host(host.id, lambda before: before and replace(
+            before, leaving=True))
+        self.members.remove_user(host.id)
+        if member is not None:
+            self.members.remove(member.id)
+        self.forget(host)
+        self.records.change_host(host.id, lambda _: None)
+        return host
+
+    def _find(self, which: str) -> ClusterHost:
+        found = [host for host in self.records.hosts() if which in (host.name, host.id)
+                 or (len(which) >= ID_SHOWN and host.id.startswith(which))]
+        if not found:
+            raise NotFound(f"no host is called {which!r}: `slim cluster status` lists them")
+        if len(found) > 1:
+            raise InvalidArgument(f"several hosts are called {which!r}: name one of "
+                                  f"{', '.join(host.id[:ID_SHOWN] for host in found)}")
+        return found[0]

@@ -1,0 +1,233 @@
+"""Writes a backup of the cluster, and begins the cluster again from one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from driver import __version__
+from driver.cluster import etcd_member
+from driver.cluster.authority import HOST_PREFIX, Authority, Usage
+from driver.cluster.folder import ClusterFolder, Identity
+from driver.cluster.host import ThisHost
+from driver.cluster.members import EtcdMembers
+from driver.cluster.model import ClusterHost, Role, client_url, peer_url
+from driver.cluster.programs import Etcdctl, run
+from driver.cluster.records import ClusterConfig, ClusterRecords
+from driver.cluster.services import DRIVER, ETCD, KEEPER
+from driver.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
+from driver.store.etcd.client import EtcdKeyValue
+from driver.store.format import keys
+
+SNAPSHOT, ABOUT = "snapshot.db", "cluster.json"
+CA_FILES: Final = ("ca.crt", "ca.key")
+SNAPSHOT_S: Final = 300.0
+SIZE_MAX: Final = 16 << 30
+
+
+def back_up(folder: ClusterFolder, target: Path) -> int:
+    """Write the backup, all or nothing; return its size in bytes.
+
+    Errors: NotFound (this is no member), StoreUnavailable, InvalidArgument (the file).
+    """
+    folder.authority()
+    me = folder.identity()
+    with EtcdKeyValue(folder.etcd_settings("root")) as kv:
+        config = ClusterRecords(kv).config()
+    if config is None:
+        raise NotFound("the cluster's configuration is missing in etcd")
+    about = {"config": asdict(config), "host": me.name, "slim": __version__, "made_s": time.time()}
+    part = target.with_name(target.name + ".part")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
+            snapshot = Path(work) / SNAPSHOT
+            first = replace(folder.etcd_settings("root"), endpoints=folder.endpoints()[:1])
+            Etcdctl(first)("snapshot", "save", str(snapshot), timeout_s=SNAPSHOT_S)
+            opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(opened, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
+                _add(tar, ABOUT, json.dumps(about, indent=1).encode())
+                for name in CA_FILES:
+                    _add(tar, name, folder.read(name))
+                tar.add(snapshot, SNAPSHOT)
+                tar.close()
+                out.flush()
+                os.fsync(out.fileno())
+        part.rename(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InvalidArgument(f"{target}: {error.strerror}") from error
+    return target.stat().st_size
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """Begins the cluster again on this host.  say: is told each thing that was done."""
+
+    here: ThisHost
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.time  # Unix time
+
+    def restore(self, source: Path, host_id: str, name: str, address: str) -> list[ClusterHost]:
+        """Begin it from a backup; return the other hosts that are on record there.
+
+        These follow by themselves.  What etcd had is set aside.  Typed again, it begins anew.
+        Errors: Conflict (etcd works), InvalidArgument (no backup), SlimError.
+        """
+        self._refuse_what_works()
+        with tempfile.TemporaryDirectory(prefix="slim-restore.") as work:
+            _unpack(source, Path(work))
+            about = json.loads((Path(work) / ABOUT).read_text())
+            saved = ClusterConfig(**about["config"])
+            me = self._identity(saved, host_id, name, address)
+            for service in (KEEPER, ETCD):
+                self.here.services.stop(service)
+            folder = self.here.folder
+            for file in CA_FILES:
+                folder.write(file, (Path(work) / file).read_bytes())
+            self._issue(me, saved)
+            self._put_data(Path(work) / SNAPSHOT, me)
+        folder.write("etcd.env", etcd_member.settings_text(
+            folder, me, self.here.data, (), is_new=True))
+        folder.put_lines("endpoints", (client_url(me.address),))
+        folder.put_identity(me)
+        self.here.services.start(ETCD)
+        self.here.wait_for_etcd(me.address)
+        self.say(f"etcd runs again at {client_url(me.address)}, as of "
+                 f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(about['made_s']))} UTC")
+        others = self._enter(me, saved)
+        self.here.prefer_cluster()
+        folder.put_identity(replace(me, complete=True))
+        self.here.services.stop(DRIVER)
+        self.here.start_driver()
+        return others
+
+    def _refuse_what_works(self) -> None:
+        folder = self.here.folder
+        if not folder.exists:
+            return
+        with EtcdKeyValue(folder.etcd_settings()) as kv:
+            try:
+                kv.get(keys.CLUSTER)
+            except StoreUnavailable:
+                pass
+            else:
+                raise Conflict("etcd works: there is nothing to restore.  To go back all the same, "
+                               "first stop slim-etcd on every member (systemctl stop slim-etcd)")
+        members = EtcdMembers(folder.etcd_settings())
+        try:
+            running = members.health(members.list_members())
+        except StoreUnavailable:
+            return
+        finally:
+            members.close()
+        if any(said.leader for said in running.values()):
+            raise Conflict("etcd has a leader, and only this host is not let in: see `slim cluster "
+                           "status`")
+
+    def _identity(self, saved: ClusterConfig, host_id: str, name: str, address: str) -> Identity:
+        if not self.here.folder.exists:
+            return Identity(saved.id, saved.name, saved.generation + 1, host_id, name, address)
+        known = self.here.folder.identity()
+        if known.cluster != saved.id:
+            raise Conflict(f"this backup is of the cluster {saved.name} ({saved.id[:12]}), this "
+                           f"host is in {known.cluster_name} ({known.cluster[:12]})")
+        return replace(known, generation=max(known.generation, saved.generation) + 1)
+
+    def _issue(self, me: Identity, config: ClusterConfig) -> None:
+        folder = self.here.folder
+        authority = Authority(folder.read("ca.crt"), folder.read("ca.key"))
+        etcd_member.issue_files(folder, authority, me.address, config.certificate_s)
+        folder.put_issued("host", authority.issue(HOST_PREFIX + me.host, Usage.CLIENT,
+                                                  seconds=config.certificate_s))
+
+    def _put_data(self, snapshot: Path, me: Identity) -> None:
+        fresh = self.here.data.with_name(self.here.data.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        # etcd 3.6 has it in etcdutl only.
+        program = "etcdutl" if shutil.which("etcdutl") else "etcdctl"
+        run([program, "snapshot", "restore", str(snapshot), "--data-dir", str(fresh),
+             "--name", me.host, "--initial-cluster", f"{me.host}={peer_url(me.address)}",
+             "--initial-advertise-peer-urls", peer_url(me.address),
+             # Others' members of before must not take this one for theirs.
+             "--initial-cluster-token", f"{me.cluster}-{me.generation}"], timeout_s=SNAPSHOT_S)
+        aside = etcd_member.set_data_aside(self.here.data)
+        fresh.rename(self.here.data)
+        if aside is not None:
+            self.say(f"what etcd had here is put aside: {aside}")
+
+    def _enter(self, me: Identity, saved: ClusterConfig) -> list[ClusterHost]:
+        settings = self.here.folder.etcd_settings("root")
+        members = EtcdMembers(settings)
+        try:
+            members.begin_auth()
+            members.add_user(me.host)
+        finally:
+            members.close()
+        with EtcdKeyValue(settings) as kv:
+            records = ClusterRecords(kv)
+            records.put_config(replace(saved, generation=me.generation))
+            for host in records.hosts():
+                records.set_role(host.id, Role.CLIENT)
+            records.change_host(me.host, lambda before: ClusterHost(
+                me.host, me.name, me.address, before.joined_s if before else self.clock(),
+                Role.MEMBER, __version__, self.clock() + saved.certificate_s))
+            hosts = records.hosts()
+            self.here.folder.put_lines("hosts", tuple(host.address for host in hosts))
+            return [host for host in hosts if host.id != me.host]
+
+
+def tidy(folder: ClusterFolder, say: Callable[[str], None]) -> None:
+    """Compact and defragment etcd, and lift its alarm NOSPACE.  Error: StoreUnavailable."""
+    folder.authority()
+    settings = folder.etcd_settings("root")
+    with EtcdKeyValue(settings) as kv:
+        kv.compact(kv.now(keys.CLUSTER).revision)
+        say("compacted")
+        members = EtcdMembers(settings)
+        try:
+            for member in members.list_members():
+                if member.client_urls:
+                    members.defragment(member.client_urls[0])
+                    say(f"defragmented the member at {member.address}")
+        finally:
+            members.close()
+        if kv.alarms():
+            Etcdctl(settings)("alarm", "disarm")
+            say("lifted etcd's alarms")
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o600
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    """Take the files that we know out of a backup.  Error: InvalidArgument."""
+    try:
+        with tarfile.open(source, "r:gz") as tar:
+            for name in (ABOUT, *CA_FILES, SNAPSHOT):
+                member = tar.getmember(name)
+                content = tar.extractfile(member)
+                if content is None or member.size > SIZE_MAX:
+                    raise InvalidArgument(f"{source} is no backup of slim: {name} is no file")
+                with (folder / name).open("wb") as out:
+                    shutil.copyfileobj(content, out)
+        fields: Any = json.loads((folder / ABOUT).read_text())
+        ClusterConfig(**fields["config"])
+        float(fields["made_s"])
+    except FileNotFoundError:
+        raise InvalidArgument(f"{source} does not exist") from None
+    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
+        raise InvalidArgument(f"{source} is no backup of slim, or damaged: {error}") from error
+
+
