@@ -97,8 +97,8 @@ class Supervised:
         self._logs.mkdir(parents=True, exist_ok=True)
         subprocess.Popen(  # noqa: S603 - an argument vector, and no shell
             # Not with the etcd that scripts/slim gave this command: the folder says which now.
-            ["/usr/bin/env", "-u", "SLIM_ETCD", str(self._scripts / "supervise.sh"), process, str(self._run),
-             str(self._logs / f"{process}.log"), *command],
+            ["/usr/bin/env", "-u", "SLIM_ETCD", str(self._scripts / "supervise.sh"), process,
+             str(self._run), str(self._logs / f"{process}.log"), *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, cwd="/")
 
