@@ -40,6 +40,11 @@ class ThisHost:
         if self.up_env.exists():
             durable.write(self.up_env, "")
 
+    def forget_cluster(self) -> None:
+        """Undo `prefer_cluster`: `make up` chooses an etcd again, as on a new host."""
+        if self.up_env.exists() and not self.up_env.read_text().strip():
+            self.up_env.unlink()
+
     def wait_for_etcd(self, address: str) -> None:
         """Wait until this host's member answers and knows a leader.  Error: SlimError."""
         member = OneMember(client_url(address), self.folder.etcd_settings("root"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, Protocol
 
 from driver.cluster.authority import HOST_PREFIX, ROOT_NAME
@@ -16,6 +17,7 @@ from driver.store.format import keys
 
 DRIVER_ROLE: Final = "slim"
 DEFRAGMENT_S: Final = 60.0
+PROMOTE_S: Final = 3.0
 
 
 class Membership(Protocol):
@@ -43,7 +45,9 @@ class EtcdMembers:
     def __init__(self, settings: EtcdSettings) -> None:
         """settings: those of etcd's root; for looking on, any host's will do."""
         self._settings = settings
-        self._etcdctl = Etcdctl(settings)
+        # Only the first member, this host's own: another one that is asked to promote a member
+        # asks the leader without a certificate, again and again (etcd 3.4 with authentication).
+        self._etcdctl = Etcdctl(replace(settings, endpoints=settings.endpoints[:1]))
         self._connections: dict[str, OneMember] = {}
 
     def close(self) -> None:
@@ -84,7 +88,7 @@ class EtcdMembers:
 
     def promote(self, member: int) -> None:
         """See Membership."""
-        self._etcdctl("member", "promote", f"{member:x}")
+        self._etcdctl("member", "promote", f"{member:x}", timeout_s=PROMOTE_S)
 
     def remove(self, member: int) -> None:
         """See Membership."""

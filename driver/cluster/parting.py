@@ -57,6 +57,7 @@ class Leaving:
         for name in (KEEPER, ETCD):
             self.here.services.stop(name)
         self.here.folder.remove()
+        self.here.forget_cluster()
         for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
             shutil.rmtree(data, ignore_errors=True)
 

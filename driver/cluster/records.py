@@ -104,6 +104,11 @@ class ClusterRecords:
         return frozenset(entry.key.removeprefix(keys.CLUSTER_ALIVE)
                          for entry in self._kv.range(keys.CLUSTER_ALIVE, keys_only=True).entries)
 
+    def forget_alive(self) -> None:
+        """Take back all signs of life; who lives gives a new one within seconds."""
+        for entry in self._kv.range(keys.CLUSTER_ALIVE, keys_only=True).entries:
+            self._kv.commit([], [Delete(entry.key)])
+
     def tell_alive(self, host_id: str, lease_id: int) -> None:
         """Say that this host's keeper lives, as long as the lease does."""
         self._kv.commit([], [Put(keys.cluster_alive(host_id), b"", lease_id)])

@@ -129,7 +129,8 @@ class Restoring:
             return
         finally:
             members.close()
-        if any(said.leader for said in running.values()):
+        # One that has lost its leader may name it for a while; a leader names itself.
+        if any(said.leader == member for member, said in running.items()):
             raise Conflict("etcd has a leader, and only this host is not let in: see `slim cluster "
                            "status`")
 
@@ -175,6 +176,7 @@ class Restoring:
         with EtcdKeyValue(settings) as kv:
             records = ClusterRecords(kv)
             records.put_config(replace(saved, generation=me.generation))
+            records.forget_alive()  # those of the time of the backup
             for host in records.hosts():
                 records.set_role(host.id, Role.CLIENT)
             records.change_host(me.host, lambda before: ClusterHost(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from typing import Any
 
 from driver.cluster.authority import validity
@@ -78,7 +79,7 @@ def show(found: Found) -> None:
           f"{', '.join(versions) or 'does not answer'}\n")
     by_address = {host.address: host for host in found.hosts or ()}
     rows = [("MEMBER", "ADDRESS", "STATE", "IN USE", "ON DISK")]
-    for member in found.members:
+    for member in sorted(found.members, key=lambda each: IPv4Address(each.address)):
         said = found.health.get(member.id)
         name = by_address[member.address].name if member.address in by_address else "?"
         rows.append((name, member.address, _state(member, said),
