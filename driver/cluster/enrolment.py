@@ -48,7 +48,7 @@ class Enrolment:
     def introduce(self) -> Fields:
         """Say who we are to anybody: nothing of it is secret."""
         return {"ca": self.folder.read("ca.crt").decode(), "now": self.clock(),
-                "cluster": self.me.cluster_name, "host": self.me.name}
+                "cluster": self.me.cluster_name, "id": self.me.cluster, "host": self.me.name}
 
     def join(self, fields: Mapping[str, Any], source: str) -> Fields:
         """Let a host in that proves to have the token; again if it asks again.
@@ -227,7 +227,8 @@ def _host_of(fields: Mapping[str, Any]) -> ClusterHost:
         float(fields["now"])
         str(fields["csr"])
         return ClusterHost(host_id, name, str(IPv4Address(fields["address"])), 0.0,
-                           version=str(fields.get("version", ""))[:40])
+                           version=str(fields.get("version", ""))[:40],
+                           client_only=fields.get("client_only") is True)
     except (KeyError, ValueError, TypeError, AddressValueError) as error:
         raise InvalidRequest(f"the request to join cannot be read: {error}") from error
 

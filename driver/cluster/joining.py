@@ -34,16 +34,19 @@ class Joining:
     adopt: Callable[[ClusterFolder], None]
     clock: Callable[[], float] = time.time  # Unix time
 
-    def join(self, host_id: str, name: str, address: str, member: str, token: Token) -> Identity:
+    def join(self, me: Identity, member: str, token: Token, *, again: bool = False,
+             client_only: bool = False) -> Identity:
         """Join by the member at address `member`; return who this host is.
 
-        address: this host's own.  Errors: Conflict, visitor.NobodyAnswers, visitor.Refused.
+        me: who this host is, with any cluster.  again: also if it is in that cluster: it gets a new
+        certificate.  Errors: Conflict, visitor.NobodyAnswers, visitor.Refused.
         """
-        folder = self.here.folder
-        if folder.exists and folder.identity().complete:
-            begun = folder.identity()
+        folder, host_id, name, address = self.here.folder, me.host, me.name, me.address
+        begun = folder.identity() if folder.exists else None
+        if begun is not None and begun.complete and not again:
             raise Conflict(f"this host is in the cluster {begun.cluster_name} already: see `slim "
-                           "cluster status`; to change, `slim cluster leave` first")
+                           "cluster status`; --again gives it a new certificate; to change, `slim "
+                           "cluster leave` first")
         if member == address:
             raise Conflict(f"{member} is this host's own address: give that of a host which is in "
                            "the cluster")
@@ -54,9 +57,13 @@ class Joining:
         request, key = new_request(HOST_PREFIX + host_id)
         fields: dict[str, Any] = {
             "host": host_id, "name": name, "address": address, "csr": request.decode(),
-            "token": token.name, "now": self.clock(), "version": __version__}
+            "token": token.name, "now": self.clock(), "version": __version__,
+            "client_only": client_only}
         fields["proof"] = token.proof(canonical(fields))
         ca = str(said["ca"])
+        if again and begun is not None and begun.cluster != said.get("id"):
+            raise Conflict(f"this host is in the cluster {begun.cluster_name}, and not in that of "
+                           f"{member}: `slim cluster leave` first")
         answer = ask_as_stranger(member, address, ca, "join", fields)
         me = Identity(str(answer["cluster"]), str(answer["name"]), int(answer["generation"]),
                       host_id, name, address)
@@ -69,12 +76,19 @@ class Joining:
                 undo.push("leave the cluster again", lambda: ask_as_host(
                     fresh, member, address, "leave", {"done": True}))
             self._ask_etcd(fresh)
-            if folder.path.exists():
-                folder.remove()  # of an attempt that was killed
-            fresh.path.rename(folder.path)
+            is_member = folder.is_member and folder.read("ca.crt").decode() == ca
+            if is_member:  # its member goes on; only what it is as a host is new
+                for each in sorted(fresh.path.iterdir()):
+                    folder.write(each.name, each.read_bytes())
+                shutil.rmtree(fresh.path)
+            else:
+                if folder.path.exists():
+                    folder.remove()  # of an attempt that was killed, or with another CA
+                fresh.path.rename(folder.path)
         self.adopt(folder)
         self.here.prefer_cluster()
-        self.here.services.stop(ETCD)  # one of `make up`'s, if there is one
+        if not is_member:
+            self.here.services.stop(ETCD)  # one of `make up`'s, or of the time before
         me = replace(me, complete=True)
         folder.put_identity(me)
         self.here.start_driver()

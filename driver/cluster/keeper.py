@@ -100,11 +100,15 @@ class Keeper:
                       "lost data.  What runs goes on.  To come back: `slim cluster join`",
                       extra=STANDING)
             return False
-        listed = any(member.address == self._me.address for member in members)
-        if host.role is Role.MEMBER and listed and not self._folder.is_member:
+        mine = next((each for each in members if each.address == self._me.address), None)
+        if host.role is Role.MEMBER and mine is not None and not self._folder.is_member:
+            if mine.name:  # it has run: with empty data it must not come back under that id
+                log.error("etcd lists a member of this host, whose files are missing here: type "
+                          "`slim cluster leave`, and join again", extra=STANDING)
+                return False
             self._become_member()
             return True
-        if host.role is Role.CLIENT and not listed and self._folder.is_member:
+        if host.role is Role.CLIENT and mine is None and self._folder.is_member:
             self._cease_to_be_member()
             return True
         self._renewal.act(host)

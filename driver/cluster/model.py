@@ -30,6 +30,7 @@ class ClusterHost:
     version: str = ""  # of slim
     certificate_until_s: float = 0.0  # Unix time
     leaving: bool = False
+    client_only: bool = False  # never to be a member
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def _candidates(now: Situation, of_members: Iterable[str]) -> list[ClusterHost]:
     """Return the hosts that could run a member, the oldest first."""
     return sorted((host for host in now.hosts
                    if host.address not in of_members and host.id in now.alive
-                   and not host.leaving and host.id not in now.passed_over),
+                   and not host.leaving and not host.client_only
+                   and host.id not in now.passed_over),
                   key=lambda host: (host.joined_s, host.id))
 
 

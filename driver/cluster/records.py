@@ -120,7 +120,8 @@ def _host(fields: records.Fields) -> ClusterHost:
         address=str(IPv4Address(fields["address"])), joined_s=_number(fields["joined_s"]),
         role=Role(fields["role"]), version=_text(fields.get("version", "")),
         certificate_until_s=_number(fields.get("certificate_until_s", 0.0)),
-        leaving=fields.get("leaving", False) is True)
+        leaving=fields.get("leaving", False) is True,
+        client_only=fields.get("client_only", False) is True)
 
 
 def _config(fields: records.Fields) -> ClusterConfig:

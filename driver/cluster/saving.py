@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from driver import __version__
 from driver.cluster import etcd_member
-from driver.cluster.authority import HOST_PREFIX, Authority, Usage
+from driver.cluster.authority import HOST_PREFIX, Authority, Usage, new_authority
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.members import EtcdMembers
@@ -76,10 +76,12 @@ class Restoring:
     say: Callable[[str], None]
     clock: Callable[[], float] = time.time  # Unix time
 
-    def restore(self, source: Path, host_id: str, name: str, address: str) -> list[ClusterHost]:
+    def restore(self, source: Path, host_id: str, name: str, address: str, *, new_ca: bool = False
+                ) -> list[ClusterHost]:
         """Begin it from a backup; return the other hosts that are on record there.
 
-        These follow by themselves.  What etcd had is set aside.  Typed again, it begins anew.
+        These follow by themselves, but not with a new CA: they have to join again.  What etcd had
+        is set aside.  Typed again, it begins anew.
         Errors: Conflict (etcd works), InvalidArgument (no backup), SlimError.
         """
         self._refuse_what_works()
@@ -91,8 +93,10 @@ class Restoring:
             for service in (KEEPER, ETCD):
                 self.here.services.stop(service)
             folder = self.here.folder
-            for file in CA_FILES:
-                folder.write(file, (Path(work) / file).read_bytes())
+            authority = new_authority(saved.name) if new_ca else Authority(
+                *((Path(work) / file).read_bytes() for file in CA_FILES))
+            for file, content in zip(CA_FILES, (authority.certificate, authority.key), strict=True):
+                folder.write(file, content)
             self._issue(me, saved)
             self._put_data(Path(work) / SNAPSHOT, me)
         folder.write("etcd.env", etcd_member.settings_text(

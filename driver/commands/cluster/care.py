@@ -80,9 +80,13 @@ def run_restore(settings: Settings, options: dict[str, Any]) -> int:
     here = this_host(settings)
     others = saving.Restoring(here, print).restore(
         Path(options["file"]), own_id(settings), socket.gethostname(),
-        here.folder.identity().address if here.folder.exists else own_address(settings, ""))
+        here.folder.identity().address if here.folder.exists else own_address(settings, ""),
+        new_ca=options["new_ca"])
     print("the cluster runs again on this host")
-    if others:
+    if others and options["new_ca"]:
+        print("on each other host: `slim cluster join ADDRESS TOKEN --again`, with the new token "
+              "that `slim cluster token --rotate` prints here")
+    elif others:
         names = ", ".join(f"{host.name} ({host.address})" for host in others)
         print(f"{names} follow within a minute, if slim-cluster runs there.  Hosts that joined "
               "after the backup have to join again")

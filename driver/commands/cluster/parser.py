@@ -38,6 +38,10 @@ def add_cluster_parser(commands: Any) -> None:
                               "is left (default 90)")
     made["join"].add_argument("member", help="IPv4 address of a member")
     made["join"].add_argument("token", help="as `slim cluster token` prints it on a member")
+    made["join"].add_argument("--again", action="store_true", help="also if this host is in that "
+                              "cluster already: it gets a new certificate")
+    made["join"].add_argument("--client-only", action="store_true", help="this host never runs a "
+                              "member of etcd, and never has the CA's key")
     for name in ("init", "join"):
         made[name].add_argument("--address", default="", help="this host's IPv4 address for the "
                                 "cluster (default: that of the underlay)")
@@ -55,6 +59,9 @@ def add_cluster_parser(commands: Any) -> None:
                                 help="also if it runs: its containers lose their networks")
     made["backup"].add_argument("file", help="the file to write; it has the CA's key: keep it safe")
     made["restore"].add_argument("file", help="what `backup` wrote")
+    made["restore"].add_argument("--new-ca", action="store_true", help="with a new certificate "
+                                 "authority, after the key of the old one was stolen: all other "
+                                 "hosts have to join again")
     for parser in made.values():
         add_options(parser)
 

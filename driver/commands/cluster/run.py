@@ -74,8 +74,10 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
             etcd_cert=str(folder.path / "host.crt"), etcd_key=str(folder.path / "host.key")),
             say=lambda _: None)
 
-    me = Joining(here, adopt).join(own_id(settings), socket.gethostname(),
-                                   own_address(settings, options["address"]), member, token)
+    me = Joining(here, adopt).join(
+        Identity("", "", 0, own_id(settings), socket.gethostname(),
+                 own_address(settings, options["address"])),
+        member, token, again=options["again"], client_only=options["client_only"])
     print(f"{me.name} is in the cluster {me.cluster_name}: see `slim cluster status`")
     return 0
 

@@ -132,7 +132,7 @@ def complaints(found: Found, now_s: float) -> list[str]:
     return wrong
 
 
-_HELP = "`slim cluster join` again, with a token of now (`slim cluster token` on a member)"
+_HELP = "type `slim cluster join ... --again`, as `slim cluster token` on a member prints it"
 
 
 def _state(member: Member, said: MemberHealth | None) -> str:

@@ -10,13 +10,14 @@ from tests.lab.conftest import BUSYBOX
 from tests.lab.rig import images
 from tests.lab.rig.hosts import PROJECT, Host, Lab, lab_of_this_process
 
-LINK = "/run/slim-command/slim"  # /usr/local/bin is the machine's own
+FOLDER = "/run/slim-command"  # /usr/local/bin is the machine's own
+LINK = f"{FOLDER}/slim"
 
 
 def shell(host: Host, line: str, timeout_s: float = 180) -> str:
     """Run a line as a person types it, in a checkout; return all that it prints."""
     return host.exec("env", "-C", str(PROJECT), f"UP_LINK={LINK}", "bash", "-c",
-                     f"export PATH={LINK.rpartition('/')[0]}:$PATH; exec 2>&1; {line}",
+                     f"mkdir -p {FOLDER}; export PATH={FOLDER}:$PATH; exec 2>&1; {line}",
                      timeout_s=timeout_s)
 
 
@@ -33,7 +34,6 @@ def come_up(lab: Lab, count: int) -> list[Host]:
     hosts = lab.up(count)
     for host in hosts[before:]:
         host.exec("hostname", host.name.replace("h", "host"))
-        host.exec("mkdir", "-p", LINK.rpartition("/")[0])
         shell(host, "make up")
     for tag in (BUSYBOX, "busybox"):
         lab.load_image(tag, images.busybox())
