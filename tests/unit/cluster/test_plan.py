@@ -23,6 +23,7 @@ from driver.store.kv.protocol import Delete
 from tests.support.faults.steps import How, Killed, Spoil
 from tests.unit.cluster.world import SimCluster, SimHost
 
+
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same order of times, in fewer rounds."""

@@ -197,7 +197,7 @@ class SimCluster:
     def tick(self, host: SimHost) -> None:
         """What driver.cluster.keeper.Keeper.tick does to the host's member."""
         key = keys.cluster_alive(host.id)
-        if not host.up or not self.etcd.elect() and self.etcd.listed:
+        if not host.up or (not self.etcd.elect() and self.etcd.listed):
             return
         self.records().tell_alive(host.id, 0)
         known = self.records().host(host.id)
