@@ -188,14 +188,14 @@ def test_a_managed_plugin_says_what_is_wrong_with_its_settings(host: Host) -> No
         text=True, cwd=PROJECT)
     try:
         wait_until(lambda: os.path.exists(host.socket), 30, "the socket is there")
-        assert host.dockerd.ok("Plugin.Activate")["Implements"] == ["NetworkDriver", "IpamDriver"]
-        for call in ("NetworkDriver.GetCapabilities", "IpamDriver.RequestPool"):
+        # Nothing that dockerd would remember: the scope is not known.
+        for call in ("Plugin.Activate", "NetworkDriver.GetCapabilities"):
             error = host.dockerd.call(call).error
             assert error.startswith("slim does not start: PORT_RANGE='7000': want ")
     finally:
         process.terminate()
     assert process.communicate(timeout=10)[1].count("PORT_RANGE='7000'") == 3
-    assert process.returncode == 1
+    assert process.returncode == 0
     assert not os.path.exists(host.socket)
 
 
