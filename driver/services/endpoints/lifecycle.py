@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
@@ -68,6 +68,9 @@ class EndpointService:
         # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
+        # Of joined endpoints that Docker removes after their interface has gone, until Docker
+        # releases them, which comes next.
+        self._orphans: set[IPv4Address | IPv6Address] = set()
         # With what must be withdrawn: a removal may fail after the record is gone.
         self._removals = (ledger or Ledger()).page("remove endpoint", self._remove_again)
 
@@ -152,6 +155,7 @@ class EndpointService:
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None or endpoint.network_id != network_id:
                 return
+            self._note_orphans(endpoint)
             steps = [*self._withdrawal(endpoint),
                      ("retire the link", lambda: self._links.retire(endpoint))]
             if endpoint.sandbox_key:
@@ -186,6 +190,22 @@ class EndpointService:
             self._delete(endpoint.network_id, endpoint_id)
             return True
 
+    def orphaned(self, address: IPv4Address | IPv6Address) -> bool:
+        """Return, once, whether the endpoint that had the address ended with this host, or dockerd.
+
+        Docker starts its container anew if that has a restart policy.
+        """
+        try:
+            self._orphans.remove(address)
+        except KeyError:
+            return False
+        return True
+
+    def _note_orphans(self, endpoint: Endpoint) -> None:
+        if endpoint.sandbox_key and self._links.find(endpoint.id) is None:
+            self._orphans.update(each.ip for each in (endpoint.address, endpoint.address6)
+                                 if each is not None)
+
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
             endpoint = self._endpoints.get(endpoint_id) or self._removals.get(endpoint_id)
@@ -204,6 +224,7 @@ class EndpointService:
     def _remove(self, endpoint: Endpoint) -> None:
         # Delete the record whatever became of the rest: reconciling finds links and map
         # entries without a record, but not a record without a container.
+        self._note_orphans(endpoint)
         with self._removals.attempt(endpoint.id, endpoint):
             run_all([*self._withdrawal(endpoint), self._unlinking(endpoint.id),
                      ("delete the record", lambda: self._delete_record(endpoint.id))])
