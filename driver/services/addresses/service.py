@@ -67,7 +67,7 @@ class AddressService:
         """holdings: notes of what this host has; None: `host` is another one (forget-host).
 
         bury: removes an endpoint of this host if it is certainly dead; returns whether it did.
-        orphaned: returns, once, whether the address was of an endpoint that ended with its host.
+        orphaned: returns whether the address was of an endpoint that ended with this host.
         ledger: repeats what etcd does not confirm; None: the next use does.
         """
         self._book = book
@@ -276,9 +276,14 @@ class AddressService:
         dockerd could not say so at its start, as the driver was not there yet.  An address that a
         container names stays: that one asks for it.
         """
-        chosen = self._holdings.chosen(cidr) if self._holdings is not None else []
-        ways = (self._make_way(cidr, address) for address in chosen)
-        return any(list(itertools.islice(filter(None, ways), ROOM)))
+        if self._holdings is None:
+            return False
+        room = 0
+        for address in self._holdings.chosen(cidr):
+            if room < ROOM and self._make_way(cidr, address):
+                self._holdings.strike(cidr, address)  # else it would be taken for lost in etcd
+                room += 1
+        return room > 0
 
     def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> Wish:
         name = parse_pool_id(pool_id)

@@ -68,8 +68,8 @@ class EndpointService:
         # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
-        # Of joined endpoints that Docker removes after their interface has gone, until Docker
-        # releases them, which comes next.
+        # Of joined endpoints that Docker removed after their interface had gone, until they are
+        # given to others.  It releases them next.
         self._orphans: set[IPv4Address | IPv6Address] = set()
         # With what must be withdrawn: a removal may fail after the record is gone.
         self._removals = (ledger or Ledger()).page("remove endpoint", self._remove_again)
@@ -103,6 +103,7 @@ class EndpointService:
                 host_path=request.host_path)
             endpoint = replace(endpoint, offered=choose(endpoint, network) is not HostPath.OFF)
             self._create(endpoint, network)
+            self._orphans -= _addresses(endpoint)
             if request.ifname:
                 self._ifnames[request.id] = request.ifname
             self._prepare_link(endpoint, network)
@@ -191,20 +192,15 @@ class EndpointService:
             return True
 
     def orphaned(self, address: IPv4Address | IPv6Address) -> bool:
-        """Return, once, whether the endpoint that had the address ended with this host, or dockerd.
+        """Return whether the endpoint that had the address ended with this host.
 
         Docker starts its container anew if that has a restart policy.
         """
-        try:
-            self._orphans.remove(address)
-        except KeyError:
-            return False
-        return True
+        return address in self._orphans
 
     def _note_orphans(self, endpoint: Endpoint) -> None:
         if endpoint.sandbox_key and self._links.find(endpoint.id) is None:
-            self._orphans.update(each.ip for each in (endpoint.address, endpoint.address6)
-                                 if each is not None)
+            self._orphans |= _addresses(endpoint)
 
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
@@ -411,3 +407,7 @@ class EndpointService:
         name = self._ifnames.get(endpoint_id, "")
         # "web0" -> prefix "web": current dockerds ignore DstName and number the prefix.
         return InterfaceNames(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)
+
+
+def _addresses(endpoint: Endpoint) -> set[IPv4Address | IPv6Address]:
+    return {each.ip for each in (endpoint.address, endpoint.address6) if each is not None}
