@@ -199,8 +199,9 @@ class EndpointService:
         return address in self._orphans
 
     def _note_orphans(self, endpoint: Endpoint) -> None:
-        if endpoint.sandbox_key and self._links.find(endpoint.id) is None:
-            self._orphans |= _addresses(endpoint)
+        with suppress(LinkError):  # then it is not known to be gone
+            if endpoint.sandbox_key and self._links.find(endpoint.id) is None:
+                self._orphans |= _addresses(endpoint)
 
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
