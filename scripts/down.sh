@@ -24,6 +24,7 @@ if has_systemd; then
     systemctl --quiet disable --now slim slim-etcd 2>/dev/null || true
     rm -f "$UNITS"/slim{,-etcd}.service
     systemctl daemon-reload
+    packaging/network/install --remove /etc
 fi
 unsupervise slim
 rm -f "$SOCKET"             # a socket without a driver costs dockerd 15 s at each call

@@ -49,7 +49,7 @@ boot
 apt update
 apt install --download-only ./slim.deb
 on ifdown tap0
-apt install --no-download ./slim.deb
+apt install ./slim.deb
 on ifup tap0
 said "the driver starts when an etcd has been chosen"
 well installation
