@@ -36,7 +36,8 @@ def check_networkd(settings: Settings) -> str:
                 f"systemd-networkd removes rules and routes that are not its own: {name}=no is "
                 + (f"undone by {path}: correct that" if path else f"nowhere said: {INSTALL}")
                 + "; then systemctl restart systemd-networkd")
-    _not_taken("systemd/netif/links", "ADMIN_STATE", ("unmanaged",), "networkctl status")
+    _not_taken("systemd/netif/links", "ADMIN_STATE", ("configuring", "configured", "failed"),
+               "networkctl status")
     return "slim's interfaces, and foreign rules and routes, are left alone"
 
 
@@ -47,8 +48,7 @@ def check_network_manager(settings: Settings) -> str:
         return NOT_HERE
     _require(f"NetworkManager/conf.d/{NM_FILE}", ("device-slim", "managed", "0"),
              "nmcli general reload conf")
-    _not_taken("NetworkManager/devices", "managed", ("0", "false", "unknown"),
-               "nmcli device show")
+    _not_taken("NetworkManager/devices", "managed", ("1", "true"), "nmcli device show")
     return "slim's interfaces are left alone"
 
 
@@ -77,12 +77,12 @@ def _networkd_settings() -> Iterator[tuple[str, tuple[Path, str]]]:
                 yield name, (path, value)
 
 
-def _not_taken(folder: str, name: str, unmanaged: Iterable[str], show: str) -> None:
+def _not_taken(folder: str, name: str, taken: Iterable[str], show: str) -> None:
     """Check what the manager notes of slim's interfaces: it may know them from before the file."""
     for link, ifindex in procfs.slim_links():
         state = ROOT / "run" / folder / str(ifindex)
         said = [value for _, each, value in _lines(state) if each == name]
-        if said and said[-1] not in unmanaged:
+        if said and said[-1] in taken:
             raise CheckError(f"{link} has been taken ({name}={said[-1]} in {state}): see "
                              f"`{show} {link}` for the file that says so")
 

@@ -91,7 +91,7 @@ def test_a_file_that_undoes_ours(root: Path, name: str) -> None:
 
 
 def test_an_interface_that_has_been_taken(root: Path) -> None:
-    for state, taken in (("unmanaged", False), ("configured", True)):
+    for state, taken in (("unmanaged", False), ("pending", False), ("configured", True)):
         write(root / "run/systemd/netif/links/7", f"# said\nADMIN_STATE={state}\n")
         assert refused(f"{VXLAN_NAME} has been taken") if taken else managers.check_networkd(
             Settings())
