@@ -5,7 +5,7 @@ packaging/network has the files that tell them; `make up` and the Debian package
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from driver.doctor import procfs
@@ -17,6 +17,9 @@ PLACES = ("etc", "run", "usr/local/lib", "usr/lib")  # of files with one name th
 LINKS_FILE = "05-slim.network"  # networkd takes the first that matches, by name
 NM_FILE = "slim.conf"
 FOREIGN = ("ManageForeignRoutingPolicyRules", "ManageForeignRoutes")
+NM_LIST = "unmanaged-devices"
+NM_VALUE = "interface-name:sl???????????,interface-name:sc???????????,interface-name:slim-*"
+NM_RELOAD = "nmcli general reload conf"
 INSTALL = "`make up` installs it, or `apt-get install --reinstall slim`"
 NOT_HERE = "does not run here"
 _FALSE = ("0", "no", "n", "false", "f", "off")
@@ -28,16 +31,20 @@ def check_networkd(settings: Settings) -> str:
     if not procfs.runs("systemd-networkd"):
         return NOT_HERE
     _require(f"systemd/network/{LINKS_FILE}", ("Link", "Unmanaged", "yes"), "networkctl reload")
-    said = dict(_networkd_settings())
+    effective = dict(_networkd_settings())
     for name in FOREIGN:
-        path, value = said.get(name, (None, ""))
+        path, value = effective.get(name, (None, ""))
         if value.lower() not in _FALSE:
             raise CheckError(
                 f"systemd-networkd removes rules and routes that are not its own: {name}=no is "
                 + (f"undone by {path}: correct that" if path else f"nowhere said: {INSTALL}")
                 + "; then systemctl restart systemd-networkd")
-    _not_taken("systemd/netif/links", "ADMIN_STATE", ("configuring", "configured", "failed"),
-               "networkctl status")
+    for link, ifindex in procfs.slim_links():  # it may have taken them before the file was there
+        for _, said, state in _lines(ROOT / f"run/systemd/netif/links/{ifindex}"):
+            if said == "ADMIN_STATE" and state in ("configuring", "configured", "failed"):
+                raise CheckError(
+                    f"systemd-networkd has taken {link} ({state}): `networkctl status {link}` names "
+                    "the file that says so; correct that, then networkctl reload")
     return "slim's interfaces, and foreign rules and routes, are left alone"
 
 
@@ -46,9 +53,12 @@ def check_network_manager(settings: Settings) -> str:
     del settings
     if not procfs.runs("NetworkManager"):
         return NOT_HERE
-    _require(f"NetworkManager/conf.d/{NM_FILE}", ("device-slim", "managed", "0"),
-             "nmcli general reload conf")
-    _not_taken("NetworkManager/devices", "managed", ("1", "true"), "nmcli device show")
+    _require(f"NetworkManager/conf.d/{NM_FILE}", ("keyfile", f"{NM_LIST}+", NM_VALUE),
+             NM_RELOAD)
+    for path in _parts("NetworkManager/conf.d"):
+        if path.name > NM_FILE and any(each[:2] == ("keyfile", NM_LIST) for each in _lines(path)):
+            raise CheckError(f"{path} replaces the list of interfaces that NetworkManager leaves "
+                             f"alone: say {NM_LIST}+= there; then {NM_RELOAD}")
     return "slim's interfaces are left alone"
 
 
@@ -67,24 +77,19 @@ def _networkd_settings() -> Iterator[tuple[str, tuple[Path, str]]]:
     """Yield each setting of networkd with the file that says it; later ones count."""
     main = next((path for place in PLACES
                  if _exists(path := ROOT / place / "systemd/networkd.conf")), None)
-    parts: dict[str, Path] = {}
-    for place in PLACES:
-        for path in (ROOT / place / "systemd/networkd.conf.d").glob("*.conf"):
-            parts.setdefault(path.name, path)
-    for path in (*([main] if main else []), *(parts[name] for name in sorted(parts))):
+    for path in (*([main] if main else []), *_parts("systemd/networkd.conf.d")):
         for section, name, value in _lines(path):
             if section == "Network":
                 yield name, (path, value)
 
 
-def _not_taken(folder: str, name: str, taken: Iterable[str], show: str) -> None:
-    """Check what the manager notes of slim's interfaces: it may know them from before the file."""
-    for link, ifindex in procfs.slim_links():
-        state = ROOT / "run" / folder / str(ifindex)
-        said = [value for _, each, value in _lines(state) if each == name]
-        if said and said[-1] in taken:
-            raise CheckError(f"{link} has been taken ({name}={said[-1]} in {state}): see "
-                             f"`{show} {link}` for the file that says so")
+def _parts(folder: str) -> list[Path]:
+    """Return a folder's files in the order in which they are read, without hidden ones."""
+    found: dict[str, Path] = {}
+    for place in PLACES:
+        for path in (ROOT / place / folder).glob("*.conf"):
+            found.setdefault(path.name, path)
+    return [found[name] for name in sorted(found)]
 
 
 def _exists(path: Path) -> bool:

@@ -76,7 +76,7 @@ def test_a_file_that_hides_ours(root: Path) -> None:
     (root / LINKS).symlink_to("/dev/null")
     assert refused(f"{LINKS} does not say Unmanaged=yes")
     write(root / NM, "[device-slim]\nmanaged=1\n")
-    assert refused(f"{NM} does not say managed=0", network_manager=True)
+    assert refused(f"{NM} does not say unmanaged-devices+=", network_manager=True)
 
 
 @pytest.mark.parametrize("name", managers.FOREIGN)
@@ -90,15 +90,23 @@ def test_a_file_that_undoes_ours(root: Path, name: str) -> None:
     assert "left alone" in managers.check_networkd(Settings()), "etc hides run"
 
 
-def test_an_interface_that_has_been_taken(root: Path) -> None:
-    for state, taken in (("unmanaged", False), ("pending", False), ("configured", True)):
-        write(root / "run/systemd/netif/links/7", f"# said\nADMIN_STATE={state}\n")
-        assert refused(f"{VXLAN_NAME} has been taken") if taken else managers.check_networkd(
-            Settings())
-    for state, taken in (("false", False), ("true", True)):
-        write(root / "run/NetworkManager/devices/7", f"[device]\nmanaged={state}\n")
-        assert refused(f"{VXLAN_NAME} has been taken", network_manager=True) if taken else (
-            managers.check_network_manager(Settings()))
+def test_a_list_that_replaces_ours(root: Path) -> None:
+    for name in ("other.conf", "zz.conf"):
+        write(root / f"etc/NetworkManager/conf.d/{name}",
+              "[keyfile]\nunmanaged-devices=interface-name:eth9\n")
+        if name == "other.conf":
+            assert "left alone" in managers.check_network_manager(Settings()), "ours is behind it"
+    assert refused("zz.conf replaces the list", network_manager=True)
+
+
+@pytest.mark.parametrize(("state", "taken"), [
+    ("unmanaged", False), ("pending", False), ("configured", True)])
+def test_an_interface_that_has_been_taken(root: Path, state: str, taken: bool) -> None:
+    write(root / "run/systemd/netif/links/7", f"# said\nADMIN_STATE={state}\n")
+    if taken:
+        assert refused(f"has taken {VXLAN_NAME}")
+    else:
+        assert "left alone" in managers.check_networkd(Settings())
 
 
 def test_it_is_undone(root: Path, project: Path) -> None:
@@ -116,7 +124,7 @@ def test_the_files_name_all_of_slims_interfaces(project: Path) -> None:
     networkd = [value for _, name, value in managers._lines(folder / "slim.network")
                 if name == "Name"]
     manager = [value.removeprefix("interface-name:") for _, name, text
-               in managers._lines(folder / "NetworkManager.conf") if name == "match-device"
+               in managers._lines(folder / "NetworkManager.conf") if name == "unmanaged-devices+"
                for value in text.split(",")]
     for patterns in (networkd, manager):
         assert [name for name in names
