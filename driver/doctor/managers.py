@@ -43,8 +43,8 @@ def check_networkd(settings: Settings) -> str:
         for _, said, state in _lines(ROOT / f"run/systemd/netif/links/{ifindex}"):
             if said == "ADMIN_STATE" and state in ("configuring", "configured", "failed"):
                 raise CheckError(
-                    f"systemd-networkd has taken {link} ({state}): `networkctl status {link}` names "
-                    "the file that says so; correct that, then networkctl reload")
+                    f"systemd-networkd has taken {link} ({state}): `networkctl status {link}` "
+                    "names the file that says so; correct that, then networkctl reload")
     return "slim's interfaces, and foreign rules and routes, are left alone"
 
 

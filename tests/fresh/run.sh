@@ -20,6 +20,7 @@ on make up > "$T/up.log" 2>&1 || die "make up: $(tail -20 "$T/up.log")"
 on systemctl --quiet is-active slim slim-etcd docker || die "a unit is not active"
 ! on systemctl --quiet is-active etcd || die "Debian's etcd was started"
 on slim doctor > /dev/null || die "$(on slim doctor)"
+on test -e /etc/systemd/network/05-slim.network || die "systemd-networkd may take slim's links"
 say "ok: make up"
 on docker import /root/busybox.tar bb > /dev/null; containers
 talk "two containers"
