@@ -104,7 +104,14 @@ apt install ./next.deb
 on bash -c 'sed -i 1d /etc/slim/slim.toml; systemctl reset-failed slim; systemctl start slim'
 goes_on "an upgrade whose driver does not start, and its repair"
 
+# A member of etcd that finds no other must not keep driver and dockerd from starting at a boot.
+on bash -euc 'mkdir /etc/slim/cluster; printf "%s\n" "name: a" "data-dir: /var/lib/slim/etcd" \
+        "listen-peer-urls: http://127.0.0.1:23800" "listen-client-urls: http://127.0.0.1:23790" \
+        "initial-advertise-peer-urls: http://127.0.0.1:23800" "advertise-client-urls: http://127.0.0.1:23790" \
+        "initial-cluster: a=http://127.0.0.1:23800,b=http://127.0.0.1:1" > /etc/slim/cluster/etcd.yaml
+    systemctl --quiet enable slim-etcd'
 halt; boot
+[[ $(on systemctl show -P ActiveState slim-etcd) == activating ]] || die "slim-etcd: $(on systemctl status slim-etcd)"
 until_ok 60 bash -c 'docker exec web true && docker exec peer true'
 talk "after a reboot"
 on bash -c 'echo 8080,61000-65535 > /proc/sys/net/ipv4/ip_local_reserved_ports'
