@@ -26,12 +26,14 @@ make_root() {
     echo "deb [check-valid-until=no] $MIRROR $RELEASE main" > "$R/etc/apt/sources.list"
     cp /usr/local/share/ca-certificates/*.crt "$R/usr/local/share/ca-certificates/" 2>/dev/null || true
     chroot "$R" update-ca-certificates > /dev/null 2>&1
-    # PID 1 mounts it by itself, but not in a container.  And the kernel's settings are the machine's.
+    # PID 1 mounts it by itself, but not in a container.  And the kernel's settings and modules are the
+    # machine's.
     printf '%s\n' '[Unit]' DefaultDependencies=no Before=sysinit.target '[Service]' Type=oneshot \
         'ExecStart=mount -t bpf bpf /sys/fs/bpf' > "$R/etc/systemd/system/bpffs.service"
     mkdir -p "$R/etc/systemd/system/sysinit.target.wants" "$R/root/slim"
     ln -s ../bpffs.service "$R/etc/systemd/system/sysinit.target.wants/"
     ln -s /dev/null "$R/etc/systemd/system/systemd-sysctl.service"
+    ln -s /dev/null "$R/etc/systemd/system/systemd-modules-load.service"
     .venv/bin/python -c 'import sys; from tests.lab.rig import images; sys.stdout.buffer.write(images.busybox())' \
         > "$R/root/busybox.tar"
 }
