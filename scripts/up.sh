@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "$(readlink -f "$0")")/common.sh"
 need_root up
 cd "$PROJECT"
+[[ ! -e /usr/lib/slim/etcd-chosen ]] || die "the package slim is installed: apt-get remove slim, then make up"
 scripts/setup.sh
 
 start_docker() {
@@ -129,8 +130,15 @@ wait_for() {        # wait_for WHAT SECONDS SERVICE CMD...: until CMD succeeds
     done
 }
 
+keep_managers_off() {   # NetworkManager and systemd-networkd, now and when they come
+    packaging/network/install /etc
+    if [[ -d /run/systemd/netif ]]; then networkctl reload 2>/dev/null || true; fi
+    if [[ -d /run/NetworkManager ]]; then nmcli general reload conf 2>/dev/null || true; fi
+}
+
 changed=            # not empty: the driver must start again
 mount_bpffs
+if has_systemd; then keep_managers_off; fi
 choose_etcd
 compare_code
 start_etcd
