@@ -14,7 +14,7 @@ CHECK_WORKERS := 6
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PYTHON) -m pytest --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup up down demo bench load plugin plugin-install check lint test test-all test-vm compatibility need-root
+.PHONY: help setup up down demo bench load plugin plugin-install deb check lint test test-all test-vm compatibility need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -45,6 +45,9 @@ plugin: need-root  ## the managed plugin's root file system and configuration, i
 
 plugin-install: need-root  ## create and enable it on the engine that DOCKER_HOST names: SET="ETCD=http://..."
 	@SET='$(SET)' scripts/plugin-install.sh
+
+deb: need-root  ## the packages for Debian 12 and 13, in build/deb, each in a clean root: RELEASE=bookworm for one (root)
+	@scripts/deb.sh $(RELEASE)
 
 lint: setup
 	@$(PYTHON) -m ruff check .

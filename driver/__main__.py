@@ -5,19 +5,21 @@ Each command imports only what it needs.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 from argparse import ArgumentParser
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NoReturn
 
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
-from driver.errors import SettingsError, SlimError
+from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
 from driver.work import logs
@@ -81,14 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
-        return _failed(command, error)
+        return _failed(command, error, settings)
     except BrokenPipeError:
         return EXIT_FAILED
+    except Exception as error:
+        if not _refuses(command):
+            raise
+        logs.begin()
+        logging.getLogger("slim").exception("an error in slim itself")
+        return _refuse(SlimError(f"an error in slim itself, {type(error).__name__}: {error}"),
+                       settings)
 
 
-def _failed(command: str, error: SlimError) -> int:
-    if command == "serve" and os.environ.get(settings_module.PLAIN_NAMES):
-        return _refuse(error)
+def _failed(command: str, error: SlimError, settings: Settings | None = None) -> int:
+    if _refuses(command):
+        return _refuse(error, settings)
     if isinstance(error, SettingsError):
         print(f"slim: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -96,21 +105,34 @@ def _failed(command: str, error: SlimError) -> int:
     return EXIT_FAILED
 
 
-def _refuse(error: SlimError) -> int:
-    """In a managed plugin: answer every request with the reason for a while, then start again."""
-    from driver.compose.refusing import refuse_all  # noqa: PLC0415 - loads flask
+def _refuses(command: str) -> bool:
+    return command == "serve" and settings_module.keeps_answering(os.environ)
+
+
+def _refuse(error: SlimError, settings: Settings | None) -> int:
+    """Answer every request with the reason for a while, then start again.
+
+    settings: None, if they cannot be read.
+    """
+    from driver.compose import refusing  # noqa: PLC0415 - loads flask
 
     logs.begin()
-    # With the settings' names as `docker plugin set` knows them.
-    reason = f"slim does not start: {str(error).replace(settings_module.ENV_PREFIX, '')}"
+    reason = str(error)
+    if os.environ.get(settings_module.PLAIN_NAMES):  # as `docker plugin set` knows them
+        reason = reason.replace(settings_module.ENV_PREFIX, "")
+    reason = " ".join(f"{DOES_NOT_START}: {reason}".split())
+    wrong = isinstance(error, SettingsError)
     try:
-        ended = refuse_all(settings_module.socket_path(os.environ), reason)
+        ended = refusing.refuse_all(
+            settings.socket if settings else settings_module.socket_path(os.environ), reason,
+            settings.scope if settings else None, refusing.LATER_S if wrong else refusing.SOON_S,
+            partial(readiness.tell_ready, os.environ, reason))
     except SlimError as second:  # somebody else serves the socket
         print(f"{reason}; {second}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_USAGE if wrong else EXIT_FAILED
     if not ended:
         _begin_anew()
-    return EXIT_FAILED
+    return 0
 
 
 def serve(settings: Settings) -> int:
@@ -129,8 +151,11 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: note(told))
     claims = claim(settings)
-    from driver.compose.build import build_everything  # noqa: PLC0415 - loads etcd, bcc, pyroute2
+    with ExitStack() as held:
+        held.callback(claims.close)
+        from driver.compose.build import build_everything  # noqa: PLC0415 - etcd, bcc, pyroute2
 
+        held.pop_all()
     driver = build_everything(settings, partial(note, moved), claims)
     priority.go_before_others()  # only now: compiling may wait
     try:

@@ -4,6 +4,9 @@ An error's text names the object, the cause and, where a user caused it, what to
 who typed the docker command sees it after dockerd's "remote: ".
 """
 
+# How a refusal of every call begins, in what dockerd notes of a container's start, too.
+DOES_NOT_START = "slim does not start"
+
 
 class SlimError(Exception):
     """Base of all errors that slim raises on purpose."""

@@ -168,6 +168,9 @@ class HoldKind(StrEnum):
     GATEWAY = "gateway"
 
 
+KEPT = "kept:"  # an owner that no container is: their names have no colon
+
+
 @dataclass(frozen=True)
 class Hold:
     """One holder's claim on an address."""
@@ -175,6 +178,11 @@ class Hold:
     kind: HoldKind
     owner: str = ""  # the requester (MAC or endpoint name), if dockerd says so
     request: str = ""  # random id of the request that created it
+
+    @property
+    def kept(self) -> bool:
+        """Whether it waits for a container whose host went down, and which is to start again."""
+        return self.owner == KEPT
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from driver.errors import SettingsError
 FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
 PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin: `docker plugin set` names settings
+SUPERVISED = "SLIM_SUPERVISED"  # set where something starts `slim serve` again and again
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PAIR_KINDS = ("auto", "veth", "netkit")
 SCOPES = ("local", "global")
@@ -272,11 +273,20 @@ def with_plain_names(environment: Mapping[str, str]) -> dict[str, str]:
     An empty value counts as not set: Docker gives every setting of a plugin a value.
     """
     found = dict(environment)
+    found.pop(SUPERVISED, "")
     if found.pop(PLAIN_NAMES, ""):
         plain = {ENV_PREFIX + item.name.upper(): environment.get(item.name.upper())
                  for item in fields(Settings)}
         found |= {name: text for name, text in plain.items() if text}
     return found
+
+
+def keeps_answering(environment: Mapping[str, str]) -> bool:
+    """Return whether a driver that does not start is to answer calls with the reason.
+
+    Where a person starts it, it ends with the reason.
+    """
+    return bool(environment.get(PLAIN_NAMES) or environment.get(SUPERVISED))
 
 
 def socket_path(environment: Mapping[str, str]) -> str:

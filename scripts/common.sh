@@ -39,7 +39,7 @@ unsupervise() {     # stop it and wait, up to 60 s
     flock --timeout 60 "$RUN/$1.lock" true || die "$1 does not stop: see $LOGS/$1.log"
 }
 
-http_ok() {         # http_ok unix:PATH|HOST:PORT METHOD PATH: is the answer 200?
+http_ok() {         # http_ok unix:PATH|HOST:PORT METHOD PATH: is the answer 200?  3: it is a refusal
     "$PROJECT/.venv/bin/python" - "$@" <<'PYTHON'
 import http.client, socket, sys
 place, method, path = sys.argv[1:]
@@ -53,7 +53,7 @@ try:
     connection.request(method, path)
     answer = connection.getresponse()
     answer.read()
-    sys.exit(answer.status != 200)
+    sys.exit({200: 0, 400: 3}.get(answer.status, 1))
 except OSError:
     sys.exit(1)
 PYTHON

@@ -27,6 +27,7 @@ if has_systemd; then
     systemctl --quiet disable --now slim slim-cluster slim-etcd 2>/dev/null || true
     rm -f "$UNITS"/slim{,-cluster,-etcd}.service
     systemctl daemon-reload
+    packaging/network/install --remove /etc
 fi
 unsupervise slim
 unsupervise cluster

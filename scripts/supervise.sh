@@ -4,7 +4,7 @@
 #   supervise.sh NAME RUN-FOLDER LOG CMD...
 #
 # Between starts it waits 1, 2, 4, 8 s; after a process that lived for a minute, 1 s again.
-# Exit status 2 means a wrong option: the same start would fail again, so it gives up.
+# Exit status 2 means that the same start would fail again, so it gives up.
 set -uo pipefail
 name=$1 run=$2 log=$3; shift 3
 LOG_MAX_BYTES=$((10 << 20))     # then the log becomes $log.1
@@ -13,6 +13,7 @@ exec {lock}>"$run/$name.lock"
 flock --nonblock "$lock" || exit 0          # another one has it
 echo $$ > "$run/$name.pid"
 exec >> "$log" 2>&1
+export SLIM_SUPERVISED=1        # a driver that cannot start answers calls with the reason meanwhile
 say() { printf '%(%FT%T%z)T supervisor: %s\n' -1 "$*"; }
 
 stopping= child=
@@ -32,7 +33,7 @@ while [[ -z $stopping ]]; do
     while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
     child=
     [[ -z $stopping ]] || { say "stopped"; break; }
-    if ((status == 2)); then say "ended with status 2 (wrong option): giving up"; exit 2; fi
+    if ((status == 2)); then say "ended with status 2: giving up"; exit 2; fi
     ((SECONDS - started_s < 60)) || pause_s=1
     say "ended with status $status; again in $pause_s s"
     sleep "$pause_s" {lock}>&- & child=$!

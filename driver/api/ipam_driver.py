@@ -8,7 +8,6 @@ from __future__ import annotations
 from driver.api import messages
 from driver.api.messages import Answer
 from driver.api.table import Call, with_request, without_request
-from driver.model import GLOBAL_SPACE, LOCAL_SPACE
 from driver.services.ports import Addresses
 
 
@@ -33,12 +32,11 @@ class IpamDriver:
 
     def get_capabilities(self) -> Answer:
         """Ask for no replay: reservations are durable in etcd."""
-        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+        return messages.IPAM_CAPABILITIES
 
     def get_address_spaces(self) -> Answer:
         """Return two names: a swarm asks for the same pool in both."""
-        return {"LocalDefaultAddressSpace": LOCAL_SPACE,
-                "GlobalDefaultAddressSpace": GLOBAL_SPACE}
+        return messages.ADDRESS_SPACES
 
     def request_pool(self, request: messages.RequestPoolRequest) -> Answer:
         """RequestPool."""

@@ -10,7 +10,14 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from driver.api.codec import Fields, mac_text
 from driver.errors import InvalidArgument
-from driver.model import Endpoint, EndpointId, HostPath, NetworkId
+from driver.model import (
+    GLOBAL_SPACE,
+    LOCAL_SPACE,
+    Endpoint,
+    EndpointId,
+    HostPath,
+    NetworkId,
+)
 from driver.services import options as network_options
 from driver.services.endpoints.requests import EndpointRequest, InterfaceNames
 from driver.services.networks.lifecycle import NetworkPool
@@ -166,8 +173,16 @@ class AddressRequest:
 
 
 Answer = dict[str, object]
-# Plugin.Activate's answer: the protocols that dockerd may use with us.
+# What dockerd asks once, and remembers; first the protocols that it may use with us.
 ACTIVATED: Answer = {"Implements": ["NetworkDriver", "IpamDriver"]}
+IPAM_CAPABILITIES: Answer = {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+ADDRESS_SPACES: Answer = {"LocalDefaultAddressSpace": LOCAL_SPACE,
+                          "GlobalDefaultAddressSpace": GLOBAL_SPACE}
+
+
+def network_capabilities(scope: str) -> Answer:
+    """Answer GetCapabilities of a network driver; scope: one of settings.SCOPES."""
+    return {"Scope": scope, "ConnectivityScope": scope, "GwAllocChecker": True}
 
 
 def created_endpoint(endpoint: Endpoint, *, mac_given: bool) -> Answer:

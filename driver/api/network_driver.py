@@ -53,7 +53,7 @@ class NetworkDriver:
 
     def get_capabilities(self) -> Answer:
         """Return the scope; this must not need etcd: dockerd asks once and remembers a failure."""
-        return {"Scope": self._scope, "ConnectivityScope": self._scope, "GwAllocChecker": True}
+        return messages.network_capabilities(self._scope)
 
     def check_gateway(self, request: object) -> Answer:  # noqa: ARG002
         """Let dockerd allocate a gateway: unused by us, expected in `docker network inspect`."""

@@ -77,7 +77,7 @@ def driver_answers(socket: str) -> bool:
     """Tell whether the driver serves its socket."""
     connection = UnixConnection(socket, 3.0)
     try:
-        connection.request("POST", "/NetworkDriver.GetCapabilities")
+        connection.request("POST", "/Slim.Status")  # refused while it says why it cannot start
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False

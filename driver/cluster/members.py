@@ -38,6 +38,9 @@ class Membership(Protocol):
     def remove(self, member: int) -> None:
         """Take a member out; refused where it would cost the quorum."""
 
+    def move_leader(self, member: int) -> None:
+        """Have another voter lead in place of this host's own member."""
+
 
 class EtcdMembers:
     """A Membership of the real etcd, and its users.  Thread-safe."""
@@ -94,6 +97,10 @@ class EtcdMembers:
     def remove(self, member: int) -> None:
         """See Membership."""
         self._at(self._settings.endpoints[0]).remove(member)
+
+    def move_leader(self, member: int) -> None:
+        """See Membership."""
+        self._etcdctl("move-leader", f"{member:x}")
 
     def defragment(self, url: str) -> None:
         """Have one member give unused space back; it does nothing else meanwhile."""

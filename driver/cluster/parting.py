@@ -15,7 +15,7 @@ from driver.cluster.plan import cost_of_removal
 from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, ETCD, KEEPER
 from driver.cluster.visitor import NobodyAnswers, ask_as_host
-from driver.errors import Conflict, InvalidArgument, NotFound, SlimError
+from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreUnavailable
 
 OUT_S: Final = 180.0  # for another host to take the member's place first
 ID_SHOWN: Final = 12
@@ -52,7 +52,9 @@ class Leaving:
                                 "cluster status`.  This host stays in the cluster")
         self.here.services.stop(DRIVER)
         if not last:
-            self.forget()
+            # etcd may choose a leader just now, since this host's member was the one before.
+            if not wait(self._is_forgotten, OUT_S):
+                self.forget()
             self._ask(me, {"done": True})
         for name in (KEEPER, ETCD):
             self.here.services.stop(name)
@@ -60,6 +62,13 @@ class Leaving:
         self.here.forget_cluster()
         for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
             shutil.rmtree(data, ignore_errors=True)
+
+    def _is_forgotten(self) -> bool:
+        try:
+            self.forget()
+        except StoreUnavailable:
+            return False
+        return True
 
     def _ask(self, me: Identity, fields: dict[str, object], call: str = "leave"
              ) -> dict[str, object]:

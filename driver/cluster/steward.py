@@ -40,11 +40,15 @@ class Steward:
 
     def act(self) -> plan.Step | None:
         """Do one step; return it, None if there is none.  Error: StoreUnavailable."""
-        step = plan.next_step(self.situation())
+        now = self.situation()
+        step = plan.next_step(now)
         if step is None:
             return None
         try:
-            self._do(step)
+            if isinstance(step, plan.Remove) and step.member.id == now.leader:
+                self._hand_over(now)  # the next leader takes the step
+            else:
+                self._do(step)
         except StoreUnavailable as error:
             if isinstance(step, plan.Promote):  # it is not in step yet
                 log.info("later: %s", error)
@@ -87,6 +91,13 @@ class Steward:
         for (address, limit_s), since_s in self._learner_since.items():
             if now_s - since_s > limit_s and address in hosts:
                 self._passed_over[hosts[address]] = now_s + PASSED_OVER_S
+
+    def _hand_over(self, now: Situation) -> None:
+        """Have another member lead before the leader goes: else none leads for seconds."""
+        heir = next(member for member in now.members if not member.is_learner
+                    and member.id != now.leader and member.id in now.healthy)
+        log.warning("etcd's member at %s leads from now on", heir.address)
+        self.members.move_leader(heir.id)
 
     def _do(self, step: plan.Step) -> None:
         """Do it so that a half of it shows what is to be done next."""

@@ -59,7 +59,7 @@ def build_everything(settings: Settings, moved: Callable[[], None], claims: Clai
     """
     with ExitStack() as held:
         held.callback(claims.close)
-        failed = partial(refuse_who_waits, claims.listener)
+        failed = partial(refuse_who_waits, claims.listener, settings.scope)
         try:
             parts = _build(settings, moved, claims.listener)
         except SlimError as error:

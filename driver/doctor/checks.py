@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from driver.doctor import host, network, outside
+from driver.doctor import host, managers, network, outside
 from driver.doctor.driver_says import doubts, told_by_driver
 from driver.doctor.finding import Check, CheckError, Finding, one_line
 from driver.errors import SlimError
@@ -44,6 +44,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("pairs", network.check_pairs),
     ("guard", network.check_guard),
     ("notrack", network.check_notrack),
+    ("networkd", managers.check_networkd),
+    ("nm", managers.check_network_manager),
     ("docker", outside.check_docker),
     ("etcd", outside.check_etcd),
     ("networks", outside.check_networks),

@@ -5,13 +5,16 @@ It only parses text: no netlink, no BPF, no etcd, no judgement of what it finds.
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 PROC = Path("/proc")
+_NAME_BYTES = 15  # of a process, in /proc/PID/comm
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
@@ -92,3 +95,22 @@ def has_link(name: str) -> bool:
     """Tell whether this network namespace has the interface."""
     return any(line.split(":")[0].strip() == name
                for line in (PROC / "net/dev").read_text().splitlines()[2:])
+
+
+def runs(name: str) -> bool:
+    """Tell whether a program of this name runs in this network namespace."""
+    here = os.stat(PROC / "self/ns/net").st_ino
+    for comm in PROC.glob("[0-9]*/comm"):
+        try:
+            if (comm.read_text().strip() == name[:_NAME_BYTES]
+                    and os.stat(comm.parent / "ns/net").st_ino == here):
+                return True
+        except OSError:  # it has ended
+            continue
+    return False
+
+
+def slim_links() -> list[tuple[str, int]]:
+    """Return the names and indices of slim's interfaces in this network namespace."""
+    return [(name, ifindex) for ifindex, name in socket.if_nameindex()
+            if re.fullmatch(r"s[lc][0-9a-f]{11}|slim-.*", name)]

@@ -11,10 +11,11 @@ from typing import Any, Final
 import docker
 
 from driver.engine.docker import asked
+from driver.errors import DOES_NOT_START
 from driver.model import NetworkId
 
 # Of an error that a network driver or an address plugin was the reason for.
-_MARKS: Final = ('plugin "slim', "remote: ")
+_MARKS: Final = ('plugin "slim', "remote: ", DOES_NOT_START)
 _TASK_LABEL: Final = "com.docker.swarm.task.id"  # a swarm starts its tasks anew by itself
 
 

@@ -25,10 +25,16 @@ def refusal(found: Reservation, holder: str, hold: Hold) -> str:
     if mine is not None and mine.kind is not HoldKind.GATEWAY and (
             hold.owner and mine.owner == hold.owner):
         return ""  # the same container repeats its request
-    for other, held in found.holds.items():
-        if held.kind is HoldKind.DYNAMIC:
-            return f"was given to a container of host {other[:12]}"
-        # Every host that has the network requests its gateways and aux addresses.
-        if held.kind is HoldKind.GATEWAY and hold.kind is not HoldKind.GATEWAY:
-            return "is the network's gateway"
+    return next(filter(None, (_refused_by(other, held, holder, hold)
+                              for other, held in found.holds.items())), "")
+
+
+def _refused_by(other: str, held: Hold, holder: str, hold: Hold) -> str:
+    if held.kept and other != holder:
+        return f"is kept for a container of host {other[:12]} that is to start again"
+    if held.kind is HoldKind.DYNAMIC:
+        return f"was given to a container of host {other[:12]}"
+    # Every host that has the network requests its gateways and aux addresses.
+    if held.kind is HoldKind.GATEWAY and hold.kind is not HoldKind.GATEWAY:
+        return "is the network's gateway"
     return ""

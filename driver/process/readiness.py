@@ -10,8 +10,11 @@ import socket
 from collections.abc import Mapping
 
 
-def tell_ready(environment: Mapping[str, str]) -> None:
-    """Send READY=1 to the datagram socket of NOTIFY_SOCKET; a leading @ means an abstract one."""
+def tell_ready(environment: Mapping[str, str], status: str = "") -> None:
+    """Send READY=1 to the datagram socket of NOTIFY_SOCKET; a leading @ means an abstract one.
+
+    status: what `systemctl status` shows, without line breaks.
+    """
     path = environment.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -19,4 +22,4 @@ def tell_ready(environment: Mapping[str, str]) -> None:
     # A missing supervisor is no reason to exit: systemd's own timeout covers that.
     with contextlib.suppress(OSError), \
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(b"READY=1", address)
+        sender.sendto(f"READY=1\nSTATUS={status}".encode(), address)

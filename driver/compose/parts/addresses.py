@@ -37,7 +37,8 @@ def build_addresses(ground: Ground, endpoints: EndpointParts) -> AddressParts:
             book, ground.me, supernets=_supernets(ground.settings), routed=routed_networks,
             underlay=ground.underlay.found.address, holdings=holdings,
             ledger=ground.ledger,
-            bury=lambda each: endpoints.endpoints.bury(each, endpoints.sandboxes.cookie)),
+            bury=lambda each: endpoints.endpoints.bury(each, endpoints.sandboxes.cookie),
+            orphaned=endpoints.endpoints.orphaned),
         holdings, book)
 
 

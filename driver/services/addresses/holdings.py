@@ -66,6 +66,12 @@ class Holdings:
                 put_or_restore(self._hold_notes, key, note, None)
                 self._holds[key] = note
 
+    def chosen(self, cidr: str) -> list[IpAddress]:
+        """Return this host's addresses of the subnet that no container names."""
+        with self._lock:
+            return [ip_address(note.address) for key, note in self._holds.items()
+                    if note.hold.kind is HoldKind.DYNAMIC and key.startswith(_key(cidr, ""))]
+
     def let_go(self, name: PoolName, address: IpAddress) -> None:
         """Note that an address is about to be released."""
         key = _key(name.cidr, address)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from driver.errors import StoreUnavailable
 from driver.ipam.allocation import IpAddress
-from driver.model import GLOBAL_HOLDER, Hold, HoldKind, Reservation, SubnetUse
+from driver.model import GLOBAL_HOLDER, KEPT, Hold, HoldKind, Reservation, SubnetUse
 from driver.services.addresses.pool_ids import PoolName
 from driver.services.addresses.pools import uses_of
 from driver.services.ports import AddressBook
@@ -26,6 +26,7 @@ class AddressRelease:
     name: PoolName
     address: IpAddress
     hold: Hold | None = None
+    keep: bool = False  # if it was asked for by name: nobody else may have it yet
 
 
 class AddressReleases:
@@ -50,7 +51,9 @@ class AddressReleases:
                     continue  # no write follows that would notice outdated values
                 return
             release.hold = hold
-            after = before.value.released(holder)
+            after = (before.value.held(holder, replace(hold, owner=KEPT))
+                     if release.keep and hold.kind is HoldKind.EXACT
+                     else before.value.released(holder))
             if self._book.write_reservation(
                     subnet, name.cidr, before, after,
                     subnet_after=_without_gateway(subnet.value, after)):

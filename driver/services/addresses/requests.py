@@ -146,7 +146,7 @@ class AddressRequests:
             if reason:
                 raise Conflict(f"address {address} {reason}; choose another")
             mine = found.holds.get(wish.holder)
-            if mine is not None and not (
+            if mine is not None and not mine.kept and not (
                     wish.kind is HoldKind.GATEWAY and mine.kind is not HoldKind.GATEWAY):
                 return address  # a repeated request
             new_gateway = wish.kind is HoldKind.GATEWAY and use.gateway is None

@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
 from random import Random, SystemRandom
 
-from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreUnavailable
+from driver.errors import (
+    Conflict,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+    SlimError,
+    StoreUnavailable,
+)
 from driver.ipam import allocation
 from driver.ipam.allocation import IpAddress
 from driver.ipam.pools import Supernet
@@ -44,6 +51,7 @@ REQUEST_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
 MAC = "com.docker.network.endpoint.macaddress"
 NAME = "com.docker.network.endpoint.name"
+ROOM = 32  # addresses to make free at once: others want one, too, and the call has a limit
 
 
 class AddressService:
@@ -53,17 +61,20 @@ class AddressService:
                  routed: RoutedNetworks, underlay: IPv4Address | None = None,
                  random: Random | None = None, holdings: Holdings | None = None,
                  bury: Callable[[EndpointId], bool] = lambda _: False,
+                 orphaned: Callable[[IpAddress], bool] = lambda _: False,
                  request_id: Callable[[], str] = lambda: secrets.token_hex(6),
                  ledger: Ledger | None = None) -> None:
         """holdings: notes of what this host has; None: `host` is another one (forget-host).
 
         bury: removes an endpoint of this host if it is certainly dead; returns whether it did.
+        orphaned: returns whether the address was of an endpoint that ended with this host.
         ledger: repeats what etcd does not confirm; None: the next use does.
         """
         self._book = book
         self._holdings = holdings
         self._host = host
         self._bury = bury
+        self._orphaned = orphaned
         self._request_id = request_id
         self._doubts = Doubts("pools and addresses", ledger)
         self._released = itertools.count(1)  # no two releases are the same step
@@ -128,6 +139,10 @@ class AddressService:
             if wish.address is None or not self._make_way(wish.name.cidr, wish.address):
                 raise
             given = self._request(wish)
+        except Exhausted:
+            if not self._make_room(wish.name.cidr):
+                raise
+            given = self._request(wish)
         prefixlen = wish.name.pool.subnet.prefixlen
         if isinstance(given, IPv4Address):
             return IPv4Interface((given, prefixlen))
@@ -136,6 +151,9 @@ class AddressService:
     def release_address(self, pool_id: str, address: str) -> None:
         """Undo request_address for this space.  Unknown pool or address: nothing to do.
 
+        After a crash of the host dockerd releases what its containers had before it starts them
+        anew.  An address that one of them names (`--ip`) is kept for it meanwhile; if it does not
+        come, the address is collected as one that Docker does not know.
         Error: StoreUnavailable; the release is then done as soon as the store answers again.
         """
         name = parse_pool_id(pool_id)
@@ -144,7 +162,8 @@ class AddressService:
         released = _parse(address)
         if released not in name.pool.subnet:
             return
-        release, holder = AddressRelease(name, released), self._holder(name)
+        keep = self._orphaned(released) and name.space == LOCAL_SPACE
+        release, holder = AddressRelease(name, released, keep=keep), self._holder(name)
         if self._holdings is not None:
             self._holdings.let_go(name, released)
         try:
@@ -250,6 +269,21 @@ class AddressService:
         if self._host in found.holds:  # given for that endpoint and for no other one since
             self._releases.withdraw(cidr, address, self._host, found.holds[self._host])
         return True
+
+    def _make_room(self, cidr: str) -> bool:
+        """Release what dead endpoints of this host have in a full pool; return whether any had.
+
+        dockerd could not say so at its start, as the driver was not there yet.  An address that a
+        container names stays: that one asks for it.
+        """
+        if self._holdings is None:
+            return False
+        room = 0
+        for address in self._holdings.chosen(cidr):
+            if room < ROOM and self._make_way(cidr, address):
+                self._holdings.strike(cidr, address)  # else it would be taken for lost in etcd
+                room += 1
+        return room > 0
 
     def _wish(self, pool_id: str, address: str, options: dict[str, str]) -> Wish:
         name = parse_pool_id(pool_id)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
@@ -68,6 +68,9 @@ class EndpointService:
         # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
         self._ifnames: dict[EndpointId, str] = {}
+        # Of joined endpoints that Docker removed after their interface had gone, until they are
+        # given to others.  It releases them next.
+        self._orphans: set[IPv4Address | IPv6Address] = set()
         # With what must be withdrawn: a removal may fail after the record is gone.
         self._removals = (ledger or Ledger()).page("remove endpoint", self._remove_again)
 
@@ -100,6 +103,7 @@ class EndpointService:
                 host_path=request.host_path)
             endpoint = replace(endpoint, offered=choose(endpoint, network) is not HostPath.OFF)
             self._create(endpoint, network)
+            self._orphans -= _addresses(endpoint)
             if request.ifname:
                 self._ifnames[request.id] = request.ifname
             self._prepare_link(endpoint, network)
@@ -152,6 +156,7 @@ class EndpointService:
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None or endpoint.network_id != network_id:
                 return
+            self._note_orphans(endpoint)
             steps = [*self._withdrawal(endpoint),
                      ("retire the link", lambda: self._links.retire(endpoint))]
             if endpoint.sandbox_key:
@@ -186,6 +191,18 @@ class EndpointService:
             self._delete(endpoint.network_id, endpoint_id)
             return True
 
+    def orphaned(self, address: IPv4Address | IPv6Address) -> bool:
+        """Return whether the endpoint that had the address ended with this host.
+
+        Docker starts its container anew if that has a restart policy.
+        """
+        return address in self._orphans
+
+    def _note_orphans(self, endpoint: Endpoint) -> None:
+        with suppress(LinkError):  # then it is not known to be gone
+            if endpoint.sandbox_key and self._links.find(endpoint.id) is None:
+                self._orphans |= _addresses(endpoint)
+
     def _delete(self, network_id: NetworkId, endpoint_id: EndpointId) -> None:
         try:
             endpoint = self._endpoints.get(endpoint_id) or self._removals.get(endpoint_id)
@@ -204,6 +221,7 @@ class EndpointService:
     def _remove(self, endpoint: Endpoint) -> None:
         # Delete the record whatever became of the rest: reconciling finds links and map
         # entries without a record, but not a record without a container.
+        self._note_orphans(endpoint)
         with self._removals.attempt(endpoint.id, endpoint):
             run_all([*self._withdrawal(endpoint), self._unlinking(endpoint.id),
                      ("delete the record", lambda: self._delete_record(endpoint.id))])
@@ -390,3 +408,7 @@ class EndpointService:
         name = self._ifnames.get(endpoint_id, "")
         # "web0" -> prefix "web": current dockerds ignore DstName and number the prefix.
         return InterfaceNames(veth.container_name, name.rstrip("0123456789") or DST_PREFIX, name)
+
+
+def _addresses(endpoint: Endpoint) -> set[IPv4Address | IPv6Address]:
+    return {each.ip for each in (endpoint.address, endpoint.address6) if each is not None}

@@ -202,15 +202,17 @@ class Host:
     # ---- the driver
     def start_driver(self, *args: str, env: dict[str, str] | None = None) -> Program:
         """Start `slim serve` with the lab's etcd (or `args`' own) and wait until it answers."""
-        if self.driver is not None and self.driver.running:
-            return self.driver
+        if self.driver is None or not self.driver.running:
+            self.driver = self.launch_driver(*args, env=env)
+        wait_until(self._driver_answers, START_S, f"driver of {self.name} answers")
+        return self.driver
+
+    def launch_driver(self, *args: str, env: dict[str, str] | None = None) -> Program:
+        """Start `slim serve`; arguments as start_driver's."""
         if "--etcd" not in args and self.lab.etcd_url:
             args = ("--etcd", self.lab.etcd_url, *args)
         python = str(PROJECT / ".venv/bin/python")
-        argv = [python, "-m", "driver", "serve", *args]
-        self.driver = Program(self, argv, self.driver_log, env)
-        wait_until(self._driver_answers, START_S, f"driver of {self.name} answers")
-        return self.driver
+        return Program(self, [python, "-m", "driver", "serve", *args], self.driver_log, env)
 
     def _driver_answers(self) -> bool:
         assert self.driver is not None

@@ -84,6 +84,8 @@ VARIANTS = {
     "tests/lab/restarts/test_dockerd.py::test_row_51_live_restore": ("up-TERM", "down-KILL"),
     "tests/lab/restarts/test_dockerd.py::test_row_53_reboot": ("driver late",),
     "tests/lab/restarts/test_boot.py::test_containers_run_again": ("nothing", "driver"),
+    "tests/lab/restarts/test_boot_with_many.py::test_forty_containers_run_again":
+        ("nothing", "right_option", "etcd"),
     "tests/lab/restarts/test_driver.py::test_upgraded_to_another_layout_of_maps": ("flows",),
     "tests/lab/docker/test_failures.py::test_creating_a_network":
         ("RequestPool-refused", "RequestPool-cut", "RequestAddress-done and refused",

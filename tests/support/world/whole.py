@@ -207,6 +207,7 @@ class Whole:
         self.addresses = AddressService(
             EtcdAddressBook(kv), ME.id, routed=tuple,
             bury=lambda each: self.endpoints.bury(each, sandboxes.cookie),
+            orphaned=self.endpoints.orphaned,
             supernets=[parse_supernet("10.128.0.0/24", 26)],
             holdings=Holdings(ME.id, notes("pools"), notes("addresses")), ledger=self.ledger)
         between = self._between

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from driver.api.app import create_app
+from driver.api.ipam_driver import IpamDriver
+from driver.api.network_driver import NetworkDriver
+from driver.api.refusal import create_refusing_app
 from driver.api.server import ApiServer, Listener, SocketInUseError, bind
 from driver.commands.control_client import NotRunningError, ask
 from driver.compose.parts.part import Driver, Part, nothing
@@ -244,10 +248,30 @@ def test_a_plugin_that_refuses_tries_again(tmp_path: Path, monkeypatch: pytest.M
     """The reason why it could not start may have gone."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     path = str(tmp_path / "slim.sock")
-    assert refuse_all(path, "no such device", for_s=0.01) is False
+    ready: list[bool] = []
+    assert refuse_all(path, "no such device", "local", 0.01,
+                      lambda: ready.append(os.path.exists(path))) is False
+    assert ready == [True]
     assert not os.path.exists(path)
     with Listener(path).socket, pytest.raises(SocketInUseError):
-        refuse_all(path, "no such device", for_s=0.01)
+        refuse_all(path, "no such device", None, 0.01)
+
+
+# What dockerd asks when it first hears of a driver; it never asks a second time.
+REMEMBERED = ("Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities",
+              "IpamDriver.GetDefaultAddressSpaces")
+
+
+def test_what_dockerd_remembers_is_answered_as_the_driver_will() -> None:
+    """A driver whose capabilities were refused would stay unknown to that dockerd."""
+    real = create_app(NetworkDriver(None, None, None, "global"),  # type: ignore[arg-type]
+                      IpamDriver(None)).test_client()  # type: ignore[arg-type]
+    known = create_refusing_app("no such device", "global").test_client()
+    unknown = create_refusing_app("wrong", None).test_client()
+    for call in REMEMBERED:
+        assert known.post(f"/{call}").json == real.post(f"/{call}").json, call
+        assert unknown.post(f"/{call}").status_code == 400, call
+    assert known.post("/IpamDriver.RequestPool").status_code == 400
 
 
 def test_who_waits_for_a_driver_that_does_not_start_is_told(path: str) -> None:
@@ -255,7 +279,7 @@ def test_who_waits_for_a_driver_that_does_not_start_is_told(path: str) -> None:
     with ThreadPoolExecutor() as callers:
         call = callers.submit(Dockerd(path).raw, "NetworkDriver.CreateNetwork", b"{}")
         assert select.select([listener.socket], [], [], 30)[0]
-        refuse_who_waits(listener, LinkError("no such device"))
+        refuse_who_waits(listener, "local", LinkError("no such device"))
         answer = call.result(30)
     assert answer.status == 400
     assert b"slim does not start: no such device" in answer.body
@@ -267,7 +291,7 @@ def test_nobody_waits_for_a_driver_that_does_not_start(
         path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener(path)
     monkeypatch.setattr("driver.compose.refusing.ApiServer", None)  # a use would fail
-    refuse_who_waits(listener, LinkError("no such device"))
+    refuse_who_waits(listener, "local", LinkError("no such device"))
     listener.close()
 
 

@@ -17,7 +17,9 @@ def test_systemd_hears_that_the_daemon_is_ready(tmp_path: Path, abstract: bool) 
         listener.settimeout(5)
         listener.bind("\0" + path if abstract else path)
         tell_ready({"NOTIFY_SOCKET": "@" + path if abstract else path})
-        assert listener.recv(100) == b"READY=1"
+        assert listener.recv(100) == b"READY=1\nSTATUS="
+        tell_ready({"NOTIFY_SOCKET": "@" + path if abstract else path}, "no such device")
+        assert listener.recv(100) == b"READY=1\nSTATUS=no such device"
 
 
 def test_without_systemd_nothing_happens(tmp_path: Path) -> None:

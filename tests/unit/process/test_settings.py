@@ -15,7 +15,14 @@ import pytest
 from driver import __version__
 from driver.__main__ import main
 from driver.errors import SettingsError
-from driver.settings import PortRange, Settings, describe, load, with_plain_names
+from driver.settings import (
+    PortRange,
+    Settings,
+    describe,
+    keeps_answering,
+    load,
+    with_plain_names,
+)
 
 
 @pytest.fixture
@@ -102,6 +109,14 @@ def test_a_plugins_settings_have_plain_names(config: Path, project: Path) -> Non
     known = {item.name.upper() for item in fields(Settings)}
     assert {each["name"] for each in plugin["env"] if each["settable"]} <= known
     assert with_plain_names({"ETCD": "ignored"}) == {"ETCD": "ignored"}
+
+
+def test_who_goes_on_answering(config: Path) -> None:
+    """A driver that is started again and again, and no command that somebody types."""
+    assert keeps_answering({"SLIM_PLAIN_NAMES": "yes"})
+    assert keeps_answering({"SLIM_SUPERVISED": "1"})
+    assert not keeps_answering({"SLIM_SUPERVISED": "", "SLIM_SCOPE": "local"})
+    assert loaded(config, environment=with_plain_names({"SLIM_SUPERVISED": "1"})) == loaded(config)
 
 
 def test_an_unknown_variable(config: Path) -> None:

@@ -25,7 +25,9 @@ def said(policy: str | None = "always", error: str = NO_PLUGIN, *,
 
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure"])
 @pytest.mark.parametrize("error", [
-    NO_PLUGIN, NO_ETCD, 'failed to set up container networking: plugin "slim:latest" not found',
+    NO_PLUGIN, NO_ETCD, "NetworkDriver.CreateEndpoint: slim does not start: no such device",
+    "legacy plugin: Plugin.Activate: slim does not start: port_range='7'",
+    'failed to set up container networking: plugin "slim:latest" not found',
     "failed to create endpoint a on network app: remote: 10.32.0.0/29 has no free address"])
 def test_who_should_run(policy: str, error: str) -> None:
     assert should_run(said(policy, error))
