@@ -47,6 +47,11 @@ def test_one_becomes_three_and_goes_on_with_others(own: RealCluster) -> None:
     assert all(said.bytes_allocated >= said.bytes_used > 0 and said.version.startswith("3.")
                for said in health.values())
 
+    heir = next(each for each in listed if each.name == second.me.host)
+    members.move_leader(heir.id)
+    wait_until(lambda: {said.leader for said in members.health(listed).values()} == {heir.id}, 30,
+               "it leads")
+
     third.stop()
     assert len(members.health(listed)) == 2
     by_name = {each.name: each for each in listed}

@@ -237,7 +237,7 @@ def test_each_step_of_the_steward(scene: str, how: How) -> None:
 
 
 ROUNDS = 60
-EFFECTS = {"kv.commit", "etcd.add_learner", "etcd.promote", "etcd.remove"}
+EFFECTS = {"kv.commit", "etcd.add_learner", "etcd.promote", "etcd.remove", "etcd.move_leader"}
 
 
 @pytest.mark.parametrize("how", How, ids=lambda how: how.name.lower())
@@ -377,9 +377,12 @@ def test_who_is_never_to_be_a_member_is_none() -> None:
 
 
 def test_the_last_but_one_leaves_though_it_leads() -> None:
+    """Another one leads before it goes: at no moment are records without a leader."""
     cluster = leaving(2, "h1")()
     settle(cluster)
     assert cluster.voter_hosts() == {"h2"}
+    out = [step.member.id for step in cluster.log if isinstance(step, plan.Remove)]
+    assert out == [1, 1]  # the first time, leadership was handed over
 
 
 @pytest.mark.parametrize("lost", [("h2",), ("h1", "h2", "h3")])

@@ -102,6 +102,12 @@ class FakeEtcd:
         self._changed([replace(each, is_learner=False) if each.id == member else each
                        for each in self.listed])
 
+    def move_leader(self, member: int) -> None:
+        self._guarded()
+        if not any(each.id == member and member in self.running for each in self.voters):
+            raise StoreUnavailable("bad leader transferee (fake)")
+        self.leads = member
+
     def remove(self, member: int) -> None:
         self._guarded()
         found = next((each for each in self.listed if each.id == member), None)
