@@ -72,7 +72,7 @@ class ClusterFolder:
         except OSError as error:
             raise StateError(f"{self.path}/cluster.json: {error.strerror}: run it as root"
                              ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise SettingsError(f"{self.path}/cluster.json is damaged ({error}): restore it, or "
                                 f"remove {self.path} and join again") from error
 

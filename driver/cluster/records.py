@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.cluster.model import ClusterHost, Role
+from driver.cluster.tokens import SECRET_BYTES
 from driver.errors import StoreUnavailable
 from driver.store.format import keys, records
 from driver.store.kv.protocol import Delete, Entry, KeyValue, Op, Put, Unchanged
@@ -90,7 +91,7 @@ class ClusterRecords:
         """Return the secret of the token; only etcd's root may read it."""
         entry = self._kv.get(keys.CLUSTER_TOKEN)
         return None if entry is None else records.decode(entry, lambda fields: JoinSecret(
-            bytes.fromhex(fields["secret"]), _number(fields["until_s"]),
+            _secret(fields["secret"]), _number(fields["until_s"]),
             tuple(map(_text, fields["previous"]))))
 
     def put_secret(self, secret: JoinSecret) -> None:
@@ -148,6 +149,17 @@ def _text(value: object) -> str:
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError("want a number")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("too large") from error
+    if not math.isfinite(number):
         raise ValueError("want a finite number")
-    return float(value)
+    return number
+
+
+def _secret(value: object) -> bytes:
+    secret = bytes.fromhex(_text(value))
+    if len(secret) != SECRET_BYTES:
+        raise ValueError("want a secret of the token's length")
+    return secret
