@@ -89,6 +89,8 @@ def _view(call: Callable[[Fields], Fields]) -> Callable[[], Response]:
         except SlimError as error:
             status = error.http_status if error.http_status != 200 else 409
             return _json({"error": str(error)}, status)
+        except HTTPException:
+            raise  # the body is too large
         except Exception:
             log.exception("%s failed", request.path)
             return _json({"error": "it failed there: see the log of slim-cluster"}, 500)

@@ -73,12 +73,14 @@ def ask_as_stranger(address: str, source: str, ca: str, call: str, fields: Mappi
 def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
                 fields: Mapping[str, Any]) -> Fields:
     """Ask a member, with this host's certificate.  Errors: NobodyAnswers, Refused."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=folder.path / "ca.crt")
-    context.check_hostname = False
+    name = "ca.crt"
     try:
-        context.load_cert_chain(folder.path / "host.crt", folder.path / "host.key")
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=folder.path / name)
+        context.check_hostname = False
+        name = "host.crt"
+        context.load_cert_chain(folder.path / name, folder.path / "host.key")
     except (OSError, ssl.SSLError) as error:
-        raise NobodyAnswers(f"{folder.path}/host.crt cannot be used: {error}") from error
+        raise NobodyAnswers(f"{folder.path / name} cannot be used: {error}") from error
     return _ask(context, address, source, call, fields)
 
 
@@ -92,8 +94,8 @@ def _ask(context: ssl.SSLContext, address: str, source: str, call: str,
         connection.connect()
         connection.sock.settimeout(ANSWER_S)
         connection.request("POST", f"/{call}", json.dumps(fields, sort_keys=True).encode())
-        answer = connection.getresponse()
-        said = json.loads(answer.read(ANSWER_MAX_BYTES))
+        with connection.getresponse() as answer:
+            said = json.loads(answer.read(ANSWER_MAX_BYTES))
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         raise NobodyAnswers(_reason(error, address, source)) from error
     finally:
