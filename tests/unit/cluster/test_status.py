@@ -32,7 +32,7 @@ def without(*ids: int) -> dict[int, MemberHealth]:
     return {member: said for member, said in HEALTH.items() if member not in ids}
 
 
-LEARNER = Member(9, "", (peer_url("192.0.2.4"),), is_learner=True)
+LEARNER = Member(9, "", (peer_url("192.0.2.5"),), is_learner=True)
 CASES: dict[str, tuple[Found, list[str]]] = {
     "all is well": (WELL, []),
     "a learner that has not started": (replace(WELL, members=(*MEMBERS, LEARNER)), []),

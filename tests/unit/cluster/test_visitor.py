@@ -120,7 +120,7 @@ def test_nothing_is_sent_before_the_fingerprint_has_matched(
     other = new_authority("other")
     listener = listen(server_of(other), ok({
         "ca": other.certificate.decode(), "now": 1, "cluster": "elsewhere", "host": "x"}))
-    with pytest.raises(Refused, match="another cluster .*elsewhere.*nothing was told to it"):
+    with pytest.raises(Refused, match=r"another cluster .*elsewhere.*nothing was told to it"):
         introduce(HERE, HERE, house.token())
     assert listener.connections == 1
     assert_silent(house, listener)
@@ -143,7 +143,7 @@ def test_a_relay_hears_the_question_and_gets_no_further(
     listener = listen(server_of(new_authority("test")), said)
     ca = introduce(HERE, HERE, house.token())["ca"]
     assert_silent(house, listener)
-    with pytest.raises(NobodyAnswers, match="certificate of .* is not right"):
+    with pytest.raises(NobodyAnswers, match=r"certificate of .* is not right"):
         ask_as_stranger(HERE, HERE, ca, "join", {"secret": "x"})
     assert len(listener.heard) == 1
 
@@ -163,7 +163,7 @@ def test_a_host_of_the_cluster_can_be_no_member_of_it(
     for ask in (lambda: ask_as_stranger(HERE, HERE, house.authority.certificate.decode(), "join",
                                         {"x": 1}),
                 lambda: ask_as_host(folder, HERE, HERE, "renew", {"x": 1})):
-        with pytest.raises(NobodyAnswers, match="certificate of .* is not right"):
+        with pytest.raises(NobodyAnswers, match=r"certificate of .* is not right"):
             ask()
     assert listener.heard == []
 
