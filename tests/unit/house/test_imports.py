@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datapath": {"datapath.code", "datapath.loading", "datapath.tables", "services.ports"},
 }
 LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
-             "cryptography": "cluster", "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
+             "cryptography": "cluster",
+             "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
              "dns": "dns"}
 
 

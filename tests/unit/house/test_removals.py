@@ -1,4 +1,4 @@
-"""Tests that a page of docs/ names every place in the code that removes something, and why it may."""
+"""Tests that docs/ names every place in the code that removes something, and why it may."""
 
 from __future__ import annotations
 
