@@ -51,7 +51,7 @@ apt install --download-only ./slim.deb
 on ifdown tap0
 apt install ./slim.deb
 on ifup tap0
-said "the driver starts when an etcd has been chosen"
+said "the driver starts when this host has an etcd"
 well installation
 on systemctl --quiet is-enabled slim || die "slim is not enabled"
 ! on systemctl --quiet is-active slim || die "slim runs without an etcd"
@@ -105,10 +105,10 @@ on bash -c 'sed -i 1d /etc/slim/slim.toml; systemctl reset-failed slim; systemct
 goes_on "an upgrade whose driver does not start, and its repair"
 
 # A member of etcd that finds no other must not keep driver and dockerd from starting at a boot.
-on bash -euc 'mkdir /etc/slim/cluster; printf "%s\n" "name: a" "data-dir: /var/lib/slim/etcd" \
-        "listen-peer-urls: http://127.0.0.1:23800" "listen-client-urls: http://127.0.0.1:23790" \
-        "initial-advertise-peer-urls: http://127.0.0.1:23800" "advertise-client-urls: http://127.0.0.1:23790" \
-        "initial-cluster: a=http://127.0.0.1:23800,b=http://127.0.0.1:1" > /etc/slim/cluster/etcd.yaml
+on bash -euc 'mkdir /etc/slim/cluster; printf "ETCD_%s\n" NAME=a DATA_DIR=/var/lib/slim/etcd \
+        LISTEN_PEER_URLS=http://127.0.0.1:23800 LISTEN_CLIENT_URLS=http://127.0.0.1:23790 \
+        INITIAL_ADVERTISE_PEER_URLS=http://127.0.0.1:23800 ADVERTISE_CLIENT_URLS=http://127.0.0.1:23790 \
+        INITIAL_CLUSTER=a=http://127.0.0.1:23800,b=http://127.0.0.1:1 > /etc/slim/cluster/etcd.env
     systemctl --quiet enable slim-etcd'
 halt; boot
 [[ $(on systemctl show -P ActiveState slim-etcd) == activating ]] || die "slim-etcd: $(on systemctl status slim-etcd)"
