@@ -6,11 +6,14 @@ certificate's common name decides.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 import ssl
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -24,7 +27,9 @@ from driver.errors import InvalidRequest, SlimError
 
 BODY_MAX_BYTES = 64 << 10  # a request to join has 2 KB
 TIMEOUT_S = 10.0  # for a handshake, and for each read and write
+LIFE_S = 60.0  # of a connection, whatever it sends: who sends a byte now and then ends, too
 CONNECTIONS = 64  # at once; more wait in the listen queue
+FROM_ONE = 8  # connections at once from one address; more are refused: others shall come in
 PEER = "slim.peer"  # the asking host's common name in the WSGI environment; "" without certificate
 HOST_PREFIX = "host-"
 
@@ -121,13 +126,19 @@ class DoorServer(ThreadingMixIn, WSGIServer):
     request_queue_size = 128
     allow_reuse_address = True
 
-    def __init__(self, app: Flask, address: str, port: int, folder: Path) -> None:
+    def __init__(self, app: Flask, address: str, port: int, folder: Path,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         """folder: has etcd.crt, etcd.key and ca.crt, read again for each connection.
 
+        clock: seconds, monotonic.
         Error: OSError (the address is not this host's, the port is taken).
         """
         self._folder = folder
+        self._clock = clock
         self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._lock = threading.Lock()  # guards the two that follow
+        self._from: Counter[str] = Counter()  # connections of each address
+        self._begun: dict[ssl.SSLSocket, float] = {}
         super().__init__((address, port), _Handler)
         self.set_app(app)
         self._thread = threading.Thread(target=self.serve_forever, name="door", daemon=True)
@@ -152,10 +163,24 @@ class DoorServer(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Wait for a free place, so that a flood of connections does not become one of threads."""
-        if not self._free.acquire(timeout=TIMEOUT_S):
+        with self._lock:
+            full = self._from[client_address[0]] >= FROM_ONE
+        if full or not self._free.acquire(timeout=TIMEOUT_S):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._from[client_address[0]] += 1
         super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections that have lasted too long; called twice a second."""
+        with self._lock:
+            late = [connection for connection, since_s in self._begun.items()
+                    if self._clock() - since_s > LIFE_S]
+        for connection in late:
+            with contextlib.suppress(OSError):
+                # Below TLS, which another thread uses.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Shake hands here, in the connection's own thread, and answer."""
@@ -166,14 +191,29 @@ class DoorServer(ThreadingMixIn, WSGIServer):
             context.load_cert_chain(self._folder / "etcd.crt", self._folder / "etcd.key")
             context.load_verify_locations(self._folder / "ca.crt")
             context.verify_mode = ssl.CERT_OPTIONAL
-            with context.wrap_socket(request, server_side=True) as wrapped:
-                self.finish_request(wrapped, client_address)
-                wrapped.shutdown(socket.SHUT_RDWR)
+            with context.wrap_socket(request, server_side=True,
+                                     do_handshake_on_connect=False) as wrapped:
+                self._answer(wrapped, client_address)
         except (OSError, ValueError) as error:
             log.debug("a connection of %s failed: %s", client_address[0], error)
         finally:
+            with self._lock:
+                self._from[client_address[0]] -= 1
+                if not self._from[client_address[0]]:
+                    del self._from[client_address[0]]
             self._free.release()
             self.shutdown_request(request)
+
+    def _answer(self, connection: ssl.SSLSocket, client_address: Any) -> None:
+        with self._lock:
+            self._begun[connection] = self._clock()
+        try:
+            connection.do_handshake()
+            self.finish_request(connection, client_address)
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            with self._lock:
+                del self._begun[connection]
 
     def close_request(self, request: Any) -> None:
         """Close what may have been closed by its TLS layer."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -61,7 +61,7 @@ class Authority:
             csr = x509.load_pem_x509_csr(request)
             if not csr.is_signature_valid:
                 raise InvalidSignature
-        except (ValueError, InvalidSignature) as error:
+        except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise InvalidArgument("the certificate request cannot be read, or its signature is "
                                   "wrong") from error
         issuer = x509.load_pem_x509_certificate(self.certificate)
@@ -83,17 +83,17 @@ class Authority:
         signed = builder.sign(_private(self.key), hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str, usage: Usage, *, seconds: float, addresses: tuple[str, ...] = ()
-              ) -> Issued:
-        """Make a key and sign its certificate, for a file on this host."""
-        request, key = new_request(name)
+    def issue(self, name: str, usage: Usage, *, seconds: float, addresses: tuple[str, ...] = (),
+              key: bytes = b"") -> Issued:
+        """Sign the certificate of a key, a new one if none is given, for a file on this host."""
+        request, key = new_request(name, key)
         return Issued(self.sign(request, name, usage, seconds=seconds, addresses=addresses), key)
 
 
 def new_authority(cluster: str) -> Authority:
     """Make the CA of a cluster; its certificate names the cluster."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(f"slim cluster {cluster}"[:64])
+    name = _name(f"slim cluster {cluster}".encode()[:64].decode(errors="ignore"))
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name).issuer_name(name).public_key(key.public_key())
@@ -107,12 +107,15 @@ def new_authority(cluster: str) -> Authority:
     return Authority(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
-def new_request(name: str) -> tuple[bytes, bytes]:
-    """Return a certificate request and its private key, both PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def new_request(name: str, key: bytes = b"") -> tuple[bytes, bytes]:
+    """Return a certificate request and its private key, both PEM.
+
+    key: for this one; b"", or one that cannot be read: for a new one.
+    """
+    private = _readable(key) or ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(_name(name)).sign(
-        key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM), _pem(key)
+        private, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM), _pem(private)
 
 
 def fingerprint(certificate: bytes) -> bytes:
@@ -154,6 +157,13 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
         digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, content_commitment=False,
         key_encipherment=False, data_encipherment=False, key_agreement=False,
         encipher_only=False, decipher_only=False)
+
+
+def _readable(key: bytes) -> ec.EllipticCurvePrivateKey | None:
+    try:
+        return _private(key)
+    except (ValueError, TypeError, UnsupportedAlgorithm, SettingsError):
+        return None
 
 
 def _private(key: bytes) -> ec.EllipticCurvePrivateKey:

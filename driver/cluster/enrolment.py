@@ -63,7 +63,7 @@ class Enrolment:
                 "hosts must reach each other without translation; with several addresses, name "
                 "the right one with --address")
         off_s = float(fields["now"]) - self.clock()
-        if abs(off_s) > CLOCK_S:
+        if not abs(off_s) <= CLOCK_S:
             raise Conflict(clock_text(host.name, off_s, self.me.name))
         config = self._config()
         self._refuse_twins(host)
@@ -84,7 +84,7 @@ class Enrolment:
         self._known(host_id)
         config = self._config()
         certificate = self.folder.authority().sign(
-            str(fields["csr"]).encode(), HOST_PREFIX + host_id, Usage.CLIENT,
+            str(fields.get("csr", "")).encode(), HOST_PREFIX + host_id, Usage.CLIENT,
             seconds=config.certificate_s)
         self.records.change_host(host_id, lambda host: host and replace(
             host, certificate_until_s=self.clock() + config.certificate_s,
@@ -116,16 +116,17 @@ class Enrolment:
         `out`: nothing of etcd runs there any more.
         """
         host = self._known(host_id)
-        if not fields.get("done"):
-            members = self.members.list_members()
-            mine = next((each for each in members if each.address == host.address), None)
+        members = self.members.list_members()
+        mine = next((each for each in members if each.address == host.address), None)
+        if mine is not None or not fields.get("done"):
             if mine is not None and not host.leaving:
                 self._refuse_loss(host, mine, members)
             self.records.change_host(host_id, lambda before: before and replace(
                 before, leaving=True))
             return {"out": mine is None}
-        self.records.change_host(host_id, lambda _: None)
+        # Last what says that there is something to remove: asked again, it goes on.
         self.members.remove_user(host_id)
+        self.records.change_host(host_id, lambda _: None)
         log.warning("%s (%s) has left", host.name, host.address)
         return {"out": True}
 
@@ -146,7 +147,7 @@ class Enrolment:
                            "a member prints it")
         right = tokens.proof(known.secret, canonical(fields))
         if name != tokens.name_of(known.secret) or not hmac.compare_digest(
-                right, str(fields.get("proof", ""))):
+                right.encode(), str(fields.get("proof", "")).encode(errors="replace")):
             log.warning("a host with a wrong token was refused")
             raise NotLetIn("this token is not (or no more) this cluster's: `slim cluster token` "
                            "on a member prints the right one")

@@ -47,12 +47,16 @@ def settings_text(folder: ClusterFolder, me: Identity, data: Path, members: Iter
 
 
 def issue_files(folder: ClusterFolder, authority: Authority, address: str, seconds: float) -> None:
-    """Write all certificates that only members have, for `seconds` from now."""
-    folder.put_issued("peer", authority.issue(PEER_NAME, Usage.PEER, seconds=seconds,
-                                              addresses=(address,)))
-    folder.put_issued("etcd", authority.issue("slim-etcd", Usage.SERVER, seconds=seconds,
-                                              addresses=(address, "127.0.0.1")))
-    folder.put_issued("root", authority.issue(ROOT_NAME, Usage.CLIENT, seconds=seconds))
+    """Write all certificates that only members have, for `seconds` from now.
+
+    Keys that are there stay: at no moment does etcd find a pair that does not fit.
+    """
+    for file, name, usage, addresses in (
+            ("peer", PEER_NAME, Usage.PEER, (address,)),
+            ("etcd", "slim-etcd", Usage.SERVER, (address, "127.0.0.1")),
+            ("root", ROOT_NAME, Usage.CLIENT, ())):
+        folder.put_issued(file, authority.issue(
+            name, usage, seconds=seconds, addresses=addresses, key=folder.key(file)))
 
 
 def set_data_aside(data: Path) -> Path | None:

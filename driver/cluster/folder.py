@@ -72,7 +72,7 @@ class ClusterFolder:
         except OSError as error:
             raise StateError(f"{self.path}/cluster.json: {error.strerror}: run it as root"
                              ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise SettingsError(f"{self.path}/cluster.json is damaged ({error}): restore it, or "
                                 f"remove {self.path} and join again") from error
 
@@ -96,12 +96,19 @@ class ClusterFolder:
             raise StateError(f"{self.path / name}: {error.strerror}") from error
 
     def put_issued(self, name: str, issued: Issued) -> None:
-        """Write <name>.key and <name>.crt.
+        """Write <name>.key, if it is another one, and <name>.crt.
 
-        Whoever reads them between the two finds a pair that does not fit, and reads again.
+        Whoever is killed between the two leaves a pair that does not fit: what has to work all the
+        time keeps its key, and gets a new certificate only.
         """
-        self.write(f"{name}.key", issued.key)
+        if self.key(name) != issued.key:
+            self.write(f"{name}.key", issued.key)
         self.write(f"{name}.crt", issued.certificate)
+
+    def key(self, name: str) -> bytes:
+        """Return <name>.key; b"": there is none."""
+        path = self.path / f"{name}.key"
+        return self.read(path.name) if path.exists() else b""
 
     def authority(self) -> Authority:
         """Return the CA, on a member.  Error: NotFound."""

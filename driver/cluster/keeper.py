@@ -84,6 +84,7 @@ class Keeper:
     def tick(self) -> bool:
         """Do what is due; tell whether more is due at once.  Error: SlimError."""
         self._open()
+        self._renew_alone()
         try:
             members = self._members.list_members()
             self._tell_alive()
@@ -126,7 +127,7 @@ class Keeper:
         kv = self._held.enter_context(EtcdKeyValue(self._folder.etcd_settings()))
         self._kv = kv
         self._records = ClusterRecords(kv)
-        self._renewal = Renewal(self._folder, me, self._records)
+        self._renewal = Renewal(self._folder, me)
         self._members = EtcdMembers(self._folder.etcd_settings())
         self._held.callback(self._members.close)
         if self._folder.is_member:
@@ -144,6 +145,12 @@ class Keeper:
             door.start()
             self._held.callback(door.stop)
         self._opened_for = now
+
+    def _renew_alone(self) -> None:
+        try:
+            self._renewal.act_alone()
+        except SlimError as error:
+            log.error("%s", error, extra=STANDING)
 
     def _tell_alive(self) -> None:
         if self._lease is not None and self._lease.keep_alive():
@@ -164,7 +171,8 @@ class Keeper:
         first = next((index for index, member in enumerate(voters)
                       if member.address == self._me.address),
                      int(self._me.host[:8], 16) % len(voters))
-        self._folder.put_lines("hosts", tuple(host.address for host in self._records.hosts()))
+        if hosts := self._records.hosts():  # who finds none has lost them, and not their hosts
+            self._folder.put_lines("hosts", tuple(host.address for host in hosts))
         return self._folder.put_lines("endpoints", tuple(
             client_url(member.address) for member in voters[first:] + voters[:first]))
 

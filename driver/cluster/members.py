@@ -91,7 +91,8 @@ class EtcdMembers:
 
     def promote(self, member: int) -> None:
         """See Membership."""
-        self._etcdctl("member", "promote", f"{member:x}", timeout_s=PROMOTE_S)
+        # etcdctl 3.4 promotes it, and then fails to say so in JSON.
+        self._etcdctl("member", "promote", f"{member:x}", timeout_s=PROMOTE_S, in_words=True)
 
     def remove(self, member: int) -> None:
         """See Membership."""

@@ -7,13 +7,14 @@ No step leaves fewer running voters than a majority of those that are left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from driver.cluster.model import ClusterHost, Member, Role, Situation, majority
 
 REPLACED_AFTER_S = 3600.0  # a silent member's host, if another host can take its place
 LEARNER_S = 90.0  # for a host to start its member, from when it was asked to
+IN_STEP_S = 900.0  # for a member to have what the others have, and get its vote
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,24 @@ def cost_of_removal(now: Situation, member: Member) -> str:
 
 
 def _of_no_host(now: Situation, hosts: dict[str, ClusterHost]) -> Step | None:
-    """Remove the members of hosts that are not to have one: gone from record, or leaving."""
+    """Remove the members of hosts that are not to have one.
+
+    That no host is on record with its address proves nothing: the record may be what is lost.
+    """
+    ids = {host.id for host in now.hosts}
     for member in now.members:
         host = hosts.get(member.address)
-        why = ("its host has left" if host is None else
+        why = (_moved(now, member, ids) if host is None else
                "its host is leaving" if host.leaving else
                "its host is to be a client" if host.role is not Role.MEMBER else "")
         if why and not cost_of_removal(now, member):
             return Remove(member, why)
     return None
+
+
+def _moved(now: Situation, member: Member, ids: Set[str]) -> str:
+    return ("its host has another address now"
+            if member.name in ids and member.id not in now.healthy else "")
 
 
 def _learner_step(now: Situation, hosts: dict[str, ClusterHost], learner: Member) -> Step | None:
@@ -105,11 +115,12 @@ def _voters_step(now: Situation, hosts: dict[str, ClusterHost], voters: list[Mem
                  ) -> Step | None:
     of_members = {member.address for member in now.members}
     for host in now.hosts:
-        if host.role is Role.MEMBER and host.address not in of_members and not host.leaving:
+        if host.role is Role.MEMBER and host.address not in of_members:
             return ResetRole(host)
     staying = [host for host in now.hosts if not host.leaving]
     candidates = _candidates(now, of_members)
-    wanted = wanted_voters(len(staying))
+    lost = [member for member in voters if member.address not in hosts]  # their hosts' records
+    wanted = wanted_voters(len(staying) + len(lost))
     if dead := _for_good(now, hosts, voters):
         # First out, then the other in: with a dead voter more, more of the others are needed.
         if candidates and not cost_of_removal(now, dead):
@@ -120,15 +131,15 @@ def _voters_step(now: Situation, hosts: dict[str, ClusterHost], voters: list[Mem
     all_run = all(member.id in now.healthy for member in voters)
     # An even number of voters bears no more failures than one less: pass through it quickly.
     stay = [member for member in voters
-            if member.address in hosts and not hosts[member.address].leaving]
+            if member.address not in hosts or not hosts[member.address].leaving]
     needed = 1 if len(voters) % 2 == 0 or len(stay) < len(voters) else 2
     if len(stay) < wanted and all_run and len(candidates) >= needed:
         return AddLearner(candidates[0])
     if all_run and len(voters) > wanted:
-        youngest = max((member for member in voters if member.id != now.leader),
-                       key=lambda member: hosts[member.address].joined_s
-                       if member.address in hosts else 0.0)
-        if not cost_of_removal(now, youngest):
+        youngest = max((member for member in voters
+                        if member.id != now.leader and member.address in hosts),
+                       key=lambda member: hosts[member.address].joined_s, default=None)
+        if youngest is not None and not cost_of_removal(now, youngest):
             return Remove(youngest, f"{wanted} members are enough for {len(staying)} hosts")
     return None
 

@@ -56,12 +56,13 @@ class Etcdctl:
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings = settings
 
-    def __call__(self, *arguments: str, timeout_s: float = COMMAND_S) -> Any:
-        """Return the answer, from JSON."""
+    def __call__(self, *arguments: str, timeout_s: float = COMMAND_S, in_words: bool = False
+                 ) -> Any:
+        """Return the answer, from JSON; None: it answers `in_words`."""
         if shutil.which("etcdctl") is None:
             raise StoreUnavailable("etcdctl is missing: apt-get install etcd-client")
         etcd = self._settings
-        argv = ["etcdctl", "--write-out=json", "--dial-timeout=3s",
+        argv = ["etcdctl", f"--write-out={'simple' if in_words else 'json'}", "--dial-timeout=3s",
                 f"--command-timeout={timeout_s:.0f}s", f"--endpoints={','.join(etcd.endpoints)}"]
         if etcd.ca:
             argv += [f"--cacert={etcd.ca}", f"--cert={etcd.cert}", f"--key={etcd.key}"]

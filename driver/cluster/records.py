@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Final
 
 from driver.cluster.model import ClusterHost, Role
+from driver.cluster.tokens import SECRET_BYTES
 from driver.errors import StoreUnavailable
 from driver.store.format import keys, records
-from driver.store.kv.protocol import Delete, KeyValue, Op, Put, Unchanged
+from driver.store.kv.protocol import Delete, Entry, KeyValue, Op, Put, Unchanged
 
 ATTEMPTS: Final = 8  # of a change that others are faster at
 PREVIOUS_TOKENS: Final = 16  # whose names are kept, to tell an old token from a wrong one
@@ -55,14 +57,13 @@ class ClusterRecords:
 
     def hosts(self) -> list[ClusterHost]:
         """Return the hosts that have joined, the oldest first."""
-        found = [records.decode(entry, _host) for entry in self._kv.range(
-            keys.CLUSTER_HOSTS).entries]
+        found = [_host_of(entry) for entry in self._kv.range(keys.CLUSTER_HOSTS).entries]
         return sorted(found, key=lambda host: (host.joined_s, host.id))
 
     def host(self, host_id: str) -> ClusterHost | None:
         """Return one host; None: it has not joined, or is removed."""
         entry = self._kv.get(keys.cluster_host(host_id))
-        return None if entry is None else records.decode(entry, _host)
+        return None if entry is None else _host_of(entry)
 
     def change_host(self, host_id: str, change: Callable[[ClusterHost | None], ClusterHost | None]
                     ) -> ClusterHost | None:
@@ -73,7 +74,7 @@ class ClusterRecords:
         key = keys.cluster_host(host_id)
         for _ in range(ATTEMPTS):
             entry = self._kv.get(key)
-            before = None if entry is None else records.decode(entry, _host)
+            before = None if entry is None else _host_of(entry)
             after = change(before)
             if after == before:
                 return after
@@ -90,7 +91,7 @@ class ClusterRecords:
         """Return the secret of the token; only etcd's root may read it."""
         entry = self._kv.get(keys.CLUSTER_TOKEN)
         return None if entry is None else records.decode(entry, lambda fields: JoinSecret(
-            bytes.fromhex(fields["secret"]), _number(fields["until_s"]),
+            _secret(fields["secret"]), _number(fields["until_s"]),
             tuple(map(_text, fields["previous"]))))
 
     def put_secret(self, secret: JoinSecret) -> None:
@@ -114,10 +115,20 @@ class ClusterRecords:
         self._kv.commit([], [Put(keys.cluster_alive(host_id), b"", lease_id)])
 
 
+def _host_of(entry: Entry) -> ClusterHost:
+    def build(fields: records.Fields) -> ClusterHost:
+        host = _host(fields)
+        if keys.cluster_host(host.id) != entry.key:
+            raise ValueError("it is another host's")
+        return host
+
+    return records.decode(entry, build)
+
+
 def _host(fields: records.Fields) -> ClusterHost:
     return ClusterHost(
         id=_text(fields["id"]), name=_text(fields["name"]),
-        address=str(IPv4Address(fields["address"])), joined_s=_number(fields["joined_s"]),
+        address=str(IPv4Address(_text(fields["address"]))), joined_s=_number(fields["joined_s"]),
         role=Role(fields["role"]), version=_text(fields.get("version", "")),
         certificate_until_s=_number(fields.get("certificate_until_s", 0.0)),
         leaving=fields.get("leaving", False) is True,
@@ -138,4 +149,17 @@ def _text(value: object) -> str:
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError("want a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("too large") from error
+    if not math.isfinite(number):
+        raise ValueError("want a finite number")
+    return number
+
+
+def _secret(value: object) -> bytes:
+    secret = bytes.fromhex(_text(value))
+    if len(secret) != SECRET_BYTES:
+        raise ValueError("want a secret of the token's length")
+    return secret

@@ -1,7 +1,8 @@
 """Renews this host's certificates when a third of their life is left; nothing has to restart.
 
 etcd reads its files at each handshake, and so does the door; a driver's client reads them again
-when a connection fails, and connections that are open stay so.
+when a connection fails, and connections that are open stay so.  Keys stay, so that no moment has a
+certificate without its key: `slim cluster join --again` makes a new one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from dataclasses import dataclass
 
 from driver import __version__
 from driver.cluster import etcd_member
-from driver.cluster.authority import HOST_PREFIX, Issued, new_request, validity
+from driver.cluster.authority import (
+    HOST_PREFIX,
+    Issued,
+    Usage,
+    Validity,
+    new_request,
+    validity,
+)
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import ClusterHost
-from driver.cluster.records import ClusterRecords
 from driver.cluster.visitor import NobodyAnswers, ask_as_host
 from driver.errors import SlimError
 
@@ -31,26 +38,38 @@ class Renewal:
 
     folder: ClusterFolder
     me: Identity
-    records: ClusterRecords
     clock: Callable[[], float] = time.time  # Unix time
 
     def act(self, host: ClusterHost) -> None:
-        """Renew what is due.  Error: SlimError (try again)."""
-        if self.folder.is_member and any(map(self._is_due, MEMBER_CERTIFICATES)):
-            config = self.records.config()
-            if config is not None:
-                etcd_member.issue_files(self.folder, self.folder.authority(), self.me.address,
-                                        config.certificate_s)
-                log.info("this member's certificates are renewed")
+        """Renew this host's own, if it is due.  Error: SlimError (try again)."""
         if self._is_due("host") or host.version != __version__:
             self._renew_own()
 
+    def act_alone(self) -> None:
+        """Renew what a member signs itself, if it is due.  Error: SlimError (try again).
+
+        etcd need not answer: after a long time switched off, it could not before that.
+        """
+        if not self.folder.is_member or not any(map(self._is_due, MEMBER_CERTIFICATES)):
+            return
+        old = self._validity("etcd")
+        authority, seconds = self.folder.authority(), old.until_s - old.since_s
+        if self._validity("host").until_s < self.clock():  # it opens no door any more
+            self.folder.put_issued("host", authority.issue(
+                HOST_PREFIX + self.me.host, Usage.CLIENT, seconds=seconds,
+                key=self.folder.key("host")))
+        etcd_member.issue_files(self.folder, authority, self.me.address, seconds)
+        log.info("this member's certificates are renewed")
+
     def _is_due(self, name: str) -> bool:
+        return self._validity(name).is_due(self.clock())
+
+    def _validity(self, name: str) -> Validity:
         path = f"{name}.crt"
-        return validity(self.folder.read(path), str(self.folder.path / path)).is_due(self.clock())
+        return validity(self.folder.read(path), str(self.folder.path / path))
 
     def _renew_own(self) -> None:
-        request, key = new_request(HOST_PREFIX + self.me.host)
+        request, key = new_request(HOST_PREFIX + self.me.host, self.folder.key("host"))
         failed: SlimError = NobodyAnswers("no member of etcd is known")
         for url in self.folder.endpoints():
             address = url.partition("//")[2].rpartition(":")[0]

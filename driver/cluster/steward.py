@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from driver.cluster import plan
 from driver.cluster.members import Membership
-from driver.cluster.model import Member, MemberHealth, Role, Situation
+from driver.cluster.model import Member, Role, Situation
 from driver.cluster.records import ClusterRecords
 from driver.errors import StoreUnavailable
 from driver.work.logs import STANDING
 
 PASSED_OVER_S = 600.0  # a host that did not come up as a member is not asked again for so long
+# Who has not looked for so long may have missed that a host was alive: as long as its sign lives.
+MEMORY_S = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +25,18 @@ log = logging.getLogger(__name__)
 class Steward:
     """Looks at the members and hosts, and does the next step.  One thread calls it.
 
-    What it remembers is when something was first seen so.  Another host that begins to lead waits
-    anew: that delays a step, and never does one too early.
+    What it remembers is when something was first seen so.  A host that begins to lead waits anew,
+    also one that led before: that delays a step, and never does one too early.
     """
 
     records: ClusterRecords
     members: Membership
     clock: Callable[[], float] = time.monotonic
     _silent_since: dict[str, float] = field(default_factory=dict)  # hosts
-    _learner_since: dict[str, float] = field(default_factory=dict)  # hosts, by their addresses
+    # Learners' addresses, and for how long one may be so.
+    _learner_since: dict[tuple[str, float], float] = field(default_factory=dict)
     _passed_over: dict[str, float] = field(default_factory=dict)  # hosts -> until when
+    _looked_s: float = float("-inf")
 
     def act(self) -> plan.Step | None:
         """Do one step; return it, None if there is none.  Error: StoreUnavailable."""
@@ -58,30 +62,34 @@ class Steward:
         health = self.members.health(members)
         hosts = tuple(self.records.hosts())
         alive, now_s = self.records.alive(), self.clock()
+        if now_s - self._looked_s > MEMORY_S:
+            self._silent_since.clear()
+            self._learner_since.clear()
+        self._looked_s = now_s
         for host in hosts:
             if host.id in alive:
                 self._silent_since.pop(host.id, None)
             else:
                 self._silent_since.setdefault(host.id, now_s)
-        self._watch_learners(members, health, {host.address: host.id for host in hosts}, now_s)
+        healthy = frozenset(member for member, said in health.items() if said.leader)
+        self._watch_learners(members, healthy, {host.address: host.id for host in hosts}, now_s)
         return Situation(
-            members, hosts, healthy=frozenset(
-                member for member, said in health.items() if said.leader),
+            members, hosts, healthy=healthy,
             leader=next((said.leader for said in health.values() if said.leader), 0),
             alive=alive,
             silent_s={host: now_s - since_s for host, since_s in self._silent_since.items()},
             passed_over=frozenset(host for host, until_s in self._passed_over.items()
                                   if now_s < until_s))
 
-    def _watch_learners(self, members: tuple[Member, ...], health: dict[int, MemberHealth],
+    def _watch_learners(self, members: tuple[Member, ...], healthy: frozenset[int],
                         hosts: dict[str, str], now_s: float) -> None:
-        """Pass over the host of a learner that does not come up."""
-        waiting = {member.address for member in members
-                   if member.is_learner and member.id not in health}
-        self._learner_since = {address: self._learner_since.get(address, now_s)
-                               for address in waiting}
-        for address, since_s in self._learner_since.items():
-            if now_s - since_s > plan.LEARNER_S and address in hosts:
+        """Pass over the host of a learner that does not come up, or never comes in step."""
+        waiting = [(member.address, limit_s) for member in members if member.is_learner
+                   for limit_s in (plan.LEARNER_S, plan.IN_STEP_S)
+                   if member.id not in healthy or limit_s == plan.IN_STEP_S]
+        self._learner_since = {key: self._learner_since.get(key, now_s) for key in waiting}
+        for (address, limit_s), since_s in self._learner_since.items():
+            if now_s - since_s > limit_s and address in hosts:
                 self._passed_over[hosts[address]] = now_s + PASSED_OVER_S
 
     def _hand_over(self, now: Situation) -> None:

@@ -21,7 +21,7 @@ PREFIX = "SLIM-1-"
 SECRET_BYTES = 16
 FINGERPRINT_BYTES = 32
 CHECKSUM_BYTES = 2
-_SHAPE = re.compile(r"SLIM-(\d+)-([a-z2-7]+)-([a-z2-7]+)", re.IGNORECASE)
+_SHAPE = re.compile(r"SLIM-(\d+)-([a-z2-7]+)-([a-z2-7]+)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def parse(text: str) -> Token:
         fingerprint = rest = b""
     token = Token(fingerprint, rest[:SECRET_BYTES])
     if (len(fingerprint) != FINGERPRINT_BYTES or len(rest) != SECRET_BYTES + CHECKSUM_BYTES
-            or rest[SECRET_BYTES:] != _checksum(token)):
+            or rest[SECRET_BYTES:] != _checksum(token)
+            or str(token).lower() != shape[0].lower()):  # bits that base32 does not need
         raise InvalidArgument("a character of this token is missing or wrong: copy it once more, "
                               "whole")
     return token

@@ -94,7 +94,7 @@ def _ask(context: ssl.SSLContext, address: str, source: str, call: str,
         connection.request("POST", f"/{call}", json.dumps(fields, sort_keys=True).encode())
         answer = connection.getresponse()
         said = json.loads(answer.read(ANSWER_MAX_BYTES))
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         raise NobodyAnswers(_reason(error, address, source)) from error
     finally:
         connection.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 LOOK_S: Final = 1.0  # between looks at the file
+_URL: Final = re.compile(r"https?://[^\s/:@]+:[0-9]{1,5}")
 
 
 class EndpointsFile:
@@ -19,10 +21,11 @@ class EndpointsFile:
         self._path = path
         self._clock = clock
         self._looked_s = clock()
-        self._state = self._look()
+        # Who knows its URLs from before may have missed a change: the first look is none too many.
+        self._state: tuple[int, int, int] | None = None
 
     def changed(self) -> tuple[str, ...]:
-        """Return the URLs if the file has changed since the last call; () if not.
+        """Return the URLs if the file has changed since they were last returned; () if not.
 
         A file that is missing, unreadable or empty has not changed: what was known stays.
         """
@@ -37,7 +40,7 @@ class EndpointsFile:
         except (OSError, UnicodeDecodeError):
             return ()
         self._state = state
-        return urls if all(url.startswith(("http://", "https://")) for url in urls) else ()
+        return urls if all(map(_URL.fullmatch, urls)) else ()
 
     def _look(self) -> tuple[int, int, int] | None:
         if not self._path:
