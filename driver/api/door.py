@@ -107,7 +107,7 @@ class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.0"  # one request per connection
 
     def get_environ(self) -> dict[str, Any]:
-        environ = super().get_environ()
+        environ = super().get_environ()  # of the request (WSGI), and not of the process
         connection: Any = self.connection
         subject = (connection.getpeercert() or {}).get("subject", ())
         environ[PEER] = next((value for parts in subject for name, value in parts

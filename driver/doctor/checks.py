@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from driver.doctor import host, managers, network, outside
+from driver.doctor import cluster, host, managers, network, outside
 from driver.doctor.driver_says import doubts, told_by_driver
 from driver.doctor.finding import Check, CheckError, Finding, one_line
 from driver.errors import SlimError
@@ -48,6 +48,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("nm", managers.check_network_manager),
     ("docker", outside.check_docker),
     ("etcd", outside.check_etcd),
+    ("cluster", cluster.check_cluster),
     ("networks", outside.check_networks),
     ("bcc", host.check_bcc),
     ("headers", host.check_headers),

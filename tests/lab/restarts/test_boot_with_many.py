@@ -178,6 +178,10 @@ def test_forty_containers_run_again(missing: str, cluster: EtcdCluster, lab: Lab
     check_views(call(h2, "bob", server), client=bob, server=server)
     check_views(call(h1, "server", bob), client=server, server=bob)
     wait_until(partial(_nothing_outstanding, h1), BACK_S, "nothing is outstanding")
+    if missing == "right_option":  # Docker 20.10 may count endpoints wrongly: docs/compatibility.md
+        h1.docker("rm", "-f", *NAMES)
+        for step in ("stop", "start"):
+            run([str(LAB_SH), step, h1.name], env=lab.env)
 
 
 def _nothing_outstanding(host: Host) -> bool:

@@ -17,7 +17,8 @@ from tests.support.run.tiers import lab_of
 _RELEASE = re.compile(r"\[(docker-[\w.]+)")
 _TOGETHER = "tests/lab/swarm"  # one swarm for all its files
 # Units that take minutes and mostly wait, the longest first: others compute meanwhile.
-_WAITING = (_TOGETHER, "tests/lab/restarts/test_dockerd.py", "tests/lab/restarts/test_dead_host.py")
+_WAITING = (_TOGETHER, "tests/lab/restarts/test_dockerd.py", "tests/lab/cluster/test_cluster.py",
+            "tests/lab/cluster/test_keys.py", "tests/lab/restarts/test_dead_host.py")
 # Units that take a minute or more: they come first in their folder.
 _LONG = {"tests/lab/restarts/test_driver.py", "tests/lab/docker/test_failures.py",
          "tests/lab/restarts/test_boot_with_many.py",

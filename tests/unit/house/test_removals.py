@@ -1,4 +1,4 @@
-"""Tests that docs/state.md names every place in the code that removes something, and why it may."""
+"""Tests that docs/ names every place in the code that removes something, and why it may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from tests.support.run.removals import Site, sites
 
 SECTION = "## What is removed, and on whose word"
-HOW = f"docs/state.md, section {SECTION[3:]!r}, third column"
+PAGES = ("state.md", "cluster-state.md")
+HOW = f"docs/{' or '.join(PAGES)}, section {SECTION[3:]!r}, third column"
 
 
 def table(text: str) -> dict[str, str]:
@@ -23,6 +24,16 @@ def table(text: str) -> dict[str, str]:
         for name in re.findall(r"`([^`]+)`", where):
             assert name not in found, f"{name} stands in two rows"
             found[name] = word.strip()
+    return found
+
+
+def all_of(project: Path) -> dict[str, str]:
+    """Return the tables of all pages together."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        rows = table((project / "docs" / page).read_text())
+        assert not found.keys() & rows.keys()
+        found |= rows
     return found
 
 
@@ -43,21 +54,21 @@ def found(project: Path) -> list[Site]:
 
 
 def test_every_removal_is_in_the_list(project: Path, found: list[Site]) -> None:
-    names = set(table((project / "docs" / "state.md").read_text()))
+    names = set(all_of(project))
     missing = [f"{site.function} (line {site.line}: {site.what})" for site in found
                if not named(site.function, names)]
     assert missing == [], f"on whose word? Say it in {HOW}"
 
 
 def test_the_list_names_nothing_else(project: Path, found: list[Site]) -> None:
-    names = set(table((project / "docs" / "state.md").read_text()))
+    names = set(all_of(project))
     used = {named(site.function, names) for site in found}
     assert names - used == set(), f"nothing is removed there any more: {HOW}"
 
 
 def test_who_decides_is_named_function_by_function(project: Path) -> None:
     """The table may name a module or class as a whole only if it obeys or harms nobody."""
-    word_of = table((project / "docs" / "state.md").read_text())
+    word_of = all_of(project)
     assert [name for name, word in word_of.items() if name.endswith("*")
             and not word.startswith(("whoever calls it", "nobody's"))] == []
 
