@@ -232,7 +232,7 @@ class Keeper:
                 endpoints = tuple(map(str, said["endpoints"]))
             except (SlimError, KeyError, ValueError, TypeError):
                 continue
-            if generation > self._me.generation:
+            if generation > self._me.generation and endpoints:
                 log.warning("%s has a restored cluster: this host follows it", address)
                 if self._folder.is_member:
                     self._cease_to_be_member()

@@ -55,11 +55,16 @@ def introduce(address: str, source: str, token: Token) -> Fields:
         found = fingerprint(str(said["ca"]).encode())
     except (KeyError, InvalidArgument):
         raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim") from None
+    names = {name: "".join(filter(str.isprintable, str(said.get(name, "?")))) for name in (
+        "cluster", "host")}  # a person's terminal shows them, and nobody has proved anything
     if not hmac.compare_digest(found, token.fingerprint):
         raise Refused(f"the token is of another cluster than the one at {address} "
-                      f"({said.get('cluster', '?')}): nothing was told to it.  `slim cluster "
+                      f"({names['cluster'][:100]}): nothing was told to it.  `slim cluster "
                       "token` on one of its members prints its token")
-    return said
+    try:
+        return {**said, **names, "now": float(said["now"])}
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim") from None
 
 
 def ask_as_stranger(address: str, source: str, ca: str, call: str, fields: Mapping[str, Any]

@@ -226,6 +226,28 @@ def test_who_answers_what_slim_does_not(house: House, listen: Callable[..., List
     assert "is no slim" in told(caught.value)
 
 
+@pytest.mark.parametrize("now", [None, "x", [], {}, 10 ** 400])
+def test_a_relay_that_knows_the_ca_and_makes_no_sense(
+        house: House, listen: Callable[..., Listener], now: object) -> None:
+    said = {"ca": house.authority.certificate.decode(), "now": now, "cluster": "x", "host": "y"}
+    listen(server_of(AUTHORITY), ok(said))
+    with pytest.raises(NobodyAnswers, match="is no slim"):
+        introduce(HERE, HERE, house.token())
+
+
+def test_nobody_writes_to_a_persons_terminal(house: House, listen: Callable[..., Listener]
+                                             ) -> None:
+    said = {"ca": house.authority.certificate.decode(), "now": 1, "cluster": "\x1b[2Jx\n",
+            "host": ["\x1b"]}
+    listen(server_of(AUTHORITY), ok(said))
+    found = introduce(HERE, HERE, house.token())
+    assert (found["cluster"], found["host"].isprintable()) == ("[2Jx", True)
+    listen(server_of(AUTHORITY), ok({**said, "ca": AUTHORITY.certificate.decode()}))
+    with pytest.raises(Refused) as caught:
+        introduce(HERE, HERE, house.token())
+    assert told(caught.value).isprintable()
+
+
 def test_what_the_door_refuses_is_told_as_it_says_it(
         house: House, listen: Callable[..., Listener]) -> None:
     ca = house.authority.certificate.decode()
