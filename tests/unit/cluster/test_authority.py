@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -78,10 +79,8 @@ def test_a_request_that_proves_no_key_is_refused() -> None:
 def test_kinds_of_keys_that_slim_does_not_make() -> None:
     """Whoever has the token may send anything."""
     for key in (ec.generate_private_key(ec.SECP521R1()), dsa.generate_private_key(1024)):
-        try:
+        with contextlib.suppress(InvalidArgument):
             AUTHORITY.sign(foreign_request(key), "x", Usage.CLIENT, seconds=1)
-        except InvalidArgument:
-            pass
 
 
 def test_a_key_may_stay() -> None:

@@ -108,7 +108,7 @@ def test_each_field_spoilt_in_each_way(records: ClusterRecords, kv: FakeKeyValue
                 read(records)
             except UnsupportedRecord as error:
                 refused += 1
-                assert key in str(error)
+                assert key in str(error)  # noqa: PT017 - many may be read
                 entry = kv.get(key)
                 assert entry is not None
                 assert entry.value == content
