@@ -1,4 +1,4 @@
-"""Tests certificates that end, hosts that join again, and a new authority, on two real hosts."""
+"""Tests certificates that end, space that is used up, and a new authority, on two real hosts."""
 
 from __future__ import annotations
 
@@ -73,6 +73,30 @@ def test_a_host_whose_certificate_has_ended_joins_again(two: list[Host]) -> None
     assert "--again gives it a new certificate" in refused(h2, line)
     shell(h2, f"{line} --again")
     assert "expired" not in status(h2)
+    assert hello(h2) == "hello"
+
+
+def test_no_space_is_told_and_mended(two: list[Host]) -> None:
+    h1, h2 = two
+    etcdctl = (f"etcdctl --endpoints=https://{h1.address}:23790 --cacert=/etc/slim/cluster/ca.crt "
+               "--cert=/etc/slim/cluster/root.crt --key=/etc/slim/cluster/root.key")
+
+    def restart_etcd(quota: str) -> None:
+        shell(h1, f"sed -i 's/^ETCD_QUOTA.*/ETCD_QUOTA_BACKEND_BYTES={quota}/' "
+                  "/etc/slim/cluster/etcd.env; kill $(cat /run/slim/etcd.pid); make up")
+        wait_until(settled(h1, "host1"), SETTLE_S, "etcd runs again")
+
+    quota = h1.exec("sed", "-n", "s/^ETCD_QUOTA.*=//p", "/etc/slim/cluster/etcd.env").strip()
+    restart_etcd("2000000")
+    for _ in range(4):
+        shell(h1, f"head -c 700000 /dev/zero | tr '\\0' x | {etcdctl} put /fill || true")
+    assert "NOSPACE" in status(h2)
+    assert "`slim cluster tidy` on a member" in shell(h1, "slim doctor || true")
+    assert "on etcd's members only" in refused(h2, "slim cluster tidy")
+    assert "lifted etcd's alarms" in shell(h1, "slim cluster tidy")
+    assert "NOSPACE" not in status(h2)
+    shell(h1, f"{etcdctl} del /fill")
+    restart_etcd(quota)
     assert hello(h2) == "hello"
 
 
