@@ -122,6 +122,7 @@ apt remove slim
 said "containers run on"
 said "web"
 well removal
+[[ $(pid slim-etcd) == 0 ]] || die "a removal leaves the member of etcd running"
 on test -e /etc/slim/slim.toml || die "a removal has taken the settings"
 goes_on "removal, and what runs"
 apt install ./slim.deb
