@@ -5,7 +5,7 @@
 # shellcheck shell=bash
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 export MIRROR=${MIRROR:-$(tests/support/debian-mirror.sh)}
-NAME=slimfresh$$
+NAME=slimfresh$BASHPID   # a script may have several machines, each in a subshell
 T=$(mktemp -d "/var/tmp/$NAME.XXXX")
 R=$T/root
 cgroups=("$(findmnt -nro TARGET -t cgroup2 | head -1)/$NAME")
