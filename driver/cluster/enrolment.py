@@ -73,7 +73,7 @@ class Enrolment:
         self.members.add_user(host.id)
         joined = self.records.change_host(host.id, lambda before: replace(
             host, joined_s=before.joined_s if before else self.clock(),
-            role=before.role if before else Role.CLIENT,
+            role=before.role if before and not host.client_only else Role.CLIENT,
             certificate_until_s=self.clock() + config.certificate_s))
         log.warning("%s (%s) has been let in", host.name, host.address)
         return {**self._answer(config), "certificate": certificate.decode(),

@@ -71,7 +71,10 @@ def _hours(text: str) -> float:
 
 
 def _days(text: str) -> float:
-    return _amount(text, DAY_S)
+    found = _amount(text, DAY_S)
+    if not found:
+        raise ValueError("out of range")
+    return found
 
 
 def _amount(text: str, unit_s: float) -> float:
