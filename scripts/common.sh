@@ -43,10 +43,10 @@ http_ok() {         # http_ok unix:PATH|HOST:PORT METHOD PATH: is the answer 200
     "$PROJECT/.venv/bin/python" - "$@" <<'PYTHON'
 import http.client, socket, sys
 place, method, path = sys.argv[1:]
-connection = http.client.HTTPConnection("localhost" if place.startswith("unix:") else place, timeout=3)
+connection = http.client.HTTPConnection("localhost" if place.startswith("unix:") else place, timeout=15)
 if place.startswith("unix:"):
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(3)
+    connection.sock.settimeout(15)
 try:
     if connection.sock:
         connection.sock.connect(place.removeprefix("unix:"))

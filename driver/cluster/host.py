@@ -75,7 +75,7 @@ class ThisHost:
 
 def driver_answers(socket: str) -> bool:
     """Tell whether the driver serves its socket."""
-    connection = UnixConnection(socket, 3.0)
+    connection = UnixConnection(socket, 15.0)  # it asks etcd, which may be away
     try:
         connection.request("POST", "/Slim.Status")  # refused while it says why it cannot start
         return connection.getresponse().status == http.HTTPStatus.OK

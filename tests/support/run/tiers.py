@@ -25,6 +25,10 @@ USUAL_LAB = "20.10"
 # Files and tests that only test-all runs even on that release: load, which tests no behaviour of
 # its own (LOAD), and behaviours that another test of `make test` covers (AGAIN: test -> other one).
 LOAD = ("tests/lab/docker/test_load.py",
+        # Each brings up hosts as `make up` does, and waits for members: too slow beside others.
+        "tests/lab/cluster/test_cluster.py", "tests/lab/cluster/test_keys.py",
+        "tests/lab/cluster/test_first_cluster.py",
+        "tests/lab/restarts/test_boot_with_many.py",
         "tests/lab/docker/test_docker.py::test_fifty_parallel_starts_and_removals",
         "tests/lab/swarm/test_swarm.py::test_fifty_tasks_come_and_go")
 AGAIN = {
@@ -84,8 +88,6 @@ VARIANTS = {
     "tests/lab/restarts/test_dockerd.py::test_row_51_live_restore": ("up-TERM", "down-KILL"),
     "tests/lab/restarts/test_dockerd.py::test_row_53_reboot": ("driver late",),
     "tests/lab/restarts/test_boot.py::test_containers_run_again": ("nothing", "driver"),
-    "tests/lab/restarts/test_boot_with_many.py::test_forty_containers_run_again":
-        ("nothing", "right_option", "etcd"),
     "tests/lab/restarts/test_driver.py::test_upgraded_to_another_layout_of_maps": ("flows",),
     "tests/lab/docker/test_failures.py::test_creating_a_network":
         ("RequestPool-refused", "RequestPool-cut", "RequestAddress-done and refused",
