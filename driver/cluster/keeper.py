@@ -20,7 +20,7 @@ from driver.cluster import etcd_member
 from driver.cluster.authority import Authority
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.members import EtcdMembers
-from driver.cluster.model import Member, Role, client_url
+from driver.cluster.model import Member, Role, address_of, client_url
 from driver.cluster.records import ClusterRecords
 from driver.cluster.renewal import Renewal
 from driver.cluster.services import ETCD, Services
@@ -211,7 +211,7 @@ class Keeper:
         """Ask the first of the members' doors that answers."""
         failed: SlimError | None = None
         for url in self._folder.endpoints():
-            address = url.partition("//")[2].rpartition(":")[0]
+            address = address_of(url)
             try:
                 return ask_as_host(self._folder, address, self._me.address, call, {})
             except SlimError as error:

@@ -46,7 +46,7 @@ class Member:
     @property
     def address(self) -> str:
         """Return the host's address, from the first peer URL."""
-        return self.peer_urls[0].partition("//")[2].rpartition(":")[0] if self.peer_urls else ""
+        return address_of(self.peer_urls[0]) if self.peer_urls else ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def peer_url(address: str) -> str:
 def client_url(address: str) -> str:
     """Return where the member of a host listens for drivers."""
     return f"https://{address}:{CLIENT_PORT}"
+
+
+def address_of(url: str) -> str:
+    """Return the address in what `peer_url` or `client_url` returned."""
+    return url.partition("//")[2].rpartition(":")[0]
 
 
 def majority(voters: int) -> int:

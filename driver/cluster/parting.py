@@ -10,7 +10,7 @@ from typing import Final
 from driver.cluster.folder import Identity
 from driver.cluster.host import ThisHost, wait
 from driver.cluster.members import EtcdMembers
-from driver.cluster.model import ClusterHost, Situation
+from driver.cluster.model import ClusterHost, Situation, address_of
 from driver.cluster.plan import cost_of_removal
 from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, ETCD, KEEPER
@@ -74,8 +74,7 @@ class Leaving:
              ) -> dict[str, object]:
         """Ask another member's door, else our own.  Errors: NobodyAnswers, Refused."""
         failed: SlimError = NobodyAnswers("no member of etcd is known")
-        urls = self.here.folder.endpoints()
-        addresses = [url.partition("//")[2].rpartition(":")[0] for url in urls]
+        addresses = map(address_of, self.here.folder.endpoints())
         for address in sorted(addresses, key=lambda each: each == me.address):
             try:
                 return ask_as_host(self.here.folder, address, me.address, call, fields)

@@ -23,7 +23,7 @@ from driver.cluster.authority import (
     validity,
 )
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.model import ClusterHost
+from driver.cluster.model import ClusterHost, address_of
 from driver.cluster.visitor import NobodyAnswers, ask_as_host
 from driver.errors import SlimError
 
@@ -72,7 +72,7 @@ class Renewal:
         request, key = new_request(HOST_PREFIX + self.me.host, self.folder.key("host"))
         failed: SlimError = NobodyAnswers("no member of etcd is known")
         for url in self.folder.endpoints():
-            address = url.partition("//")[2].rpartition(":")[0]
+            address = address_of(url)
             try:
                 answer = ask_as_host(self.folder, address, self.me.address, "renew",
                                      {"csr": request.decode(), "version": __version__})
