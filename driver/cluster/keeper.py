@@ -14,19 +14,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from driver.cluster import etcd_member
 from driver.cluster.authority import Authority
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.members import EtcdMembers
-from driver.cluster.model import Member, Role, address_of, client_url
+from driver.cluster.model import Member, Role, client_url
 from driver.cluster.records import ClusterRecords
 from driver.cluster.renewal import Renewal
 from driver.cluster.services import ETCD, Services
 from driver.cluster.steward import Steward
 from driver.cluster.tidying import Tidying
-from driver.cluster.visitor import ask_as_host
+from driver.cluster.visitor import ask_as_host, ask_members
 from driver.errors import SlimError, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.kv.protocol import Lease
@@ -178,7 +178,7 @@ class Keeper:
 
     def _become_member(self) -> None:
         log.warning("this host is to run a member of etcd")
-        answer = self._ask("member")
+        answer = ask_members(self._folder, self._me.address, "member", {})
         self._folder.write("ca.key", str(answer["ca_key"]))
         etcd_member.issue_files(self._folder, Authority(
             self._folder.read("ca.crt"), self._folder.read("ca.key")), self._me.address,
@@ -206,17 +206,6 @@ class Keeper:
             return True
         self._tidying.act(members)
         return False
-
-    def _ask(self, call: str) -> dict[str, Any]:
-        """Ask the first of the members' doors that answers."""
-        failed: SlimError | None = None
-        for url in self._folder.endpoints():
-            address = address_of(url)
-            try:
-                return ask_as_host(self._folder, address, self._me.address, call, {})
-            except SlimError as error:
-                failed = error
-        raise failed or StoreUnavailable("no member of etcd is known")
 
     def _ask_where_etcd_is(self) -> None:
         """Ask all hosts that we know of; follow one that knows a newer cluster than we do.

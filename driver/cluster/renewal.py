@@ -23,9 +23,8 @@ from driver.cluster.authority import (
     validity,
 )
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.model import ClusterHost, address_of
-from driver.cluster.visitor import NobodyAnswers, ask_as_host
-from driver.errors import SlimError
+from driver.cluster.model import ClusterHost
+from driver.cluster.visitor import ask_members
 
 MEMBER_CERTIFICATES = ("peer", "etcd", "root")
 
@@ -70,16 +69,7 @@ class Renewal:
 
     def _renew_own(self) -> None:
         request, key = new_request(HOST_PREFIX + self.me.host, self.folder.key("host"))
-        failed: SlimError = NobodyAnswers("no member of etcd is known")
-        for url in self.folder.endpoints():
-            address = address_of(url)
-            try:
-                answer = ask_as_host(self.folder, address, self.me.address, "renew",
-                                     {"csr": request.decode(), "version": __version__})
-            except SlimError as error:
-                failed = error
-                continue
-            self.folder.put_issued("host", Issued(str(answer["certificate"]).encode(), key))
-            log.info("this host's certificate is renewed")
-            return
-        raise failed
+        answer = ask_members(self.folder, self.me.address, "renew",
+                             {"csr": request.decode(), "version": __version__})
+        self.folder.put_issued("host", Issued(str(answer["certificate"]).encode(), key))
+        log.info("this host's certificate is renewed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from driver.cluster.authority import fingerprint
 from driver.cluster.folder import ClusterFolder
-from driver.cluster.model import DOOR_PORT
+from driver.cluster.model import DOOR_PORT, address_of
 from driver.cluster.tokens import Token
 from driver.errors import InvalidArgument, SlimError
 
@@ -87,6 +87,20 @@ def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
     except (OSError, ssl.SSLError) as error:
         raise NobodyAnswers(f"{folder.path / name} cannot be used: {error}") from error
     return _ask(context, address, source, call, fields)
+
+
+def ask_members(folder: ClusterFolder, source: str, call: str, fields: Mapping[str, Any]) -> Fields:
+    """Ask the members' doors in turn, as this host; return the first answer.
+
+    Errors: NobodyAnswers, Refused; that of the last one.
+    """
+    failed: SlimError = NobodyAnswers("no member of etcd is known")
+    for url in folder.endpoints():
+        try:
+            return ask_as_host(folder, address_of(url), source, call, fields)
+        except SlimError as error:
+            failed = error
+    raise failed
 
 
 def _ask(context: ssl.SSLContext, address: str, source: str, call: str,

@@ -13,7 +13,7 @@ import pytest
 
 from driver import __version__
 from driver.cluster import keeper as keeper_module
-from driver.cluster import renewal as renewal_module
+from driver.cluster import visitor as visitor_module
 from driver.cluster.authority import HOST_PREFIX, Usage
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.keeper import ALIVE_S, ELSEWHERE_S, Keeper
@@ -100,7 +100,7 @@ class Host:
         patch.setattr(keeper_module, "EtcdKeyValue", lambda _: Kv(house.kv.store))
         patch.setattr(keeper_module, "EtcdMembers", lambda _: Members(house))
         patch.setattr(keeper_module, "ask_as_host", self.ask)
-        patch.setattr(renewal_module, "ask_as_host", self.ask)
+        patch.setattr(visitor_module, "ask_as_host", self.ask)
         self.keeper = self.again()
 
     def again(self) -> Keeper:
