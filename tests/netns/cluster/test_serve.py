@@ -49,6 +49,14 @@ def remove_container(host: Host, address: str) -> None:
     delete_network(host)
 
 
+def takes_calls(host: Host) -> bool:
+    """A socket is there a moment before it takes calls; dockerd tries again."""
+    try:
+        return host.dockerd.raw("Plugin.Activate", b"").status == 200
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+
+
 def finished(host: Host) -> bool:
     return host.status()["sandboxes"].startswith("1 finished")
 
@@ -189,7 +197,7 @@ def test_a_managed_plugin_says_what_is_wrong_with_its_settings(host: Host) -> No
                            sys.executable, "-m", "driver", "serve"), stderr=subprocess.PIPE,
         text=True, cwd=PROJECT)
     try:
-        wait_until(lambda: os.path.exists(host.socket), 30, "the socket is there")
+        wait_until(lambda: takes_calls(host), 30, "the socket takes calls")
         # Nothing that dockerd would remember: the scope is not known.
         for call in ("Plugin.Activate", "NetworkDriver.GetCapabilities"):
             error = host.dockerd.call(call).error
@@ -210,7 +218,7 @@ def test_under_a_supervisor_it_answers_until_it_can_start(host: Host) -> None:
     assert "interface eth0 has no IPv4 address" in host.log()
     host.prefix = ("env", "SLIM_SUPERVISED=1")
     host.launch_driver()
-    wait_until(lambda: os.path.exists(host.socket), START_S, "the socket is there")
+    wait_until(lambda: takes_calls(host), START_S, "the socket takes calls")
     assert host.dockerd.ok("Plugin.Activate")["Implements"] == ["NetworkDriver", "IpamDriver"]
     assert host.dockerd.ok("NetworkDriver.GetCapabilities")["Scope"] == "local"
     error = host.dockerd.call("NetworkDriver.CreateNetwork", NetworkID=NET).error

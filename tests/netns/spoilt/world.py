@@ -107,6 +107,7 @@ SINCE_START = re.compile(r"; \d+ entered again since the start|; etcd did not kn
 # Keys that appear when the data is mended, and stay or end by themselves; answers change, too.
 MENDING = re.compile(r"/slim/v1/(local/[^/]+/(fence|question)|absent/.*)")
 ANSWERS = "/slim/v1/answers/"
+QUESTION = re.compile(r"/slim/v1/local/[^/]+/question")  # ends with its lease, after a minute
 PROBLEM = re.compile(r" (WARNING|ERROR|CRITICAL) (?!driver\.api)")  # without answers to dockerd
 
 
@@ -439,6 +440,7 @@ class SpoiltWorld:
                  for key in sorted(before.records.keys() | now.records.keys())
                  if not key.startswith(ANSWERS)
                  if not MENDING.fullmatch(key) or key in before.records
+                 if not QUESTION.fullmatch(key) or key in now.records
                  if not same(*(each.records[key].value if key in each.records else None
                                for each in (before, now)))]
         for number, host in enumerate(self.hosts):
