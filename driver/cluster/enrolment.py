@@ -19,7 +19,7 @@ from driver.cluster import plan, tokens
 from driver.cluster.authority import HOST_PREFIX, Usage
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.members import EtcdMembers
-from driver.cluster.model import ClusterHost, Member, Role, Situation, client_url
+from driver.cluster.model import ClusterHost, Member, Role, client_url, running
 from driver.cluster.records import ClusterConfig, ClusterRecords
 from driver.errors import Conflict, InvalidRequest, NotFound, SlimError
 
@@ -71,13 +71,14 @@ class Enrolment:
             str(fields["csr"]).encode(), HOST_PREFIX + host.id, Usage.CLIENT,
             seconds=config.certificate_s)
         self.members.add_user(host.id)
-        joined = self.records.change_host(host.id, lambda before: replace(
+        known = self.records.host(host.id)
+        self.records.change_host(host.id, lambda before: replace(
             host, joined_s=before.joined_s if before else self.clock(),
             role=before.role if before and not host.client_only else Role.CLIENT,
             certificate_until_s=self.clock() + config.certificate_s))
         log.warning("%s (%s) has been let in", host.name, host.address)
         return {**self._answer(config), "certificate": certificate.decode(),
-                "again": joined is not None and joined.joined_s < self.clock() - 60}
+                "again": known is not None}
 
     def renew(self, host_id: str, fields: Mapping[str, Any]) -> Fields:
         """Sign a host's next certificate."""
@@ -172,13 +173,11 @@ class Enrolment:
 
     def _refuse_loss(self, host: ClusterHost, mine: Member, members: tuple[Member, ...]) -> None:
         """Refuse to let a host go without whose member etcd could not go on."""
-        hosts, alive = tuple(self.records.hosts()), self.records.alive()
+        hosts, alive = self.records.hosts(), self.records.alive()
         others = [each for each in hosts if each.id in alive and each.id != host.id]
         if len(members) == 1 and others:
             return  # another one takes its place first
-        cost = plan.cost_of_removal(Situation(
-            members, hosts, healthy=frozenset(self.members.health(members)), leader=0,
-            alive=alive), mine)
+        cost = plan.cost_of_removal(mine, members, running(self.members.health(members)), hosts)
         if cost:
             raise Conflict(f"{host.name} cannot leave: {cost}")
 

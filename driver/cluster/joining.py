@@ -19,7 +19,7 @@ from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.services import ETCD
 from driver.cluster.tokens import Token
-from driver.cluster.visitor import Refused, ask_as_host, ask_as_stranger, introduce
+from driver.cluster.visitor import Refused, address_towards, ask_as_host, ask_as_stranger, introduce
 from driver.errors import Conflict, SlimError, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
@@ -33,6 +33,7 @@ class Joining:
     here: ThisHost
     adopt: Callable[[ClusterFolder], None]
     clock: Callable[[], float] = time.time  # Unix time
+    source: Callable[[str], str] = address_towards
 
     def join(self, me: Identity, member: str, token: Token, *, again: bool = False,
              client_only: bool = False) -> Identity:
@@ -51,6 +52,10 @@ class Joining:
             raise Conflict(f"{member} is this host's own address: give that of a host which is in "
                            "the cluster")
         said = introduce(member, address, token)
+        if not client_only and (source := self.source(member)) != address:
+            raise Conflict(f"this host reaches {member} from its address {source}, and not from "
+                           f"{address}: etcd's members would refuse it as one of them.  --address "
+                           f"{source}, or --client-only, which never makes it one")
         off_s = self.clock() - float(said["now"])
         if abs(off_s) > CLOCK_S:
             raise Refused(clock_text("this host", off_s, str(said.get("host", member))))

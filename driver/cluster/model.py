@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -57,9 +58,12 @@ class MemberHealth:
     bytes_used: int
     bytes_allocated: int
     leader: int  # the leader's id; 0: it knows none
-    raft_index: int
     is_learner: bool
-    errors: tuple[str, ...] = ()
+
+
+def running(health: Mapping[int, MemberHealth]) -> frozenset[int]:
+    """Return the ids of the members that answer and know a leader: the others do not count."""
+    return frozenset(member for member, said in health.items() if said.leader)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,15 +11,17 @@ from typing import Final
 from driver.cluster.folder import Identity
 from driver.cluster.host import ThisHost, wait
 from driver.cluster.members import EtcdMembers
-from driver.cluster.model import ClusterHost, Situation, address_of
+from driver.cluster.model import ClusterHost, address_of, running
 from driver.cluster.plan import cost_of_removal
 from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, ETCD, KEEPER
 from driver.cluster.visitor import NobodyAnswers, ask_as_host
-from driver.errors import Conflict, InvalidArgument, NotFound, SlimError, StoreUnavailable
+from driver.errors import Conflict, InvalidArgument, NotFound, SlimError
 
 OUT_S: Final = 180.0  # for another host to take the member's place first
 ID_SHOWN: Final = 12
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,16 @@ class Leaving:
                                "lost.  `slim cluster leave --last` ends the cluster")
             self._ask(me, {})
             self.say("waits until etcd has no member here")
-            if not wait(lambda: bool(self._ask(me, {})["out"]), OUT_S):
+            if not patient(lambda: bool(self._ask(me, {})["out"])):
                 self._ask(me, {}, "stay")
                 raise SlimError("etcd's member of this host could not be taken out: see `slim "
                                 "cluster status`.  This host stays in the cluster")
         self.here.services.stop(DRIVER)
         if not last:
-            # etcd may choose a leader just now, since this host's member was the one before.
-            if not wait(self._is_forgotten, OUT_S):
+            if not patient(self._forget):
                 self.forget()
-            self._ask(me, {"done": True})
+            if not patient(lambda: bool(self._ask(me, {"done": True})["out"])):
+                self._ask(me, {"done": True})
         for name in (KEEPER, ETCD):
             self.here.services.stop(name)
         self.here.folder.remove()
@@ -63,11 +66,8 @@ class Leaving:
         for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
             shutil.rmtree(data, ignore_errors=True)
 
-    def _is_forgotten(self) -> bool:
-        try:
-            self.forget()
-        except StoreUnavailable:
-            return False
+    def _forget(self) -> bool:
+        self.forget()
         return True
 
     def _ask(self, me: Identity, fields: dict[str, object], call: str = "leave"
@@ -81,6 +81,22 @@ class Leaving:
             except NobodyAnswers as error:
                 failed = error
         raise failed
+
+
+def patient(done: Callable[[], bool]) -> bool:
+    """Try until it is done; tell whether it came to.
+
+    etcd may choose a leader just now, since this host's member was the one before; doors that ask
+    it meanwhile refuse.
+    """
+    def is_done() -> bool:
+        try:
+            return done()
+        except SlimError as error:
+            log.info("later: %s", error)
+            return False
+
+    return wait(is_done, OUT_S)
 
 
 @dataclass(frozen=True)
@@ -108,9 +124,8 @@ class Removal:
         members = self.members.list_members()
         member = next((each for each in members if each.address == host.address), None)
         if member is not None:
-            cost = cost_of_removal(Situation(
-                members, tuple(self.records.hosts()),
-                healthy=frozenset(self.members.health(members)), leader=0, alive=alive), member)
+            cost = cost_of_removal(member, members, running(self.members.health(members)),
+                                   self.records.hosts())
             if cost:
                 raise Conflict(f"{host.name} cannot be removed: {cost}")
         # First what keeps it from coming back, last what says that there is something to remove.

@@ -64,21 +64,29 @@ def next_step(now: Situation) -> Step | None:
                 else _voters_step(now, hosts, voters)))
 
 
-def cost_of_removal(now: Situation, member: Member) -> str:
-    """Return why etcd could not go on without this member; "": it can."""
+def cost_of_removal(member: Member, members: Iterable[Member], healthy: Set[int],
+                    hosts: Iterable[ClusterHost]) -> str:
+    """Return why etcd could not go on without this member; "": it can.
+
+    healthy: as in Situation; hosts: for their names.
+    """
     if member.is_learner:
         return ""
-    others = [each for each in now.members if not each.is_learner and each.id != member.id]
-    running = [each for each in others if each.id in now.healthy]
+    others = [each for each in members if not each.is_learner and each.id != member.id]
+    running = [each for each in others if each.id in healthy]
     if not others:
         return "it is etcd's only member: with it all records would be lost"
     if len(running) < majority(len(others)):
-        hosts = {host.address: host.name for host in now.hosts}
-        down = ", ".join(f"{hosts.get(each.address, '?')} ({each.address})" for each in others
-                         if each.id not in now.healthy)
+        names = {host.address: host.name for host in hosts}
+        down = ", ".join(f"{names.get(each.address, '?')} ({each.address})" for each in others
+                         if each.id not in healthy)
         return (f"of etcd's other {len(others)} members {len(running)} run, "
                 f"{majority(len(others))} are needed: start {down} first")
     return ""
+
+
+def _cost(now: Situation, member: Member) -> str:
+    return cost_of_removal(member, now.members, now.healthy, now.hosts)
 
 
 def _of_no_host(now: Situation, hosts: dict[str, ClusterHost]) -> Step | None:
@@ -92,7 +100,7 @@ def _of_no_host(now: Situation, hosts: dict[str, ClusterHost]) -> Step | None:
         why = (_moved(now, member, ids) if host is None else
                "its host is leaving" if host.leaving else
                "its host is to be a client" if host.role is not Role.MEMBER else "")
-        if why and not cost_of_removal(now, member):
+        if why and not _cost(now, member):
             return Remove(member, why)
     return None
 
@@ -123,10 +131,10 @@ def _voters_step(now: Situation, hosts: dict[str, ClusterHost], voters: list[Mem
     wanted = wanted_voters(len(staying) + len(lost))
     if dead := _for_good(now, hosts, voters):
         # First out, then the other in: with a dead voter more, more of the others are needed.
-        if candidates and not cost_of_removal(now, dead):
+        if candidates and not _cost(now, dead):
             return Remove(dead, f"its host has been silent for {REPLACED_AFTER_S / 60:.0f} "
                                 "minutes, and another one takes its place")
-        if len(voters) > wanted and not cost_of_removal(now, dead):
+        if len(voters) > wanted and not _cost(now, dead):
             return Remove(dead, "its host is gone, and fewer members are wanted")
     all_run = all(member.id in now.healthy for member in voters)
     # An even number of voters bears no more failures than one less: pass through it quickly.
@@ -139,7 +147,7 @@ def _voters_step(now: Situation, hosts: dict[str, ClusterHost], voters: list[Mem
         youngest = max((member for member in voters
                         if member.id != now.leader and member.address in hosts),
                        key=lambda member: hosts[member.address].joined_s, default=None)
-        if youngest is not None and not cost_of_removal(now, youngest):
+        if youngest is not None and not _cost(now, youngest):
             return Remove(youngest, f"{wanted} members are enough for {len(staying)} hosts")
     return None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from driver.cluster import plan
 from driver.cluster.members import Membership
-from driver.cluster.model import Member, Role, Situation
+from driver.cluster.model import Member, Role, Situation, running
 from driver.cluster.records import ClusterRecords
 from driver.errors import StoreUnavailable
 from driver.work.logs import STANDING
@@ -71,7 +71,7 @@ class Steward:
                 self._silent_since.pop(host.id, None)
             else:
                 self._silent_since.setdefault(host.id, now_s)
-        healthy = frozenset(member for member, said in health.items() if said.leader)
+        healthy = running(health)
         self._watch_learners(members, healthy, {host.address: host.id for host in hosts}, now_s)
         return Situation(
             members, hosts, healthy=healthy,

@@ -8,15 +8,16 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
-from driver.cluster.authority import fingerprint
+from driver.cluster.authority import fingerprint, validity
 from driver.cluster.folder import ClusterFolder
 from driver.cluster.model import DOOR_PORT, address_of
 from driver.cluster.tokens import Token
-from driver.errors import InvalidArgument, SlimError
+from driver.errors import InvalidArgument, SettingsError, SlimError, StateError
 
 TIMEOUT_S = 10.0
 ANSWER_S = 30.0  # etcd may take its time
@@ -39,6 +40,19 @@ def parse_address(text: str) -> str:
     except AddressValueError:
         raise InvalidArgument(f"{text!r} is no IPv4 address: give that of a member, as `slim "
                               "cluster token` prints it") from None
+
+
+def address_towards(member: str) -> str:
+    """Return the address from which this host reaches a member; nothing is sent.
+
+    Error: NobodyAnswers (there is no route).
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((member, DOOR_PORT))
+        except OSError as error:
+            raise NobodyAnswers(_reason(error, member, "")) from error
+        return str(probe.getsockname()[0])
 
 
 def introduce(address: str, source: str, token: Token) -> Fields:
@@ -80,13 +94,21 @@ def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
     """Ask a member, with this host's certificate.  Errors: NobodyAnswers, Refused."""
     name = "ca.crt"
     try:
+        if has_expired(folder):  # a door ends such a connection without a word
+            raise Refused("this host's certificate has expired: type `slim cluster join ... "
+                          "--again`, as `slim cluster token` on a member prints it")
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=folder.path / name)
         context.check_hostname = False
         name = "host.crt"
         context.load_cert_chain(folder.path / name, folder.path / "host.key")
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, StateError, SettingsError) as error:  # ssl.SSLError is an OSError
         raise NobodyAnswers(f"{folder.path / name} cannot be used: {error}") from error
     return _ask(context, address, source, call, fields)
+
+
+def has_expired(folder: ClusterFolder) -> bool:
+    """Tell whether this host's certificate has.  Errors: StateError, SettingsError."""
+    return validity(folder.read("host.crt"), "host.crt").until_s < time.time()
 
 
 def ask_members(folder: ClusterFolder, source: str, call: str, fields: Mapping[str, Any]) -> Fields:

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from driver.commands.table import print_table
+from driver.compose.parts.etcd import etcd_settings
 from driver.compose.parts.removal import remove_records
 from driver.errors import Conflict, InvalidArgument, NotFound
 from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
 from driver.settings import Settings
 from driver.state import host
-from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
+from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys, records
 from driver.store.hosts.absences import EtcdAbsences
 from driver.store.kv.protocol import KeyValue
@@ -158,9 +159,5 @@ def _span(seconds: int) -> str:
 @contextmanager
 def open_etcd(settings: Settings) -> Iterator[EtcdKeyValue]:
     """Open etcd as in the settings, for the duration of a command.  Error: SettingsError."""
-    with EtcdKeyValue(EtcdSettings(
-            settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
-            user=settings.etcd_user,
-            password=host.read_password(settings.etcd_password_file),
-        endpoints_file=settings.etcd_endpoints_file)) as kv:
+    with EtcdKeyValue(etcd_settings(settings)) as kv:
         yield kv

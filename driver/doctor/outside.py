@@ -61,12 +61,10 @@ def _use_etcd(settings: Settings) -> None:
 
 
 def _open_etcd(settings: Settings) -> EtcdKeyValue:
-    from driver.state.host import read_password  # noqa: PLC0415
-    from driver.store.etcd.client import EtcdKeyValue, EtcdSettings  # noqa: PLC0415
+    from driver.compose.parts.etcd import etcd_settings  # noqa: PLC0415
+    from driver.store.etcd.client import EtcdKeyValue  # noqa: PLC0415
 
-    return EtcdKeyValue(EtcdSettings(
-        settings.etcd, settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
-        settings.etcd_user, read_password(settings.etcd_password_file)))
+    return EtcdKeyValue(etcd_settings(settings))
 
 
 def check_networks(settings: Settings) -> str:

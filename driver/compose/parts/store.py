@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from driver.compose.parts.etcd import etcd_settings
 from driver.compose.parts.part import Part, nothing
 from driver.errors import StoreUnavailable
 from driver.model import HostId
@@ -21,7 +21,7 @@ from driver.state.joins import FiledJoins
 from driver.state.notes import HostNotes, notes_of
 from driver.store.endpoints import EtcdEndpoints
 from driver.store.etcd import health
-from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
+from driver.store.etcd.client import EtcdKeyValue
 from driver.store.feeds.directory import EtcdDirectory
 from driver.store.feeds.feeds import Feeds
 from driver.store.format import keys
@@ -87,10 +87,7 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
 
     refusal: returns why nothing may be written in this host's name, or "".
     """
-    etcd = EtcdKeyValue(EtcdSettings(
-        settings.etcd, ca=settings.etcd_ca, cert=settings.etcd_cert, key=settings.etcd_key,
-        user=settings.etcd_user, password=_password(settings.etcd_password_file),
-        endpoints_file=settings.etcd_endpoints_file))
+    etcd = EtcdKeyValue(etcd_settings(settings))
     state = Path(settings.state)
     cluster = host.ClusterFile(state)
     known_before = cluster.get() is not None
@@ -111,8 +108,3 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
         absences=EtcdAbsences(kv), feeds=feeds, directory=EtcdDirectory(feeds, kv),
         vips=EtcdVipFeed(feeds, kv), told_to_forget=host.Forgotten(state),
         known_before=known_before, urls=settings.etcd)
-
-
-def _password(path: str) -> str | Callable[[], str]:
-    # Read now to report errors at the start, and again at each login.
-    return partial(host.read_password, path) if host.read_password(path) else ""

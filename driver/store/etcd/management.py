@@ -19,7 +19,6 @@ from driver.store.etcd.connection import Connection, EtcdSettings, NotReadyError
 
 CALL_S: Final = 2.5
 _MEMBER_IS_LEARNER: Final = 5
-_STATUS_ERRORS: Final = 8
 _STATUS_BYTES_USED: Final = 9
 _STATUS_IS_LEARNER: Final = 10
 
@@ -54,10 +53,8 @@ class OneMember:
         return {"id": answer.header.member_id, "version": answer.version,
                 "bytes_allocated": answer.dbSize,
                 "bytes_used": next(iter(_unknown(answer, _STATUS_BYTES_USED)), answer.dbSize),
-                "leader": answer.leader, "raft_index": answer.raftIndex,
-                "is_learner": bool(_unknown(answer, _STATUS_IS_LEARNER)),
-                "errors": tuple(each.decode(errors="replace")
-                                for each in _unknown(answer, _STATUS_ERRORS))}
+                "leader": answer.leader,
+                "is_learner": bool(_unknown(answer, _STATUS_IS_LEARNER))}
 
     def remove(self, member: int) -> None:
         """Remove a member; one that is gone is no error."""

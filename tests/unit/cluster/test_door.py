@@ -14,7 +14,7 @@ import pytest
 
 from driver.api import door as door_module
 from driver.api.door import BODY_MAX_BYTES, FROM_ONE, LIFE_S, DoorServer, create_door
-from driver.cluster import etcd_member
+from driver.cluster import etcd_member, visitor
 from driver.cluster.authority import HOST_PREFIX, Usage, new_authority, new_request, validity
 from driver.cluster.enrolment import canonical
 from driver.cluster.model import ClusterHost
@@ -90,8 +90,9 @@ def test_who_has_no_certificate(house: House, door: DoorServer, call: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["another CA's", "expired", "not yet valid", "a server's"])
-def test_certificates_that_are_none(house: House, door: DoorServer, two: ClusterHost, kind: str
-                                    ) -> None:
+def test_certificates_that_are_none(house: House, door: DoorServer, two: ClusterHost, kind: str,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor, "has_expired", lambda _: False)  # who asks keeps to no rule
     authority = new_authority("test") if kind == "another CA's" else house.authority
     issued = authority.issue(HOST_PREFIX + TWO,
                              Usage.SERVER if kind == "a server's" else Usage.CLIENT,
@@ -108,6 +109,12 @@ def test_certificates_that_are_none(house: House, door: DoorServer, two: Cluster
         with pytest.raises(NobodyAnswers):
             ask_as_host(folder, HERE, THERE, call, {"done": True})
     assert house.state() == before
+
+
+def test_a_host_whose_certificate_has_expired_says_so(house: House, door: DoorServer) -> None:
+    issued = house.authority.issue(HOST_PREFIX + TWO, Usage.CLIENT, seconds=-10)
+    with pytest.raises(Refused, match="has expired: type `slim cluster join"):
+        ask_as_host(house.visitor_folder(TWO, issued), HERE, THERE, "tell", {})
 
 
 @pytest.mark.parametrize("name", ["root", "slim-peer", "slim-etcd", "", "hosthost-", "host"])

@@ -40,11 +40,13 @@ class Newcomer:
         self.adopted: list[tuple[str, ...]] = []
         self.now_s = NOW_S
         self.etcd_answers = True
+        self.source = TWO.address  # of the route to members
 
     def join(self, token: tokens.Token | None = None, me: Identity = TWO, member: str = HERE,
              **options: Any) -> Identity:
         return Joining(self.here, lambda folder: self.adopted.append(folder.endpoints()),
-                       lambda: self.now_s).join(me, member, token or self.house.token(), **options)
+                       lambda: self.now_s, lambda _: self.source).join(
+                           me, member, token or self.house.token(), **options)
 
     def state(self) -> object:
         return {path: path.read_bytes() for path in self.path.rglob("*") if path.is_file()}
@@ -120,6 +122,23 @@ def test_addresses(two: Newcomer, monkeypatch: pytest.MonkeyPatch) -> None:
         two, lambda: two.join(me=replace(TWO, address="192.0.2.77")))
     two.house.enter(ClusterHost("3" * 32, "three", TWO.address, 1.0))
     assert "address of three already" in refused(two, two.join)
+
+
+def test_the_route_to_members_begins_at_another_address(two: Newcomer) -> None:
+    """etcd's members look at where others come from; clients they do not mind."""
+    two.source = "192.0.2.9"
+    assert "--address 192.0.2.9, or --client-only" in refused(two, two.join)
+    assert two.join(client_only=True).complete
+
+
+def test_an_attempt_that_fails_takes_out_only_what_it_brought_in(two: Newcomer) -> None:
+    """Typed twice within a moment; the second time etcd's ports are closed."""
+    two.join()
+    two.etcd_answers = False
+    with pytest.raises(SlimError, match="its etcd does not answer here"):
+        two.join(again=True)
+    assert two.house.records.host(TWO.host) is not None
+    assert two.house.members.users == {TWO.host}
 
 
 def test_etcd_does_not_answer_here(two: Newcomer) -> None:

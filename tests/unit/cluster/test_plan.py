@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driver.cluster import plan, steward
-from driver.cluster.model import Member, Role, Situation, client_url, majority, peer_url
+from driver.cluster.model import Member, Role, client_url, majority, peer_url
 from driver.cluster.parting import Removal
 from driver.cluster.plan import cost_of_removal, wanted_voters
 from driver.errors import Conflict, StoreUnavailable
@@ -419,8 +419,7 @@ def test_the_cost_of_a_removal(count: int, running: set[int], which: int) -> Non
     members = voters(count)
     running &= {member.id for member in members}
     member = members[(which - 1) % count]
-    cost = cost_of_removal(Situation(members, (), frozenset(running), 0, frozenset()), member)
+    cost = cost_of_removal(member, members, running, ())
     left = running - {member.id}
     assert bool(cost) == (count == 1 or len(left) < majority(count - 1))
-    assert not cost_of_removal(Situation(members, (), frozenset(), 0, frozenset()),
-                               replace(member, is_learner=True))
+    assert not cost_of_removal(replace(member, is_learner=True), members, set(), ())

@@ -20,7 +20,7 @@ from driver.commands.cluster.status import Found, complaints, show
 NOW_S, DAY_S = 1_700_000_000.0, 86400.0
 MEMBERS = tuple(Member(number, f"h{number}", (peer_url(f"192.0.2.{number}"),),
                        (client_url(f"192.0.2.{number}"),)) for number in (1, 2, 3))
-HEALTH = {each.id: MemberHealth("3.4.23", 1000, 5 << 20, 1, 7, False) for each in MEMBERS}
+HEALTH = {each.id: MemberHealth("3.4.23", 1000, 5 << 20, 1, False) for each in MEMBERS}
 HOSTS = tuple(ClusterHost(f"{number}" * 32, f"h{number}", f"192.0.2.{number}", 1.0, Role.MEMBER,
                           "1", NOW_S + DAY_S) for number in (1, 2, 3, 4))
 WELL = Found(Identity("c" * 32, "test", 1, "1" * 32, "h1", "192.0.2.1"), MEMBERS, HEALTH, HOSTS,

@@ -26,7 +26,7 @@ class Etcd:
     asked: int = 0
 
     def health(self, members: Iterable[Member]) -> dict[int, MemberHealth]:
-        return {each.id: MemberHealth("3.4", *self.waste[each.id], 1, 1, False)
+        return {each.id: MemberHealth("3.4", *self.waste[each.id], 1, False)
                 for each in members if each.id in self.waste}
 
     def defragment(self, url: str) -> None:

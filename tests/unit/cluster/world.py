@@ -77,7 +77,7 @@ class FakeEtcd:
 
     def health(self, members: Iterable[Member]) -> dict[int, MemberHealth]:
         leader = self.elect()
-        return {member.id: MemberHealth("3.4", 0, 0, 0 if member.id in self.mute else leader, 1,
+        return {member.id: MemberHealth("3.4", 0, 0, 0 if member.id in self.mute else leader,
                                         member.is_learner)
                 for member in members if member.id in self.running and member.client_urls}
 
