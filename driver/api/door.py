@@ -39,7 +39,7 @@ Fields = dict[str, Any]
 
 
 class Answering(Protocol):
-    """Answers the requests; see driver.cluster.enrolment.Enrolment."""
+    """Answers the requests; see driver.cluster.door.enrolment.Enrolment."""
 
     def introduce(self) -> Fields: ...
     def join(self, fields: Mapping[str, Any], source: str) -> Fields: ...

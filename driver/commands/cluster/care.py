@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from driver.cluster import saving
-from driver.cluster.members import EtcdMembers
+from driver.cluster.changes import saving
+from driver.cluster.changes.parting import Leaving, Removal
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.model import ClusterHost
-from driver.cluster.parting import Leaving, Removal
 from driver.cluster.records import ClusterRecords
 from driver.commands.cluster.here import own_address, this_host
 from driver.commands.hosts import LIMIT_S, forget

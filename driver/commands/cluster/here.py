@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from driver.cluster.door.visitor import parse_address
 from driver.cluster.folder import ClusterFolder
 from driver.cluster.host import ThisHost
 from driver.cluster.services import services_here
-from driver.cluster.visitor import parse_address
 from driver.link.underlay.device import find_underlay
 from driver.settings import Settings
 

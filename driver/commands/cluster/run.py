@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from driver import settings as settings_module
 from driver.cluster import tokens
+from driver.cluster.changes.founding import Founding, ensure_token
+from driver.cluster.changes.joining import Joining
+from driver.cluster.door.visitor import parse_address
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.founding import Founding, ensure_token
 from driver.cluster.host import ThisHost
-from driver.cluster.joining import Joining
 from driver.cluster.model import CLIENT_PORT, DOOR_PORT
 from driver.cluster.records import ClusterConfig, ClusterRecords
-from driver.cluster.visitor import parse_address
 from driver.commands.adopt_cluster import run_adopt_cluster
 from driver.commands.cluster import care
 from driver.commands.cluster.here import UP_ENV, own_address, this_host
@@ -98,9 +98,9 @@ def run_token(settings: Settings, options: dict[str, Any]) -> int:
 def run_serve(settings: Settings, _: dict[str, Any]) -> int:
     """Keep this host's part of the cluster in order until SIGTERM."""
     from driver.api.door import DoorServer, create_door  # noqa: PLC0415 - loads flask
-    from driver.cluster.enrolment import Enrolment  # noqa: PLC0415
-    from driver.cluster.keeper import Keeper  # noqa: PLC0415
-    from driver.cluster.members import EtcdMembers  # noqa: PLC0415
+    from driver.cluster.door.enrolment import Enrolment  # noqa: PLC0415
+    from driver.cluster.etcd.members import EtcdMembers  # noqa: PLC0415
+    from driver.cluster.keeping.keeper import Keeper  # noqa: PLC0415
 
     logs.begin(settings.log_level.upper())
     stop = threading.Event()

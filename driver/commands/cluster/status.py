@@ -9,11 +9,11 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from driver.cluster.authority import validity
+from driver.cluster.etcd.members import EtcdMembers
+from driver.cluster.etcd.tidying import NOSPACE
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import ClusterHost, Member, MemberHealth, majority
 from driver.cluster.records import ClusterRecords
-from driver.cluster.tidying import NOSPACE
 from driver.commands.cluster.here import this_host
 from driver.commands.table import print_table
 from driver.errors import StoreUnavailable

@@ -7,8 +7,8 @@ import ssl
 
 import pytest
 
-from driver.cluster import etcd_member
 from driver.cluster.authority import HOST_PREFIX, Usage, validity
+from driver.cluster.etcd import etcd_member
 from driver.cluster.model import Member, client_url, peer_url
 from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from driver.cluster.authority import HOST_PREFIX, Issued, Usage, new_authority
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import ClusterFolder
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import ClusterHost, Role, peer_url
 from driver.cluster.programs import Etcdctl
 from driver.cluster.records import ClusterConfig, ClusterRecords, JoinSecret

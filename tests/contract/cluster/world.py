@@ -11,10 +11,10 @@ from types import TracebackType
 
 import pytest
 
-from driver.cluster import etcd_member
 from driver.cluster.authority import HOST_PREFIX, PEER_NAME, Authority, Usage, new_authority
+from driver.cluster.etcd import etcd_member
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import Member, client_url, peer_url
 from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue, EtcdSettings

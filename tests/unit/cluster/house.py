@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIServer
 import pytest
 
 from driver.api.door import DoorServer, create_door
-from driver.cluster import etcd_member, tokens, visitor
+from driver.cluster import tokens
 from driver.cluster.authority import (
     HOST_PREFIX,
     Authority,
@@ -22,7 +22,9 @@ from driver.cluster.authority import (
     fingerprint,
     new_authority,
 )
-from driver.cluster.enrolment import Enrolment
+from driver.cluster.door import visitor
+from driver.cluster.door.enrolment import Enrolment
+from driver.cluster.etcd import etcd_member
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import ClusterHost, Member, Role, client_url, peer_url
 from driver.cluster.records import ClusterConfig, ClusterRecords, JoinSecret

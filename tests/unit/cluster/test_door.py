@@ -14,11 +14,18 @@ import pytest
 
 from driver.api import door as door_module
 from driver.api.door import BODY_MAX_BYTES, FROM_ONE, LIFE_S, DoorServer, create_door
-from driver.cluster import etcd_member, visitor
 from driver.cluster.authority import HOST_PREFIX, Usage, new_authority, new_request, validity
-from driver.cluster.enrolment import canonical
+from driver.cluster.door import visitor
+from driver.cluster.door.enrolment import canonical
+from driver.cluster.door.visitor import (
+    NobodyAnswers,
+    Refused,
+    ask_as_host,
+    ask_as_stranger,
+    introduce,
+)
+from driver.cluster.etcd import etcd_member
 from driver.cluster.model import ClusterHost
-from driver.cluster.visitor import NobodyAnswers, Refused, ask_as_host, ask_as_stranger, introduce
 from tests.support.run.wait import wait_until
 from tests.unit.cluster.house import HERE, HOUR_S, NOW_S, House
 

@@ -11,7 +11,7 @@ import pytest
 
 from driver.cluster import tokens
 from driver.cluster.authority import new_request
-from driver.cluster.enrolment import CLOCK_S, NotLetIn, canonical
+from driver.cluster.door.enrolment import CLOCK_S, NotLetIn, canonical
 from driver.cluster.model import ClusterHost, Member, Role, client_url, peer_url
 from driver.cluster.records import JoinSecret
 from driver.errors import (

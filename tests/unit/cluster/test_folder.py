@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from driver.cluster.authority import Issued, Usage, new_authority
-from driver.cluster.etcd_member import issue_files, set_data_aside
+from driver.cluster.etcd.etcd_member import issue_files, set_data_aside
 from driver.cluster.folder import MEMBER_FILES, ClusterFolder, Identity
 from driver.errors import NotFound, SettingsError, StateError
 from driver.state import durable

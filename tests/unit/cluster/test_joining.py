@@ -13,11 +13,12 @@ import pytest
 
 from driver.api.door import DoorServer
 from driver.cluster import host as host_module
-from driver.cluster import joining, tokens
+from driver.cluster import tokens
 from driver.cluster.authority import new_authority
+from driver.cluster.changes import joining
+from driver.cluster.changes.joining import Joining
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
-from driver.cluster.joining import Joining
 from driver.cluster.model import ClusterHost
 from driver.cluster.records import JoinSecret
 from driver.cluster.services import DRIVER, KEEPER

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from driver import __version__
-from driver.cluster import keeper as keeper_module
-from driver.cluster import visitor as visitor_module
 from driver.cluster.authority import HOST_PREFIX, Usage
+from driver.cluster.door import visitor as visitor_module
+from driver.cluster.door.visitor import NobodyAnswers
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.keeper import ALIVE_S, ELSEWHERE_S, Keeper
+from driver.cluster.keeping import keeper as keeper_module
+from driver.cluster.keeping.keeper import ALIVE_S, ELSEWHERE_S, Keeper
 from driver.cluster.model import ClusterHost, Member, Role, client_url, peer_url
 from driver.cluster.records import ClusterConfig
 from driver.cluster.services import ETCD
-from driver.cluster.visitor import NobodyAnswers
 from driver.errors import SlimError, StoreUnavailable, UnsupportedRecord
 from driver.store.format import keys
 from driver.store.kv.protocol import Delete, Put

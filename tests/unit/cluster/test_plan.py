@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driver.cluster import plan, steward
+from driver.cluster.changes.parting import Removal
+from driver.cluster.etcd import plan, steward
+from driver.cluster.etcd.plan import cost_of_removal, wanted_voters
 from driver.cluster.model import Member, Role, client_url, majority, peer_url
-from driver.cluster.parting import Removal
-from driver.cluster.plan import cost_of_removal, wanted_voters
 from driver.errors import Conflict, StoreUnavailable
 from driver.store.format import keys
 from driver.store.kv.protocol import Delete

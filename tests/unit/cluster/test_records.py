@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driver.cluster.etcd.steward import Steward
 from driver.cluster.model import ClusterHost, Role
 from driver.cluster.records import PREVIOUS_TOKENS, ClusterConfig, ClusterRecords, JoinSecret
-from driver.cluster.steward import Steward
 from driver.errors import StoreUnavailable, UnsupportedRecord
 from driver.store.format import keys
 from driver.store.kv.protocol import Put

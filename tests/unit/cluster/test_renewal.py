@@ -9,12 +9,12 @@ import pytest
 
 from driver import __version__
 from driver.api.door import DoorServer
-from driver.cluster import etcd_member
 from driver.cluster.authority import HOST_PREFIX, Usage, new_authority, validity
+from driver.cluster.door.visitor import NobodyAnswers, Refused, ask_as_host
+from driver.cluster.etcd import etcd_member
 from driver.cluster.folder import ClusterFolder
+from driver.cluster.keeping.renewal import MEMBER_CERTIFICATES, Renewal
 from driver.cluster.model import ClusterHost
-from driver.cluster.renewal import MEMBER_CERTIFICATES, Renewal
-from driver.cluster.visitor import NobodyAnswers, Refused, ask_as_host
 from driver.errors import SettingsError, StateError
 from tests.unit.cluster.house import HERE, HOUR_S, House
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from driver.cluster.etcd.tidying import LOOK_S, WASTE_BYTES, Tidying
 from driver.cluster.model import Member, MemberHealth, client_url, peer_url
-from driver.cluster.tidying import LOOK_S, WASTE_BYTES, Tidying
 from driver.errors import StoreUnavailable
 
 MEMBERS = tuple(Member(number, f"h{number}", (peer_url(f"192.0.2.{number}"),),

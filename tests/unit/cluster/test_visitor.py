@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from driver.cluster import visitor
 from driver.cluster.authority import HOST_PREFIX, Authority, Issued, Usage, new_authority
-from driver.cluster.visitor import (
+from driver.cluster.door import visitor
+from driver.cluster.door.visitor import (
     NobodyAnswers,
     Refused,
     ask_as_host,

@@ -9,8 +9,9 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from driver.cluster import plan
-from driver.cluster.members import Membership
+from driver.cluster.etcd import plan
+from driver.cluster.etcd.members import Membership
+from driver.cluster.etcd.steward import Steward
 from driver.cluster.model import (
     ClusterHost,
     Member,
@@ -21,7 +22,6 @@ from driver.cluster.model import (
     peer_url,
 )
 from driver.cluster.records import ClusterRecords
-from driver.cluster.steward import Steward
 from driver.errors import StoreUnavailable
 from driver.store.format import keys
 from driver.store.kv.protocol import Delete, KeyValue
@@ -201,7 +201,7 @@ class SimCluster:
                             if each.id == found.id else each for each in self.etcd.listed]
 
     def tick(self, host: SimHost) -> None:
-        """What driver.cluster.keeper.Keeper.tick does to the host's member."""
+        """What driver.cluster.keeping.keeper.Keeper.tick does to the host's member."""
         key = keys.cluster_alive(host.id)
         if not host.up or (not self.etcd.elect() and self.etcd.listed):
             return

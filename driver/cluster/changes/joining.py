@@ -14,12 +14,18 @@ from typing import Any
 
 from driver import __version__
 from driver.cluster.authority import HOST_PREFIX, Issued, new_request
-from driver.cluster.enrolment import CLOCK_S, canonical, clock_text
+from driver.cluster.door.enrolment import CLOCK_S, canonical, clock_text
+from driver.cluster.door.visitor import (
+    Refused,
+    address_towards,
+    ask_as_host,
+    ask_as_stranger,
+    introduce,
+)
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.services import ETCD
 from driver.cluster.tokens import Token
-from driver.cluster.visitor import Refused, address_towards, ask_as_host, ask_as_stranger, introduce
 from driver.errors import Conflict, SlimError, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys

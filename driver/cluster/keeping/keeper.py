@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from driver.cluster import etcd_member
 from driver.cluster.authority import Authority
+from driver.cluster.door.visitor import ask_as_host, ask_members
+from driver.cluster.etcd import etcd_member
+from driver.cluster.etcd.members import EtcdMembers
+from driver.cluster.etcd.steward import Steward
+from driver.cluster.etcd.tidying import Tidying
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.members import EtcdMembers
+from driver.cluster.keeping.renewal import Renewal
 from driver.cluster.model import Member, Role, client_url
 from driver.cluster.records import ClusterRecords
-from driver.cluster.renewal import Renewal
 from driver.cluster.services import ETCD, Services
-from driver.cluster.steward import Steward
-from driver.cluster.tidying import Tidying
-from driver.cluster.visitor import ask_as_host, ask_members
 from driver.errors import SlimError, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.kv.protocol import Lease

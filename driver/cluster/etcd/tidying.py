@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from driver.cluster.members import EtcdMembers
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.model import Member
 from driver.work.logs import STANDING
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from driver import __version__
-from driver.cluster import etcd_member
 from driver.cluster.authority import (
     HOST_PREFIX,
     Issued,
@@ -22,9 +21,10 @@ from driver.cluster.authority import (
     new_request,
     validity,
 )
+from driver.cluster.door.visitor import ask_members
+from driver.cluster.etcd import etcd_member
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import ClusterHost
-from driver.cluster.visitor import ask_members
 
 MEMBER_CERTIFICATES = ("peer", "etcd", "root")
 

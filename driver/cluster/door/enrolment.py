@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Final
 
-from driver.cluster import plan, tokens
+from driver.cluster import tokens
 from driver.cluster.authority import HOST_PREFIX, Usage
+from driver.cluster.etcd import plan
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import ClusterHost, Member, Role, client_url, running
 from driver.cluster.records import ClusterConfig, ClusterRecords
 from driver.errors import Conflict, InvalidRequest, NotFound, SlimError

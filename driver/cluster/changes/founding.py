@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from driver import __version__
-from driver.cluster import etcd_member, tokens
+from driver.cluster import tokens
 from driver.cluster.authority import HOST_PREFIX, Authority, Usage, fingerprint, new_authority
+from driver.cluster.etcd import etcd_member
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import Identity
 from driver.cluster.host import ThisHost, wait
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import CLIENT_PORT, ClusterHost, Role, client_url, peer_url
 from driver.cluster.programs import Etcdctl
 from driver.cluster.records import ClusterConfig, ClusterRecords, JoinSecret

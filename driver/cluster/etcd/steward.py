@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from driver.cluster import plan
-from driver.cluster.members import Membership
+from driver.cluster.etcd import plan
+from driver.cluster.etcd.members import Membership
 from driver.cluster.model import Member, Role, Situation, running
 from driver.cluster.records import ClusterRecords
 from driver.errors import StoreUnavailable

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from driver.cluster.door.visitor import NobodyAnswers, ask_as_host
+from driver.cluster.etcd.members import EtcdMembers
+from driver.cluster.etcd.plan import cost_of_removal
 from driver.cluster.folder import Identity
 from driver.cluster.host import ThisHost, wait
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import ClusterHost, address_of, running
-from driver.cluster.plan import cost_of_removal
 from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, ETCD, KEEPER
-from driver.cluster.visitor import NobodyAnswers, ask_as_host
 from driver.errors import Conflict, InvalidArgument, NotFound, SlimError
 
 OUT_S: Final = 180.0  # for another host to take the member's place first

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from driver import __version__
-from driver.cluster import etcd_member
 from driver.cluster.authority import HOST_PREFIX, Authority, Usage, new_authority
+from driver.cluster.etcd import etcd_member
+from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
-from driver.cluster.members import EtcdMembers
 from driver.cluster.model import ClusterHost, Role, client_url, peer_url
 from driver.cluster.programs import Etcdctl, run
 from driver.cluster.records import ClusterConfig, ClusterRecords
