@@ -20,7 +20,8 @@ _TOGETHER = "tests/lab/swarm"  # one swarm for all its files
 _WAITING = (_TOGETHER, "tests/lab/restarts/test_dockerd.py", "tests/lab/cluster/test_cluster.py",
             "tests/lab/cluster/test_keys.py", "tests/lab/restarts/test_dead_host.py")
 # Units that take a minute or more: they come first in their folder.
-_LONG = {"tests/lab/restarts/test_driver.py", "tests/lab/docker/test_failures.py",
+_LONG = {"tests/lab/cluster/test_first_cluster.py", "tests/lab/restarts/test_driver.py",
+         "tests/lab/docker/test_failures.py",
          "tests/lab/restarts/test_boot_with_many.py",
          "tests/unit/whole/test_every_step.py", "tests/contract/records/test_address_history.py",
          "tests/contract/feeds/test_feeds.py", "tests/contract/feeds/test_past.py",

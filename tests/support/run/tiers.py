@@ -25,9 +25,6 @@ USUAL_LAB = "20.10"
 # Files and tests that only test-all runs even on that release: load, which tests no behaviour of
 # its own (LOAD), and behaviours that another test of `make test` covers (AGAIN: test -> other one).
 LOAD = ("tests/lab/docker/test_load.py",
-        # Each brings up hosts as `make up` does, and waits for members: too slow beside others.
-        "tests/lab/cluster/test_cluster.py", "tests/lab/cluster/test_keys.py",
-        "tests/lab/cluster/test_first_cluster.py",
         "tests/lab/restarts/test_boot_with_many.py",
         "tests/lab/docker/test_docker.py::test_fifty_parallel_starts_and_removals",
         "tests/lab/swarm/test_swarm.py::test_fifty_tasks_come_and_go")
