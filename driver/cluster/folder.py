@@ -43,6 +43,7 @@ class Identity:
     name: str
     address: str
     complete: bool = False  # what began the cluster here, or joined it, came to its end
+    plugin: bool = False  # dockerd runs this host's driver, as a managed plugin
 
 
 class ClusterFolder:

@@ -65,8 +65,13 @@ class ThisHost:
             member.close()
 
     def start_driver(self) -> None:
-        """Start the driver and the keeper anew, and wait until the driver answers."""
+        """Start the driver and the keeper anew, and wait until the driver answers.
+
+        A managed plugin is dockerd's to start.
+        """
         self.services.restart(KEEPER)
+        if self.folder.identity().plugin:
+            return
         self.services.restart(DRIVER)
         if not wait(lambda: driver_answers(self.socket), DRIVER_S):
             raise SlimError("the driver does not come up: see "

@@ -77,7 +77,7 @@ class Joining:
                            f"{member}: `slim cluster leave` first")
         answer = ask_as_stranger(member, address, ca, "join", fields)
         me = Identity(str(answer["cluster"]), str(answer["name"]), int(answer["generation"]),
-                      host_id, name, address)
+                      host_id, name, address, plugin=me.plugin)
         fresh = ClusterFolder(folder.path.with_name(folder.path.name + ".new"))
         shutil.rmtree(fresh.path, ignore_errors=True)
         with Undo() as undo:

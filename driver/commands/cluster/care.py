@@ -27,8 +27,8 @@ def run_leave(settings: Settings, options: dict[str, Any]) -> int:
     """Take this host out of its cluster."""
     here = this_host(settings)
     me = here.folder.identity()
-    networks = asked(settings.docker_socket, lambda client: client.networks(
-        filters={"driver": Path(settings.socket).stem}))
+    networks = [network for network in asked(settings.docker_socket, lambda client:
+                                             client.networks()) if _is_ours(network, settings)]
     if networks:
         names = ", ".join(sorted(str(network["Name"]) for network in networks))
         raise Conflict(f"Docker on this host has networks of slim ({names}): remove their "
@@ -44,6 +44,12 @@ def run_leave(settings: Settings, options: dict[str, Any]) -> int:
     print(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
           "`slim cluster init` starts it again")
     return 0
+
+
+def _is_ours(network: dict[str, Any], settings: Settings) -> bool:
+    """Tell whether a network of Docker's has slim as its driver, be it a plugin (`slim:latest`)."""
+    name = str(network["Driver"]).rpartition("/")[2].partition(":")[0]
+    return name == Path(settings.socket).stem
 
 
 def run_remove(settings: Settings, options: dict[str, Any]) -> int:

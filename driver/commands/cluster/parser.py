@@ -43,6 +43,8 @@ def add_cluster_parser(commands: Any) -> None:
     made["join"].add_argument("--client-only", action="store_true", help="this host never runs a "
                               "member of etcd, and never has the CA's key")
     for name in ("init", "join"):
+        made[name].add_argument("--plugin", action="store_true", help="this host's driver is the "
+                                "managed plugin: only etcd and the keeper are started here")
         made[name].add_argument("--address", default="", help="this host's IPv4 address for the "
                                 "cluster (default: that of the underlay)")
     made["token"].add_argument("--rotate", action="store_true", help="make a new one; the one "

@@ -17,7 +17,7 @@ from driver.cluster.changes.founding import Founding, ensure_token
 from driver.cluster.changes.joining import Joining
 from driver.cluster.door.visitor import parse_address
 from driver.cluster.folder import ClusterFolder, Identity
-from driver.cluster.host import ThisHost
+from driver.cluster.host import ThisHost, driver_answers
 from driver.cluster.model import CLIENT_PORT, DOOR_PORT
 from driver.cluster.records import ClusterConfig, ClusterRecords
 from driver.commands.adopt_cluster import run_adopt_cluster
@@ -25,7 +25,7 @@ from driver.commands.cluster import care
 from driver.commands.cluster.here import UP_ENV, own_address, this_host
 from driver.commands.cluster.status import run_status
 from driver.compose.ownership import own_id
-from driver.errors import SettingsError
+from driver.errors import Conflict, SettingsError
 from driver.settings import Settings
 from driver.state import host
 from driver.store.etcd.client import EtcdKeyValue
@@ -47,17 +47,20 @@ def run_init(settings: Settings, options: dict[str, Any]) -> int:
     """Begin a cluster."""
     here = this_host(settings)
     _refuse_other_etcd(settings, here)
+    _refuse_two_drivers(here, options)
     address = own_address(settings, options["address"])
     name = socket.gethostname()
     cluster = host.new_cluster()
     config = ClusterConfig(cluster.id, options["name"] or name,
                            certificate_s=options["certificate_days"])
-    me = Identity(config.id, config.name, config.generation, own_id(settings), name, address)
+    me = Identity(config.id, config.name, config.generation, own_id(settings), name, address,
+                  plugin=options["plugin"])
     token = Founding(here, lambda text: print(text, flush=True)).begin(
         me, config, options["valid"], take_over=_embedded_has_data(settings, here))
     print(f"cluster {here.folder.identity().cluster_name} runs on this host.  On each other host, "
           f"type as root:\n\n    {join_line(address, token)}\n")
     _say_how_long(here)
+    _say_what_a_plugin_needs(here)
     return 0
 
 
@@ -67,6 +70,7 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
     token = tokens.parse(options["token"])
     member = parse_address(options["member"])
     _refuse_other_etcd(settings, here)
+    _refuse_two_drivers(here, options)
 
     def adopt(folder: ClusterFolder) -> None:
         run_adopt_cluster(replace(
@@ -76,9 +80,10 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
 
     me = Joining(here, adopt).join(
         Identity("", "", 0, own_id(settings), socket.gethostname(),
-                 own_address(settings, options["address"])),
+                 own_address(settings, options["address"]), plugin=options["plugin"]),
         member, token, again=options["again"], client_only=options["client_only"])
     print(f"{me.name} is in the cluster {me.cluster_name}: see `slim cluster status`")
+    _say_what_a_plugin_needs(here)
     return 0
 
 
@@ -147,6 +152,20 @@ def _refuse_other_etcd(settings: Settings, here: ThisHost) -> None:
             f"this host's driver is told to use the etcd at {','.join(settings.etcd)}: take `etcd` "
             f"out of {settings_module.FILE}, SLIM_ETCD out of {UP_ENV} (or `make down`), and type "
             "this again")
+
+
+def _refuse_two_drivers(here: ThisHost, options: dict[str, Any]) -> None:
+    if options["plugin"] and driver_answers(here.socket):
+        raise Conflict("a driver runs on this host beside the plugin: end it first (make down, or "
+                       "systemctl disable --now slim), or leave --plugin out")
+
+
+def _say_what_a_plugin_needs(here: ThisHost) -> None:
+    if here.folder.identity().plugin:
+        print("\nThe managed plugin follows the cluster once it sees its files:\n\n"
+              "    docker plugin disable -f slim\n"
+              f"    docker plugin set slim ETCD= tls.source={here.folder.path.parent}\n"
+              "    docker plugin enable slim")
 
 
 def _embedded_has_data(settings: Settings, here: ThisHost) -> bool:

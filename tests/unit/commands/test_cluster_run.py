@@ -1,0 +1,56 @@
+"""Tests what `slim cluster` does beside a managed plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driver.cluster.folder import ClusterFolder, Identity
+from driver.cluster.host import ThisHost
+from driver.cluster.services import DRIVER, KEEPER
+from driver.commands.cluster import care, run
+from driver.errors import Conflict
+from driver.settings import load
+from tests.unit.cluster.test_keeper import FakeServices
+
+ME = Identity("c" * 32, "test", 1, "1" * 32, "h1", "192.0.2.1")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> ThisHost:
+    return ThisHost(ClusterFolder(tmp_path / "cluster"), FakeServices(), tmp_path / "etcd",
+                    tmp_path / "up.env", str(tmp_path / "sock"))
+
+
+def test_a_plugin_is_not_started_here(here: ThisHost) -> None:
+    here.folder.put_identity(Identity(**{**vars(ME), "plugin": True}))
+    here.start_driver()
+    assert here.services.done == [f"start {KEEPER}"]  # type: ignore[attr-defined]
+    assert DRIVER != KEEPER
+
+
+def test_a_driver_beside_the_plugin_is_refused(here: ThisHost, monkeypatch: pytest.MonkeyPatch
+                                               ) -> None:
+    monkeypatch.setattr(run, "driver_answers", lambda _: True)
+    with pytest.raises(Conflict, match="systemctl disable --now slim"):
+        run._refuse_two_drivers(here, {"plugin": True})
+    run._refuse_two_drivers(here, {"plugin": False})
+    monkeypatch.setattr(run, "driver_answers", lambda _: False)
+    run._refuse_two_drivers(here, {"plugin": True})
+
+
+@pytest.mark.parametrize("plugin", [True, False])
+def test_it_is_told_what_to_do(here: ThisHost, capsys: pytest.CaptureFixture[str], *, plugin: bool
+                               ) -> None:
+    here.folder.put_identity(Identity(**{**vars(ME), "plugin": plugin}))
+    run._say_what_a_plugin_needs(here)
+    said = capsys.readouterr().out
+    assert (f"docker plugin set slim ETCD= tls.source={here.folder.path.parent}" in said) == plugin
+
+
+@pytest.mark.parametrize(("name", "ours"), [
+    ("slim", True), ("slim:latest", True), ("example.org/net/slim:1.0", True), ("bridge", False),
+    ("slimmer", False), ("slim/other:latest", False)])
+def test_which_networks_would_be_without_a_driver(name: str, *, ours: bool) -> None:
+    assert care._is_ours({"Driver": name}, load({}, {"SLIM_CONFIG": "/dev/null"})) == ours
