@@ -33,6 +33,9 @@ from tests.support.world.machines import Cluster
 HERTZ = 3989  # a prime: no lockstep with the kernel's own clock
 # A sample belongs to the first of these, from the innermost function outwards.
 GROUPS = tuple((name, re.compile(pattern)) for name, pattern in (
+    # Between virtual processors: sending the interrupt leaves the machine.
+    ("waiting and waking", r"(sock_def_readable|(__)?ep_poll|do_epoll_wait|__pv_|pv_kick|kvm_|"
+     r"finish_task|(__)?schedule|try_to_wake|ttwu|wake_up|autoremove)"),
     ("connection tracking, NAT, rules", r"(__)?(nf_|nft_|ipt_|ip6?t_do|xt_|hash_conntrack|"
      r"nf_conntrack|conntrack|early_drop|selinux)"),
     ("eBPF programs and maps", r"(__)?(bpf_|htab_|array_map|sk_storage|cls_bpf|trie_|___bpf|"
@@ -52,9 +55,8 @@ GROUPS = tuple((name, re.compile(pattern)) for name, pattern in (
     ("sockets and files", r"(__)?(sock|sk_|lock_sock|release_sock|fput|alloc_file|alloc_inode|"
      r"d_|dput|iput|evict|inode|fd_|get_unused|close|security|apparmor|sys_|do_sys|x64_sys|ep_|"
      r"eventpoll|mntput|alloc_empty|file_|do_epoll|poll|move_addr|sockfd)"),
-    ("scheduler", r"(__)?(sched|schedule|try_to_wake|ttwu|finish_task|pick_|enqueue_task|"
-     r"dequeue|update_|set_next|put_prev|switch_|wake_up|autoremove|do_idle|cpuidle|tick_|"
-     r"hrtimer|select_task|native_|pv_)"),
+    ("scheduler", r"(__)?(sched|pick_|enqueue_task|dequeue|update_|set_next|put_prev|switch_|"
+     r"do_idle|cpuidle|tick_|hrtimer|select_task|native_|pv_)"),
     ("memory", r"(__)?(kmem|kfree|kmalloc|slab|___slab|free_|rcu|call_rcu|mod_|memcg|obj_|"
      r"alloc_pages|get_page|put_page|clear_page|page)"),
     ("entry to the kernel", r"(entry_|syscall|do_syscall|exc_|asm_|irqentry|exit_to)"),
