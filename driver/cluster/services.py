@@ -21,6 +21,7 @@ DRIVER: Final = "slim"
 ETCD: Final = "slim-etcd"
 KEEPER: Final = "slim-cluster"
 STOP_S: Final = 60.0
+START_S: Final = 10.0  # for the supervisor, not for what it runs
 LOOK_S: Final = 0.05
 
 
@@ -95,12 +96,18 @@ class Supervised:
             return
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        subprocess.Popen(  # noqa: S603 - an argument vector, and no shell
+        supervisor = subprocess.Popen(  # noqa: S603 - an argument vector, and no shell
             # Not with the etcd that scripts/slim gave this command: the folder says which now.
             ["/usr/bin/env", "-u", "SLIM_ETCD", str(self._scripts / "supervise.sh"), process,
              str(self._run), str(self._logs / f"{process}.log"), *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, cwd="/")
+        until_s = time.monotonic() + START_S
+        # Until it can be stopped; one that finds another one ends.  Looking for its lock meanwhile
+        # could keep it from that.
+        while (supervisor.poll() is None and self._pid_of(process) != supervisor.pid
+               and time.monotonic() < until_s):
+            time.sleep(LOOK_S)
 
     def restart(self, name: str) -> None:
         """See Services."""
@@ -114,13 +121,21 @@ class Supervised:
         while self._held(process):
             if time.monotonic() > until_s:
                 raise ProgramFailed(f"{process} does not stop: see {self.log_of(name)}")
-            with contextlib.suppress(OSError, ValueError):  # it is just starting, or ending
-                os.kill(int((self._run / f"{process}.pid").read_text()), signal.SIGTERM)
+            if pid := self._pid_of(process):
+                with contextlib.suppress(ProcessLookupError):  # it is just ending
+                    os.kill(pid, signal.SIGTERM)
             time.sleep(LOOK_S)
 
     def log_of(self, name: str) -> str:
         """See Services."""
         return str(self._logs / f"{self._commands[name][0]}.log")
+
+    def _pid_of(self, process: str) -> int:
+        """Return what its supervisor has noted; 0: it is just starting, or ending."""
+        try:
+            return int((self._run / f"{process}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def _held(self, process: str) -> bool:
         """Tell whether its supervisor lives: it holds its lock as long as it does."""

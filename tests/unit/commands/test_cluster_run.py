@@ -24,8 +24,8 @@ def here(tmp_path: Path) -> ThisHost:
 
 
 def test_a_plugin_is_not_started_here(here: ThisHost) -> None:
-    here.folder.put_identity(Identity(**{**vars(ME), "plugin": True}))
-    here.start_driver()
+    here.start_programs(Identity(**{**vars(ME), "plugin": True}))
+    here.wait_for_driver()
     assert here.services.done == [f"start {KEEPER}"]  # type: ignore[attr-defined]
     assert DRIVER != KEEPER
 
