@@ -184,7 +184,7 @@ def test_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     done.clear()
     units.restart(KEEPER)
     assert done == ["systemctl --quiet enable slim-cluster", "systemctl reset-failed slim-cluster",
-                    "systemctl --no-block restart slim-cluster"]
+                    "systemctl stop slim-cluster", "systemctl --no-block start slim-cluster"]
     done.clear()
     units.stop(DRIVER)
     assert done == ["systemctl --quiet disable slim", "systemctl stop slim"]
