@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -176,13 +177,17 @@ class Restoring:
     def _enter(self, me: Identity, saved: ClusterConfig) -> list[ClusterHost]:
         settings = self.here.folder.etcd_settings("root")
         members = EtcdMembers(settings)
-        try:
+        with EtcdKeyValue(settings) as kv, closing(members):
             members.begin_auth()
             members.add_user(me.host)
-        finally:
-            members.close()
-        with EtcdKeyValue(settings) as kv:
             records = ClusterRecords(kv)
+            for host in records.hosts():
+                if host.address == me.address and host.id != me.host:
+                    # This machine before it was set up anew: a person who later removes that one
+                    # would hit the member at its address, this one.
+                    members.remove_user(host.id)
+                    records.change_host(host.id, lambda _: None)
+                    self.say(f"{host.name} ({host.id[:12]}) had this address: it is off the record")
             records.put_config(replace(saved, generation=me.generation))
             records.forget_alive()  # those of the time of the backup
             for host in records.hosts():

@@ -288,6 +288,9 @@ class Members:
     def add_user(self, host: str) -> None:
         self._reach().users.add(HOST_PREFIX + host)
 
+    def remove_user(self, host: str) -> None:
+        self._reach().users.discard(HOST_PREFIX + host)
+
     def list_members(self) -> tuple[Member, ...]:
         self._reach()
         return (Member(1, HOST, (peer_url(HERE),), (client_url(HERE),)),)

@@ -221,6 +221,17 @@ def test_restore_on_a_new_machine(make: MakeMember) -> None:
     assert other.here.folder.identity() == replace(ME, generation=2)
 
 
+def test_restore_on_a_machine_that_was_set_up_anew(make: MakeMember) -> None:
+    """Its id is another one, and its address that of a member on record."""
+    one = make()
+    one.lose_majority()
+    one.here.folder.remove()
+    Restoring(one.here, one.said.append).restore(one.backup, "9" * 32, "one", HERE)
+    assert [host.id for host in one.records().hosts()] == [TWO.id, "9" * 32]
+    assert one.served().users == {HOST_PREFIX + TWO.id, HOST_PREFIX + "9" * 32}
+    assert any("had this address" in said for said in one.said)
+
+
 def test_restore_of_another_cluster(make: MakeMember) -> None:
     one = make()
     one.lose_majority()
