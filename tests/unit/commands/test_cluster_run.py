@@ -13,7 +13,7 @@ from driver.cluster.model import ClusterHost
 from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, KEEPER
 from driver.commands.cluster import care, run
-from driver.errors import Conflict, StoreUnavailable
+from driver.errors import Conflict, StateError, StoreUnavailable
 from driver.settings import load
 from tests.unit.cluster.test_keeper import FakeServices, Kv
 
@@ -50,6 +50,18 @@ def test_it_is_told_what_to_do(here: ThisHost, capsys: pytest.CaptureFixture[str
     run._say_what_a_plugin_needs(here)
     said = capsys.readouterr().out
     assert (f"docker plugin set slim ETCD= tls.source={here.folder.path.parent}" in said) == plugin
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/etc/slim/up.env"),
+                                   OSError(30, "Read-only file system")])
+def test_a_disk_that_is_full_is_told_in_one_line(error: OSError, monkeypatch: pytest.MonkeyPatch
+                                                 ) -> None:
+    def full(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(run, "run_init", full)
+    with pytest.raises(StateError, match=f"(up.env|init): {error.strerror}.  Once that is mended"):
+        run.run_cluster(load({}, {"SLIM_CONFIG": "/dev/null"}), "init", {})
 
 
 class Etcd(Kv):
