@@ -88,8 +88,11 @@ static __always_inline void note_timestamps(struct bpf_sock_ops *ops, struct con
 
 static __always_inline void write_option(struct bpf_sock_ops *ops, struct connection *c)
 {
+    struct bpf_sock *sk = ops->sk;
+    int ipv6 = sk && connections6.sk_storage_get(sk, 0, 0);
     struct syn_option option = {.kind = OPTION_KIND, .length = sizeof(option),
-                                .experiment_be = bpf_htons(OPTION_EXPERIMENT),
+                                .experiment_be = bpf_htons(ipv6 ? OPTION_EXPERIMENT6
+                                                                : OPTION_EXPERIMENT),
                                 .port_be = c->peer_port_be, .caller_port_be = c->port_be};
     bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
 }
@@ -101,6 +104,17 @@ static __always_inline int enter_flow(struct flow_key *key, struct flow *mine)
         return 1;
     struct flow *earlier = flows.lookup(key);
     return earlier && remove_flow(key, earlier->sandbox) && add_flow(key, mine);
+}
+
+/* The IPv6 names of an accepted connection.  Returns 0 if an endpoint has gone since its SYN. */
+static __always_inline int find_names6(const struct pending *syn, struct connection6 *names)
+{
+    struct address caller = {.vni = syn->vni, .addr_be = syn->peer_addr_be};
+    struct ipv6 *peer = addresses6.lookup(&caller);
+    if (!peer || !own_address6(syn->sandbox, syn->vni, &names->local))
+        return 0;
+    names->peer = *peer;
+    return 1;
 }
 
 /* Newer SYNs have evicted this connection's SYN from `pending`: nobody knows any more whom it
@@ -134,6 +148,11 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     if (!syn || !sk || syn->sandbox != cookie)
         return;
 
+    struct connection6 names = {};
+    if (syn->ipv6 && !find_names6(syn, &names)) {
+        end_soon(ops);
+        return;
+    }
     struct connection child = {.local_addr_be = syn->addr_be, .peer_addr_be = syn->peer_addr_be,
                                .local_port_be = syn->port_be, .port_be = key.local_port_be,
                                .flow = key};
@@ -142,7 +161,8 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
                         .port_be = key.local_port_be, .state = FLOW_OPEN};
     if (port && port->sandbox == cookie)
         mine.ifindex = port->ifindex; /* another one may carry the host path since the SYN */
-    if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE))
+    if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE) ||
+        (syn->ipv6 && !connections6.sk_storage_get(sk, &names, BPF_SK_STORAGE_GET_F_CREATE)))
         count(REASON_storage_full);
     if (!enter_flow(&key, &mine)) {
         count(REASON_flow_table_full); /* its packets stay allowed while `pending` lasts */
@@ -171,6 +191,9 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;
+        name.ipv6 = 0;
+        listeners.delete(&name);
+        name.ipv6 = 1;
         listeners.delete(&name);
     }
 }
