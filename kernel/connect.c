@@ -162,7 +162,7 @@ static __always_inline struct location *locate(u32 vni, const struct destination
 {
     if (to->ipv6) {
         struct address6 wanted = {.vni = vni};
-        __builtin_memcpy(wanted.addr, to->asked6.addr, sizeof(wanted.addr));
+        __builtin_memcpy(wanted.addr, to->asked6.words, sizeof(wanted.addr));
         return directory6.lookup(&wanted);
     }
     struct address wanted = {.vni = vni, .addr_be = to->addr_be};
@@ -171,7 +171,8 @@ static __always_inline struct location *locate(u32 vni, const struct destination
 
 static __always_inline int is_own(const struct attachment *own, const struct destination *to)
 {
-    return to->ipv6 ? same_address6(to->asked6.addr, to->own6.addr)
+    return to->ipv6 ? to->asked6.words[0] == to->own6.words[0] &&
+                          to->asked6.words[1] == to->own6.words[1]
                     : to->addr_be == own->addr_be;
 }
 
@@ -322,7 +323,7 @@ static __always_inline int find_own6(u64 cookie, struct destination *to, struct 
         return 0;
     own->vni = found.vni;
     own->port_be = found.port_be;
-    __builtin_memcpy(to->own6.addr, found.addr, sizeof(found.addr));
+    to->own6 = found.addr;
     return 1;
 }
 

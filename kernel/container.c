@@ -38,7 +38,7 @@ static __always_inline struct bpf_sock *find_listener(struct __sk_buff *skb,
     if (!own_address6(syn->sandbox, syn->vni, &own))
         return 0;
     wanted.ipv6.sport = key->peer_port_be;
-    __builtin_memcpy(wanted.ipv6.daddr, own.addr, sizeof(wanted.ipv6.daddr));
+    __builtin_memcpy(wanted.ipv6.daddr, own.words, sizeof(wanted.ipv6.daddr));
     wanted.ipv6.dport = syn->port_be;
     return bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv6), BPF_F_CURRENT_NETNS, 0);
 }

@@ -6,12 +6,6 @@
  */
 #define SOL_IPV6_ 41
 
-static __always_inline int same_address6(const __u8 *a, const __u8 *b)
-{
-    const u64 *x = (const u64 *)a, *y = (const u64 *)b;
-    return x[0] == y[0] && x[1] == y[1];
-}
-
 static __always_inline int is_mapped(const struct bpf_sock_addr *ctx)
 {
     return !ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff);
@@ -27,7 +21,7 @@ static __always_inline void map_address(struct bpf_sock_addr *ctx, u32 addr_be)
 
 static __always_inline void read_address6(const struct bpf_sock_addr *ctx, struct ipv6 *to)
 {
-    u32 *words = (u32 *)to->addr;
+    u32 *words = (u32 *)to->words;
     words[0] = ctx->user_ip6[0];
     words[1] = ctx->user_ip6[1];
     words[2] = ctx->user_ip6[2];
@@ -36,7 +30,7 @@ static __always_inline void read_address6(const struct bpf_sock_addr *ctx, struc
 
 static __always_inline void write_address6(struct bpf_sock_addr *ctx, const struct ipv6 *from)
 {
-    const u32 *words = (const u32 *)from->addr;
+    const u32 *words = (const u32 *)from->words;
     ctx->user_ip6[0] = words[0];
     ctx->user_ip6[1] = words[1];
     ctx->user_ip6[2] = words[2];
@@ -47,12 +41,12 @@ static __always_inline void write_address6(struct bpf_sock_addr *ctx, const stru
 static __always_inline int attachment6_to(const struct sandbox6 *sandbox, const struct ipv6 *dst,
                                           struct attachment6 *found)
 {
-    const u64 *to = (const u64 *)dst->addr;
+    const u64 *to = dst->words;
     for (u32 i = 0; i < SLIM_ATTACHMENTS; i++) {
         if (i >= sandbox->count)
             break;
         const struct attachment6 *own = &sandbox->attachments[i];
-        const u64 *addr = (const u64 *)own->addr, *mask = (const u64 *)own->mask;
+        const u64 *addr = own->addr.words, *mask = own->mask.words;
         if (!((to[0] ^ addr[0]) & mask[0]) && !((to[1] ^ addr[1]) & mask[1])) {
             *found = *own;
             return 1;
@@ -72,7 +66,7 @@ static __always_inline int own_address6(u64 cookie, u32 vni, struct ipv6 *found)
         if (i >= sandbox->count)
             break;
         if (sandbox->attachments[i].vni == vni) {
-            __builtin_memcpy(found->addr, sandbox->attachments[i].addr, sizeof(found->addr));
+            *found = sandbox->attachments[i].addr;
             return 1;
         }
     }

@@ -98,6 +98,12 @@ static __always_inline int overlay4(struct __sk_buff *skb, const struct veth *ve
     return verdict == NOT_TOLD ? refuse(REASON_unknown_destination, at_sender) : verdict;
 }
 
+static __always_inline int same_address6(const __u8 *a, const __u8 *b)
+{
+    const u64 *x = (const u64 *)a, *y = (const u64 *)b;
+    return x[0] == y[0] && x[1] == y[1];
+}
+
 static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *veth, int at_sender)
 {
     u64 src[2], dst[2];

@@ -29,9 +29,10 @@ struct address6 {
     __u8 addr[16];
 };
 
+/* An IPv6 address, or a mask for one, in network order; two words for comparisons. */
 struct ipv6 {
-    __u8 addr[16];
-} __attribute__((aligned(8)));
+    __u64 words[2];
+};
 
 /* Where an endpoint is: its host, and the port that names it there. */
 struct location {
@@ -92,8 +93,8 @@ struct sandbox {
 /* The same for IPv6.  An endpoint that is not among these takes and makes no IPv6 connections on
  * the host path. */
 struct attachment6 {
-    __u8 addr[16];
-    __u8 mask[16]; /* of its subnet */
+    struct ipv6 addr;
+    struct ipv6 mask; /* of its subnet */
     __u32 vni;
     __u16 port_be; /* as in struct attachment; never 0 */
     __u16 zero;

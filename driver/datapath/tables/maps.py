@@ -135,17 +135,28 @@ class Maps:
                 if leaf is not None and leaf.sandbox != entry.cookie:
                     leaf.sandbox = entry.cookie
                     _write(veths, key, leaf, f"interface {attachment.host_ifindex}")
+            self._put_sandbox6(entry)
             key = sandboxes.Key(entry.cookie)
             before = sandboxes.get(key)
             _write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")
             if before is not None and before.ifindex != entry.primary_ifindex:
                 self._mover.move(entry.cookie, entry.primary_ifindex)
 
+    def _put_sandbox6(self, entry: SandboxEntry) -> None:
+        table = self._table("sandboxes6")
+        key, leaf = table.Key(entry.cookie), entries.sandbox6_entry(table, entry)
+        if leaf is None:
+            _delete(table, key)
+        else:
+            _write(table, key, leaf, "IPv6 of a sandbox")
+
     def delete_sandbox(self, cookie: int) -> None:
         """Undo put_sandbox in reverse order.  Its notes stay: it may rejoin a network."""
         with self._lock:
             sandboxes, veths = self._table("sandboxes"), self._table("veths")
             _delete(sandboxes, sandboxes.Key(cookie))
+            sandboxes6 = self._table("sandboxes6")
+            _delete(sandboxes6, sandboxes6.Key(cookie))
             for ifindex, leaf in list(bpf.entries(veths)):
                 if leaf.sandbox == cookie:
                     leaf.sandbox = 0
@@ -188,9 +199,22 @@ class Maps:
                        _as(reverse.Leaf, entries.address_key(endpoints, endpoint.vni,
                                                              endpoint.address.ip)),
                        f"endpoint {endpoint.id[:12]}")
+            self._put_address6(endpoint)
             for table, key in self._endpoint_keys("directory", endpoint):
                 _write(table, key, entries.location(table, endpoint),
                        f"endpoint {endpoint.id[:12]}")
+
+    def _put_address6(self, endpoint: Endpoint) -> None:
+        """Enter by which IPv6 address its peers see an endpoint that calls them by IPv6."""
+        if endpoint.address is None:
+            return
+        table = self._table("addresses6")
+        key = entries.address_key(table, endpoint.vni, endpoint.address.ip)
+        if endpoint.port and endpoint.address6 is not None:
+            _write(table, key, entries.address6(table, endpoint.address6.ip),
+                   f"endpoint {endpoint.id[:12]}")
+        else:
+            _delete(table, key)
 
     def delete_remote(self, endpoint: Endpoint) -> None:
         """Undo put_remote; entries that belong to another endpoint by now stay."""
@@ -199,6 +223,9 @@ class Maps:
                 found = table.get(key)
                 if found is not None and entries.same(found, entries.location(table, endpoint)):
                     _delete(table, key)
+                    if hasattr(key, "addr_be"):
+                        addresses6 = self._table("addresses6")
+                        _delete(addresses6, _as(addresses6.Key, key))
             if endpoint.port and endpoint.address is not None:
                 reverse = self._table("reverse")
                 name = entries.wire_name(reverse, endpoint)
