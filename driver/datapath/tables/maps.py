@@ -125,6 +125,7 @@ class Maps:
     def put_sandbox(self, entry: SandboxEntry) -> None:
         """Enter a sandbox: first what receives, then what sends, last the connect hooks' entry."""
         with self._lock:
+            self._put_sandbox6(entry)
             self._clear_ports(entry.cookie, {a.port for a in entry.attachments})
             ports, veths, sandboxes = map(self._table, ("ports", "veths", "sandboxes"))
             for attachment in entry.attachments:
@@ -135,7 +136,6 @@ class Maps:
                 if leaf is not None and leaf.sandbox != entry.cookie:
                     leaf.sandbox = entry.cookie
                     _write(veths, key, leaf, f"interface {attachment.host_ifindex}")
-            self._put_sandbox6(entry)
             key = sandboxes.Key(entry.cookie)
             before = sandboxes.get(key)
             _write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")

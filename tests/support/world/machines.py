@@ -214,7 +214,8 @@ class Machine:
             self.sandboxes.set_up(key, endpoint, veth, underlay=self.underlay,
                                   overlay_mtu=overlay_mtu(MTU), primary=index == 0)
         attachments = tuple(
-            Attachment(e.vni, e.address, e.port, v.host_ifindex, e.address6 if e.takes_ipv6 else None)
+            Attachment(e.vni, e.address, e.port, v.host_ifindex,
+                       e.address6 if e.takes_ipv6 else None)
             for e, v in container.endpoints if e.address is not None)
         entry = SandboxEntry(container.netns.cookie, container.endpoints[0][1].host_ifindex,
                              attachments)
@@ -254,8 +255,9 @@ class Machine:
 
         with suppress(AssertionError):  # whoever asks says what is left
             wait_until(swept, 5, "lists that nothing names any more are removed")
-        names = ("sandboxes", "sandboxes6", "addresses6", "veths", "endpoints", "endpoints6", "directory", "directory6",
-                 "reverse", "floods", "flows", "services", "backends", "withheld")
+        names = ("sandboxes", "sandboxes6", "veths", "endpoints", "endpoints6", "directory",
+                 "directory6", "reverse", "addresses6", "floods", "flows", "services", "backends",
+                 "withheld")
         left = {name: len(self.loaded.table(name)) for name in names}
         left["ports"] = count_used(self.loaded.table("ports"))
         left["links"] = len(list((self.pins / "links").glob("netns-*")))

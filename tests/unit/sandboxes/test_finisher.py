@@ -113,7 +113,7 @@ class World:
             raise Exhausted("no endpoint port is free")
         return self.free_port
 
-    def offer(self, endpoint_id: EndpointId, offered: bool) -> None:
+    def offer(self, endpoint_id: EndpointId, offered: bool, _takes_ipv6: bool) -> None:
         if "offer" in self.failures:
             self.failures.remove("offer")
             raise StoreUnavailable("etcd is away")
