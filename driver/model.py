@@ -153,13 +153,13 @@ class Endpoint:
     address: IPv4Interface | None  # with its subnet's prefix length
     address6: IPv6Interface | None
     port: int  # endpoint port P (host byte order); 0: reachable over the overlay path only
-    # Peers may call its IPv6 address by that port, too; False: over the overlay path only.
-    takes_ipv6: bool = False
     sandbox_key: str = ""  # path of its network namespace; empty until Join
     # Set for this host's endpoints only.  False: the endpoint keeps P, but peers see 0 for now.
     offered: bool = True
     host_path: HostPath | None = None  # chosen for this endpoint; None: as for its network
     names: tuple[str, ...] = ()  # of its container in this network; its own is the first
+    # Peers may call its IPv6 address by `port`, too; False: over the overlay path only.
+    takes_ipv6: bool = False
 
 
 class HoldKind(StrEnum):

@@ -95,9 +95,11 @@ class Entry(bytes):
 
     def _only(self, flags: int) -> Entry:
         before, vni, underlay, port, mac, address, address6 = self._fields()
-        kept = flags | (before & _TAKES_IPV6 if flags & _ADDRESS6 else 0)
+        takes_ipv6 = before & _TAKES_IPV6 if flags & _ADDRESS6 else 0
+        if not flags & _ADDRESS and not takes_ipv6:
+            port = 0  # as `directory6` has it: read back from there, it must be the same
         return Entry(_PACKED.pack(
-            kept, vni, underlay, port, mac, address if flags & _ADDRESS else 0,
+            flags | takes_ipv6, vni, underlay, port, mac, address if flags & _ADDRESS else 0,
             address6 if flags & _ADDRESS6 else b""))
 
     def _fields(self) -> tuple[Any, ...]:

@@ -236,7 +236,7 @@ class EndpointService:
         """Publish the endpoint's port, or 0 to send its peers to the overlay path.
 
         An endpoint keeps a port that is not offered: open connections continue to use it.
-        takes_ipv6: peers may call its IPv6 address by that port.
+        takes_ipv6: peers may call its IPv6 address, if it has one, by that port.
 
         Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
         """
@@ -246,7 +246,8 @@ class EndpointService:
                 return
             # The endpoint keeps a port that is not offered, for its open connections.
             port = self._port(endpoint) if offered and not endpoint.port else endpoint.port
-            wanted = replace(endpoint, port=port, offered=offered, takes_ipv6=takes_ipv6)
+            wanted = replace(endpoint, port=port, offered=offered, takes_ipv6=(
+                takes_ipv6 and port != 0 and endpoint.address6 is not None))
             if wanted != endpoint:
                 self._endpoints.replace(wanted)
 
