@@ -294,7 +294,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         }
     }
 
-    init.local_addr_be = own->addr_be;
+    init.local_addr_be = own->addr_be; /* both are 0 for IPv6 */
     init.peer_addr_be = to->asked_be;
     init.peer_port_be = ctx->user_port;
     init.port_be = own->port_be;

@@ -2,10 +2,8 @@
  *
  * A client's socket is AF_INET6 and is connected to ::ffff:U, as an IPv4-mapped one.  The SYN's
  * option says that IPv6 was asked for (option.h).  Both ends keep the addresses that their programs
- * see in a storage of its own, so connections over IPv4 pay nothing (docs/decisions/0016).
+ * see in a storage of its own, for which connections over IPv4 pay nothing (docs/decisions/0016).
  */
-#define SOL_IPV6_ 41
-
 static __always_inline int is_mapped(const struct bpf_sock_addr *ctx)
 {
     return !ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff);

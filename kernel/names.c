@@ -30,10 +30,11 @@ int getsockname4(struct bpf_sock_addr *ctx)
     return 1;
 }
 
-static __always_inline struct connection6 *connection6_of(struct bpf_sock_addr *ctx)
+static __always_inline struct connection6 *connection6_of(struct bpf_sock_addr *ctx,
+                                                          const struct connection *c)
 {
     struct bpf_sock *sk = ctx->sk;
-    return sk ? connections6.sk_storage_get(sk, 0, 0) : 0;
+    return sk && !c->local_addr_be ? connections6.sk_storage_get(sk, 0, 0) : 0;
 }
 
 int getpeername6(struct bpf_sock_addr *ctx)
@@ -44,7 +45,7 @@ int getpeername6(struct bpf_sock_addr *ctx)
             ctx->user_ip6[3] = shown(ctx->sk, ctx->user_ip6[3]);
         return 1;
     }
-    struct connection6 *c6 = connection6_of(ctx);
+    struct connection6 *c6 = connection6_of(ctx, c);
     if (c6)
         write_address6(ctx, &c6->peer);
     else
@@ -59,7 +60,7 @@ int getsockname6(struct bpf_sock_addr *ctx)
     struct connection *c = connection_of(ctx);
     if (!c)
         return 1;
-    struct connection6 *c6 = connection6_of(ctx);
+    struct connection6 *c6 = connection6_of(ctx, c);
     if (c6)
         write_address6(ctx, &c6->local);
     else

@@ -88,11 +88,9 @@ static __always_inline void note_timestamps(struct bpf_sock_ops *ops, struct con
 
 static __always_inline void write_option(struct bpf_sock_ops *ops, struct connection *c)
 {
-    struct bpf_sock *sk = ops->sk;
-    int ipv6 = sk && connections6.sk_storage_get(sk, 0, 0);
     struct syn_option option = {.kind = OPTION_KIND, .length = sizeof(option),
-                                .experiment_be = bpf_htons(ipv6 ? OPTION_EXPERIMENT6
-                                                                : OPTION_EXPERIMENT),
+                                .experiment_be = bpf_htons(c->local_addr_be ? OPTION_EXPERIMENT
+                                                                            : OPTION_EXPERIMENT6),
                                 .port_be = c->peer_port_be, .caller_port_be = c->port_be};
     bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
 }
@@ -153,7 +151,8 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
         end_soon(ops);
         return;
     }
-    struct connection child = {.local_addr_be = syn->addr_be, .peer_addr_be = syn->peer_addr_be,
+    struct connection child = {.local_addr_be = syn->ipv6 ? 0 : syn->addr_be,
+                               .peer_addr_be = syn->ipv6 ? 0 : syn->peer_addr_be,
                                .local_port_be = syn->port_be, .port_be = key.local_port_be,
                                .flow = key};
     struct flow mine = {.sandbox = syn->sandbox, .socket = bpf_get_socket_cookie(ops),

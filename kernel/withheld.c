@@ -4,6 +4,7 @@
  * The driver decides (datapath/withheld.py); what cannot wait for it is decided here, at once.
  */
 #define SOL_IP_ 0
+#define SOL_IPV6_ 41
 #define SOL_SOCKET_ 1
 #define SO_BINDTODEVICE_ 25
 #define SO_BINDTOIFINDEX_ 62

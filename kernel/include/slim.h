@@ -193,7 +193,7 @@ struct listener_key {
 
 /* Socket storage: the addresses and ports that the program must see instead of the wire's. */
 struct connection {
-    __u32 local_addr_be;
+    __u32 local_addr_be; /* 0: the addresses are IPv6, in a storage of their own */
     __u32 peer_addr_be;
     __u16 local_port_be; /* 0: the socket's own port is the right one */
     __u16 peer_port_be;
@@ -204,7 +204,7 @@ struct connection {
     __u16 others_callbacks; /* not 0: another program wants to write header options, too */
 };
 
-/* Socket storage beside `connection`, whose IPv4 addresses are then not shown. */
+/* Socket storage beside `connection`. */
 struct connection6 {
     struct ipv6 local;
     struct ipv6 peer;

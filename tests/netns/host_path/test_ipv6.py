@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from driver.datapath.tables.host_paths import BlockedHosts
+from driver.datapath.tables.withheld import WithheldMaps
+from driver.services.ports import Why
 from tests.netns.talk import (
     best_path,
     client,
@@ -271,6 +276,48 @@ def test_connect_again_on_a_refused_socket(across6: Pair, again: str) -> None:
         assert total["reconnect_refused"] == 1
 
 
+def test_a_host_that_is_gone(across6: Pair) -> None:
+    here, there = across6
+    here.machine.datapath.refuse_hosts([there.machine.underlay])
+    try:
+        with counted(here) as total:
+            assert run(here, """
+                print(error_of(lambda: connected(sys.argv[1], 80, family=socket.AF_INET6)))
+            """, THERE6) == "EHOSTUNREACH"
+    finally:
+        here.machine.datapath.refuse_hosts([])
+    assert total == {"host_dead": 1}
+
+
+def test_a_host_that_is_blocked(across6: Pair) -> None:
+    here, there = across6
+    server(there, address="::")
+    blocked = BlockedHosts(here.machine.loaded)
+    blocked.block([there.machine.underlay])
+    try:
+        with overlay(here, there, because="peer_blocked"):
+            client(here, THERE6)
+    finally:
+        blocked.block([])
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_container_that_is_kept_off(across6: Pair, side: str) -> None:
+    here, there = across6
+    server(there, address="::")
+    kept = here if side == "client" else there
+    WithheldMaps(kept.machine.loaded).withhold(kept.netns.cookie, Why.KEYS)
+    if side == "client":
+        with overlay(here, there, because="keys"):
+            client(here, THERE6)
+        return
+    with counted(here, there) as total:
+        assert run(here, """
+            print(error_of(lambda: connected(sys.argv[1], 80, family=socket.AF_INET6)))
+        """, THERE6) == "EHOSTUNREACH"
+    assert total["syn_withheld"] == 1
+
+
 def test_an_old_peer_is_called_over_the_overlay(machines: list[Machine]) -> None:
     here = machines[0].container("10.32.0.2/16", address6=f"{HERE6}/64")
     there = machines[1].container()
@@ -280,6 +327,18 @@ def test_an_old_peer_is_called_over_the_overlay(machines: list[Machine]) -> None
         assert client(here, THERE6).split()[2:] == [THERE6, "80"]
     with host_path(here, there):
         client(here, there.address)
+
+
+def test_a_peer_without_ipv4(machines: list[Machine]) -> None:
+    """Endpoint ports belong to IPv4 addresses: the driver gives it none."""
+    here = machines[0].container("10.32.0.2/16", address6=f"{HERE6}/64")
+    there = machines[1].container("10.32.0.3/16", address6=f"{THERE6}/64")
+    endpoint = there.endpoints[0][0]
+    server(there, address="::")
+    for machine in machines:
+        machine.datapath.put_remote(replace(endpoint, address=None, port=0, takes_ipv6=False))
+    with overlay(here, there, because="overlay_only"):
+        client(here, THERE6)
 
 
 def test_an_mptcp_client_takes_the_overlay(across6: Pair) -> None:
