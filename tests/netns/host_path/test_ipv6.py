@@ -337,8 +337,12 @@ def test_a_peer_without_ipv4(machines: list[Machine]) -> None:
     server(there, address="::")
     for machine in machines:
         machine.datapath.put_remote(replace(endpoint, address=None, port=0, takes_ipv6=False))
-    with overlay(here, there, because="overlay_only"):
-        client(here, THERE6)
+    try:
+        with overlay(here, there, because="overlay_only"):
+            client(here, THERE6)
+    finally:
+        for machine in machines:
+            machine.datapath.put_remote(endpoint)  # what the fixture expects to withdraw
 
 
 def test_an_mptcp_client_takes_the_overlay(across6: Pair) -> None:
