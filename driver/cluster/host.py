@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from driver.cluster.folder import ClusterFolder
+from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import client_url
 from driver.cluster.services import DRIVER, ETCD, KEEPER, Services
 from driver.errors import SlimError, StoreUnavailable
@@ -64,15 +64,21 @@ class ThisHost:
         finally:
             member.close()
 
-    def start_driver(self) -> None:
-        """Start the driver and the keeper anew, and wait until the driver answers.
+    def start_programs(self, me: Identity) -> None:
+        """Start the keeper and the driver anew, as those of a host that is whole in its cluster.
 
-        A managed plugin is dockerd's to start.
+        It is noted last: who is killed before types the command again, and it goes on.  A managed
+        plugin is dockerd's to start.
         """
         self.services.restart(KEEPER)
+        if not me.plugin:
+            self.services.restart(DRIVER)
+        self.folder.put_identity(replace(me, complete=True))
+
+    def wait_for_driver(self) -> None:
+        """Wait until the driver answers that we have started.  Error: SlimError."""
         if self.folder.identity().plugin:
             return
-        self.services.restart(DRIVER)
         if not wait(lambda: driver_answers(self.socket), DRIVER_S):
             raise SlimError("the driver does not come up: see "
                             f"{self.services.log_of(DRIVER)}, and `slim doctor`")

@@ -49,7 +49,7 @@ class ClusterRecords:
     def config(self) -> ClusterConfig | None:
         """Return the cluster's configuration; None: `slim cluster init` has not written it."""
         entry = self._kv.get(keys.CLUSTER_CONFIG)
-        return None if entry is None else records.decode(entry, _config)
+        return None if entry is None else records.decode(entry, config_of)
 
     def put_config(self, config: ClusterConfig) -> None:
         """Write it."""
@@ -135,7 +135,8 @@ def _host(fields: records.Fields) -> ClusterHost:
         client_only=fields.get("client_only", False) is True)
 
 
-def _config(fields: records.Fields) -> ClusterConfig:
+def config_of(fields: records.Fields) -> ClusterConfig:
+    """Return the configuration as it was written.  Errors: KeyError, TypeError, ValueError."""
     return ClusterConfig(_text(fields["id"]), _text(fields["name"]),
                          int(_number(fields["generation"])), _number(fields["certificate_s"]))
 

@@ -21,6 +21,8 @@ DRIVER: Final = "slim"
 ETCD: Final = "slim-etcd"
 KEEPER: Final = "slim-cluster"
 STOP_S: Final = 60.0
+UNIT_STOP_S: Final = 100.0  # systemd kills what does not end within 90
+START_S: Final = 10.0  # for the supervisor, not for what it runs
 LOOK_S: Final = 0.05
 
 
@@ -63,12 +65,14 @@ class Systemd:
         """See Services."""
         run(["systemctl", "--quiet", "enable", name])
         run(["systemctl", "reset-failed", name])
-        run(["systemctl", "--no-block", "restart", name])
+        # Who then asks whether it answers must not hear the one of before.
+        run(["systemctl", "stop", name], timeout_s=UNIT_STOP_S)
+        run(["systemctl", "--no-block", "start", name])
 
     def stop(self, name: str) -> None:
         """See Services."""
         run(["systemctl", "--quiet", "disable", name])
-        run(["systemctl", "stop", name], timeout_s=100)
+        run(["systemctl", "stop", name], timeout_s=UNIT_STOP_S)
 
     def log_of(self, name: str) -> str:
         """See Services."""
@@ -95,12 +99,18 @@ class Supervised:
             return
         self._run.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        subprocess.Popen(  # noqa: S603 - an argument vector, and no shell
+        supervisor = subprocess.Popen(  # noqa: S603 - an argument vector, and no shell
             # Not with the etcd that scripts/slim gave this command: the folder says which now.
             ["/usr/bin/env", "-u", "SLIM_ETCD", str(self._scripts / "supervise.sh"), process,
              str(self._run), str(self._logs / f"{process}.log"), *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, cwd="/")
+        until_s = time.monotonic() + START_S
+        # Until it can be stopped; one that finds another one ends.  Looking for its lock meanwhile
+        # could keep it from that.
+        while (supervisor.poll() is None and self._pid_of(process) != supervisor.pid
+               and time.monotonic() < until_s):
+            time.sleep(LOOK_S)
 
     def restart(self, name: str) -> None:
         """See Services."""
@@ -114,13 +124,21 @@ class Supervised:
         while self._held(process):
             if time.monotonic() > until_s:
                 raise ProgramFailed(f"{process} does not stop: see {self.log_of(name)}")
-            with contextlib.suppress(OSError, ValueError):  # it is just starting, or ending
-                os.kill(int((self._run / f"{process}.pid").read_text()), signal.SIGTERM)
+            if pid := self._pid_of(process):
+                with contextlib.suppress(ProcessLookupError):  # it is just ending
+                    os.kill(pid, signal.SIGTERM)
             time.sleep(LOOK_S)
 
     def log_of(self, name: str) -> str:
         """See Services."""
         return str(self._logs / f"{self._commands[name][0]}.log")
+
+    def _pid_of(self, process: str) -> int:
+        """Return what its supervisor has noted; 0: it is just starting, or ending."""
+        try:
+            return int((self._run / f"{process}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def _held(self, process: str) -> bool:
         """Tell whether its supervisor lives: it holds its lock as long as it does."""

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 
 from driver.client_ports import ClientPorts
-from driver.datapath.build import cache, compiling, probe
+from driver.datapath.build import cache, child, compiling, probe
 from driver.datapath.build.cache import compiled_unit
 from driver.datapath.build.compiling import compile_unit
 from driver.datapath.code.compiled import CONSTANTS, Compiled, relocate
@@ -206,3 +206,33 @@ def test_the_doctor_says_what_is_loaded_without_a_compiler(
     assert found.pop("compile") == (
         f"none here; the driver still starts, with what is in {tmp_path}")
     assert found == dict.fromkeys(program.name for program in ALL_PROGRAMS)
+
+
+def test_the_compiler_leaves_with_its_process(tmp_path: Path) -> None:
+    """A driver that has compiled is as small as one that has not."""
+    require_root()
+    code = (COMPILE.format(folder=str(tmp_path / "kept"))
+            + "; print('libbcc' in open('/proc/self/maps').read(), 'bcc' in sys.modules)")
+    said = subprocess.run([sys.executable, "-c", f"import sys; {code}"], check=True,
+                          cwd=KERNEL_FOLDER.parent, capture_output=True, text=True)
+    assert said.stdout.split() == ["False", "False"]
+    assert cache.kept_unit(folder=tmp_path / "kept") is not None
+
+
+def test_a_child_that_cannot_compile_says_why(tmp_path: Path) -> None:
+    require_root()
+    folder = tmp_path / "kernel"
+    shutil.copytree(KERNEL_FOLDER, folder)
+    (folder / "names.c").write_text("no C")
+    with pytest.raises(DatapathError, match="programs do not compile: "):
+        child.compile_apart(folder)
+
+
+@pytest.mark.parametrize(("executable", "why"), [
+    ("/nowhere/python3", "No such file"), ("/bin/false", "the compiler ended with 1"),
+    ("/bin/true", "cannot be compiled: ")])
+def test_a_child_that_does_not_run(executable: str, why: str, monkeypatch: pytest.MonkeyPatch
+                                   ) -> None:
+    monkeypatch.setattr(child.sys, "executable", executable)
+    with pytest.raises(DatapathError, match=why):
+        child.compile_apart(KERNEL_FOLDER)

@@ -6,6 +6,7 @@ done before it, unless the cluster already answers.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,7 +58,8 @@ class Founding:
                 raise Conflict(f"a `slim cluster init` with the address {begun.address} has not "
                                "come to its end: type it again with --address "
                                f"{begun.address}, or remove {folder.path}")
-            me, config = begun, replace(config, id=begun.cluster, name=begun.cluster_name)
+            me = replace(begun, plugin=me.plugin)
+            config = replace(config, id=begun.cluster, name=begun.cluster_name)
         with Undo() as undo:
             if take_over:
                 undo.push("start the etcd of before", lambda: self.here.services.start(ETCD))
@@ -67,8 +69,8 @@ class Founding:
             self._start_etcd(me, undo, take_over=take_over)
         token = self._enter(me, config, token_s)
         self.here.prefer_cluster()
-        folder.put_identity(replace(me, complete=True))
-        self.here.start_driver()
+        self.here.start_programs(me)
+        self.here.wait_for_driver()
         return token
 
     def _make_files(self, me: Identity, config: ClusterConfig, undo: Undo) -> None:
@@ -115,10 +117,14 @@ class Founding:
             if not take_over and here.data.exists():
                 aside = etcd_member.set_data_aside(here.data)
                 self.say(f"an etcd that was here before is put aside: {aside}")
+            if not take_over:
+                # Else the next attempt would put that aside, in place of what is there now.
+                undo.push("remove what etcd wrote", lambda: shutil.rmtree(
+                    here.data, ignore_errors=True))
             here.folder.write("etcd.env", etcd_member.settings_text(
                 here.folder, me, here.data, (), is_new=True))
-        here.services.start(ETCD)
         undo.push("stop etcd", lambda: here.services.stop(ETCD))
+        here.services.start(ETCD)
         here.wait_for_etcd(me.address)
         self.say(f"etcd runs at {client_url(me.address)}")
 

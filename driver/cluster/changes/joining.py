@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from driver import __version__
@@ -100,10 +100,9 @@ class Joining:
         self.here.prefer_cluster()
         if not is_member:
             self.here.services.stop(ETCD)  # one of `make up`'s, or of the time before
-        me = replace(me, complete=True)
-        folder.put_identity(me)
-        self.here.start_driver()
-        return me
+        self.here.start_programs(me)
+        self.here.wait_for_driver()
+        return folder.identity()
 
     @staticmethod
     def _fill(folder: ClusterFolder, me: Identity, ca: str, answer: dict[str, Any], key: bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,10 +26,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Leaving:
-    """Takes this host out.  forget: removes what its driver has in etcd, once that is stopped."""
+    """Takes this host out.
+
+    forget: removes what its driver has in etcd, once that is stopped.  addresses: of all hosts on
+    record.
+    """
 
     here: ThisHost
     forget: Callable[[], None]
+    addresses: Callable[[], Sequence[str]]
     say: Callable[[str], None]
 
     def leave(self, *, last: bool) -> None:
@@ -38,33 +43,34 @@ class Leaving:
         Errors: Conflict (etcd could not go on without this host), NobodyAnswers.
         """
         me = self.here.folder.identity()
-        hosts = self.here.folder.read("hosts").decode().split()
+        others = [address for address in self.addresses() if address != me.address]
         if last:
-            if others := [address for address in hosts if address != me.address]:
+            if others:
                 raise Conflict(f"this is not the last host of the cluster: {', '.join(others)} "
                                "are in it.  `slim cluster leave` without --last")
-        else:
-            if not [address for address in hosts if address != me.address]:
-                raise Conflict("this is the cluster's last host: with it all records would be "
-                               "lost.  `slim cluster leave --last` ends the cluster")
-            self._ask(me, {})
+        elif not others:
+            raise Conflict("this is the cluster's last host: with it all records would be lost.  "
+                           "`slim cluster leave --last` ends the cluster")
+        # One that was killed here after its last question, or was removed, has no more to ask.
+        known = not last and not self._ask(me, {}).get("gone")
+        if known:
             self.say("waits until etcd has no member here")
             if not patient(lambda: bool(self._ask(me, {})["out"])):
                 self._ask(me, {}, "stay")
                 raise SlimError("etcd's member of this host could not be taken out: see `slim "
                                 "cluster status`.  This host stays in the cluster")
         self.here.services.stop(DRIVER)
-        if not last:
+        if known:
             if not patient(self._forget):
                 self.forget()
             if not patient(lambda: bool(self._ask(me, {"done": True})["out"])):
                 self._ask(me, {"done": True})
         for name in (KEEPER, ETCD):
             self.here.services.stop(name)
-        self.here.folder.remove()
         self.here.forget_cluster()
         for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
             shutil.rmtree(data, ignore_errors=True)
+        self.here.folder.remove()  # last: without it this cannot be typed again
 
     def _forget(self) -> bool:
         self.forget()

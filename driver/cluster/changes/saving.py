@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from driver import __version__
 from driver.cluster.authority import HOST_PREFIX, Authority, Usage, new_authority
+from driver.cluster.changes.backup_file import ABOUT, CA_FILES, SNAPSHOT, pack, unpack
 from driver.cluster.etcd import etcd_member
 from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.model import ClusterHost, Role, client_url, peer_url
 from driver.cluster.programs import Etcdctl, run
-from driver.cluster.records import ClusterConfig, ClusterRecords
+from driver.cluster.records import ClusterConfig, ClusterRecords, config_of
 from driver.cluster.services import DRIVER, ETCD, KEEPER
 from driver.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
 
-SNAPSHOT, ABOUT = "snapshot.db", "cluster.json"
-CA_FILES: Final = ("ca.crt", "ca.key")
 SNAPSHOT_S: Final = 300.0
-SIZE_MAX: Final = 16 << 30
 
 
 def back_up(folder: ClusterFolder, target: Path) -> int:
@@ -46,24 +42,15 @@ def back_up(folder: ClusterFolder, target: Path) -> int:
     if config is None:
         raise NotFound("the cluster's configuration is missing in etcd")
     about = {"config": asdict(config), "host": me.name, "slim": __version__, "made_s": time.time()}
-    part = target.with_name(target.name + ".part")
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            snapshot = Path(work) / SNAPSHOT
+        # Whatever fails, the folder goes, and with it what was written until then.
+        with tempfile.TemporaryDirectory(prefix="slim-backup.", dir=target.parent) as work:
+            snapshot, part = Path(work) / SNAPSHOT, Path(work) / "part"
             first = replace(folder.etcd_settings("root"), endpoints=folder.endpoints()[:1])
             Etcdctl(first)("snapshot", "save", str(snapshot), timeout_s=SNAPSHOT_S)
-            opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(opened, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
-                _add(tar, ABOUT, json.dumps(about, indent=1).encode())
-                for name in CA_FILES:
-                    _add(tar, name, folder.read(name))
-                tar.add(snapshot, SNAPSHOT)
-                tar.close()
-                out.flush()
-                os.fsync(out.fileno())
-        part.rename(target)
+            pack(part, about, folder, snapshot)
+            part.rename(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InvalidArgument(f"{target}: {error.strerror}") from error
     return target.stat().st_size
 
@@ -81,14 +68,16 @@ class Restoring:
         """Begin it from a backup; return the other hosts that are on record there.
 
         These follow by themselves, but not with a new CA: they have to join again.  What etcd had
-        is set aside.  Typed again, it begins anew.
+        is set aside.  Typed again, also after it was killed, it begins anew.
         Errors: Conflict (etcd works), InvalidArgument (no backup), SlimError.
         """
-        self._refuse_what_works()
+        begun = self._is_begun()
+        if not begun:
+            self._refuse_what_works()
         with tempfile.TemporaryDirectory(prefix="slim-restore.") as work:
-            _unpack(source, Path(work))
+            unpack(source, Path(work))
             about = json.loads((Path(work) / ABOUT).read_text())
-            saved = ClusterConfig(**about["config"])
+            saved = config_of(about["config"])
             me = self._identity(saved, host_id, name, address)
             for service in (KEEPER, ETCD):
                 self.here.services.stop(service)
@@ -98,21 +87,32 @@ class Restoring:
             for file, content in zip(CA_FILES, (authority.certificate, authority.key), strict=True):
                 folder.write(file, content)
             self._issue(me, saved)
-            self._put_data(Path(work) / SNAPSHOT, me)
+            fresh = self._unpack_data(Path(work) / SNAPSHOT, me)
+        self._clear_data(ours=begun)
         folder.write("etcd.env", etcd_member.settings_text(
             folder, me, self.here.data, (), is_new=True))
         folder.put_lines("endpoints", (client_url(me.address),))
-        folder.put_identity(me)
+        folder.put_identity(me)  # from now on it is begun
+        fresh.rename(self.here.data)
         self.here.services.start(ETCD)
         self.here.wait_for_etcd(me.address)
         self.say(f"etcd runs again at {client_url(me.address)}, as of "
                  f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(about['made_s']))} UTC")
         others = self._enter(me, saved)
         self.here.prefer_cluster()
-        folder.put_identity(replace(me, complete=True))
         self.here.services.stop(DRIVER)
-        self.here.start_driver()
+        self.here.start_programs(me)
+        self.here.wait_for_driver()
         return others
+
+    def _is_begun(self) -> bool:
+        """Tell whether a restore has begun here and not ended: what works then is its own etcd."""
+        folder = self.here.folder
+        if not folder.exists:
+            return False
+        me = folder.identity()
+        return (not me.complete and me.generation > 1  # else `init` has begun
+                and folder.endpoints() == (client_url(me.address),))  # else `join`
 
     def _refuse_what_works(self) -> None:
         folder = self.here.folder
@@ -145,7 +145,8 @@ class Restoring:
         if known.cluster != saved.id:
             raise Conflict(f"this backup is of the cluster {saved.name} ({saved.id[:12]}), this "
                            f"host is in {known.cluster_name} ({known.cluster[:12]})")
-        return replace(known, generation=max(known.generation, saved.generation) + 1)
+        return replace(known, generation=max(known.generation, saved.generation) + 1,
+                       complete=False)
 
     def _issue(self, me: Identity, config: ClusterConfig) -> None:
         folder = self.here.folder
@@ -154,7 +155,7 @@ class Restoring:
         folder.put_issued("host", authority.issue(HOST_PREFIX + me.host, Usage.CLIENT,
                                                   seconds=config.certificate_s))
 
-    def _put_data(self, snapshot: Path, me: Identity) -> None:
+    def _unpack_data(self, snapshot: Path, me: Identity) -> Path:
         fresh = self.here.data.with_name(self.here.data.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         # etcd 3.6 has it in etcdutl only.
@@ -164,21 +165,29 @@ class Restoring:
              "--initial-advertise-peer-urls", peer_url(me.address),
              # Others' members of before must not take this one for theirs.
              "--initial-cluster-token", f"{me.cluster}-{me.generation}"], timeout_s=SNAPSHOT_S)
-        aside = etcd_member.set_data_aside(self.here.data)
-        fresh.rename(self.here.data)
-        if aside is not None:
+        return fresh
+
+    def _clear_data(self, *, ours: bool) -> None:
+        """Make room.  ours: what is there is of an attempt before this one."""
+        if ours:
+            shutil.rmtree(self.here.data, ignore_errors=True)
+        elif aside := etcd_member.set_data_aside(self.here.data):
             self.say(f"what etcd had here is put aside: {aside}")
 
     def _enter(self, me: Identity, saved: ClusterConfig) -> list[ClusterHost]:
         settings = self.here.folder.etcd_settings("root")
         members = EtcdMembers(settings)
-        try:
+        with EtcdKeyValue(settings) as kv, closing(members):
             members.begin_auth()
             members.add_user(me.host)
-        finally:
-            members.close()
-        with EtcdKeyValue(settings) as kv:
             records = ClusterRecords(kv)
+            for host in records.hosts():
+                if host.address == me.address and host.id != me.host:
+                    # This machine before it was set up anew: a person who later removes that one
+                    # would hit the member at its address, this one.
+                    members.remove_user(host.id)
+                    records.change_host(host.id, lambda _: None)
+                    self.say(f"{host.name} ({host.id[:12]}) had this address: it is off the record")
             records.put_config(replace(saved, generation=me.generation))
             records.forget_alive()  # those of the time of the backup
             for host in records.hosts():
@@ -209,31 +218,3 @@ def tidy(folder: ClusterFolder, say: Callable[[str], None]) -> None:
         if kv.alarms():
             Etcdctl(settings)("alarm", "disarm")
             say("lifted etcd's alarms")
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), 0o600
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _unpack(source: Path, folder: Path) -> None:
-    """Take the files that we know out of a backup.  Error: InvalidArgument."""
-    try:
-        with tarfile.open(source, "r:gz") as tar:
-            for name in (ABOUT, *CA_FILES, SNAPSHOT):
-                member = tar.getmember(name)
-                content = tar.extractfile(member)
-                if content is None or member.size > SIZE_MAX:
-                    raise InvalidArgument(f"{source} is no backup of slim: {name} is no file")
-                with (folder / name).open("wb") as out:
-                    shutil.copyfileobj(content, out)
-        fields: Any = json.loads((folder / ABOUT).read_text())
-        ClusterConfig(**fields["config"])
-        float(fields["made_s"])
-    except FileNotFoundError:
-        raise InvalidArgument(f"{source} does not exist") from None
-    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise InvalidArgument(f"{source} is no backup of slim, or damaged: {error}") from error
-
-

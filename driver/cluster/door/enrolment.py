@@ -115,10 +115,12 @@ class Enrolment:
     def leave(self, host_id: str, fields: Mapping[str, Any]) -> Fields:
         """Take a host out at its own wish: first its member, and, once it is `done`, the rest.
 
-        `out`: nothing of etcd runs there any more.
+        `out`: nothing of etcd runs there any more.  `gone`: it is on record no more.
         """
-        host = self._known(host_id)
         members = self.members.list_members()
+        if self.records.host(host_id) is None and all(each.name != host_id for each in members):
+            return {"out": True, "gone": True}  # the answer was lost, or somebody has removed it
+        host = self._known(host_id)
         mine = next((each for each in members if each.address == host.address), None)
         if mine is not None or not fields.get("done"):
             if mine is not None and not host.leaving:

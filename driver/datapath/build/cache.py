@@ -5,27 +5,23 @@ A file that is not exactly what this module wrote is ignored.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import logging
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from driver.datapath.build.compiling import compile_unit
+from driver.datapath.build.child import compile_apart
+from driver.datapath.build.encoding import decode, encode
 from driver.datapath.build.unit_key import (
     UnknownCompilerError,
     check_compiler,
     text_key,
     unit_key,
 )
-from driver.datapath.code.compiled import Compiled, MapSpec
+from driver.datapath.code.compiled import Compiled
 from driver.datapath.code.programs import KERNEL_FOLDER
 from driver.errors import DatapathError
 
@@ -34,7 +30,6 @@ log = logging.getLogger(__name__)
 FOLDER = Path("/var/cache/slim")
 KEPT = 8  # files; the most recently used ones
 SHIPPED = "compiled"  # a folder beside that of the C text
-_SCHEMA = 1
 _SUFFIX = ".json"
 _LIMIT = 1 << 24  # bytes of a file; 200,000 is usual
 
@@ -53,7 +48,7 @@ def compiled_unit(kernel_folder: Path = KERNEL_FOLDER, headers: Path | None = No
     if found is not None:
         return found
     log.info("compiling the programs")
-    made = compile_unit(kernel_folder, headers)
+    made = compile_apart(kernel_folder, headers)
     if key is not None and _key(kernel_folder) == key:  # nothing changed during compilation
         try:
             check_compiler()
@@ -135,41 +130,6 @@ def write(folder: Path, key: str, compiled: Compiled) -> None:
                 os.unlink(temporary)
             raise
     _remove_old(folder)
-
-
-def encode(key: str, compiled: Compiled) -> bytes:
-    """Return a file's content: JSON, with a digest of what is in `compiled`."""
-    body = {"programs": {name: _text(code) for name, code in compiled.programs.items()},
-            "maps": [asdict(spec) for spec in compiled.maps], "btf": _text(compiled.btf)}
-    return json.dumps({"schema": _SCHEMA, "key": key, "digest": _digest(key, body),
-                       "compiled": body}).encode()
-
-
-def decode(data: bytes, key: str) -> Compiled:
-    """Return what encode() was given.  Error: ValueError, if content or key differ."""
-    try:
-        found = json.loads(data)
-        if found["schema"] != _SCHEMA:
-            raise ValueError(f"its schema is {found['schema']}, {_SCHEMA} is understood")
-        body = found["compiled"]
-        if found["digest"] != _digest(key, body):
-            raise ValueError("its digest is another one")
-        return Compiled({name: _bytes(text) for name, text in body["programs"].items()},
-                        tuple(MapSpec(**spec) for spec in body["maps"]), _bytes(body["btf"]))
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"it is none of slim's: {error!r}") from error
-
-
-def _digest(key: str, body: Any) -> str:
-    return hashlib.sha256(f"{key} {json.dumps(body, sort_keys=True)}".encode()).hexdigest()
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
 
 
 @contextmanager

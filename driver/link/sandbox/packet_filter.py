@@ -34,6 +34,14 @@ def find_own_rules(*, ipv6: bool = False) -> str:
     return _own_chains(ipv6=ipv6) or own_legacy_rules(ipv6=ipv6) or _virtual_servers()
 
 
+def own_rules(*, ipv6: bool = False) -> str:
+    """Name such a rule; what cannot be read counts as one.  "": there is none."""
+    try:
+        return find_own_rules(ipv6=ipv6)
+    except LinkError as error:
+        return str(error)
+
+
 def _own_chains(*, ipv6: bool) -> str:
     """Check base chains' policies and own rules: other chains are reached only from them."""
     no_matter = (_ARP,) if ipv6 else (_ARP, _IP6)

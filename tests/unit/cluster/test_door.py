@@ -137,9 +137,12 @@ def test_certificates_of_the_cluster_that_are_no_hosts(house: House, door: DoorS
 def test_a_removed_host_has_a_good_certificate_and_is_refused(house: House, door: DoorServer
                                                               ) -> None:
     folder = house.visitor_folder(TWO)
-    for call in ("renew", "member", "tell", "leave"):
+    for call in ("renew", "member", "tell"):
         with pytest.raises(Refused, match="has been removed"):
             ask_as_host(folder, HERE, THERE, call, {"csr": "x"})
+    before = house.state()
+    assert ask_as_host(folder, HERE, THERE, "leave", {"done": True}) == {"out": True, "gone": True}
+    assert house.state() == before
 
 
 def test_a_host_speaks_for_itself_only(house: House, door: DoorServer, two: ClusterHost) -> None:

@@ -191,8 +191,7 @@ def test_etcd_refuses_the_user(house: House) -> None:
 
 def test_who_is_removed_is_told_so(house: House) -> None:
     for ask in (lambda: house.enrolment.tell(TWO), lambda: house.enrolment.become_member(TWO),
-                lambda: house.enrolment.renew(TWO, {"csr": REQUEST.decode()}),
-                lambda: house.enrolment.leave(TWO, {})):
+                lambda: house.enrolment.renew(TWO, {"csr": REQUEST.decode()})):
         before = house.state()
         with pytest.raises(NotLetIn, match="has been removed"):
             ask()
@@ -269,6 +268,18 @@ def test_leaving_that_was_interrupted_is_asked_again(house: House) -> None:
     house.members.refuses_users = False
     house.enrolment.leave(TWO, {"done": True})
     assert house.members.users == set()
+
+
+def test_who_has_left_may_ask_again(house: House) -> None:
+    """It did not get the answer, or a person has removed it."""
+    before = house.state()
+    for fields in ({}, {"done": True}):
+        assert house.enrolment.leave(TWO, fields) == {"out": True, "gone": True}
+    assert house.state() == before
+    second_member(house)
+    house.records.change_host(TWO, lambda _: None)  # lost: its member is there
+    with pytest.raises(NotLetIn):
+        house.enrolment.leave(TWO, {"done": True})
 
 
 def test_the_last_member_does_not_leave_others_alone(house: House) -> None:

@@ -170,6 +170,22 @@ class Kill(BaseException):
     """The process ends."""
 
 
+@pytest.mark.parametrize("name", [KEEPER, DRIVER])
+def test_killed_before_a_program_starts(two: Newcomer, monkeypatch: pytest.MonkeyPatch, name: str
+                                        ) -> None:
+    """A host without its keeper is not taken for one that is whole."""
+    def killed(which: str) -> None:
+        if which == name:
+            raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(two.services, "restart", killed)
+        with pytest.raises(Kill):
+            two.join()
+    assert two.join().complete
+    assert two.services.running == {KEEPER, DRIVER}
+
+
 def test_killed_at_each_file_that_it_writes(two: Newcomer, monkeypatch: pytest.MonkeyPatch
                                             ) -> None:
     """Typed again it goes on; half a folder is never taken for a whole one."""

@@ -189,7 +189,7 @@ class Compiler:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        monkeypatch.setattr(cache, "compile_unit", self)
+        monkeypatch.setattr(cache, "compile_apart", self)
         monkeypatch.setattr(cache, "unit_key", lambda _folder: KEY)
         monkeypatch.setattr(cache, "check_compiler", lambda: None)
 
@@ -255,7 +255,7 @@ def test_a_text_that_does_not_compile_is_an_error(folder: Path, compiler: Compil
     def broken(*_: object) -> Compiled:
         raise DatapathError("oops")
 
-    monkeypatch.setattr(cache, "compile_unit", broken)
+    monkeypatch.setattr(cache, "compile_apart", broken)
     with pytest.raises(DatapathError, match="oops"):
         cache.compiled_unit(folder=folder)
     assert list(folder.glob("*")) == []

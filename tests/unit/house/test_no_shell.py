@@ -20,6 +20,9 @@ FORBIDDEN_MODULES = {"subprocess", "pickle", "marshal", "shelve", "pty", "code",
 ALLOWED = {("compile", "re")}  # this runs no text
 # What `slim cluster` does beside the driver stands on other programs: systemctl, etcdctl.
 MAY_RUN_PROGRAMS = ("driver/cluster/programs.py", "driver/cluster/services.py")
+# The driver has its own compiler run apart: the same Python, a module of its own.
+COMPILES_APART = "driver/datapath/build/child.py"
+COMPILES = '[sys.executable, "-m", __name__, str(kernel_folder.resolve()),'
 # The driver may restart itself: same Python, same command line.
 BECOMES_ITSELF = "os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])"
 
@@ -52,7 +55,15 @@ def test_no_module_runs_programs_or_text() -> None:
              if (said := complaints(path.read_text()))}
     assert len(FILES) > 100
     assert {name: [what.partition(": ")[2] for what in said] for name, said in found.items()} == {
-        name: ["import subprocess"] for name in MAY_RUN_PROGRAMS}
+        name: ["import subprocess"] for name in (*MAY_RUN_PROGRAMS, COMPILES_APART)}
+
+
+def test_the_compiler_is_the_one_program_that_the_driver_runs() -> None:
+    text = (PROJECT / COMPILES_APART).read_text()
+    assert text.count("subprocess.") == text.count("subprocess.run(command,") + text.count(
+        "stdin=subprocess.DEVNULL") + text.count("stdout=subprocess.PIPE") + text.count(
+        "except (OSError, subprocess.TimeoutExpired") == 4
+    assert f"command = {COMPILES}" in text
 
 
 def test_the_driver_does_not_reach_what_runs_programs() -> None:
