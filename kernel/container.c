@@ -60,10 +60,10 @@ static __always_inline int takes_ipv4(struct __sk_buff *skb, const struct pendin
     return same;
 }
 
-/* listener_lookup() cannot find a listener that no SOCKHASH takes: assign it to the packet, unless
- * another socket has to see the packet first.  A socket in TIME_WAIT answers the SYN itself, which
- * makes the caller clear it away and try again soon; if the SYN went straight to the listener, it
- * would be lost until TIME_WAIT ends. */
+/* listener_lookup() cannot give a listener that no SOCKHASH takes, nor one for IPv6 only, to a
+ * packet of IPv4: assign it here, unless another socket has to see the packet first.  A socket in
+ * TIME_WAIT answers the SYN itself, which makes the caller clear it away and try again soon; if the
+ * SYN went straight to the listener, it would be lost until TIME_WAIT ends. */
 static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
                                    struct bpf_sock *listener)
 {

@@ -71,6 +71,17 @@ static __always_inline int own_address6(u64 cookie, u32 vni, struct ipv6 *found)
     return 0;
 }
 
+/* The IPv6 names of an accepted connection.  Returns 0 if an endpoint has gone since its SYN. */
+static __always_inline int find_names6(const struct pending *syn, struct connection6 *names)
+{
+    struct address caller = {.vni = syn->vni, .addr_be = syn->peer_addr_be};
+    struct ipv6 *peer = addresses6.lookup(&caller);
+    if (!peer || !own_address6(syn->sandbox, syn->vni, &names->local))
+        return 0;
+    names->peer = *peer;
+    return 1;
+}
+
 /* Has a program set an option for its IPv6 packets that has no counterpart in IPv4? */
 static __always_inline int has_ipv6_options(u64 cookie)
 {

@@ -57,9 +57,10 @@ BPF_F_TABLE("hash", u32, u64, dead_hosts, 4096, NO_PREALLOC);
  * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
 BPF_F_TABLE("hash", struct wire_name, struct address, reverse, 262144, NO_PREALLOC);
 
-/* IPv6 addresses of endpoints on the host path, by their IPv4 addresses, which `reverse` gives.
- * Writer: driver, as for `reverse`. Readers: admit(), to_container, sockops. Absent: a SYN that
- * means IPv6 and names it as caller is dropped; a SYN admitted before is forgotten. */
+/* IPv6 addresses of endpoints that have both, by their IPv4 addresses, which `reverse` gives.
+ * Writer: driver, before the directory's entry. Readers: admit(), sockops. Full: driver reports
+ * it. Absent: a SYN that means IPv6 and names it as caller is dropped; a SYN admitted before is
+ * forgotten. */
 BPF_F_TABLE("hash", struct address, struct ipv6, addresses6, 262144, NO_PREALLOC);
 
 /* Receivers of a network's broadcasts, by index. Writer: driver. Reader: flood(). */

@@ -104,17 +104,6 @@ static __always_inline int enter_flow(struct flow_key *key, struct flow *mine)
     return earlier && remove_flow(key, earlier->sandbox) && add_flow(key, mine);
 }
 
-/* The IPv6 names of an accepted connection.  Returns 0 if an endpoint has gone since its SYN. */
-static __always_inline int find_names6(const struct pending *syn, struct connection6 *names)
-{
-    struct address caller = {.vni = syn->vni, .addr_be = syn->peer_addr_be};
-    struct ipv6 *peer = addresses6.lookup(&caller);
-    if (!peer || !own_address6(syn->sandbox, syn->vni, &names->local))
-        return 0;
-    names->peer = *peer;
-    return 1;
-}
-
 /* Newer SYNs have evicted this connection's SYN from `pending`: nobody knows any more whom it
  * means, and nothing that it sends gets out except the RST that ends it (is_own_reset). */
 static __always_inline void end_soon(struct bpf_sock_ops *ops)

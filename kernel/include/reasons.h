@@ -47,7 +47,7 @@
     R(service_empty, drop, "connect() or datagram refused: no task of the service is there")  \
     R(tunnel_failed, drop, "the kernel refused the tunnel key or the copy")                   \
     R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
-    R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \
+    R(listener_assigned, path, "listener for MPTCP, or for IPv6 only: assigned per packet") \
     R(pending_full, error, "no memory to remember a SYN")                                     \
     R(flow_table_full, error, "an accepted connection found no place in the flow map, or its container none") \
     R(local, path, "connections to an endpoint of the same host, handed over as they are")    \

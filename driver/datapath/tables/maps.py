@@ -63,6 +63,8 @@ class Maps:
         # Copy of `ports`, an array: read only once, since walking 65,536 slots is slow.
         self._owners = {int(port): int(leaf.sandbox) for port, leaf
                         in bpf.entries(loaded.table("ports")) if leaf.sandbox}
+        # Networks that `addresses6` may have entries of: the others are spared looking.
+        self._with_ipv6 = {Vni(int(key.vni)) for key in loaded.table("addresses6")}
 
     # Endpoints of this host, for the overlay path.
 
@@ -208,13 +210,18 @@ class Maps:
         """Enter by which IPv6 address its peers see an endpoint that calls them by IPv6."""
         if endpoint.address is None:
             return
-        table = self._table("addresses6")
-        key = entries.address_key(table, endpoint.vni, endpoint.address.ip)
-        if endpoint.port and endpoint.address6 is not None:
-            _write(table, key, entries.address6(table, endpoint.address6.ip),
-                   f"endpoint {endpoint.id[:12]}")
+        if endpoint.address6 is not None:  # whatever its port: SYNs may be under way
+            self._with_ipv6.add(endpoint.vni)
+            table = self._table("addresses6")
+            _write(table, entries.address_key(table, endpoint.vni, endpoint.address.ip),
+                   entries.address6(table, endpoint.address6.ip), f"endpoint {endpoint.id[:12]}")
         else:
-            _delete(table, key)
+            self._delete_address6(endpoint.vni, endpoint.address.ip)
+
+    def _delete_address6(self, vni: Vni, address: IPv4Address) -> None:
+        if vni in self._with_ipv6:
+            table = self._table("addresses6")
+            _delete(table, entries.address_key(table, vni, address))
 
     def delete_remote(self, endpoint: Endpoint) -> None:
         """Undo put_remote; entries that belong to another endpoint by now stay."""
@@ -223,9 +230,8 @@ class Maps:
                 found = table.get(key)
                 if found is not None and entries.same(found, entries.location(table, endpoint)):
                     _delete(table, key)
-                    if hasattr(key, "addr_be"):
-                        addresses6 = self._table("addresses6")
-                        _delete(addresses6, _as(addresses6.Key, key))
+                    if endpoint.address is not None and hasattr(key, "addr_be"):
+                        self._delete_address6(endpoint.vni, endpoint.address.ip)
             if endpoint.port and endpoint.address is not None:
                 reverse = self._table("reverse")
                 name = entries.wire_name(reverse, endpoint)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +144,38 @@ def test_a_listener_for_each_family(pair6: Pair, first: str) -> None:
             assert client(here, THERE6).split()[2] == THERE6
     assert seen4.line().startswith(f"four {there.address} 80 {here.address}")
     assert seen6.line().startswith(f"{THERE6} 80 {HERE6}")
+
+
+def test_nginx(pair6: Pair, tmp_path: Path) -> None:
+    """It sets IPV6_V6ONLY unless it is told not to, and logs whom it sees."""
+    if shutil.which("nginx") is None:
+        pytest.skip("missing: nginx")
+    here, there = pair6
+    (tmp_path / "conf").write_text(f"""
+        daemon off; master_process off; pid {tmp_path}/pid; error_log stderr;
+        events {{ worker_connections 64; }}
+        http {{
+            access_log off;
+            server {{
+                listen 80;
+                listen [::]:80;
+                location / {{ return 200 "$server_addr $remote_addr"; }}
+            }}
+        }}
+    """)
+    there.start("nginx", "-p", str(tmp_path), "-c", str(tmp_path / "conf"), "-e", "stderr")
+    run(there, """
+        import time
+        while error_of(lambda: connected("::1", 80, family=socket.AF_INET6).close()) != "none":
+            time.sleep(0.02)
+    """)
+    ask = """
+        import urllib.request
+        print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())
+    """
+    with best_path(here, there, connections=2, also={"listener_assigned"}):
+        assert run(here, ask, f"http://[{THERE6}]/") == f"{THERE6} {HERE6}"
+        assert run(here, ask, f"http://{there.address}/") == f"{there.address} {here.address}"
 
 
 @pytest.mark.parametrize("v6only_", [False, True])
