@@ -59,11 +59,20 @@ def pair(world: World) -> Iterator[Pair]:
         yield found
     finally:
         server.end()
-        for box in (here, there):
+        for box, address in ((here, HERE6), (there, THERE6)):
             world.detach(box)
+            box.host.dockerd.ok("IpamDriver.ReleaseAddress", Address=address,
+                                PoolID="slim-local/fd00:50::/64")
 
 
 def test_from_the_start(pair: Pair) -> None:
+    assert pair.takes_ipv6()
+    assert pair.call() == {"connected": 1, "accepted": 1, "overlay_only": 0, "own_rules": 0}
+
+
+def test_after_a_restart_of_both_drivers(pair: Pair) -> None:
+    for host in pair.world.hosts:
+        pair.world.restart(host)
     assert pair.takes_ipv6()
     assert pair.call() == {"connected": 1, "accepted": 1, "overlay_only": 0, "own_rules": 0}
 
