@@ -64,6 +64,11 @@ class Standing:
         return self.label is not None or self.choices.get(endpoint_id) is not HostPath.OFF
 
     @property
+    def has_ipv6(self) -> bool:
+        """Whether any of its endpoints has an IPv6 address."""
+        return any(endpoint.address6 is not None for endpoint, _ in self.members)
+
+    @property
     def takes_ipv6(self) -> bool:
         """Whether its connections with IPv6 addresses use the host path, too, if others do."""
         return Why.IPV6_OPTIONS not in self.noted and not self.findings.lost_address6

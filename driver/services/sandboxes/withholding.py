@@ -255,7 +255,7 @@ class Withholding:
     def _tell_ipv6(self, standing: Standing) -> None:
         """Have the peers told, and the programs: their entry holds the IPv6 addresses."""
         before, standing.told_ipv6 = standing.told_ipv6, standing.takes_ipv6
-        if before in (None, standing.told_ipv6):
+        if before in (None, standing.told_ipv6) or not standing.has_ipv6:
             return  # None: it is about to be published
         log.info("sandbox %s: connections with IPv6 addresses %s the host path", standing.key,
                  "use" if standing.told_ipv6 else "stay off")
