@@ -158,6 +158,8 @@ class Endpoint:
     offered: bool = True
     host_path: HostPath | None = None  # chosen for this endpoint; None: as for its network
     names: tuple[str, ...] = ()  # of its container in this network; its own is the first
+    # Peers may call its IPv6 address by `port`, too; False: over the overlay path only.
+    takes_ipv6: bool = False
 
 
 class HoldKind(StrEnum):

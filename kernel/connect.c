@@ -1,7 +1,7 @@
 /* connect(): swap the virtual destination for the peer's (U, P), once per connection.
  *
- * Attached to the cgroup root (BPF_CGROUP_INET4_CONNECT, INET6_CONNECT for IPv4-mapped
- * destinations).  Any doubt leaves the destination alone: the overlay path carries it.
+ * Attached to the cgroup root (BPF_CGROUP_INET4_CONNECT, INET6_CONNECT).  Any doubt leaves the
+ * destination alone: the overlay path carries it.
  */
 
 /* bcc 0.26 does not know this helper.  Kernels without MPTCP refuse programs that call it,
@@ -9,111 +9,7 @@
 static void *(*skc_to_mptcp_sock)(void *sk) = (void *)196;
 
 #define EHOSTUNREACH_ 113
-#define CLAIM_ATTEMPTS 16
-#define CLAIM_STALE_NS 5000000000ULL      /* a claim whose SYN never left */
-#define TIME_WAIT_NS 60000000000ULL       /* TCP_TIMEWAIT_LEN */
-#define SO_REUSEADDR_ 2
 #define SO_MARK_ 36
-
-/* May `mine` take this entry over?  An open flow: never.  Our own TIME_WAIT: at once, if the kernel
- * lets its tuple be reused (tcp_twsk_unique), that is, if the connection had timestamps. */
-static __always_inline int claim_stale(const struct flow *theirs, const struct flow *mine)
-{
-    s64 age_ns = mine->since_ns - theirs->since_ns; /* below 0: inserted after we began */
-    if (theirs->state == FLOW_TIME_WAIT)
-        return (theirs->sandbox == mine->sandbox && !theirs->no_timestamps) ||
-               age_ns > TIME_WAIT_NS;
-    return theirs->state == FLOW_CLAIMED &&
-           (theirs->socket == mine->socket || age_ns > CLAIM_STALE_NS);
-}
-
-/* Checking an entry and removing it are two steps.  Without this lock, a second taker that
- * checked the old entry would remove the one that the first taker has inserted since, and both
- * would use the tuple. */
-static __always_inline int begin_removal(struct flow_key *key)
-{
-    u64 now_ns = bpf_ktime_get_ns();
-    return takeovers.insert(key, &now_ns) == 0;
-}
-
-static __always_inline void end_removal(struct flow_key *key)
-{
-    takeovers.delete(key);
-}
-
-static __always_inline int take_over(struct flow_key *key, struct flow *mine)
-{
-    if (!begin_removal(key))
-        return 0;
-    struct flow *theirs = flows.lookup(key);
-    int taken = theirs && claim_stale(theirs, mine) && remove_flow(key, theirs->sandbox) &&
-                add_flow(key, mine);
-    end_removal(key);
-    return taken;
-}
-
-/* `room`: may this sandbox open another flow? */
-static __always_inline int claim(struct flow_key *key, struct flow *mine, int room)
-{
-    if (room && add_flow(key, mine))
-        return 1;
-    struct flow *theirs = flows.lookup(key);
-    return theirs && claim_stale(theirs, mine) && take_over(key, mine);
-}
-
-static __always_inline void release_claim(struct flow_key *key, u64 socket)
-{
-    if (!begin_removal(key))
-        return; /* somebody is taking it over: it is stale */
-    struct flow *flow = flows.lookup(key);
-    if (flow && flow->socket == socket)
-        remove_flow(key, flow->sandbox);
-    end_removal(key);
-}
-
-/* Bind the socket to (U, port).  `mapped`: it is an IPv6 socket. */
-static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be, int mapped)
-{
-    if (mapped) {
-        struct sockaddr_in6 local6 = {};
-        local6.sin6_family = 10; /* AF_INET6 */
-        local6.sin6_port = port_be;
-        local6.sin6_addr.s6_addr32[2] = bpf_htonl(0xffff);
-        local6.sin6_addr.s6_addr32[3] = CONSTANT(UNDERLAY_BE);
-        return bpf_bind(ctx, (void *)&local6, sizeof(local6));
-    }
-    struct sockaddr_in local = {};
-    local.sin_family = 2; /* AF_INET */
-    local.sin_port = port_be;
-    local.sin_addr.s_addr = CONSTANT(UNDERLAY_BE);
-    return bpf_bind(ctx, (void *)&local, sizeof(local));
-}
-
-/* The n-th client port, from one or two ranges that driver/client_ports.py chooses. */
-static __always_inline u32 client_port(u32 n)
-{
-    u32 port = CONSTANT(CLIENT_FIRST) + n % CONSTANT(CLIENT_COUNT);
-    return port < CONSTANT(CLIENT_GAP_FIRST) ? port : port + CONSTANT(CLIENT_GAP);
-}
-
-/* Find a source port that nobody on this host uses towards the peer, and bind it. */
-static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow_key *key,
-                                          struct flow *mine, int mapped, int room)
-{
-    int one = 1;
-    u32 start = bpf_get_prandom_u32();
-    bpf_setsockopt(ctx, SOL_SOCKET_, SO_REUSEADDR_, &one, sizeof(one));
-    for (u32 i = 0; i < CLAIM_ATTEMPTS; i++) {
-        u32 port = client_port(start + i);
-        key->local_port_be = bpf_htons(port);
-        if (!claim(key, mine, room))
-            continue;
-        if (bind_underlay(ctx, key->local_port_be, mapped) == 0)
-            return 1;
-        release_claim(key, mine->socket);
-    }
-    return 0;
-}
 
 /* Is it a subflow of an MPTCP socket?  getsockname() and getpeername() then run on the MPTCP
  * socket, which has no storage: the program would see the host's addresses. */
@@ -136,6 +32,7 @@ static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_
         bpf_setsockopt(ctx, SOL_SOCKET_, SO_MARK_, &none, sizeof(none));
     }
     connections.sk_storage_delete(sk);
+    connections6.sk_storage_delete(sk);
     return 1;
 }
 
@@ -143,28 +40,71 @@ static __always_inline int forget_earlier(struct bpf_sock_addr *ctx, struct bpf_
 struct destination {
     u32 asked_be;
     u32 addr_be;           /* the endpoint's address: a task's, if a vip was asked for */
+    u32 ipv6;              /* 1: `asked6` was asked for, and both above are 0 */
+    struct ipv6 asked6;
+    struct ipv6 own6;      /* of the sandbox's endpoint in that network */
     struct location *peer; /* not 0: use the host path, to this (U, P) */
 };
+
+static __always_inline struct location *locate(u32 vni, const struct destination *to)
+{
+    if (to->ipv6) {
+        struct address6 wanted = {.vni = vni};
+        __builtin_memcpy(wanted.addr, to->asked6.words, sizeof(wanted.addr));
+        return directory6.lookup(&wanted);
+    }
+    struct address wanted = {.vni = vni, .addr_be = to->addr_be};
+    return directory.lookup(&wanted);
+}
+
+static __always_inline int is_own(const struct attachment *own, const struct destination *to)
+{
+    return to->ipv6 ? to->asked6.words[0] == to->own6.words[0] &&
+                          to->asked6.words[1] == to->own6.words[1]
+                    : to->addr_be == own->addr_be;
+}
+
+/* Is the socket bound to an address, perhaps by us?  `ip6`: it is an IPv6 socket. */
+static __always_inline int is_bound(struct bpf_sock *sk, const struct destination *to, int ip6)
+{
+    if (!ip6)
+        return sk->src_ip4 != 0;
+    return sk->src_ip6[3] || (to->ipv6 && (sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2]));
+}
+
+/* Store what the program must see.  Returns 0 if there is no memory. */
+static __always_inline int store(struct bpf_sock *sk, struct connection *init,
+                                 const struct destination *to)
+{
+    if (!connections.sk_storage_get(sk, init, BPF_SK_STORAGE_GET_F_CREATE))
+        return 0;
+    if (!to->ipv6)
+        return 1;
+    struct connection6 names = {.local = to->own6, .peer = to->asked6};
+    if (connections6.sk_storage_get(sk, &names, BPF_SK_STORAGE_GET_F_CREATE))
+        return 1;
+    connections.sk_storage_delete(sk);
+    return 0;
+}
 
 /* `own`: the sandbox's endpoint in the destination's network, 0 if there is none.
  * Returns ALLOW or DENY, with to->peer filled if the destination is to be swapped. */
 static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sandbox *sandbox,
                                           u64 cookie, const struct attachment *own,
-                                          struct destination *to, int mapped)
+                                          struct destination *to, int ip6)
 {
     struct bpf_sock *sk = ctx->sk;
     if (!sk)
         return ALLOW;
     u64 socket = bpf_get_socket_cookie(ctx);
-    u32 source_be = mapped ? sk->src_ip6[3] : sk->src_ip4;
+    u32 source_be = ip6 ? sk->src_ip6[3] : sk->src_ip4;
     u32 source_port = sk->src_port;
     int earlier = forget_earlier(ctx, sk, socket);
     int tied = earlier && source_be == CONSTANT(UNDERLAY_BE);
 
-    if (!own || to->addr_be == own->addr_be)
+    if (!own || is_own(own, to))
         goto elsewhere;
-    struct address wanted = {.vni = own->vni, .addr_be = to->addr_be};
-    struct location *location = directory.lookup(&wanted);
+    struct location *location = locate(own->vni, to);
     if (!location) {
         count(REASON_unknown_peer);
         goto elsewhere;
@@ -187,11 +127,15 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         count(REASON_overlay_only);
         goto elsewhere;
     }
+    if (to->ipv6 && has_ipv6_options(cookie)) {
+        count(REASON_ipv6_options);
+        goto elsewhere;
+    }
     if (blocked_hosts.lookup(&location->underlay_be)) {
         count(REASON_peer_blocked);
         goto elsewhere;
     }
-    if ((source_be && !tied) || sk->bound_dev_if) {
+    if ((!tied && is_bound(sk, to, ip6)) || sk->bound_dev_if) {
         count(REASON_bound_address);
         goto elsewhere;
     }
@@ -203,8 +147,12 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         count(REASON_bound_port); /* replies to it would go to an endpoint */
         goto elsewhere;
     }
+    if (to->ipv6 && source_port && !tied) { /* bind() cannot be asked a second time */
+        count(REASON_ipv6_only);
+        goto elsewhere;
+    }
 
-    struct connection init = {}, *connection;
+    struct connection init = {};
     struct flow mine = {.sandbox = cookie, .socket = socket, .since_ns = bpf_ktime_get_ns(),
                         .ifindex = sandbox->ifindex, .port_be = own->port_be,
                         .state = FLOW_CLAIMED};
@@ -225,18 +173,21 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
             }
             init.marked = 1;
         }
-    } else if (!claim_any_port(ctx, &key, &mine, mapped, room)) {
-        count(room ? REASON_ports_busy : REASON_share_used);
-        return ALLOW;
+    } else {
+        int found = claim_any_port(ctx, &key, &mine, ip6, room);
+        if (found != BOUND) {
+            count(found == NO_IPV4 ? REASON_ipv6_only
+                                   : room ? REASON_ports_busy : REASON_share_used);
+            return ALLOW;
+        }
     }
 
-    init.local_addr_be = own->addr_be;
+    init.local_addr_be = own->addr_be; /* both are 0 for IPv6 */
     init.peer_addr_be = to->asked_be;
     init.peer_port_be = ctx->user_port;
     init.port_be = own->port_be;
     init.flow = key;
-    connection = connections.sk_storage_get(sk, &init, BPF_SK_STORAGE_GET_F_CREATE);
-    if (!connection) {
+    if (!store(sk, &init, to)) {
         release_claim(&key, socket);
         count(REASON_storage_full);
         return source_port ? ALLOW : DENY; /* already bound to U: no way back */
@@ -251,19 +202,32 @@ elsewhere:
     return DENY;
 }
 
-/* Returns ALLOW or DENY, with `to` filled. */
-static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destination *to, int mapped)
+/* As attachment_to(), for IPv6: fills what of `own` its caller needs, and to->own6. */
+static __always_inline int find_own6(u64 cookie, struct destination *to, struct attachment *own)
+{
+    struct attachment6 found = {};
+    struct sandbox6 *sandbox = sandboxes6.lookup(&cookie);
+    if (!sandbox || !attachment6_to(sandbox, &to->asked6, &found))
+        return 0;
+    own->vni = found.vni;
+    own->port_be = found.port_be;
+    to->own6 = found.addr;
+    return 1;
+}
+
+/* `ip6`: the socket is an IPv6 one.  Returns ALLOW or DENY, with `to` filled. */
+static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destination *to, int ip6)
 {
     struct attachment own = {};
     int tcp = ctx->protocol == IPPROTO_TCP;
-    if (!tcp && ctx->protocol != IPPROTO_UDP)
+    if (!tcp && (to->ipv6 || ctx->protocol != IPPROTO_UDP)) /* no service has an IPv6 address */
         return ALLOW;
     u64 cookie = bpf_get_netns_cookie(ctx);
     struct sandbox *sandbox = sandboxes.lookup(&cookie);
     if (!sandbox)
         return ALLOW;
-    int ours = attachment_to(sandbox, to->asked_be, &own);
-    if (ours) {
+    int ours = to->ipv6 ? find_own6(cookie, to, &own) : attachment_to(sandbox, to->asked_be, &own);
+    if (ours && !to->ipv6) {
         struct address name = {.vni = own.vni, .addr_be = to->asked_be};
         struct service *service = services.lookup(&name);
         if (service) {
@@ -273,8 +237,8 @@ static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destinatio
             count(REASON_service_chosen);
         }
     }
-    int verdict = tcp ? take_host_path(ctx, sandbox, cookie, ours ? &own : 0, to, mapped) : ALLOW;
-    if (verdict == ALLOW && !to->peer && ctx->sk) {
+    int verdict = tcp ? take_host_path(ctx, sandbox, cookie, ours ? &own : 0, to, ip6) : ALLOW;
+    if (verdict == ALLOW && !to->peer && ctx->sk && !to->ipv6) {
         if (to->addr_be == to->asked_be)
             chosen.sk_storage_delete(ctx->sk);
         else
@@ -298,12 +262,16 @@ int connect4(struct bpf_sock_addr *ctx)
 
 int connect6(struct bpf_sock_addr *ctx)
 {
-    if (!is_mapped(ctx))
-        return ALLOW;
-    struct destination to = {.asked_be = ctx->user_ip6[3], .addr_be = ctx->user_ip6[3]};
+    struct destination to = {};
+    if (is_mapped(ctx)) {
+        to.asked_be = to.addr_be = ctx->user_ip6[3];
+    } else {
+        to.ipv6 = 1;
+        read_address6(ctx, &to.asked6);
+    }
     int verdict = find_way(ctx, &to, 1);
     if (to.peer) {
-        ctx->user_ip6[3] = to.peer->underlay_be;
+        map_address(ctx, to.peer->underlay_be);
         ctx->user_port = to.peer->port_be;
     } else if (to.addr_be != to.asked_be) {
         ctx->user_ip6[3] = to.addr_be;

@@ -20,10 +20,50 @@ static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flo
     return state;
 }
 
-/* listener_lookup() cannot find a listener that no SOCKHASH takes: assign it to the packet, unless
- * another socket has to see the packet first.  A socket in TIME_WAIT answers the SYN itself, which
- * makes the caller clear it away and try again soon; if the SYN went straight to the listener, it
- * would be lost until TIME_WAIT ends. */
+/* The listener that a SYN with virtual addresses would find, 0 if there is none; the caller releases
+ * it.  IPv6: from the unspecified address, so that no connection on the overlay path is found. */
+static __always_inline struct bpf_sock *find_listener(struct __sk_buff *skb,
+                                                      const struct flow_key *key,
+                                                      const struct pending *syn)
+{
+    struct bpf_sock_tuple wanted = {};
+    if (!syn->ipv6) {
+        wanted.ipv4.saddr = syn->peer_addr_be;
+        wanted.ipv4.sport = key->peer_port_be;
+        wanted.ipv4.daddr = syn->addr_be;
+        wanted.ipv4.dport = syn->port_be;
+        return bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv4), BPF_F_CURRENT_NETNS, 0);
+    }
+    struct ipv6 own;
+    if (!own_address6(syn->sandbox, syn->vni, &own))
+        return 0;
+    wanted.ipv6.sport = key->peer_port_be;
+    __builtin_memcpy(wanted.ipv6.daddr, own.words, sizeof(wanted.ipv6.daddr));
+    wanted.ipv6.dport = syn->port_be;
+    return bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Is this the listener for IPv4, too?  Else it may have IPV6_V6ONLY, and listener_lookup() cannot
+ * give it to a packet of IPv4. */
+static __always_inline int takes_ipv4(struct __sk_buff *skb, const struct pending *syn,
+                                      struct bpf_sock *listener)
+{
+    struct bpf_sock_tuple wanted = {};
+    wanted.ipv4.daddr = syn->addr_be;
+    wanted.ipv4.dport = syn->port_be;
+    struct bpf_sock *found = bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv4),
+                                               BPF_F_CURRENT_NETNS, 0);
+    if (!found)
+        return 0;
+    int same = found == listener;
+    bpf_sk_release(found);
+    return same;
+}
+
+/* listener_lookup() cannot give a listener that no SOCKHASH takes, nor one for IPv6 only, to a
+ * packet of IPv4: assign it here, unless another socket has to see the packet first.  A socket in
+ * TIME_WAIT answers the SYN itself, which makes the caller clear it away and try again soon; if the
+ * SYN went straight to the listener, it would be lost until TIME_WAIT ends. */
 static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
                                    struct bpf_sock *listener)
 {
@@ -53,16 +93,10 @@ int to_container(struct __sk_buff *skb)
     struct pending *syn = pending.lookup(&key);
     if (!syn || !(syn_only || syn->assigned))
         return TC_ACT_OK;
-    struct bpf_sock_tuple wanted = {};
-    wanted.ipv4.saddr = syn->peer_addr_be;
-    wanted.ipv4.sport = key.peer_port_be;
-    wanted.ipv4.daddr = syn->addr_be;
-    wanted.ipv4.dport = syn->port_be;
     struct listener_key name = listener_of(syn);
     u16 listens = port->listens;
 
-    struct bpf_sock *listener = bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv4),
-                                                  BPF_F_CURRENT_NETNS, 0);
+    struct bpf_sock *listener = find_listener(skb, &key, syn);
     if (!listener) {
         count(REASON_no_listener);
         return TC_ACT_OK;
@@ -72,7 +106,8 @@ int to_container(struct __sk_buff *skb)
         count(REASON_no_listener);
         return TC_ACT_OK;
     }
-    if (listeners.update(&name, (void *)listener)) {
+    if ((syn->ipv6 && !takes_ipv4(skb, syn, listener)) ||
+        listeners.update(&name, (void *)listener)) {
         syn->assigned = 1;
         port->assigned = 1;
         assign(skb, &key, listener);

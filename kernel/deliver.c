@@ -14,7 +14,8 @@ static __always_inline void seek_listener(struct __sk_buff *skb)
 static __always_inline struct listener_key listener_of(const struct pending *syn)
 {
     struct listener_key name = {.sandbox = syn->sandbox, .vni = syn->vni,
-                                .addr_be = syn->addr_be, .port_be = syn->port_be};
+                                .addr_be = syn->addr_be, .port_be = syn->port_be,
+                                .ipv6 = syn->ipv6};
     return name;
 }
 
@@ -82,9 +83,20 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
     u32 *why = withheld.lookup(&sandbox);
     if (why)
         return tell_withheld(skb, sandbox, *why);
+    int ipv6 = option_means_ipv6(&option);
+    if (ipv6) {
+        struct ipv6 own;
+        if (!addresses6.lookup(caller)) {
+            count(REASON_syn_unknown_caller);
+            return TC_ACT_SHOT;
+        }
+        if (!own_address6(sandbox, callee->vni, &own) || has_ipv6_options(sandbox))
+            return tell_withheld(skb, sandbox, REASON_ipv6_options);
+    }
     struct pending syn = {.sandbox = callee->sandbox, .vni = callee->vni,
                           .addr_be = callee->addr_be, .peer_addr_be = caller->addr_be,
-                          .port_be = option.port_be, .ifindex = callee->ifindex};
+                          .port_be = option.port_be, .ifindex = callee->ifindex,
+                          .ipv6 = ipv6};
     if (pending.update((struct flow_key *)key, &syn)) {
         count(REASON_pending_full);
         return TC_ACT_SHOT;

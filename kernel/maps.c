@@ -23,6 +23,11 @@
  * Lifetime: sandbox. Full: driver reports it; sandbox stays on the overlay. Absent: same. */
 BPF_F_TABLE("hash", u64, struct sandbox, sandboxes, 8192, NO_PREALLOC);
 
+/* The same for connections with IPv6 addresses, for sandboxes that have an entry above. Writer:
+ * driver, with the entry above. Readers: connect6, admit(), to_container, sockops. Lifetime:
+ * sandbox. Full: driver reports it. Absent: its IPv6 connections take the overlay, both ways. */
+BPF_F_TABLE("hash", u64, struct sandbox6, sandboxes6, 8192, NO_PREALLOC);
+
 /* The host's ends of veths. Writer: driver at Join, again when the sandbox is finished.
  * Reader: from_container. Lifetime: veth. Absent: everything from the interface is dropped. */
 BPF_F_TABLE("hash", u32, struct veth, veths, 16384, NO_PREALLOC);
@@ -51,6 +56,12 @@ BPF_F_TABLE("hash", u32, u64, dead_hosts, 4096, NO_PREALLOC);
 /* The directory reversed: (U, P) to address. Writer: driver, before the directory's entry.
  * Reader: admit(). Absent: a SYN that names it as caller is dropped. */
 BPF_F_TABLE("hash", struct wire_name, struct address, reverse, 262144, NO_PREALLOC);
+
+/* IPv6 addresses of endpoints that have both, by their IPv4 addresses, which `reverse` gives.
+ * Writer: driver, before the directory's entry. Readers: admit(), sockops. Full: driver reports
+ * it. Absent: a SYN that means IPv6 and names it as caller is dropped; a SYN admitted before is
+ * forgotten. */
+BPF_F_TABLE("hash", struct address, struct ipv6, addresses6, 262144, NO_PREALLOC);
 
 /* Receivers of a network's broadcasts, by index. Writer: driver. Reader: flood(). */
 BPF_F_TABLE("hash", struct flood_key, struct flood_target, floods, 65536, NO_PREALLOC);
@@ -121,6 +132,10 @@ BPF_TABLE("lru_hash", struct attempt_key, struct attempt, attempts, 4096);
 /* The names that a socket's program must see. Writers: connect hooks, sockops.
  * Readers: sockops, name hooks. Lifetime: the socket's. Absent: not on the host path. */
 BPF_F_TABLE("sk_storage", int, struct connection, connections, 0, NO_PREALLOC);
+
+/* The IPv6 names that a socket's program must see, beside `connections`. Writers: connect6,
+ * sockops. Readers: sockops, name hooks. Lifetime: the socket's. Absent: its names are IPv4. */
+BPF_F_TABLE("sk_storage", int, struct connection6, connections6, 0, NO_PREALLOC);
 
 /* Vips of the networks that this host serves. Writer: driver, from etcd, after the list in
  * `backends`. Readers: connect hooks, send hook, overlay (ping). Full: driver reports it; the vip

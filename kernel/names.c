@@ -30,30 +30,42 @@ int getsockname4(struct bpf_sock_addr *ctx)
     return 1;
 }
 
-static __always_inline void mapped_name(struct bpf_sock_addr *ctx, u32 addr_be, u16 port_be)
+static __always_inline struct connection6 *connection6_of(struct bpf_sock_addr *ctx,
+                                                          const struct connection *c)
 {
-    ctx->user_ip6[0] = 0;
-    ctx->user_ip6[1] = 0;
-    ctx->user_ip6[2] = bpf_htonl(0xffff);
-    ctx->user_ip6[3] = addr_be;
-    if (port_be)
-        ctx->user_port = port_be;
+    struct bpf_sock *sk = ctx->sk;
+    return sk && !c->local_addr_be ? connections6.sk_storage_get(sk, 0, 0) : 0;
 }
 
 int getpeername6(struct bpf_sock_addr *ctx)
 {
     struct connection *c = connection_of(ctx);
-    if (c)
-        mapped_name(ctx, c->peer_addr_be, c->peer_port_be);
-    else if (is_mapped(ctx))
-        ctx->user_ip6[3] = shown(ctx->sk, ctx->user_ip6[3]);
+    if (!c) {
+        if (is_mapped(ctx))
+            ctx->user_ip6[3] = shown(ctx->sk, ctx->user_ip6[3]);
+        return 1;
+    }
+    struct connection6 *c6 = connection6_of(ctx, c);
+    if (c6)
+        write_address6(ctx, &c6->peer);
+    else
+        map_address(ctx, c->peer_addr_be);
+    if (c->peer_port_be)
+        ctx->user_port = c->peer_port_be;
     return 1;
 }
 
 int getsockname6(struct bpf_sock_addr *ctx)
 {
     struct connection *c = connection_of(ctx);
-    if (c)
-        mapped_name(ctx, c->local_addr_be, c->local_port_be);
+    if (!c)
+        return 1;
+    struct connection6 *c6 = connection6_of(ctx, c);
+    if (c6)
+        write_address6(ctx, &c6->local);
+    else
+        map_address(ctx, c->local_addr_be);
+    if (c->local_port_be)
+        ctx->user_port = c->local_port_be;
     return 1;
 }

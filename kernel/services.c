@@ -27,11 +27,6 @@ static __always_inline int attachment_to(const struct sandbox *sandbox, u32 dst_
     return 0;
 }
 
-static __always_inline int is_mapped(const struct bpf_sock_addr *ctx)
-{
-    return !ctx->user_ip6[0] && !ctx->user_ip6[1] && ctx->user_ip6[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline int is_dead(const struct location *location)
 {
     u64 *until_ns = dead_hosts.lookup((u32 *)&location->underlay_be);

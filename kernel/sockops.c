@@ -89,7 +89,8 @@ static __always_inline void note_timestamps(struct bpf_sock_ops *ops, struct con
 static __always_inline void write_option(struct bpf_sock_ops *ops, struct connection *c)
 {
     struct syn_option option = {.kind = OPTION_KIND, .length = sizeof(option),
-                                .experiment_be = bpf_htons(OPTION_EXPERIMENT),
+                                .experiment_be = bpf_htons(c->local_addr_be ? OPTION_EXPERIMENT
+                                                                            : OPTION_EXPERIMENT6),
                                 .port_be = c->peer_port_be, .caller_port_be = c->port_be};
     bpf_store_hdr_opt(ops, &option, sizeof(option), 0);
 }
@@ -134,7 +135,13 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     if (!syn || !sk || syn->sandbox != cookie)
         return;
 
-    struct connection child = {.local_addr_be = syn->addr_be, .peer_addr_be = syn->peer_addr_be,
+    struct connection6 names = {};
+    if (syn->ipv6 && !find_names6(syn, &names)) {
+        end_soon(ops);
+        return;
+    }
+    struct connection child = {.local_addr_be = syn->ipv6 ? 0 : syn->addr_be,
+                               .peer_addr_be = syn->ipv6 ? 0 : syn->peer_addr_be,
                                .local_port_be = syn->port_be, .port_be = key.local_port_be,
                                .flow = key};
     struct flow mine = {.sandbox = syn->sandbox, .socket = bpf_get_socket_cookie(ops),
@@ -142,7 +149,8 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
                         .port_be = key.local_port_be, .state = FLOW_OPEN};
     if (port && port->sandbox == cookie)
         mine.ifindex = port->ifindex; /* another one may carry the host path since the SYN */
-    if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE))
+    if (!connections.sk_storage_get(sk, &child, BPF_SK_STORAGE_GET_F_CREATE) ||
+        (syn->ipv6 && !connections6.sk_storage_get(sk, &names, BPF_SK_STORAGE_GET_F_CREATE)))
         count(REASON_storage_full);
     if (!enter_flow(&key, &mine)) {
         count(REASON_flow_table_full); /* its packets stay allowed while `pending` lasts */
@@ -171,6 +179,9 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;
+        name.ipv6 = 0;
+        listeners.delete(&name);
+        name.ipv6 = 1;
         listeners.delete(&name);
     }
 }

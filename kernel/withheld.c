@@ -29,7 +29,8 @@ static __always_inline void withhold(u64 cookie, u64 what, u32 why)
         __sync_fetch_and_or(&note->what, what);
     if (!notes.lookup(&cookie)) /* the driver has just removed what it has settled */
         notes.insert(&cookie, &fresh);
-    withheld.insert(&cookie, &why); /* an earlier writer has decided the same */
+    if (why) /* else the note alone says it */
+        withheld.insert(&cookie, &why); /* an earlier writer has decided the same */
 }
 
 static __always_inline int is_tcp(const struct bpf_sockopt *ctx)
@@ -87,8 +88,12 @@ int setsockopt(struct bpf_sockopt *ctx)
             why = REASON_bound_listener;
         }
         break;
-    case SOL_IP_:
-    case SOL_IPV6_: /* iptables-legacy tells nobody; nftables' changes come as netlink messages */
+    case SOL_IPV6_:
+        if (ctx->optname != IPT_SO_SET_REPLACE_ && !may_be_lost(ctx->optname) && is_tcp(ctx)) {
+            what = NOTE_IPV6_OPTIONS;
+            break;
+        } /* fall through */
+    case SOL_IP_: /* iptables-legacy tells nobody; nftables' changes come as netlink messages */
         if (ctx->optname == IPT_SO_SET_REPLACE_) {
             what = NOTE_RULES;
             why = REASON_own_rules;

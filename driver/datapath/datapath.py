@@ -17,6 +17,7 @@ from driver.datapath.loading.load import Loaded
 from driver.datapath.tables.dead_hosts import DeadHosts
 from driver.datapath.tables.flows import LOST_NS, FlowSweeper, Name
 from driver.datapath.tables.maps import Maps, is_there
+from driver.datapath.tables.remotes import Remotes
 from driver.datapath.tables.vip_table import VipTable
 from driver.datapath.tables.withheld import WithheldMaps
 from driver.errors import DatapathError
@@ -41,6 +42,7 @@ class EbpfDatapath:
         self._handover = handover
         self._attachments = attachments
         self._maps = Maps(loaded)
+        self._remotes = Remotes(loaded)
         self._dead_hosts = DeadHosts(loaded)
         self._vips = VipTable(loaded)
         self._withheld = WithheldMaps(loaded)
@@ -162,19 +164,19 @@ class EbpfDatapath:
 
     def put_remote(self, endpoint: Endpoint) -> None:
         """See ports.Datapath."""
-        self._maps.put_remote(endpoint)
+        self._remotes.put(endpoint)
 
     def delete_remote(self, endpoint: Endpoint) -> None:
         """See ports.Datapath."""
-        self._maps.delete_remote(endpoint)
+        self._remotes.delete(endpoint)
 
     def list_remotes(self) -> Iterable[Endpoint]:
         """See ports.Datapath."""
-        return self._maps.list_remotes()
+        return self._remotes.list()
 
     def has_lost_its_port(self, endpoint: Endpoint) -> bool:
         """See ports.Datapath."""
-        return self._maps.has_lost_its_port(endpoint)
+        return self._remotes.has_lost_its_port(endpoint)
 
     def local_networks(self) -> set[Vni]:
         """See ports.Datapath."""

@@ -345,8 +345,8 @@ def _is_record(entry: Entry) -> bool:
 
 
 def _made_as(endpoint: Endpoint) -> Endpoint:
-    """Return what CreateEndpoint asked for: it is joined, and named, later."""
-    return replace(endpoint, sandbox_key="", names=())
+    """Return what CreateEndpoint asked for: it is joined and named later; IPv6 may go."""
+    return replace(endpoint, sandbox_key="", names=(), takes_ipv6=False)
 
 
 def _reserved(network: Network | None, endpoint: Endpoint

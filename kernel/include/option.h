@@ -11,6 +11,7 @@
 
 #define OPTION_KIND 254
 #define OPTION_EXPERIMENT 0x5e1d
+#define OPTION_EXPERIMENT6 0x5e16 /* the same, but the endpoints' IPv6 addresses are meant */
 
 struct syn_option {
     __u8 kind;
@@ -23,7 +24,13 @@ struct syn_option {
 static __always_inline int option_valid(const struct syn_option *o)
 {
     return o->kind == OPTION_KIND && o->length == sizeof(*o) &&
-           o->experiment_be == bpf_htons(OPTION_EXPERIMENT);
+           (o->experiment_be == bpf_htons(OPTION_EXPERIMENT) ||
+            o->experiment_be == bpf_htons(OPTION_EXPERIMENT6));
+}
+
+static __always_inline int option_means_ipv6(const struct syn_option *o)
+{
+    return o->experiment_be == bpf_htons(OPTION_EXPERIMENT6);
 }
 
 #define OPTION_PLACES 24 /* 40 bytes, less ours, less the options that every SYN has */

@@ -47,7 +47,7 @@
     R(service_empty, drop, "connect() or datagram refused: no task of the service is there")  \
     R(tunnel_failed, drop, "the kernel refused the tunnel key or the copy")                   \
     R(no_listener, path, "SYN to a virtual port where nobody listens: refused by the kernel") \
-    R(listener_assigned, path, "listener that no SOCKHASH takes (MPTCP): assigned per packet") \
+    R(listener_assigned, path, "listener for MPTCP, or for IPv6 only: assigned per packet") \
     R(pending_full, error, "no memory to remember a SYN")                                     \
     R(flow_table_full, error, "an accepted connection found no place in the flow map, or its container none") \
     R(local, path, "connections to an endpoint of the same host, handed over as they are")    \
@@ -64,7 +64,9 @@
     R(told_unreachable, path, "packets to an address that nobody has: their sender is told")   \
     R(syn_forgotten, error, "connection whose SYN is not remembered any more: it is reset")   \
     R(probe_unknown, path, "probe of the wire in the name of an endpoint that is not known here yet") \
-    R(name_query, path, "packets with DNS queries of containers, handed to slim's name server")
+    R(name_query, path, "packets with DNS queries of containers, handed to slim's name server") \
+    R(ipv6_only, fallback, "IPv6 client socket takes no IPv4 (IPV6_V6ONLY), or is bound to a port") \
+    R(ipv6_options, fallback, "the container has set IPv6 options that IPv4 does not have")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

@@ -29,10 +29,15 @@ struct address6 {
     __u8 addr[16];
 };
 
+/* An IPv6 address, or a mask for one, in network order; two words for comparisons. */
+struct ipv6 {
+    __u64 words[2];
+};
+
 /* Where an endpoint is: its host, and the port that names it there. */
 struct location {
     __u32 underlay_be;
-    __u16 port_be; /* 0: reachable over the overlay only */
+    __u16 port_be; /* 0: reachable over the overlay only; in `directory6`: by this address */
     __u8 mac[6];
 };
 
@@ -85,6 +90,22 @@ struct sandbox {
     struct attachment attachments[SLIM_ATTACHMENTS];
 };
 
+/* The same for IPv6.  An endpoint that is not among these takes and makes no IPv6 connections on
+ * the host path. */
+struct attachment6 {
+    struct ipv6 addr;
+    struct ipv6 mask; /* of its subnet */
+    __u32 vni;
+    __u16 port_be; /* as in struct attachment; never 0 */
+    __u16 zero;
+};
+
+struct sandbox6 {
+    __u32 count; /* of attachments in use */
+    __u32 zero;
+    struct attachment6 attachments[SLIM_ATTACHMENTS];
+};
+
 /* A TCP connection of this host's U, without U itself. */
 struct flow_key {
     __u32 peer_be;      /* peer's U */
@@ -122,18 +143,19 @@ struct flow {
 struct pending {
     __u64 sandbox;
     __u32 vni;
-    __u32 addr_be;      /* the endpoint's virtual address */
-    __u32 peer_addr_be; /* the caller's virtual address */
+    __u32 addr_be;      /* the endpoint's virtual IPv4 address */
+    __u32 peer_addr_be; /* the caller's virtual IPv4 address */
     __u16 port_be;      /* virtual destination port */
     __u16 assigned;     /* 1: its listener is in no SOCKHASH */
     __u32 ifindex;
-    __u32 zero2;
+    __u32 ipv6;         /* 1: the endpoint's IPv6 address was called, from the caller's */
 };
 
 /* What a sandbox's programs did that keeps it off the host path: bits of `what`. */
 #define NOTE_KEYS 1           /* a key of TCP-MD5 or TCP-AO was set */
 #define NOTE_RULES 2          /* iptables-legacy has changed a table: the driver looks at it */
 #define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, and there are several networks */
+#define NOTE_IPV6_OPTIONS 8   /* an IPv6 option without a counterpart in IPv4 was set: keeps IPv6 off */
 
 struct note {
     __u64 since_ns; /* CLOCK_MONOTONIC */
@@ -163,15 +185,15 @@ struct attempt {
 struct listener_key {
     __u64 sandbox; /* an address may move to another sandbox while an old listener is open */
     __u32 vni;
-    __u32 addr_be;
+    __u32 addr_be; /* also stands for the endpoint's IPv6 address */
     __u16 port_be;
-    __u16 zero;
-    __u32 zero2;
+    __u16 ipv6;    /* 1: listener for the IPv6 address */
+    __u32 zero;
 };
 
 /* Socket storage: the addresses and ports that the program must see instead of the wire's. */
 struct connection {
-    __u32 local_addr_be;
+    __u32 local_addr_be; /* 0: the addresses are IPv6, in a storage of their own */
     __u32 peer_addr_be;
     __u16 local_port_be; /* 0: the socket's own port is the right one */
     __u16 peer_port_be;
@@ -180,6 +202,12 @@ struct connection {
     struct flow_key flow;
     __u16 unanswered; /* SYNs that were not answered in time */
     __u16 others_callbacks; /* not 0: another program wants to write header options, too */
+};
+
+/* Socket storage beside `connection`. */
+struct connection6 {
+    struct ipv6 local;
+    struct ipv6 peer;
 };
 
 /* A vip: a service's address, for which any of its tasks answers. */

@@ -25,14 +25,14 @@ CONSTANTS = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535, 1,
 
 # Key and value of each map, in bytes, as kernel/include/slim.h declares them.
 SIZES = {
-    "sandboxes": (8, 8 + 16 * 20),
+    "sandboxes": (8, 8 + 16 * 20), "sandboxes6": (8, 8 + 16 * (2 * 16 + 8)),
     "veths": (4, 8 + 4 * 4 + 16),
     "endpoints": (8, 12),
     "endpoints6": (20, 12),
     "ports": (4, 8 + 4 * 4),
     "directory": (8, 12),
     "directory6": (20, 12),
-    "reverse": (8, 8),
+    "reverse": (8, 8), "addresses6": (8, 16),
     "floods": (8, 8),
     "flows": (8, 3 * 8 + 4 + 2 + 1 + 1 + 8 + 4 + 4),
     "dead_hosts": (4, 8),
@@ -110,7 +110,7 @@ def test_every_map_of_the_unit_is_pinned_and_checked_here(unit: tuple[Loaded, Pa
     maps = declared_maps().keys()
     assert {pin.name for pin in pins.iterdir()} == maps
     # These have sockets, sockets' storage, or a number for each CPU as values.
-    assert maps == set(SIZES) | {"listeners", "connections", "chosen", "counters"}
+    assert maps == set(SIZES) | {"listeners", "connections", "connections6", "chosen", "counters"}
 
 
 def test_the_counters_hold_every_reason(loaded: Loaded) -> None:

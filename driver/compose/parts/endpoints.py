@@ -72,8 +72,8 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     def look_inside(sandbox_key: str) -> None:
         withholding.changed(sandbox_key)
 
-    def offer_host_path(endpoint_id: EndpointId, offered: bool) -> None:
-        endpoints.offer_host_path(endpoint_id, offered)
+    def offer_host_path(endpoint_id: EndpointId, offered: bool, takes_ipv6: bool) -> None:
+        endpoints.offer_host_path(endpoint_id, offered, takes_ipv6)
 
     def request_port(endpoint_id: EndpointId) -> int:
         return endpoints.request_port(endpoint_id)

@@ -17,8 +17,11 @@ from driver.errors import DatapathError
 # Raise it whenever an older program could misread a map, or a newer program an older map, and when
 # a map's size changes (objects.open_map refuses it then);
 # tests/kernel/test_layout.py says when, and tests/kernel/layout.json what was.
-LAYOUT = 1
-CHANGED_IN: Mapping[int, frozenset[str]] = {}  # layout -> maps whose meaning changed with it
+LAYOUT = 2
+# Layout -> maps whose meaning changed with it.
+CHANGED_IN: Mapping[int, frozenset[str]] = {
+    2: frozenset({"directory6"}),  # its ports are of endpoints that take IPv6 connections
+}
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ def address_key(table: Any, vni: Vni, address: IPv4Address | IPv6Address) -> Any
 
 
 def location(table: Any, endpoint: Endpoint) -> Any:
-    """Value of `directory`: where the endpoint is."""
+    """Value of `directory` or `directory6`: where the endpoint is."""
     leaf = table.Leaf()
     leaf.underlay_be = u32_be(endpoint.underlay)
-    leaf.port_be = u16_be(endpoint.port)
+    by_ipv4 = hasattr(table.Key, "addr_be")
+    leaf.port_be = u16_be(endpoint.port if by_ipv4 or endpoint.takes_ipv6 else 0)
     bytes_into(leaf.mac, endpoint.mac)
     return leaf
 
@@ -47,7 +48,8 @@ def remote(key: Any, leaf: Any) -> Endpoint:
         id=EndpointId(""), network_id=NetworkId(""), vni=Vni(int(key.vni)), host=HostId(""),
         underlay=IPv4Address(leaf.underlay_be.to_bytes(4, sys.byteorder)), mac=bytes(leaf.mac),
         address=IPv4Interface(key.addr_be.to_bytes(4, sys.byteorder)) if v4 else None,
-        address6=None if v4 else IPv6Interface(bytes(key.addr)), port=u16_be(leaf.port_be))
+        address6=None if v4 else IPv6Interface(bytes(key.addr)), port=u16_be(leaf.port_be),
+        takes_ipv6=not v4 and leaf.port_be != 0)
 
 
 def delivery(table: Any, mac: bytes, ifindex: int) -> Any:
@@ -101,6 +103,27 @@ def sandbox_entry(table: Any, entry: SandboxEntry) -> Any:
         slot.mask_be = u32_be(network.netmask)
         slot.addr_be = u32_be(attachment.address.ip)
         slot.port_be = u16_be(attachment.port)
+    return leaf
+
+
+def sandbox6_entry(table: Any, entry: SandboxEntry) -> Any | None:
+    """Value of `sandboxes6`: what both ends know of IPv6; None: no part of it uses IPv6."""
+    leaf = table.Leaf()
+    found = [each for each in entry.attachments if each.address6 is not None and each.port]
+    leaf.count = min(len(found), len(leaf.attachments))
+    for slot, attachment in zip(leaf.attachments, found, strict=False):
+        assert attachment.address6 is not None
+        bytes_into(slot.addr.words, attachment.address6.ip.packed)
+        bytes_into(slot.mask.words, attachment.address6.network.netmask.packed)
+        slot.vni = attachment.vni
+        slot.port_be = u16_be(attachment.port)
+    return leaf if found else None
+
+
+def address6(table: Any, address: IPv6Address) -> Any:
+    """Value of `addresses6`."""
+    leaf = table.Leaf()
+    bytes_into(leaf.words, address.packed)
     return leaf
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -17,7 +16,7 @@ from driver.datapath.loading import bpf
 from driver.datapath.loading.load import Loaded, u32_be
 from driver.datapath.tables import entries
 from driver.datapath.tables.moves import FlowMover
-from driver.errors import DatapathError
+from driver.datapath.tables.writing import delete, endpoint_keys, write
 from driver.model import Endpoint, Vni
 from driver.services.ports import SandboxEntry, Veth
 
@@ -37,18 +36,6 @@ def flood_slots(before: Sequence[FloodTarget | None], targets: Sequence[FloodTar
             missing[target] -= 1
     rest = missing.elements()
     return [next(rest) if target is None else target for target in slots]
-
-
-def _delete(table: Any, key: Any) -> None:
-    with suppress(KeyError):
-        del table[key]
-
-
-def _write(table: Any, key: Any, leaf: Any, what: str) -> None:
-    try:
-        table[key] = leaf
-    except DatapathError as error:
-        raise DatapathError(f"cannot enter {what} into a kernel map: {error}") from error
 
 
 class Maps:
@@ -71,11 +58,11 @@ class Maps:
         with self._lock:
             veths = self._table("veths")
             cookie = entries.veth_cookie(veths, veth)
-            _write(veths, veths.Key(veth.host_ifindex),
-                   entries.veth_entry(veths, endpoint, cookie), f"interface {veth.host_name}")
-            for table, key in self._endpoint_keys("endpoints", endpoint):
-                _write(table, key, entries.delivery(table, endpoint.mac, veth.host_ifindex),
-                       f"endpoint {endpoint.id[:12]}")
+            write(veths, veths.Key(veth.host_ifindex),
+                  entries.veth_entry(veths, endpoint, cookie), f"interface {veth.host_name}")
+            for table, key in endpoint_keys(self._table, "endpoints", endpoint):
+                write(table, key, entries.delivery(table, endpoint.mac, veth.host_ifindex),
+                      f"endpoint {endpoint.id[:12]}")
 
     def delete_endpoint(self, endpoint: Endpoint, host_ifindex: int) -> None:
         """Undo put_endpoint.  An address that belongs to another endpoint by now stays.
@@ -83,13 +70,13 @@ class Maps:
         host_ifindex 0: the link is gone; entries that name a vanished interface are removed.
         """
         with self._lock:
-            for table, key in self._endpoint_keys("endpoints", endpoint):
+            for table, key in endpoint_keys(self._table, "endpoints", endpoint):
                 found = table.get(key)
                 if found is None:
                     continue
                 ifindex = int(found.ifindex)
                 if ifindex == host_ifindex or (not host_ifindex and not is_there(ifindex)):
-                    _delete(table, key)
+                    delete(table, key)
                     self._delete_veth(ifindex)
             if host_ifindex:
                 self._delete_veth(host_ifindex)
@@ -101,30 +88,23 @@ class Maps:
                 table = self._table(name)
                 for key, leaf in list(bpf.entries(table)):
                     if leaf.ifindex == host_ifindex:
-                        _delete(table, key)
+                        delete(table, key)
             self._delete_veth(host_ifindex)
 
     def _delete_veth(self, ifindex: int) -> None:
         veths = self._table("veths")
-        _delete(veths, veths.Key(ifindex))
+        delete(veths, veths.Key(ifindex))
 
     def endpoint_ifindexes(self) -> set[int]:
         """Return the ifindexes of the host's ends that may send."""
         return {int(key.value) for key in self._table("veths")}
-
-    def _endpoint_keys(self, name: str, endpoint: Endpoint) -> Iterator[tuple[Any, Any]]:
-        if endpoint.address is not None:
-            table = self._table(name)
-            yield table, entries.address_key(table, endpoint.vni, endpoint.address.ip)
-        if endpoint.address6 is not None:
-            table = self._table(name + "6")
-            yield table, entries.address_key(table, endpoint.vni, endpoint.address6.ip)
 
     # Sandboxes and their endpoint ports, for the host path.
 
     def put_sandbox(self, entry: SandboxEntry) -> None:
         """Enter a sandbox: first what receives, then what sends, last the connect hooks' entry."""
         with self._lock:
+            self._put_sandbox6(entry)
             self._clear_ports(entry.cookie, {a.port for a in entry.attachments})
             ports, veths, sandboxes = map(self._table, ("ports", "veths", "sandboxes"))
             for attachment in entry.attachments:
@@ -134,25 +114,35 @@ class Maps:
                 leaf = veths.get(key)
                 if leaf is not None and leaf.sandbox != entry.cookie:
                     leaf.sandbox = entry.cookie
-                    _write(veths, key, leaf, f"interface {attachment.host_ifindex}")
+                    write(veths, key, leaf, f"interface {attachment.host_ifindex}")
             key = sandboxes.Key(entry.cookie)
             before = sandboxes.get(key)
-            _write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")
+            write(sandboxes, key, entries.sandbox_entry(sandboxes, entry), "sandbox")
             if before is not None and before.ifindex != entry.primary_ifindex:
                 self._mover.move(entry.cookie, entry.primary_ifindex)
+
+    def _put_sandbox6(self, entry: SandboxEntry) -> None:
+        table = self._table("sandboxes6")
+        key, leaf = table.Key(entry.cookie), entries.sandbox6_entry(table, entry)
+        if leaf is None:
+            delete(table, key)
+        else:
+            write(table, key, leaf, "IPv6 of a sandbox")
 
     def delete_sandbox(self, cookie: int) -> None:
         """Undo put_sandbox in reverse order.  Its notes stay: it may rejoin a network."""
         with self._lock:
             sandboxes, veths = self._table("sandboxes"), self._table("veths")
-            _delete(sandboxes, sandboxes.Key(cookie))
+            delete(sandboxes, sandboxes.Key(cookie))
+            sandboxes6 = self._table("sandboxes6")
+            delete(sandboxes6, sandboxes6.Key(cookie))
             for ifindex, leaf in list(bpf.entries(veths)):
                 if leaf.sandbox == cookie:
                     leaf.sandbox = 0
-                    _write(veths, veths.Key(ifindex), leaf, f"interface {ifindex}")
+                    write(veths, veths.Key(ifindex), leaf, f"interface {ifindex}")
             self._clear_ports(cookie, set())
             withheld = self._table("withheld")
-            _delete(withheld, withheld.Key(cookie))
+            delete(withheld, withheld.Key(cookie))
 
     def sandbox_cookies(self) -> set[int]:
         """Return the cookies of all sandboxes that may use the host path."""
@@ -177,54 +167,11 @@ class Maps:
             if owner == cookie and port not in keep:
                 self._own_port(port, leaf())
 
-    # The directory.
-
-    def put_remote(self, endpoint: Endpoint) -> None:
-        """Enter an endpoint, into the reverse map first: a callee must know its caller."""
-        with self._lock:
-            if endpoint.port and endpoint.address is not None:
-                reverse, endpoints = self._table("reverse"), self._table("endpoints")
-                _write(reverse, entries.wire_name(reverse, endpoint),
-                       _as(reverse.Leaf, entries.address_key(endpoints, endpoint.vni,
-                                                             endpoint.address.ip)),
-                       f"endpoint {endpoint.id[:12]}")
-            for table, key in self._endpoint_keys("directory", endpoint):
-                _write(table, key, entries.location(table, endpoint),
-                       f"endpoint {endpoint.id[:12]}")
-
-    def delete_remote(self, endpoint: Endpoint) -> None:
-        """Undo put_remote; entries that belong to another endpoint by now stay."""
-        with self._lock:
-            for table, key in self._endpoint_keys("directory", endpoint):
-                found = table.get(key)
-                if found is not None and entries.same(found, entries.location(table, endpoint)):
-                    _delete(table, key)
-            if endpoint.port and endpoint.address is not None:
-                reverse = self._table("reverse")
-                name = entries.wire_name(reverse, endpoint)
-                found = reverse.get(name)
-                if (found is not None and found.vni == endpoint.vni
-                        and found.addr_be == u32_be(endpoint.address.ip)):
-                    _delete(reverse, name)
-
-    def has_lost_its_port(self, endpoint: Endpoint) -> bool:
-        """Tell whether `reverse` has another address for the endpoint's host and port."""
-        if not endpoint.port or endpoint.address is None:
-            return False
-        reverse = self._table("reverse")
-        found = reverse.get(entries.wire_name(reverse, endpoint))
-        return found is not None and (int(found.vni), int(found.addr_be)) != (
-            endpoint.vni, u32_be(endpoint.address.ip))
-
     def local_networks(self) -> set[Vni]:
         """Return the networks of all interfaces that may send."""
         return {Vni(int(leaf.vni)) for _, leaf in bpf.entries(self._table("veths"))}
 
-    def list_remotes(self) -> Iterator[Endpoint]:
-        """Read the directory back, for a driver that takes over from an earlier one."""
-        for name in ("directory", "directory6"):
-            for key, leaf in bpf.entries(self._table(name)):
-                yield entries.remote(key, leaf)
+    # Broadcasts.
 
     def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
         """Make these a network's broadcast receivers; writes only what has changed.
@@ -245,9 +192,9 @@ class Maps:
                 if index >= len(before) or before[index] != after[index]:
                     leaf = table.Leaf()
                     leaf.underlay_be, leaf.ifindex = after[index]
-                    _write(table, _flood_key(table, vni, index), leaf, "broadcast receiver")
+                    write(table, _flood_key(table, vni, index), leaf, "broadcast receiver")
             for index in reversed(range(len(after), len(before))):
-                _delete(table, _flood_key(table, vni, index))
+                delete(table, _flood_key(table, vni, index))
             if after:
                 self._floods[vni] = [*after]
 
@@ -270,8 +217,3 @@ def _flood_key(table: Any, vni: Vni, index: int) -> Any:
     key = table.Key()
     key.vni, key.index = vni, index
     return key
-
-
-def _as(kind: Any, struct: Any) -> Any:
-    """Copy the bytes: each map has its own ctypes class for the same C struct."""
-    return kind.from_buffer_copy(struct)

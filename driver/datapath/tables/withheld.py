@@ -17,8 +17,10 @@ from driver.datapath.loading.load import Loaded
 from driver.errors import DatapathError
 from driver.services.ports import Why
 
-NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER = 1, 2, 4  # kernel/include/slim.h
-_NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER}
+# kernel/include/slim.h
+NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER, NOTE_IPV6_OPTIONS = 1, 2, 4, 8
+_NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER,
+          NOTE_IPV6_OPTIONS: Why.IPV6_OPTIONS}
 KEPT_NOTES = 4096  # of namespaces that are no sandbox now: their container may rejoin a network
 
 

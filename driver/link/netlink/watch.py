@@ -24,10 +24,10 @@ from driver.link.netlink.netns import same_path
 _log = logging.getLogger(__name__)
 
 _NETLINK_NETFILTER: Final = 12
-# RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE
-LINK, TC, ADDRESS4, ROUTE4, RULE4 = 0x1, 0x8, 0x10, 0x40, 0x80
+# RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR
+LINK, TC, ADDRESS4, ROUTE4, RULE4, ADDRESS6 = 0x1, 0x8, 0x10, 0x40, 0x80, 0x100
 TABLES: Final = 0x40  # NFNLGRP_NFTABLES, 7, as a bit
-INSIDE: Final = LINK | TC | ADDRESS4 | ROUTE4 | RULE4
+INSIDE: Final = LINK | TC | ADDRESS4 | ADDRESS6 | ROUTE4 | RULE4
 _TABLES_HERE, _REMOVALS_HERE = "tables", "removals"  # these are no sandbox's keys
 _RECEIVE_BYTES: Final = 1 << 16
 _READS: Final = 64  # of one socket before the next one's turn

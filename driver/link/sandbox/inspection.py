@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from driver.link.netlink import filters
 from driver.link.netlink import netns as namespaces
@@ -39,18 +39,23 @@ class KernelInspector:
             with open_route() as route, step(f"look inside {sandbox_key}"):
                 found = [(endpoint, *find_interface(route, endpoint, veth))
                          for endpoint, veth in members]
-                lost = next(filter(None, (_lost_address(route, endpoint, interface)
-                                          for endpoint, interface, _ in found)), "")
+                lost = next(filter(None, (
+                    _lost_address(route, endpoint.address, interface, socket.AF_INET)
+                    for endpoint, interface, _ in found)), "")
+                lost6 = next(filter(None, (
+                    _lost_address(route, endpoint.address6, interface, socket.AF_INET6)
+                    for endpoint, interface, _ in found)), "")
                 missing = "" if just_set_up else (
                     _missing_of_host_path(route, *found[0][:2], underlay)
                     or next(filter(None, (self._missing(route, *each) for each in found)), ""))
                 tc = next((f"tc: {interface.name} has filters" for _, interface, _ in found
                            if filters.others_filters(route, interface.ifindex)), "")
-                found_rules = own_rules()
+                found_rules = own_rules(ipv6=any(
+                    endpoint.address6 is not None for endpoint, _ in members))
                 if members and members[0][0].port:  # it has a host path
                     untracked.follow(underlay, () if found_rules else [
                         endpoint.address.ip for endpoint, _ in members if endpoint.address])
-            return Findings(missing, lost, tc or found_rules)
+            return Findings(missing, lost, tc or found_rules, lost6)
 
         return namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
 
@@ -73,11 +78,14 @@ def _missing_of_host_path(route: Route, endpoint: Endpoint, interface: Interface
             or untracked.missing(underlay))
 
 
-def _lost_address(route: Route, endpoint: Endpoint, interface: Interface) -> str:
-    if endpoint.address is None:
+def _lost_address(route: Route, address: IPv4Interface | IPv6Interface | None,
+                  interface: Interface, family: int) -> str:
+    if address is None:
         return ""
-    wanted = str(endpoint.address.ip)
-    found = dump(route, "get_addr", family=socket.AF_INET, index=interface.ifindex)
-    return "" if any(each.get_attr("IFA_LOCAL") == wanted for each in found) else wanted
+    wanted = str(address.ip)
+    found = dump(route, "get_addr", family=family, index=interface.ifindex)
+    # IPv6 has IFA_LOCAL only for addresses with a peer.
+    return "" if any(wanted in (each.get_attr("IFA_LOCAL"), each.get_attr("IFA_ADDRESS"))
+                     for each in found) else wanted
 
 

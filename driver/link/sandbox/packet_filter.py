@@ -1,7 +1,8 @@
 """Finds packet filter rules that a container's programs have made (nftables).
 
-Rules about only IPv6 or ARP do not matter to the host path, nor do rules about loopback addresses,
-such as Docker's DNS rules in every release.
+Rules about ARP do not matter to the host path, nor do rules about IPv4's loopback addresses, such
+as Docker's DNS rules in every release, nor rules about only IPv6 where no endpoint has an IPv6
+address.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from driver.link.netlink.names import SANDBOX_TABLE
 from driver.link.sandbox.legacy_tables import own_legacy_rules
 
 _INET, _IP, _ARP, _NETDEV, _BRIDGE, _IP6 = 1, 2, 3, 5, 7, 10  # NFPROTO_...
-_WITHOUT_IPV4: Final = (_ARP, _IP6)
 _POLICY_DROP: Final = 0
 _SOURCE, _DESTINATION = 12, 16  # offsets in an IPv4 header
 _LOOPBACK: Final = 127  # first byte of 127.0.0.0/8
@@ -26,30 +26,31 @@ _MATCHES: Final = ("payload", "cmp", "meta", "bitwise")  # they do nothing to a 
 _DUMP_TRIES: Final = 5
 
 
-def find_own_rules() -> str:
-    """Name a rule in the calling thread's namespace that may touch host path packets; "": none.
+def find_own_rules(*, ipv6: bool = False) -> str:
+    """Name a rule in the calling thread's namespace that may be about host-path connections.
 
-    Error: LinkError.
+    ipv6: so are those about IPv6 alone.  Returns "" if there is none.  Error: LinkError.
     """
-    return _own_chains() or own_legacy_rules() or _virtual_servers()
+    return _own_chains(ipv6=ipv6) or own_legacy_rules(ipv6=ipv6) or _virtual_servers()
 
 
-def own_rules() -> str:
+def own_rules(*, ipv6: bool = False) -> str:
     """Name such a rule; what cannot be read counts as one.  "": there is none."""
     try:
-        return find_own_rules()
+        return find_own_rules(ipv6=ipv6)
     except LinkError as error:
         return str(error)
 
 
-def _own_chains() -> str:
+def _own_chains(*, ipv6: bool) -> str:
     """Check base chains' policies and own rules: other chains are reached only from them."""
+    no_matter = (_ARP,) if ipv6 else (_ARP, _IP6)
     hooked = {}
     chains, rules = _read()
     for chain in chains:
         name = (chain["nfgen_family"], chain.get_attr("NFTA_CHAIN_TABLE"),
                 chain.get_attr("NFTA_CHAIN_NAME"))
-        if (chain.get_attr("NFTA_CHAIN_HOOK") is None or chain["nfgen_family"] in _WITHOUT_IPV4
+        if (chain.get_attr("NFTA_CHAIN_HOOK") is None or chain["nfgen_family"] in no_matter
                 or name[1] == SANDBOX_TABLE):
             continue
         if chain.get_attr("NFTA_CHAIN_POLICY") == _POLICY_DROP:
@@ -58,7 +59,8 @@ def _own_chains() -> str:
     for rule in rules:
         name = (rule["nfgen_family"], rule.get_attr("NFTA_RULE_TABLE"),
                 rule.get_attr("NFTA_RULE_CHAIN"))
-        if name in hooked and not is_about_loopback(rule.get_attr("NFTA_RULE_EXPRESSIONS") or ()):
+        if name in hooked and (name[0] == _IP6 or not is_about_loopback(
+                rule.get_attr("NFTA_RULE_EXPRESSIONS") or ())):
             return f"nftables: table {name[1]}, chain {name[2]} has rules"
     return ""
 

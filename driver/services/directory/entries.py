@@ -11,7 +11,8 @@ from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
 # Flags (below), VNI, U, P, MAC, address, address6.  Packed, because an Endpoint takes a kilobyte,
 # and there are tens of thousands of them.
 _PACKED = struct.Struct("=BIIH6sI16s")
-_ADDRESS, _ADDRESS6, _OTHERS = 1, 2, 4  # it has an address; an address6; is another host's
+# It has an address; an address6; is another host's; peers may call its address6 on its port.
+_ADDRESS, _ADDRESS6, _OTHERS, _TAKES_IPV6 = 1, 2, 4, 8
 
 
 class Entry(bytes):
@@ -28,7 +29,8 @@ class Entry(bytes):
         """Make the entry of an endpoint.  others: it is another host's."""
         address, address6 = endpoint.address, endpoint.address6
         flags = ((_ADDRESS if address is not None else 0)
-                 | (_ADDRESS6 if address6 is not None else 0) | (_OTHERS if others else 0))
+                 | (_ADDRESS6 if address6 is not None else 0) | (_OTHERS if others else 0)
+                 | (_TAKES_IPV6 if address6 is not None and endpoint.takes_ipv6 else 0))
         return cls(_PACKED.pack(
             flags, endpoint.vni, int(endpoint.underlay), endpoint.port, endpoint.mac,
             int(address) if address is not None else 0,  # int() drops an interface's prefix length
@@ -41,7 +43,8 @@ class Entry(bytes):
             id=endpoint_id, network_id=NetworkId(""), vni=Vni(vni), host=HostId(""),
             underlay=IPv4Address(underlay), mac=mac, port=port,
             address=IPv4Interface(address) if flags & _ADDRESS else None,
-            address6=IPv6Interface(address6) if flags & _ADDRESS6 else None)
+            address6=IPv6Interface(address6) if flags & _ADDRESS6 else None,
+            takes_ipv6=bool(flags & _TAKES_IPV6))
 
     @property
     def others(self) -> bool:
@@ -91,9 +94,12 @@ class Entry(bytes):
         return self._only(kept)
 
     def _only(self, flags: int) -> Entry:
-        _, vni, underlay, port, mac, address, address6 = self._fields()
+        before, vni, underlay, port, mac, address, address6 = self._fields()
+        takes_ipv6 = before & _TAKES_IPV6 if flags & _ADDRESS6 else 0
+        if not flags & _ADDRESS and not takes_ipv6:
+            port = 0  # as `directory6` has it: read back from there, it must be the same
         return Entry(_PACKED.pack(
-            flags, vni, underlay, port, mac, address if flags & _ADDRESS else 0,
+            flags | takes_ipv6, vni, underlay, port, mac, address if flags & _ADDRESS else 0,
             address6 if flags & _ADDRESS6 else b""))
 
     def _fields(self) -> tuple[Any, ...]:

@@ -100,6 +100,7 @@ class EndpointService:
                 underlay=self._host.underlay,
                 mac=request.mac or choose_mac(request.address, self._random_bytes),
                 address=request.address, address6=request.address6, port=port,
+                takes_ipv6=port != 0 and request.address6 is not None,
                 host_path=request.host_path)
             endpoint = replace(endpoint, offered=choose(endpoint, network) is not HostPath.OFF)
             self._create(endpoint, network)
@@ -231,10 +232,11 @@ class EndpointService:
             if self._removals.get(endpoint_id) is not None:  # else it was created again
                 self._delete(endpoint.network_id, endpoint_id)
 
-    def offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
+    def offer_host_path(self, endpoint_id: EndpointId, offered: bool, takes_ipv6: bool) -> None:
         """Publish the endpoint's port, or 0 to send its peers to the overlay path.
 
         An endpoint keeps a port that is not offered: open connections continue to use it.
+        takes_ipv6: peers may call its IPv6 address, if it has one, by that port.
 
         Errors: Exhausted, StoreUnavailable.  Unknown: nothing to do.
         """
@@ -244,7 +246,8 @@ class EndpointService:
                 return
             # The endpoint keeps a port that is not offered, for its open connections.
             port = self._port(endpoint) if offered and not endpoint.port else endpoint.port
-            wanted = replace(endpoint, port=port, offered=offered)
+            wanted = replace(endpoint, port=port, offered=offered, takes_ipv6=(
+                takes_ipv6 and port != 0 and endpoint.address6 is not None))
             if wanted != endpoint:
                 self._endpoints.replace(wanted)
 

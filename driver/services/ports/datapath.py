@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Protocol
 
 from driver.model import Endpoint, Vni
@@ -22,6 +22,7 @@ class Attachment:
     address: IPv4Interface
     port: int
     host_ifindex: int
+    address6: IPv6Interface | None = None  # None: no IPv6 connections on the host path
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from driver.services.ports.links import Veth
 
 
 class Why(StrEnum):
-    """Reasons, named like their counters; if several apply, the first one is counted."""
+    """Reasons, named like their counters; if several apply, the first one is counted.
+
+    IPV6_OPTIONS keeps off IPv6 only.
+    """
 
     SWITCHED_OFF = "switched_off"
     KEYS = "keys"
@@ -24,6 +27,7 @@ class Why(StrEnum):
     USER_STACK = "user_stack"
     OWN_RULES = "own_rules"
     ROUTING_LOST = "routing_lost"
+    IPV6_OPTIONS = "ipv6_options"
 
 
 class Verdicts(Protocol):
@@ -56,8 +60,9 @@ class Findings:
     """The result of inspecting a sandbox."""
 
     missing: str = ""  # a rule, route or filter of ours that is not as it was set up
-    lost_address: str = ""  # an endpoint's address that its interface no longer has
+    lost_address: str = ""  # an endpoint's IPv4 address that its interface no longer has
     own_rules: str = ""  # a packet filter rule that is neither Docker's nor slim's
+    lost_address6: str = ""  # as lost_address, for IPv6
 
 
 class Inspector(Protocol):

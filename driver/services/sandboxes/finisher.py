@@ -55,15 +55,17 @@ class Finisher:
 
     def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, teardowns: Teardowns,
                  underlay: IPv4Address, overlay_mtu: Callable[[], int],
-                 offer_host_path: Callable[[EndpointId, bool], None] = lambda _id, _offered: None,
+                 offer_host_path: Callable[[EndpointId, bool, bool], None] = (
+                     lambda _id, _offered, _takes_ipv6: None),
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
                  withholding: Withholding | None = None, names: SandboxNames | None = None,
                  ledger: Ledger | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
 
-        offer_host_path: tells the other hosts whether an endpoint can be called on its port;
-        called when a sandbox is given up, and when it succeeds after all.
+        offer_host_path: tells the other hosts whether an endpoint can be called on its port, and
+        whether by its IPv6 address, too; called when a sandbox is given up, and when it succeeds
+        after all.
         request_port: for an endpoint whose record has no port; 0: it is not meant to have one.
         withholding: judges each sandbox before it is published; None: nothing does.
         names: is told of each endpoint, too; None: no names are served.
@@ -185,7 +187,8 @@ class Finisher:
         except Exception:
             self._count_failure(expected)
             raise
-        told = expected.endpoint.offered is self._may_be_called(expected.endpoint)
+        told = (expected.endpoint.offered is self._may_be_called(expected.endpoint)
+                and expected.endpoint.takes_ipv6 is self._takes_ipv6(expected.endpoint))
         with self._guard:
             self._counts = _plus(self._counts, finished=1)
             up_s = self._up.get(expected.veth.host_name)
@@ -266,8 +269,8 @@ class Finisher:
             return
         self._withholding.enter(key, sandbox.cookie, [
             (member.endpoint, member.veth) for member in sandbox.primary_first()])
-        publish(self._sandboxes, self._datapath, sandbox.entry(self._withholding.uses_host_path),
-                key)
+        publish(self._sandboxes, self._datapath, sandbox.entry(
+            self._withholding.uses_host_path, self._withholding.takes_ipv6), key)
 
     def _withdraw(self, cookie: int, key: str) -> None:
         try:
@@ -278,6 +281,10 @@ class Finisher:
 
     def _may_be_called(self, endpoint: Endpoint) -> bool:
         return self._withholding is None or self._withholding.may_be_called(endpoint)
+
+    def _takes_ipv6(self, endpoint: Endpoint) -> bool:
+        return endpoint.address6 is not None and (
+            self._withholding is None or self._withholding.takes_ipv6(endpoint))
 
     def _set_up(self, expected: Expected, *, primary: bool) -> None:
         self._sandboxes.set_up(expected.endpoint.sandbox_key, expected.endpoint, expected.veth,
@@ -307,7 +314,8 @@ class Finisher:
             if expected is None:
                 return
             offered = endpoint_id not in self._unreachable
-        self._offer_host_path(endpoint_id, offered and self._may_be_called(expected.endpoint))
+        self._offer_host_path(endpoint_id, offered and self._may_be_called(expected.endpoint),
+                              self._takes_ipv6(expected.endpoint))
 
     def _dismantle(self, key: str, sandbox: Sandbox) -> None:
         """Withdraw at once what others can see; the inside follows later, and nobody waits."""

@@ -56,7 +56,8 @@ class Sandbox:
             del self.members[expected.endpoint.id]
         self.members[expected.endpoint.id] = expected
 
-    def entry(self, uses_host_path: Callable[[Endpoint], bool] = lambda _: True) -> SandboxEntry:
+    def entry(self, uses_host_path: Callable[[Endpoint], bool] = lambda _: True,
+              takes_ipv6: Callable[[Endpoint], bool] = lambda _: True) -> SandboxEntry:
         """Return the entry for the maps.  Endpoints without a part in the host path get port 0:
         for them vips work over the overlay."""
         return SandboxEntry(
@@ -64,5 +65,6 @@ class Sandbox:
             attachments=tuple(
                 Attachment(member.endpoint.vni, member.endpoint.address,
                            member.endpoint.port if uses_host_path(member.endpoint) else 0,
-                           member.veth.host_ifindex)
+                           member.veth.host_ifindex,
+                           member.endpoint.address6 if takes_ipv6(member.endpoint) else None)
                 for member in self.members.values() if member.endpoint.address is not None))

@@ -12,7 +12,8 @@ from driver.model import Endpoint, EndpointId, HostPath, Network
 from driver.services.ports import Findings, Veth, Why
 
 # These last as long as the namespace, as its keys and listeners may, too.
-LASTING = frozenset({Why.KEYS, Why.BOUND_LISTENER})
+LASTING = frozenset({Why.KEYS, Why.BOUND_LISTENER, Why.IPV6_OPTIONS})
+_BY_IPV6_ONLY = frozenset({Why.IPV6_OPTIONS})
 # Findings that `on` overrules: whoever chooses it knows the container's rules.
 _OVERRULED = frozenset({Why.OWN_RULES, Why.USER_STACK, Why.BOUND_LISTENER})
 _MEANINGS = {
@@ -42,6 +43,7 @@ class Standing:
     noted: frozenset[Why] = frozenset()  # the LASTING reasons that its programs have caused
     entered: Why | None = None  # the reason that the kernel was told last
     unsure: bool = False  # the kernel refused the last change
+    told_ipv6: bool | None = None  # what the peers were told of `takes_ipv6`; None: not yet
     lost: int = 0  # how often rules or routes were removed recently
     lost_s: float = 0.0  # the last time of that
     looked_s: float = 0.0  # when it was last inspected
@@ -61,10 +63,20 @@ class Standing:
         """Return whether this endpoint may use the host path if its sandbox does."""
         return self.label is not None or self.choices.get(endpoint_id) is not HostPath.OFF
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether any of its endpoints has an IPv6 address."""
+        return any(endpoint.address6 is not None for endpoint, _ in self.members)
+
+    @property
+    def takes_ipv6(self) -> bool:
+        """Whether its connections with IPv6 addresses use the host path, too, if others do."""
+        return Why.IPV6_OPTIONS not in self.noted and not self.findings.lost_address6
+
     def counting(self, reasons: Collection[Why]) -> list[Why]:
-        """Return the reasons that count; the first one is shown."""
+        """Return the reasons that count for all connections; the first one is shown."""
         overruled = _OVERRULED if self.choice is HostPath.ON else frozenset()
-        return [why for why in Why if why in reasons and why not in overruled]
+        return [why for why in Why if why in reasons and why not in overruled | _BY_IPV6_ONLY]
 
     def reasons(self) -> list[Why]:
         """Return the reasons that apply now; the first one is shown."""

@@ -125,6 +125,11 @@ class Withholding:
             return False
         return self.uses_host_path(endpoint)
 
+    def takes_ipv6(self, endpoint: Endpoint) -> bool:
+        """Return whether its connections with IPv6 addresses may use the host path."""
+        standing = self._standing_of(endpoint.id)
+        return standing is None or standing.takes_ipv6
+
     def changed(self, key: str) -> None:
         """Inspect the sandbox soon, as something inside has changed."""
         with self._guard:
@@ -245,6 +250,18 @@ class Withholding:
             delay_s = TELL_LOST_S if reasons == [Why.ROUTING_LOST] else 0.0
             for endpoint, _ in standing.members:
                 self.offer(endpoint.id, delay_s)
+        self._tell_ipv6(standing)
+
+    def _tell_ipv6(self, standing: Standing) -> None:
+        """Have the peers told, and the programs: their entry holds the IPv6 addresses."""
+        before, standing.told_ipv6 = standing.told_ipv6, standing.takes_ipv6
+        if before in (None, standing.told_ipv6) or not standing.has_ipv6:
+            return  # None: it is about to be published
+        log.info("sandbox %s: connections with IPv6 addresses %s the host path", standing.key,
+                 "use" if standing.told_ipv6 else "stay off")
+        for endpoint, _ in standing.members:
+            self.offer(endpoint.id, 0.0)
+        self.repair(standing.key)
 
     def _release(self, standing: Standing) -> None:
         self._verdicts.release(standing.cookie)

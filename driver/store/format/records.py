@@ -144,7 +144,8 @@ def shared_endpoint_fields(endpoint: Endpoint) -> Fields:
     return {"id": endpoint.id, "network_id": endpoint.network_id, "vni": endpoint.vni,
             "host": endpoint.host, "underlay": str(endpoint.underlay), "mac": endpoint.mac.hex(),
             "address": _optional(endpoint.address), "address6": _optional(endpoint.address6),
-            "port": endpoint.port if endpoint.offered else 0, "names": list(endpoint.names)}
+            "port": endpoint.port if endpoint.offered else 0, "takes_ipv6": endpoint.takes_ipv6,
+            "names": list(endpoint.names)}
 
 
 def local_endpoint_fields(endpoint: Endpoint) -> Fields:
@@ -167,6 +168,7 @@ def endpoint(fields: Fields) -> Endpoint:
         address=IPv4Interface(_text(address)) if address is not None else None,
         address6=IPv6Interface(_text(address6)) if address6 is not None else None,
         port=_number(fields["port"], 0, PORT_LAST),
+        takes_ipv6=fields.get("takes_ipv6") is True,  # absent from older drivers
         sandbox_key=_text(fields.get("sandbox_key", "")),
         offered=bool(fields.get("offered", True)),
         host_path=HostPath(chosen) if (chosen := fields.get("host_path")) is not None else None,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.packets.case import OK, Case
+from tests.kernel.packets.case import OK, Case, Entry
 from tests.kernel.packets.harness import Kernel
 from tests.kernel.packets.packets import MORE_FRAGMENTS, TCP, frame, ip4, ip6, option, tcp, udp
 from tests.kernel.packets.world import (
@@ -32,6 +32,7 @@ from tests.kernel.packets.world import (
     STRANGER,
     port,
     syn_of,
+    takes_ipv6,
 )
 
 SPORT, LISTENING, SILENT = 40000, 8080, 8081
@@ -98,6 +99,19 @@ def mptcp(kernel: Kernel) -> Iterator[int]:
         yield made.getsockname()[1]
 
 
+def by_ipv6(port_be: int) -> list[Entry]:
+    """Return a SYN to ::1, which means IPv6."""
+    return [takes_ipv6(MINE, "::1"), syn_of(OTHER_HOST, SPORT, MY_PORT, port_be=port_be, ipv6=1)]
+
+
+@contextmanager
+def listening6(kernel: Kernel, *, dual: bool, port: int = 0) -> Iterator[int]:
+    """Listen at [::]; yield the port."""
+    with kernel.netns.call(lambda: socket.create_server(
+            ("::", port), family=socket.AF_INET6, dualstack_ipv6=dual)) as made:
+        yield made.getsockname()[1]
+
+
 def known(kernel: Kernel) -> int:
     return len(kernel.loaded.table("listeners"))
 
@@ -148,6 +162,47 @@ def test_a_listener_that_must_be_assigned(run: Callable[[Case], None], kernel: K
     ports = kernel.loaded.table("ports")
     assert ports[ports.Key(MY_PORT)].assigned == 1
     assert known(kernel) == 0
+
+
+def test_a_listener_of_both_families(run: Callable[[Case], None], kernel: Kernel) -> None:
+    with listening6(kernel, dual=True) as found:
+        run(replace(FOUND, given=by_ipv6(found)))
+        (name,) = kernel.loaded.table("listeners")
+        assert (socket.htons(name.port_be), name.ipv6) == (found, 1)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_listener_of_ipv6_alone_must_be_assigned(run: Callable[[Case], None], kernel: Kernel,
+                                                   beside: bool) -> None:
+    """Also beside one for IPv4 at the same port."""
+    with listening6(kernel, dual=False, port=LISTENING if beside else 0) as found:
+        given = by_ipv6(found)
+        run(replace(FOUND, counts="listener_assigned", given=given,
+                    then=[syn_of(OTHER_HOST, SPORT, MY_PORT, port_be=found, ipv6=1, assigned=1)]))
+    assert known(kernel) == 0
+
+
+def test_by_ipv6_nobody_listens(run: Callable[[Case], None], kernel: Kernel) -> None:
+    """A listener for IPv4 is none, nor is any where the sandbox takes no IPv6."""
+    run(replace(FOUND, counts="no_listener", given=by_ipv6(LISTENING)))
+    with listening6(kernel, dual=True) as found:
+        run(replace(FOUND, counts="no_listener", given=by_ipv6(found)[1:]))
+    assert known(kernel) == 0
+
+
+def test_a_connection_with_these_ipv6_names_is_passed_over(
+        run: Callable[[Case], None], kernel: Kernel) -> None:
+    """It came over the overlay path: which way connections take may differ one by one."""
+    with listening6(kernel, dual=True) as found:
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET6)
+            made.bind(("::", SPORT))
+            made.connect(("::1", found))
+            return made
+
+        with kernel.netns.call(make):
+            run(replace(FOUND, given=by_ipv6(found)))
+            assert known(kernel) == 1
 
 
 def test_another_listener_on_the_wires_name_is_no_obstacle(

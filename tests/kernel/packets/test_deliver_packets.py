@@ -21,10 +21,12 @@ from tests.kernel.packets.packets import TCP, frame, ip4, option, tcp, unreachab
 from tests.kernel.packets.world import (
     ALIEN_PORT,
     FAR,
+    FAR6,
     FAR_PORT,
     FREE_PORT,
     HOST,
     ME,
+    ME6,
     MINE,
     MY_PORT,
     MY_VETH,
@@ -37,15 +39,18 @@ from tests.kernel.packets.world import (
     UNKNOWN_PORT,
     WIRE,
     WIRE_MAC,
+    caller6,
     flow,
     key,
     port,
+    takes_ipv6,
 )
 
 SPORT = 40000
-GOOD = option(80, FAR_PORT)
+EXPERIMENT6 = 0x5e16  # the endpoints' IPv6 addresses are meant
+GOOD, GOOD6 = option(80, FAR_PORT), option(80, FAR_PORT, experiment=EXPERIMENT6)
 NOP = b"\x01"
-NOTE_KEYS, NOTE_RULES = 1, 2
+NOTE_KEYS, NOTE_RULES, NOTE_IPV6_OPTIONS = 1, 2, 8
 row = partial(Case, program="from_wire", came_by=WIRE)
 
 
@@ -60,7 +65,7 @@ def remembered(**leaf: int) -> Entry:
     """Return what `pending` has of the SYN afterwards."""
     return Entry("pending", key(OTHER_HOST, SPORT, MY_PORT), {
         "sandbox": MINE, "vni": 1, "addr_be": ME, "peer_addr_be": FAR, "port_be": 80,
-        "assigned": 0, "ifindex": MY_VETH, **leaf})
+        "assigned": 0, "ipv6": 0, "ifindex": MY_VETH, **leaf})
 
 
 def owned(number: int, *, assigned: int = 0) -> Entry:
@@ -160,6 +165,40 @@ WITHHELD = [
     row("and a stranger does not hear of it", sent(source=STRANGER), SHOT, "syn_unknown_caller",
         given=[Entry("withheld", MINE, reason("keys"))]),
 ]
+
+
+CALLER6, CALLEE6 = caller6(FAR, FAR6), takes_ipv6(MINE, ME6)
+IPV6 = [
+    row("between two that take it", sent(options=GOOD6), REDIRECT, marked=SEEK,
+        given=[CALLER6, CALLEE6], then=[remembered(ipv6=1)]),
+    row("one of before may be another family's", sent(options=GOOD6), REDIRECT, marked=SEEK,
+        given=[CALLER6, CALLEE6, remembered()], then=[remembered(ipv6=1)]),
+    row("IPv4 between these", sent(), REDIRECT, marked=SEEK, given=[CALLER6, CALLEE6],
+        then=[remembered()]),
+    row("IPv4 to one with IPv6 options", sent(), REDIRECT, marked=SEEK,
+        given=[note(NOTE_IPV6_OPTIONS)], then=[remembered()]),
+    row("a caller without IPv6", sent(options=GOOD6), SHOT, "syn_unknown_caller",
+        given=[CALLEE6]),
+    row("a caller with IPv6 in another network", sent(options=GOOD6), SHOT, "syn_unknown_caller",
+        given=[CALLEE6, caller6(FAR, FAR6, vni=2)]),
+    row("a callee without IPv6", sent(options=GOOD6), REDIRECT, "syn_withheld", given=[CALLER6],
+        after=unreachable(sent(options=GOOD6), 13)),
+    row("a callee with IPv6 in another network", sent(options=GOOD6), REDIRECT, "syn_withheld",
+        given=[CALLER6, takes_ipv6(MINE, ME6, vni=2)],
+        after=unreachable(sent(options=GOOD6), 13)),
+    row("a callee with IPv6 options", sent(options=GOOD6), REDIRECT, "syn_withheld",
+        given=[CALLER6, CALLEE6, note(NOTE_IPV6_OPTIONS)],
+        after=unreachable(sent(options=GOOD6), 13)),
+    row("nobody's name", sent(options=option(80, UNKNOWN_PORT, experiment=EXPERIMENT6)), SHOT,
+        "syn_unknown_caller", given=[CALLER6, CALLEE6]),
+    row("another network's", sent(options=option(80, ALIEN_PORT, experiment=EXPERIMENT6)), SHOT,
+        "syn_other_network", given=[CALLER6, CALLEE6]),
+]
+
+
+@pytest.mark.parametrize("case", IPV6, ids=lambda case: case.why)
+def test_a_syn_that_means_ipv6(case: Case, run: Callable[[Case], None]) -> None:
+    run(case)
 
 
 @pytest.mark.parametrize("case", SEGMENTS, ids=lambda case: case.why)

@@ -10,6 +10,9 @@ no endpoint's.
 
 from __future__ import annotations
 
+import struct
+from ipaddress import IPv6Address
+
 from tests.kernel.packets.case import Entry, Value
 from tests.kernel.packets.packets import CONTAINER_MAC
 
@@ -69,6 +72,19 @@ def caller(host: str, number: int, address: str, vni: int = 1) -> Entry:
     """Return whom a host and an endpoint port name."""
     return Entry("reverse", {"underlay_be": host, "port_be": number},
                  {"vni": vni, "addr_be": address})
+
+
+def takes_ipv6(sandbox: int, address6: str, vni: int = 1) -> Entry:
+    """Return that a sandbox takes IPv6 connections on the host path, at this address."""
+    attachment = (IPv6Address(address6).packed + b"\xff" * 8 + bytes(8)
+                  + struct.pack("=I", vni) + struct.pack("!HH", MY_PORT, 0))
+    return Entry("sandboxes6", sandbox, {
+        "count": 1, "attachments": attachment.ljust(16 * len(attachment), b"\0")})
+
+
+def caller6(address: str, address6: str, vni: int = 1) -> Entry:
+    """Return by which IPv6 address an endpoint calls."""
+    return Entry("addresses6", {"vni": vni, "addr_be": address}, {"words": address6})
 
 
 def key(peer: str, peer_port: int, local_port: int) -> dict[str, Value]:

@@ -140,6 +140,22 @@ def test_row_46_addresses_and_mac_are_honoured_and_released(h1: Host, h2: Host) 
     assert addresses(h2, "carol")["eth0"] == ["10.32.0.99", "fd00:32::99"]
 
 
+@feature("TCP takes the host path, from a container's first connection on")
+@pytest.mark.parametrize("listens", ["::", "the address"])
+def test_tcp_by_ipv6_takes_the_host_path(h1: Host, h2: Host, listens: str) -> None:
+    """A listener that is bound to an IPv6 address has IPV6_V6ONLY for the kernel."""
+    for host in (h1, h2):
+        create(host, "app", "--subnet", SUBNET, *V6)
+    start(h1, "alice")
+    start(h2, "bob", *SERVE, "::" if listens == "::" else "fd00:32::99",
+          options=("--ip6", "fd00:32::99"))
+    (_, alice), (_, bob) = addresses(h1, "alice")["eth0"], addresses(h2, "bob")["eth0"]
+    ping(h1, "alice", bob)  # h1 knows bob, and h2 alice
+    before = h1.counters()["connected"], h2.counters()["accepted"]
+    check_views(call(h1, "alice", bob), client=alice, server=bob)
+    assert (h1.counters()["connected"], h2.counters()["accepted"]) == (before[0] + 1, before[1] + 1)
+
+
 @feature("IPv6 switched off in a container")
 def test_row_46_ipv6_switched_off_in_the_container(h1: Host, h2: Host) -> None:
     for host in (h1, h2):

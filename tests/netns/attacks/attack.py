@@ -20,7 +20,7 @@ from tests.support.run.wait import wait_until
 from tests.support.world.machines import VXLAN_PORT, Container
 from tests.support.world.netns import Netns
 
-OPTION_KIND, EXPERIMENT = 254, 0x5e1d
+OPTION_KIND, EXPERIMENT, EXPERIMENT6 = 254, 0x5e1d, 0x5e16
 
 # Prints nothing of its connections, and ignores their errors.
 _SERVE = """

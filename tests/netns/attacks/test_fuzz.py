@@ -17,6 +17,7 @@ from scapy.packet import Packet, Raw
 from driver.datapath.code.reasons import read_reasons
 from tests.netns.attacks.attack import (
     EXPERIMENT,
+    EXPERIMENT6,
     OPTION_KIND,
     Tap,
     Victim,
@@ -88,7 +89,8 @@ def test_frames_of_a_container(machines: list[Machine], live: Victim) -> None:
 def _tail(random: Random, caller_port: int) -> bytes:
     """Make what follows a TCP header's 20 bytes: wrong options of all kinds, and right ones."""
     right = bytes((OPTION_KIND, 8)) + b"".join(
-        n.to_bytes(2, "big") for n in (EXPERIMENT, 80, caller_port))
+        n.to_bytes(2, "big") for n in (
+            random.choice((EXPERIMENT, EXPERIMENT, EXPERIMENT6)), 80, caller_port))
     match random.randrange(5):
         case 0:
             return b"\x02\x04\x05\xb4" * random.randrange(6) + right
@@ -105,18 +107,20 @@ def _tail(random: Random, caller_port: int) -> bytes:
 def _verdict(tail: bytes, doff: int, callers: dict[int, bool]) -> str:
     """Return the verdict that docs/wire.md gives a SYN with this tail and data offset.
 
-    callers: endpoint ports of the sender's host; whether each is of the callee's network.
+    callers: endpoint ports of the sender's host; whether each is of the callee's network.  None of
+    them has an IPv6 address.
     """
     end = 4 * doff - 20
     options = tail[:end] if 8 <= end <= len(tail) else b""
-    at = options.rfind(bytes((OPTION_KIND, 8)) + EXPERIMENT.to_bytes(2, "big"), 0, max(0, end - 4))
+    at = max(options.rfind(bytes((OPTION_KIND, 8)) + each.to_bytes(2, "big"), 0, max(0, end - 4))
+             for each in (EXPERIMENT, EXPERIMENT6))
     option = options[at:at + 8] if max(0, end - 32) <= at <= end - 8 else b""
     if at < 0 or len(option) < 8:
         return "syn_no_option"
     of_network = callers.get(int.from_bytes(option[6:], "big"))
     if option[4:6] == b"\0\0":  # a probe
         return "probe_unknown" if of_network is None else "answered"
-    if of_network is None:
+    if of_network is None or (of_network and option[2:4] == EXPERIMENT6.to_bytes(2, "big")):
         return "syn_unknown_caller"
     return "let in" if of_network else "syn_other_network"
 

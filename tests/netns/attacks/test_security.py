@@ -30,6 +30,7 @@ from tests.support.world.machines import VXLAN_PORT, Cluster, Container, Machine
 from tests.support.world.maps import delete_all, enter_all
 
 Pair = tuple[Container, Container]
+EXPERIMENT6 = 0x5e16  # the option's, if IPv6 addresses are meant
 
 
 def _send(container: Container, packet: str, **options: object) -> None:
@@ -151,10 +152,11 @@ def test_a_syn_that_names_another_caller(pair: Pair) -> None:
     with counted(here, there) as total:
         for options in (f"option(80, {_endpoint(other).port})", "b''",
                         f"option(80, {_endpoint(here).port}, kind=253)",
-                        f"option(80, {_endpoint(here).port}, experiment=1)"):
+                        f"option(80, {_endpoint(here).port}, experiment=1)",
+                        f"option(80, {_endpoint(other).port}, experiment={EXPERIMENT6})"):
             _send(here, f"tcp('{own}', {sport}, '{peer.underlay}', {peer.port}, "
                         f"options={options})")
-    assert total == {"forged_option": 4}
+    assert total == {"forged_option": 5}
     program.say("go on")
     program.rest()
 
@@ -180,6 +182,54 @@ def test_syns_from_the_host_and_from_outside(machines: list[Machine], cluster: C
         machines[0].netns.call(lambda: inside.send_ip(syn(host, inside.option(80, other))))
         wait_until(lambda: machines[1].counters()["syn_other_network"] > before, 30, "the last SYN")
     assert total == {"syn_no_option": 2, "syn_unknown_caller": 2, "syn_other_network": 1}
+
+
+def test_syns_that_mean_ipv6_from_the_host_and_from_outside(
+        machines: list[Machine], cluster: Cluster) -> None:
+    there = machines[1].container("10.32.0.3/16", address6="fd00:32::3/64")
+    caller = machines[0].container("10.32.0.2/16", address6="fd00:32::2/64")
+    without = machines[0].container("10.32.0.4/16")
+    stranger = machines[0].container("10.32.0.2/16", vni=2, address6="fd00:32::2/64")
+    server(there, address="::")
+    to = _endpoint(there)
+
+    def syn(source: str, port: int) -> bytes:
+        return inside.tcp(source, 40000, str(to.underlay), to.port,
+                          options=inside.option(80, port, experiment=EXPERIMENT6))
+
+    outside, host = "198.18.77.254", str(machines[0].underlay)
+    before = machines[1].counters()["syn_other_network"]
+    with counted(there) as total:
+        cluster.wire.call(lambda: inside.send_ip(syn(outside, _endpoint(caller).port)))
+        for port in (61999, _endpoint(without).port, _endpoint(stranger).port):
+            machines[0].netns.call(lambda p=port: inside.send_ip(syn(host, p)))
+        wait_until(lambda: machines[1].counters()["syn_other_network"] > before, 30, "the last SYN")
+    assert total == {"syn_unknown_caller": 3, "syn_other_network": 1}
+
+
+@pytest.mark.parametrize("who", ["caller", "callee"])
+def test_the_other_family_in_the_option_of_ones_own_connection(
+        machines: list[Machine], who: str) -> None:
+    """Forged with CAP_NET_RAW: who has no IPv6 address, or calls one who has none, gains nothing.
+
+    The connection itself, whose SYN it could be, goes on.
+    """
+    here = machines[0].container(
+        "10.32.0.2/16", address6=None if who == "caller" else "fd00:32::2/64")
+    there = machines[1].container(
+        "10.32.0.3/16", address6=None if who == "callee" else "fd00:32::3/64")
+    program, sport = _held(here, there)
+    to = _endpoint(there)
+    reason = "syn_unknown_caller" if who == "caller" else "syn_withheld"
+    before = machines[1].counters()[reason]
+    with counted(here, there) as total:
+        _send(here, f"tcp('{here.machine.underlay}', {sport}, '{to.underlay}', {to.port}, options="
+                    f"option(80, {_endpoint(here).port}, experiment={EXPERIMENT6}))",
+              destination=b"\x02\0\0\0\0\1")  # a group's would not be routed
+        wait_until(lambda: machines[1].counters()[reason] > before, 30, "the SYN")
+    assert total == {reason: 1}
+    program.say("go on")
+    program.rest()
 
 
 def test_frames_for_another_machine(machines: list[Machine], cluster: Cluster) -> None:

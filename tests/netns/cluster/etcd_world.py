@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 
+from driver.model import Endpoint
 from driver.store.format import keys, records
 from tests.netns import talk
 from tests.support.fakes import dockerd
@@ -242,11 +243,15 @@ class World:
 
     def offered_port(self, box: Box) -> int:
         """Return the endpoint port that other hosts see."""
-        return next(found.port for found in (
-            records.decode(entry, records.endpoint)
-            for entry in live(self.cluster.entries(keys.ENDPOINTS))) if found.id == box.endpoint)
+        return self.record(box).port
 
     # Faults.
+
+    def record(self, box: Box) -> Endpoint:
+        """What peers are told of a container's endpoint."""
+        return next(found for found in (
+            records.decode(entry, records.endpoint)
+            for entry in live(self.cluster.entries(keys.ENDPOINTS))) if found.id == box.endpoint)
 
     @contextmanager
     def cut_off(self, number: int) -> Iterator[None]:

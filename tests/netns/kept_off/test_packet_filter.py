@@ -46,6 +46,10 @@ OWN = {
 }
 
 
+def with_ipv6() -> str:
+    return find_own_rules(ipv6=True)
+
+
 def nft(inside: Netns, commands: str) -> None:
     if commands:
         inside.run("nft", "; ".join(line.strip() for line in commands.splitlines() if line.strip()))
@@ -56,6 +60,32 @@ def test_what_does_not_count(make_netns: Callable[[str], Netns], rules: str) -> 
     inside = make_netns("c")
     nft(inside, NOBODYS[rules])
     assert inside.call(find_own_rules) == ""
+
+
+@pytest.mark.parametrize("rules", NOBODYS)
+def test_with_ipv6_rules_about_it_count_too(make_netns: Callable[[str], Netns], rules: str
+                                            ) -> None:
+    inside = make_netns("c")
+    nft(inside, NOBODYS[rules])
+    assert bool(inside.call(with_ipv6)) is (rules == "IPv6 alone")
+
+
+@pytest.mark.parametrize("tool", ["ip6tables-nft", "ip6tables-legacy"])
+@pytest.mark.parametrize(("make", "unmake"), [
+    ("-A INPUT -s fd00::1 -j DROP", "-F INPUT"), ("-A INPUT -s ::1 -j DROP", "-F INPUT"),
+    ("-P OUTPUT DROP", "-P OUTPUT ACCEPT"),
+    ("-t nat -A PREROUTING -p tcp -j REDIRECT --to-ports 1", "-t nat -F PREROUTING")])
+def test_ip6tables_of_both_kinds(make_netns: Callable[[str], Netns], tool: str, make: str,
+                                 unmake: str) -> None:
+    inside = make_netns("c")
+    inside.run(tool, "-L")
+    assert inside.call(with_ipv6) == ""
+    inside.run(tool, *make.split())
+    kind = "ip6tables-legacy" if tool.endswith("legacy") else "nftables"
+    assert inside.call(with_ipv6).startswith(f"{kind}: table ")
+    assert inside.call(find_own_rules) == ""
+    inside.run(tool, *unmake.split())
+    assert inside.call(with_ipv6) == ""
 
 
 @pytest.mark.parametrize("rules", OWN)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from driver.datapath.loading.layout import pin_folder
 from driver.state.joins import FiledJoins
 from driver.state.teardowns import FiledTeardowns
 from tests.conftest import PROJECT
@@ -90,7 +91,7 @@ class SpoiltHost(Host):
 
     def entries(self) -> dict[str, object]:
         """Return how many entries each map has, and which sandboxes have a bpf_link."""
-        pins = self.pins / "slim" / "v1"
+        pins = pin_folder(self.pins)
         counted: dict[str, object] = {}
         for name in MAPS:
             with opened(next(pins.rglob(name))) as fd:

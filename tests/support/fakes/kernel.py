@@ -256,12 +256,11 @@ class KernelMaps:
 
     def put_remote(self, endpoint: Endpoint) -> None:
         for place in _places(endpoint):
-            self._kernel.remotes[place] = (endpoint.underlay, endpoint.port, endpoint.mac)
+            self._kernel.remotes[place] = _where(endpoint, place)
 
     def delete_remote(self, endpoint: Endpoint) -> None:
         for place in _places(endpoint):
-            if self._kernel.remotes.get(place) == (
-                    endpoint.underlay, endpoint.port, endpoint.mac):
+            if self._kernel.remotes.get(place) == _where(endpoint, place):
                 del self._kernel.remotes[place]
 
     def list_remotes(self) -> list[Endpoint]:
@@ -269,7 +268,8 @@ class KernelMaps:
             id=EndpointId(""), network_id=NetworkId(""), vni=vni, host=HostId(""),
             underlay=underlay, mac=mac, port=port,
             address=IPv4Interface(address) if isinstance(address, IPv4Address) else None,
-            address6=IPv6Interface(address) if isinstance(address, IPv6Address) else None)
+            address6=IPv6Interface(address) if isinstance(address, IPv6Address) else None,
+            takes_ipv6=isinstance(address, IPv6Address) and port != 0)
             for (vni, address), (underlay, port, mac) in self._kernel.remotes.items()]
 
     def has_lost_its_port(self, endpoint: Endpoint) -> bool:
@@ -354,6 +354,11 @@ class KernelWatch:
 
     def sweep(self) -> None:
         self.watched &= set(self._kernel.cookies)
+
+
+def _where(endpoint: Endpoint, place: Place) -> tuple[IPv4Address, int, bytes]:
+    by_port = isinstance(place[1], IPv4Address) or endpoint.takes_ipv6
+    return endpoint.underlay, endpoint.port if by_port else 0, endpoint.mac
 
 
 def _places(endpoint: Endpoint) -> list[Place]:

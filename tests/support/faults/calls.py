@@ -195,7 +195,7 @@ def neighbours(net: Net) -> list[Call]:
 def offer(net: Net, offered: bool) -> Call:
     """The finisher gives up a sandbox, or the sandbox appears after all."""
     return Call(f"host path is offered: {offered}",
-                lambda w: w.endpoints.offer_host_path(net.endpoint, offered))
+                lambda w: w.endpoints.offer_host_path(net.endpoint, offered, offered))
 
 
 def call_names(net: Net, *names: str) -> Call:

@@ -129,7 +129,8 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
            older=lambda p: {"offered": False}),
     Family("endpoint", lambda p: (keys.endpoint(p.vnis[0], p.endpoints[0]),
                                   keys.endpoint(p.vnis[0], p.endpoints[1])),
-           older=lambda p: {"port": 0}, also_named=lambda p: [str(p.addresses[0])]),
+           older=lambda p: {"port": 0, "takes_ipv6": ...},
+           also_named=lambda p: [str(p.addresses[0])]),
     # Only a change of it matters.
     Family("fence", lambda p: (keys.fence(p.hosts_ids[0]), keys.fence(p.hosts_ids[1])),
            older=lambda p: {}, silent=ALL_KINDS),

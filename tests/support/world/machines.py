@@ -99,6 +99,13 @@ class Container:
         assert interface is not None
         return str(interface.ip)
 
+    @property
+    def address6(self) -> str:
+        """The first endpoint's virtual IPv6 address."""
+        interface = self.endpoints[0][0].address6
+        assert interface is not None
+        return str(interface.ip)
+
     def command(self, *command: str) -> list[str]:
         """Words that run `command` inside, in the machine's cgroup."""
         join = f'echo $$ > {self.machine.cgroup}/cgroup.procs && exec "$@"'
@@ -156,22 +163,32 @@ class Machine:
     next_port: int = PORT_FIRST
     links: Veths = field(default_factory=Veths)
 
-    def container(self, *addresses: str, vni: int = 1, host_path: bool = True) -> Container:
-        """Make a container with one endpoint per address, in network `vni`, vni + 1, …"""
+    def container(self, *addresses: str, vni: int = 1, host_path: bool = True,
+                  address6: str | None = None) -> Container:
+        """Make a container with one endpoint per address, in network `vni`, vni + 1, …
+
+        address6: of the first one.
+        """
         made = Container(self.stack.enter_context(dockerd.sandbox()), self)
         self.containers.append(made)
         for index, address in enumerate(addresses):
-            self.connect(made, address, vni=vni + index, host_path=host_path)
+            self.connect(made, address, vni=vni + index, host_path=host_path,
+                         address6=None if index else address6)
         return made
 
     def connect(self, container: Container, address: str, *, vni: int = 1,
-                address6: str | None = None, host_path: bool = True) -> Endpoint:
-        """Give a container an endpoint, in dockerd's order of doing things."""
+                address6: str | None = None, host_path: bool = True,
+                takes_ipv6: bool = True) -> Endpoint:
+        """Give a container an endpoint, in dockerd's order of doing things.
+
+        takes_ipv6: False, as a driver from before IPv6 on the host path would say.
+        """
         endpoint = Endpoint(
             id=EndpointId(secrets.token_hex(32)), network_id=NetworkId(f"n{vni}"), vni=Vni(vni),
             host=HostId(self.netns.name), underlay=self.underlay,
             mac=b"\x02" + secrets.token_bytes(5), address=IPv4Interface(address),
             address6=IPv6Interface(address6) if address6 else None,
+            takes_ipv6=address6 is not None and takes_ipv6,
             port=self.next_port, sandbox_key=container.netns.path)
         self.next_port += 1
         veth = self.netns.call(lambda: self.links.create_veth(endpoint.id, endpoint.mac, MTU))
@@ -196,8 +213,10 @@ class Machine:
         for index, (endpoint, veth) in enumerate(container.endpoints):
             self.sandboxes.set_up(key, endpoint, veth, underlay=self.underlay,
                                   overlay_mtu=overlay_mtu(MTU), primary=index == 0)
-        attachments = tuple(Attachment(e.vni, e.address, e.port, v.host_ifindex)
-                            for e, v in container.endpoints if e.address is not None)
+        attachments = tuple(
+            Attachment(e.vni, e.address, e.port, v.host_ifindex,
+                       e.address6 if e.takes_ipv6 else None)
+            for e, v in container.endpoints if e.address is not None)
         entry = SandboxEntry(container.netns.cookie, container.endpoints[0][1].host_ifindex,
                              attachments)
         publish(self.sandboxes, self.datapath, entry, key)
@@ -236,8 +255,9 @@ class Machine:
 
         with suppress(AssertionError):  # whoever asks says what is left
             wait_until(swept, 5, "lists that nothing names any more are removed")
-        names = ("sandboxes", "veths", "endpoints", "endpoints6", "directory", "directory6",
-                 "reverse", "floods", "flows", "services", "backends", "withheld")
+        names = ("sandboxes", "sandboxes6", "veths", "endpoints", "endpoints6", "directory",
+                 "directory6", "reverse", "addresses6", "floods", "flows", "services", "backends",
+                 "withheld")
         left = {name: len(self.loaded.table(name)) for name in names}
         left["ports"] = count_used(self.loaded.table("ports"))
         left["links"] = len(list((self.pins / "links").glob("netns-*")))

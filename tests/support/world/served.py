@@ -146,10 +146,11 @@ def delete_network(host: Host, network: str = NET, pool: str = POOL, gateway: st
 
 
 def attach(host: Host, sandbox: Netns, *, network: str = NET, endpoint: str = EP,
-           pool: str = POOL, container: str = "", **chosen: str) -> str:
+           pool: str = POOL, container: str = "", address6: str = "", **chosen: str) -> str:
     """Everything dockerd does for `run`; returns the address with its prefix length.
 
     container: its name, as newer releases of Docker tell it with the request of an address.
+    address6: its IPv6 address, from another IPAM, with prefix length.
     chosen: `--driver-opt slim.<name>=...` of the endpoint.
     """
     call = host.dockerd.ok
@@ -158,13 +159,15 @@ def attach(host: Host, sandbox: Netns, *, network: str = NET, endpoint: str = EP
         Options={"com.docker.network.endpoint.name": container} if container else None)["Address"]
     mac = call("NetworkDriver.CreateEndpoint", NetworkID=network, EndpointID=endpoint,
                Options={f"slim.{name}": text for name, text in chosen.items()},
-               Interface={"Address": address, "AddressIPv6": "", "MacAddress": ""}
+               Interface={"Address": address, "AddressIPv6": address6, "MacAddress": ""}
                )["Interface"]["MacAddress"]
     name = call("NetworkDriver.Join", NetworkID=network, EndpointID=endpoint,
                 SandboxKey=sandbox.path, Options={})["InterfaceName"]["SrcName"]
     host.netns.ip(f"link set {name} netns {sandbox.name}")
     sandbox.ip(f"link set {name} name eth0 address {mac}")
     sandbox.ip(f"addr add {address} dev eth0")
+    if address6:
+        sandbox.ip(f"addr add {address6} dev eth0 nodad")
     sandbox.ip("link set eth0 up")
     return address
 

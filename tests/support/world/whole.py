@@ -229,8 +229,8 @@ class Whole:
     def _request_port(self, endpoint_id: EndpointId) -> int:
         return self.endpoints.request_port(endpoint_id)
 
-    def _offer_host_path(self, endpoint_id: EndpointId, offered: bool) -> None:
-        self.endpoints.offer_host_path(endpoint_id, offered)
+    def _offer_host_path(self, endpoint_id: EndpointId, offered: bool, takes_ipv6: bool) -> None:
+        self.endpoints.offer_host_path(endpoint_id, offered, takes_ipv6)
 
     def recover(self) -> None:
         """What a driver does at its start."""

@@ -21,7 +21,7 @@ USUAL = (32768, 60999)
 
 
 def given_out(ports: ClientPorts) -> set[int]:
-    """Return every port that kernel/connect.c's client_port() can choose."""
+    """Return every port that kernel/claims.c's client_port() can choose."""
     chosen = (ports.first + n for n in range(ports.count))
     return {port if port < ports.gap_first else port + ports.gap for port in chosen}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 import pytest
 
@@ -113,11 +114,11 @@ class World:
             raise Exhausted("no endpoint port is free")
         return self.free_port
 
-    def offer(self, endpoint_id: EndpointId, offered: bool) -> None:
+    def offer(self, endpoint_id: EndpointId, offered: bool, takes_ipv6: bool) -> None:
         if "offer" in self.failures:
             self.failures.remove("offer")
             raise StoreUnavailable("etcd is away")
-        self.offered.append((endpoint_id, offered))
+        self.offered.append((endpoint_id, offered, *(["IPv6"] if takes_ipv6 else [])))
 
     def withdraw_sandbox(self, cookie: int) -> None:
         self._note("withdraw", f"withdraw {cookie}")
@@ -334,6 +335,25 @@ def test_it_gives_up_and_goes_on(finisher: Finisher, world: World, ledger: Ledge
     wait_until(lambda: world.offered == [(endpoint(1).id, False), (endpoint(1).id, True)], WAIT_S,
                "peers to learn of it again")
     wait_until(lambda: outstanding(ledger) == [], WAIT_S, "nothing to be outstanding")
+
+
+def test_peers_learn_that_an_endpoint_takes_ipv6_now(finisher: Finisher, world: World) -> None:
+    """Its record is an older driver's, and the programs of this one are in its sandbox."""
+    both_families = replace(endpoint(1), address6=IPv6Interface("fd00::2/64"))
+    finisher.expect(both_families, veth(1))
+    up(finisher, 1)
+    published(world, 1, over=1)
+    assert world.entries[7].attachments[0].address6 == both_families.address6
+    wait_until(lambda: world.offered == [(endpoint(1).id, True, "IPv6")], WAIT_S, "peers to learn")
+
+
+def test_peers_are_told_once_that_an_endpoint_takes_ipv6(finisher: Finisher, world: World) -> None:
+    finisher.expect(replace(endpoint(1), address6=IPv6Interface("fd00::2/64"), takes_ipv6=True),
+                    veth(1))
+    up(finisher, 1)
+    published(world, 1, over=1)
+    wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "the count")
+    assert world.offered == []
 
 
 def test_peers_are_told_again_when_etcd_was_away(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Interface
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ COOKIE, WAIT_S = 7, 10.0
 MISSING = Findings(missing="rule 10")
 RULES = Findings(own_rules="table filter has rules")
 STACK = Findings(lost_address="10.1.0.2")
+NO_IPV6 = Findings(lost_address6="fd00::2")
 
 
 class World:
@@ -146,6 +147,51 @@ def enter(withholding: Withholding, *numbers: int) -> None:
 def look(withholding: Withholding, laters: InlineLaters) -> None:
     withholding.changed(KEY)
     laters.pump()
+
+
+def enter6(withholding: Withholding) -> None:
+    """Enter a sandbox with an IPv6 address."""
+    withholding.enter(KEY, COOKIE, [
+        (replace(endpoint(1), address6=IPv6Interface("fd00::2/64")), veth(1))])
+
+
+def test_ipv6_options_keep_ipv6_off_and_nothing_else(
+        withholding: Withholding, world: World) -> None:
+    enter6(withholding)
+    assert withholding.takes_ipv6(endpoint(1))
+    world.noted[COOKIE] = frozenset({Why.IPV6_OPTIONS})
+    withholding.tick()
+    assert not withholding.takes_ipv6(endpoint(1))
+    assert withholding.may_be_called(endpoint(1))
+    assert (world.entered, world.told, world.repaired) == ({}, [(0.0, None)], [KEY])
+    withholding.tick()  # it lasts, and is told once
+    assert (len(world.told), world.repaired) == (1, [KEY])
+
+
+def test_ipv6_options_of_before_are_known_when_it_is_published(
+        withholding: Withholding, world: World) -> None:
+    world.noted[COOKIE] = frozenset({Why.IPV6_OPTIONS})
+    enter6(withholding)
+    assert not withholding.takes_ipv6(endpoint(1))
+    assert (world.entered, world.told, world.repaired) == ({}, [], [])
+
+
+def test_ipv6_that_is_switched_off_and_on(
+        withholding: Withholding, world: World, laters: InlineLaters) -> None:
+    enter6(withholding)
+    for found, takes in ((NO_IPV6, False), (Findings(), True)):
+        world.found = found
+        look(withholding, laters)
+        assert withholding.takes_ipv6(endpoint(1)) is takes
+        assert withholding.may_be_called(endpoint(1))
+    assert (world.entered, len(world.told), world.repaired) == ({}, 2, [KEY, KEY])
+
+
+def test_ipv6_options_are_no_matter_without_ipv6(withholding: Withholding, world: World) -> None:
+    enter(withholding)
+    world.noted[COOKIE] = frozenset({Why.IPV6_OPTIONS})
+    withholding.tick()
+    assert (world.entered, world.told, world.repaired) == ({}, [], [])
 
 
 def test_a_sandbox_without_reasons_is_released_whatever_was_entered(
