@@ -40,6 +40,11 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct locati
 {
     u32 underlay_be = to->underlay_be;
     bpf_skb_store_bytes(skb, 0, to->mac, sizeof(to->mac), 0);
+    int verdict = tunnelled(skb, vni, underlay_be);
+    if (verdict != NOT_TUNNELLED) {
+        count(REASON_overlay_sent);
+        return verdict;
+    }
     if (!set_tunnel(skb, vni, underlay_be))
         return refuse(REASON_tunnel_failed, at_sender);
     count(REASON_overlay_sent);

@@ -102,7 +102,7 @@ enum flow_state {
 struct next_hop {
     __u64 until_ns; /* CLOCK_MONOTONIC; after that the route is looked up again */
     __u32 addr_be;  /* 0: the kernel has to find the next hop for each packet */
-    __u32 zero;
+    __u32 mtu;      /* of the route; 0: not known */
 };
 
 struct flow {

@@ -147,7 +147,7 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: Host
                         underlay.address)
     loaded = load(compiled_unit(headers=Path(settings.state) / "headers"), Constants(
         underlay.address, underlay.ifindex, vxlan, HOST_PATH_MARK, *ports.endpoints,
-        netns.current_cookie(), ports.clients), pins)
+        netns.current_cookie(), ports.clients, settings.vxlan_port, ephemeral_ports()), pins)
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
         _Filters(), netns_path), handover, lambda key, cookie, names: lost_sockets(
