@@ -66,6 +66,9 @@ BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC
  * Writer and reader: from_container. Evicted or absent: looked up again. */
 BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
 
+/* Until when */
+BPF_TABLE("array", u32, u64, merged, SLIM_MERGED);
+
 /* Flows that somebody is removing because they are stale or were claimed in vain, each with its
  * start time (CLOCK_MONOTONIC, ns). A flow has one remover at a time. Writers: connect
  * hooks, the driver's sweeper, which also removes what a killed driver has left. Lifetime:

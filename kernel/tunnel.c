@@ -8,6 +8,9 @@
 #define ECN_CE 3
 #define ECN_ECT_0 2
 
+#define MERGED_BYTES 512
+#define MERGED_NS 1000000000ULL
+
 struct vxlanhdr {
     __be32 flags;
     __be32 vni; /* in the upper 24 bits */
@@ -78,6 +81,20 @@ static __always_inline int tunnelled(struct __sk_buff *skb, u32 vni, u32 peer_be
     return by_next_hop(next.addr_be);
 }
 
+static __always_inline int is_merged(struct __sk_buff *skb, u16 flow_be, u8 protocol)
+{
+    u64 now_ns = ktime_get_coarse_ns();
+    u32 slot = bpf_ntohs(flow_be) % SLIM_MERGED;
+    u64 *until_ns = merged.lookup(&slot);
+    if (!until_ns)
+        return 1;
+    if (skb->gso_size || (protocol == IPPROTO_TCP && skb->len > MERGED_BYTES)) {
+        *until_ns = now_ns + MERGED_NS;
+        return 1;
+    }
+    return now_ns <= *until_ns;
+}
+
 static __always_inline int untunnelled(struct __sk_buff *skb)
 {
     const u32 at = sizeof(struct ethhdr);
@@ -88,12 +105,13 @@ static __always_inline int untunnelled(struct __sk_buff *skb)
     struct iphdr *inner = (void *)(outer + 1);
     if ((void *)(inner + 1) > end || outer->udp.dest != CONSTANT(VXLAN_PORT_BE))
         return TC_ACT_OK;
-    if (skb->gso_size || outer->ip.frag_off & bpf_htons(IP_FRAGMENT_MASK) || outer->udp.check ||
+    if (outer->ip.frag_off & bpf_htons(IP_FRAGMENT_MASK) || outer->udp.check ||
         outer->ip.tos & 1 ||
         bpf_ntohs(outer->ip.tot_len) + at != skb->len ||
         bpf_ntohs(outer->udp.len) + at + sizeof(struct iphdr) != skb->len ||
         outer->vxlan.flags != VXLAN_VNI_VALID || outer->vxlan.vni & bpf_htonl(0xff) ||
-        outer->inner.h_proto != bpf_htons(ETH_P_IP) || inner->version != 4)
+        outer->inner.h_proto != bpf_htons(ETH_P_IP) || inner->version != 4 ||
+        is_merged(skb, outer->udp.source, inner->protocol))
         return TC_ACT_OK;
     u32 vni = bpf_ntohl(outer->vxlan.vni) >> 8, outer_be = outer->ip.saddr;
     struct address from = {.vni = vni, .addr_be = inner->saddr};

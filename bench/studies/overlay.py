@@ -102,6 +102,7 @@ WORKLOADS: Mapping[str, Callable[[Way, float], Sample]] = {
     "connections, 1/s": transactions("crr+"),
     "one stream, TCP, Gbit/s": streams(1, 65536),
     "8 streams, TCP, Gbit/s": streams(8, 65536),
+    "messages of 64 bytes, TCP, Gbit/s": streams(1, 64),
     "messages of 1,024 bytes, TCP, Gbit/s": streams(1, 1024),
     "datagrams of 1,400 bytes, Gbit/s": datagrams,
 }
