@@ -28,13 +28,13 @@ static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32
 {
     u64 now_ns = ktime_get_coarse_ns();
     if (flow && now_ns <= flow->next_hop_until_ns)
-        return by_next_hop(flow->next_hop_be);
+        return send_by(flow->next_hop_be);
     struct next_hop found = find_next_hop(skb, now_ns, dst_be);
     if (flow) {
         flow->next_hop_be = found.addr_be;
         flow->next_hop_until_ns = found.until_ns;
     }
-    return by_next_hop(found.addr_be);
+    return send_by(found.addr_be);
 }
 
 /* Between containers of one host, connections go directly, by the overlay path's hand_over().
@@ -184,7 +184,7 @@ int from_wire(struct __sk_buff *skb)
     if (h.ip->protocol == IPPROTO_ICMP)
         return icmp_error(skb);
     if (h.ip->protocol == IPPROTO_UDP)
-        return untunnelled(skb);
+        return receive_directly(skb);
     if (!headers_tcp4(skb, &h))
         return TC_ACT_OK;
     struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,

@@ -63,11 +63,14 @@ BPF_F_TABLE("hash", struct flood_key, struct flood_target, floods, 65536, NO_PRE
 BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC);
 
 /* Next hops to other hosts, by U: one look-up per second and host, however many connections it has.
- * Writer and reader: from_container. Evicted or absent: looked up again. */
+ * Writers and readers: from_container, from_wire (answers to probes). Evicted or absent: looked up
+ * again. */
 BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
 
-/* Until when */
-BPF_TABLE("array", u32, u64, merged, SLIM_MERGED);
+/* Until when flows from other hosts take the VXLAN device, since a packet that GRO merges was among
+ * them (CLOCK_MONOTONIC, ns). By the outer source port's remainder, so flows may share a slot.
+ * Writer and reader: is_stream(). Past: packets are handed over without the device. */
+BPF_TABLE("array", u32, u64, streams, SLIM_STREAMS);
 
 /* Flows that somebody is removing because they are stale or were claimed in vain, each with its
  * start time (CLOCK_MONOTONIC, ns). A flow has one remover at a time. Writers: connect

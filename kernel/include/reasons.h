@@ -64,7 +64,8 @@
     R(told_unreachable, path, "packets to an address that nobody has: their sender is told")   \
     R(syn_forgotten, error, "connection whose SYN is not remembered any more: it is reset")   \
     R(probe_unknown, path, "probe of the wire in the name of an endpoint that is not known here yet") \
-    R(name_query, path, "packets with DNS queries of containers, handed to slim's name server")
+    R(name_query, path, "packets with DNS queries of containers, handed to slim's name server") \
+    R(by_device, path, "overlay packets that took the VXLAN device, to or from another host")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

@@ -35,7 +35,7 @@ class Constants:
     host_netns: int  # cookie of the host's own network namespace
     clients: ClientPorts  # source ports of connections on the host path
     vxlan_port: int  # UDP; 0: every packet of the overlay path takes the VXLAN device
-    hash_ports: Ports  # the VXLAN device's source ports, both inclusive
+    vxlan_sources: Ports  # the VXLAN device's source ports, both inclusive
 
     def values(self) -> dict[str, int]:
         """Return the values by their names in the C text."""
@@ -53,8 +53,8 @@ class Constants:
             "CLIENT_GAP_FIRST": self.clients.gap_first,
             "CLIENT_GAP": self.clients.gap,
             "VXLAN_PORT_BE": u16_be(self.vxlan_port),
-            "HASH_PORT_FIRST": self.hash_ports[0],
-            "HASH_PORT_COUNT": self.hash_ports[1] - self.hash_ports[0],
+            "VXLAN_SOURCE_FIRST": self.vxlan_sources[0],
+            "VXLAN_SOURCE_COUNT": self.vxlan_sources[1] - self.vxlan_sources[0],
         }
 
 
