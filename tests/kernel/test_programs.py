@@ -43,7 +43,7 @@ SIZES = {
     "attempts": (4 + 4 + 16, 3 * 8),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
     "withheld": (8, 4), "notes": (8, 8 + 8),
-    "names_until": (4, 8),
+    "names_until": (4, 8), "streams": (4, 8),
 }
 
 
