@@ -24,9 +24,13 @@ from statistics import median
 from bench.harness import bounds, image
 from bench.harness.measure import PORT, Results, Sample, busy_ticks, interleaved, ratio
 from bench.studies.cost import pinned
-from tests.support.world.machines import Cluster, Container, Machine
+from tests.support.world.machines import Cluster, Container
 
 DEVICE, DIRECT = "VXLAN device", "tc"
+_CUT = "tso off gso off tx-udp_tnl-segmentation off"
+# no-offload: the sender's kernel cuts segments itself; card: and the receiver merges them (GRO), as
+# network cards' drivers do and pairs of interfaces do not.
+FABRICS = {"plain": "", "no-offload": _CUT, "card": f"{_CUT} gro on"}
 STREAM_PORT, DATAGRAM_PORT = PORT + 20, PORT + 21
 
 
@@ -114,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=bounds.rounds, default=7)
     parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
-    parser.add_argument("--fabric", choices=("plain", "no-offload"), default="plain")
+    parser.add_argument("--fabric", choices=tuple(FABRICS), default="plain")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--one-cpu", action="store_true",
                         help="client and server share a processor: shows all work, hides waiting")
@@ -143,18 +147,12 @@ def made(stack: ExitStack, programs: Path, fabric: str, *, direct: bool, one_cpu
     """Make two hosts with a container each."""
     cluster = Cluster(stack)
     client, server = (cluster.add_machine(direct=direct) for _ in range(2))
-    if fabric == "no-offload":
-        for machine in (client, server):
-            without_offload(machine)
+    for machine in (client, server):
+        for words in filter(None, [FABRICS[fabric]]):
+            subprocess.run(machine.netns.command("ethtool", "-K", "eth0", *words.split()),
+                           check=True, capture_output=True)
     return Way(client.container("10.90.0.2/16"), server.container("10.90.0.3/16"), programs,
                one_cpu)
-
-
-def without_offload(machine: Machine) -> None:
-    """Let the sender's kernel cut segments itself: at most 1,500 bytes are on the cable."""
-    subprocess.run(machine.netns.command("ethtool", "-K", "eth0", "tso", "off", "gso", "off",
-                                         "tx-udp_tnl-segmentation", "off"), check=True,
-                   capture_output=True)
 
 
 @contextmanager
