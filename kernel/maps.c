@@ -67,9 +67,9 @@ BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC
  * again. */
 BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
 
-/* Until when flows from other hosts take the VXLAN device, since a packet that GRO merges was among
- * them (CLOCK_MONOTONIC, ns). By the outer source port's remainder, so flows may share a slot.
- * Writer and reader: is_stream(). Past: packets are handed over without the device. */
+/* Until when flows to and from other hosts take the VXLAN device, because one of their packets was
+ * of a stream (CLOCK_MONOTONIC, ns). By a hash of the inner addresses and ports: flows share slots.
+ * Writers and readers: from_container, from_wire. Past: packets are spared the device. */
 BPF_TABLE("array", u32, u64, streams, SLIM_STREAMS);
 
 /* Flows that somebody is removing because they are stale or were claimed in vain, each with its

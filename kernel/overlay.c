@@ -139,7 +139,6 @@ struct arrival {
     struct location *sender; /* its inner source's; 0: nobody's */
     struct delivery *to;     /* 0: no endpoint of this host */
     int everybody;
-    u8 protocol; /* above IP; in IPv6 behind no extension header */
 };
 
 /* Look the ends up: the VNI and the inner destination identify the endpoint.  `at`: offset of the
@@ -160,7 +159,6 @@ static __always_inline u32 find_ends(struct __sk_buff *skb, u32 at, __be16 proto
         /* Only the sender's host knows a subnet's broadcast address; here a group MAC shows it,
          * in a frame from a registered host of this network. */
         found->everybody = is_multicast4(to.addr_be) || mac & 1;
-        found->protocol = ip.protocol;
         return 0;
     }
     if (protocol == bpf_htons(ETH_P_IPV6)) {
@@ -173,7 +171,6 @@ static __always_inline u32 find_ends(struct __sk_buff *skb, u32 at, __be16 proto
         found->sender = directory6.lookup(&from);
         found->to = endpoints6.lookup(&to);
         found->everybody = to.addr[0] == 0xff;
-        found->protocol = ip.nexthdr;
         return 0;
     }
     return REASON_not_ip;
@@ -233,7 +230,7 @@ static __always_inline int receive_directly(struct __sk_buff *skb)
         find_ends(skb, at + sizeof(outer), outer.inner.h_proto, bpf_ntohl(outer.vxlan.vni) >> 8,
                   &found) ||
         !lives_on(found.sender, outer.ip.saddr) || !found.to ||
-        is_stream(skb, &outer, found.protocol) || decapsulate(skb, &outer))
+        is_stream(skb, at + sizeof(outer), outer.inner.h_proto) || decapsulate(skb, &outer))
         return TC_ACT_OK;
     count(REASON_overlay_received);
     return bpf_redirect_peer(found.to->ifindex, 0);

@@ -14,7 +14,7 @@
 #define VXLAN_HAS_VNI bpf_htonl(0x08000000) /* all other flags are reserved, or extensions */
 #define DECAP_L3_IPV6 (1ULL << 8) /* BPF_F_ADJ_ROOM_DECAP_L3_IPV6, Linux 6.3 */
 
-#define STREAM_BYTES 512 /* of a TCP packet with all headers: longer ones may be a stream's */
+#define STREAM_BYTES 1000 /* of a TCP packet with its IP header: longer ones may be a stream's */
 #define STREAM_NS 1000000000ULL /* long past what the device's queue may hold */
 
 struct vxlanhdr {
@@ -39,6 +39,48 @@ static __always_inline u16 ip_checksum(const struct iphdr *ip)
     return fold(bpf_csum_diff(0, 0, (void *)ip, sizeof(*ip), 0));
 }
 
+/* The flow's group, the same for both directions, and the protocol above IP (in IPv6: behind no
+ * extension header).  `at`: offset of the IP header. */
+static __always_inline u32 group_of(struct __sk_buff *skb, u32 at, __be16 kind, u8 *protocol)
+{
+    struct ipv6hdr ip6 = {};
+    struct iphdr ip = {};
+    __be16 ports[2] = {};
+    u32 mixed;
+    if (kind == bpf_htons(ETH_P_IP)) {
+        bpf_skb_load_bytes(skb, at, &ip, sizeof(ip));
+        mixed = ip.saddr ^ ip.daddr;
+        *protocol = ip.protocol;
+        at += ip.ihl * 4;
+    } else {
+        bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6));
+        mixed = ip6.saddr.s6_addr32[3] ^ ip6.daddr.s6_addr32[3];
+        *protocol = ip6.nexthdr;
+        at += sizeof(ip6);
+    }
+    bpf_skb_load_bytes(skb, at, ports, sizeof(ports));
+    mixed ^= ports[0] ^ ports[1];
+    return mixed * 0x9e3779b1 >> 16 & (SLIM_STREAMS - 1); /* Knuth's multiplicative hash */
+}
+
+/* Is the packet, or was one of its flow within the last second, in either direction, of a kind that
+ * the kernel cuts or GRO merges?  Streams take the device, with their acknowledgements: its GRO
+ * merges what the underlay's has not, and no packet may overtake another in its queue. */
+static __always_inline int is_stream(struct __sk_buff *skb, u32 at, __be16 kind)
+{
+    u8 protocol;
+    u32 group = group_of(skb, at, kind, &protocol);
+    u64 now_ns = ktime_get_coarse_ns();
+    u64 *until_ns = streams.lookup(&group);
+    if (!until_ns)
+        return 1;
+    if (skb->gso_size || (protocol == IPPROTO_TCP && skb->len - at > STREAM_BYTES)) {
+        *until_ns = now_ns + STREAM_NS;
+        return 1;
+    }
+    return now_ns <= *until_ns;
+}
+
 /* The outer header's ECN bits are the inner one's, except "congestion experienced": RFC 6040, 4.1,
  * compatibility mode. */
 static __always_inline u8 outer_tos(struct __sk_buff *skb)
@@ -58,13 +100,13 @@ static __always_inline __be16 source_port(u32 hash)
 }
 
 /* Send a packet, whose Ethernet header is complete, to another host.  Returns a verdict, or
- * BY_DEVICE: the kernel cuts large segments, fragments what exceeds the route's MTU, and asks who
- * has an address. */
+ * BY_DEVICE: there the kernel also fragments what exceeds the route's MTU, and asks who has an
+ * address. */
 static __always_inline int encapsulate(struct __sk_buff *skb, u32 vni, u32 host_be)
 {
     struct outer outer = {};
     u32 bytes = skb->len - sizeof(struct ethhdr) + sizeof(outer);
-    if (!CONSTANT(VXLAN_PORT_BE) || skb->gso_size)
+    if (!CONSTANT(VXLAN_PORT_BE) || is_stream(skb, sizeof(struct ethhdr), skb->protocol))
         return BY_DEVICE;
     struct next_hop way = find_next_hop(skb, ktime_get_coarse_ns(), host_be);
     u32 hash = bpf_get_hash_recalc(skb);
@@ -104,23 +146,6 @@ static __always_inline int is_encapsulated(const struct outer *outer, u32 bytes)
            !(outer->ip.tos & ECN_MASK & ~ECN_ECT_0) &&
            outer->vxlan.flags == VXLAN_HAS_VNI && !(outer->vxlan.vni & bpf_htonl(0xff)) &&
            !ip_checksum(&outer->ip);
-}
-
-/* Is the packet, or was one of its flow within the last second, of a kind that GRO merges?  Such
- * flows take the device: its GRO merges what the underlay's has not, and no packet may overtake
- * another in the device's queue. */
-static __always_inline int is_stream(struct __sk_buff *skb, const struct outer *outer, u8 protocol)
-{
-    u64 now_ns = ktime_get_coarse_ns();
-    u32 slot = bpf_ntohs(outer->udp.source) % SLIM_STREAMS;
-    u64 *until_ns = streams.lookup(&slot);
-    if (!until_ns)
-        return 1;
-    if (skb->gso_size || (protocol == IPPROTO_TCP && skb->len > STREAM_BYTES)) {
-        *until_ns = now_ns + STREAM_NS;
-        return 1;
-    }
-    return now_ns <= *until_ns;
 }
 
 /* Strip the outer headers of a packet from the wire, in place.  Returns 0 if that is done; else it

@@ -108,7 +108,7 @@ TO_THE_DEVICE = [row(why, packet, OK) for why, packet in (
     ("a tag inside", outer(frame(bytes.fromhex("0005 0800") + ip4(FAR, ME), VLAN))),
     ("version 6 in an IPv4 frame", outer(frame(ip4(FAR, ME, first=0x65)))),
     ("an IPv4 packet in an IPv6 frame", outer(frame(ip4(FAR, ME) + bytes(20), IPV6))),
-    ("much of a stream", outer(frame(ip4(FAR, ME, tcp(5, 80, "A", bytes(512)), TCP)))),
+    ("much of a stream", outer(frame(ip4(FAR, ME, tcp(5, 80, "A", bytes(1000)), TCP)))),
 )]
 NOT_FOR_US = [
     row("to another host", outer(GOOD, to=THIRD_HOST), OK), row("tagged", outer(GOOD), OK, vlan=5),
