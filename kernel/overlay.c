@@ -219,18 +219,20 @@ int from_overlay(struct __sk_buff *skb)
 }
 
 /* A UDP packet on the wire, for this host.  Whatever receive() would not simply hand over takes the
- * device (TC_ACT_OK), and meets it there. */
+ * device (TC_ACT_OK), and meets it there.  Streams are looked for first, since all else would be
+ * done twice for them: a stranger can take the gain from a flow, which is all. */
 static __always_inline int receive_directly(struct __sk_buff *skb)
 {
     struct outer outer;
     struct arrival found;
     const u32 at = sizeof(struct ethhdr);
     if (bpf_skb_load_bytes(skb, at, &outer, sizeof(outer)) ||
+        outer.udp.dest != CONSTANT(VXLAN_PORT_BE) || !outer.udp.dest ||
+        is_stream(skb, at + sizeof(outer), outer.inner.h_proto) ||
         !is_encapsulated(&outer, skb->len - at) ||
         find_ends(skb, at + sizeof(outer), outer.inner.h_proto, bpf_ntohl(outer.vxlan.vni) >> 8,
                   &found) ||
-        !lives_on(found.sender, outer.ip.saddr) || !found.to ||
-        is_stream(skb, at + sizeof(outer), outer.inner.h_proto) || decapsulate(skb, &outer))
+        !lives_on(found.sender, outer.ip.saddr) || !found.to || decapsulate(skb, &outer))
         return TC_ACT_OK;
     count(REASON_overlay_received);
     return bpf_redirect_peer(found.to->ifindex, 0);

@@ -135,12 +135,11 @@ static __always_inline int encapsulate(struct __sk_buff *skb, u32 vni, u32 host_
     return send_by(way.addr_be);
 }
 
-/* Is it what encapsulate() writes?  `bytes`: without the Ethernet header.  Not, among others, where
- * the device would copy the outer header's ECN bits to the inner one. */
+/* Is it, to the tunnel's port, what encapsulate() writes?  `bytes`: without the Ethernet header.
+ * Not, among others, where the device would copy the outer header's ECN bits to the inner one. */
 static __always_inline int is_encapsulated(const struct outer *outer, u32 bytes)
 {
-    return outer->udp.dest == CONSTANT(VXLAN_PORT_BE) && outer->udp.dest && !outer->udp.check &&
-           bpf_ntohs(outer->ip.tot_len) == bytes &&
+    return !outer->udp.check && bpf_ntohs(outer->ip.tot_len) == bytes &&
            bpf_ntohs(outer->udp.len) == bytes - sizeof(outer->ip) &&
            !(outer->ip.frag_off & bpf_htons(IP_FRAGMENT_MASK)) &&
            !(outer->ip.tos & ECN_MASK & ~ECN_ECT_0) &&
@@ -159,6 +158,6 @@ static __always_inline int decapsulate(struct __sk_buff *skb, const struct outer
     if (bpf_skb_adjust_room(skb, -(s32)sizeof(*outer), BPF_ADJ_ROOM_MAC, flags))
         return -1;
     bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-    bpf_skb_store_bytes(skb, 0, &outer->inner, sizeof(outer->inner), 0);
+    bpf_skb_store_bytes(skb, 0, (void *)&outer->inner, sizeof(outer->inner), 0);
     return 0;
 }
