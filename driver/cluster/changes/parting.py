@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,10 +26,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Leaving:
-    """Takes this host out.  forget: removes what its driver has in etcd, once that is stopped."""
+    """Takes this host out.
+
+    forget: removes what its driver has in etcd, once that is stopped.  addresses: of all hosts on
+    record.
+    """
 
     here: ThisHost
     forget: Callable[[], None]
+    addresses: Callable[[], Sequence[str]]
     say: Callable[[str], None]
 
     def leave(self, *, last: bool) -> None:
@@ -38,8 +43,7 @@ class Leaving:
         Errors: Conflict (etcd could not go on without this host), NobodyAnswers.
         """
         me = self.here.folder.identity()
-        others = [address for address in self.here.folder.read("hosts").decode().split()
-                  if address != me.address]
+        others = [address for address in self.addresses() if address != me.address]
         if last:
             if others:
                 raise Conflict(f"this is not the last host of the cluster: {', '.join(others)} "

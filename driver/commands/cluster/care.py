@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,21 @@ from typing import Any
 from driver.cluster.changes import saving
 from driver.cluster.changes.parting import Leaving, Removal
 from driver.cluster.etcd.members import EtcdMembers
+from driver.cluster.folder import ClusterFolder
 from driver.cluster.model import ClusterHost
 from driver.cluster.records import ClusterRecords
 from driver.commands.cluster.here import own_address, this_host
 from driver.commands.hosts import LIMIT_S, forget
 from driver.compose.ownership import own_id
 from driver.engine.docker import asked
-from driver.errors import Conflict
+from driver.errors import Conflict, StoreUnavailable
 from driver.settings import Settings
 from driver.state import host as host_files
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.hosts.absences import EtcdAbsences
 from driver.work import deadline
+
+log = logging.getLogger(__name__)
 
 
 def run_leave(settings: Settings, options: dict[str, Any]) -> int:
@@ -39,11 +43,25 @@ def run_leave(settings: Settings, options: dict[str, Any]) -> int:
         with EtcdKeyValue(here.folder.etcd_settings()) as kv:
             _forget(kv, me.host, alive=True)
 
-    Leaving(here, forget_me, print).leave(last=options["last"])
+    Leaving(here, forget_me, lambda: addresses(here.folder), print).leave(last=options["last"])
     (Path(settings.state) / host_files.CLUSTER_FILE).unlink(missing_ok=True)
     print(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
           "`slim cluster init` starts it again")
     return 0
+
+
+def addresses(folder: ClusterFolder) -> list[str]:
+    """Return the addresses of all hosts: by etcd, else, or if it has lost them, by our file.
+
+    The file may be some seconds old.
+    """
+    found: list[str] = []
+    try:
+        with EtcdKeyValue(folder.etcd_settings()) as kv:
+            found = [host.address for host in ClusterRecords(kv).hosts()]
+    except StoreUnavailable as error:
+        log.info("%s", error)
+    return found or folder.read("hosts").decode().split()
 
 
 def _is_ours(network: dict[str, Any], settings: Settings) -> bool:

@@ -25,7 +25,7 @@ from driver.commands.cluster import care
 from driver.commands.cluster.here import UP_ENV, own_address, this_host
 from driver.commands.cluster.status import run_status
 from driver.compose.ownership import own_id
-from driver.errors import Conflict, SettingsError
+from driver.errors import Conflict, SettingsError, StateError
 from driver.settings import Settings
 from driver.state import host
 from driver.store.etcd.client import EtcdKeyValue
@@ -40,7 +40,13 @@ def run_cluster(settings: Settings, command: str, options: dict[str, Any]) -> in
         "init": run_init, "join": run_join, "token": run_token, "serve": run_serve,
         "status": run_status, "leave": care.run_leave, "remove": care.run_remove,
         "backup": care.run_backup, "restore": care.run_restore, "tidy": care.run_tidy}
-    return commands[command](settings, options)
+    try:
+        return commands[command](settings, options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, a file system that is read-only
+        raise StateError(f"{error.filename or command}: {error.strerror}.  Once that is mended, "
+                         "type it again: it goes on") from error
 
 
 def run_init(settings: Settings, options: dict[str, Any]) -> int:

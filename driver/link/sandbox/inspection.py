@@ -9,14 +9,13 @@ import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
-from driver.errors import LinkError
 from driver.link.netlink import filters
 from driver.link.netlink import netns as namespaces
 from driver.link.netlink.names import SANDBOX_FILTER_NAME
 from driver.link.netlink.netns import same_path
 from driver.link.netlink.sockets import Changes, Route, dump, open_route, step
 from driver.link.sandbox import routes, rules, untracked
-from driver.link.sandbox.packet_filter import find_own_rules
+from driver.link.sandbox.packet_filter import own_rules
 from driver.link.sandbox.sandbox import find_interface
 from driver.model import Endpoint
 from driver.services.ports import Findings, Interface, Veth
@@ -34,7 +33,7 @@ class KernelInspector:
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
              underlay: IPv4Address, just_set_up: bool = False) -> Findings:
-        """See ports.Inspector."""
+        """See ports.Inspector.  Whether virtual addresses are tracked follows the rules found."""
 
         def inside() -> Findings:
             with open_route() as route, step(f"look inside {sandbox_key}"):
@@ -47,7 +46,11 @@ class KernelInspector:
                     or next(filter(None, (self._missing(route, *each) for each in found)), ""))
                 tc = next((f"tc: {interface.name} has filters" for _, interface, _ in found
                            if filters.others_filters(route, interface.ifindex)), "")
-            return Findings(missing, lost, tc or _own_rules())
+                found_rules = own_rules()
+                if members and members[0][0].port:  # it has a host path
+                    untracked.follow(underlay, () if found_rules else [
+                        endpoint.address.ip for endpoint, _ in members if endpoint.address])
+            return Findings(missing, lost, tc or found_rules)
 
         return namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
 
@@ -68,13 +71,6 @@ def _missing_of_host_path(route: Route, endpoint: Endpoint, interface: Interface
     return (rules.missing(route, underlay)
             or routes.missing_of_host_path(route, interface, underlay)
             or untracked.missing(underlay))
-
-
-def _own_rules() -> str:
-    try:
-        return find_own_rules()
-    except LinkError as error:
-        return str(error)  # what cannot be read counts as own rules
 
 
 def _lost_address(route: Route, endpoint: Endpoint, interface: Interface) -> str:

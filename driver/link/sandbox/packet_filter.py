@@ -34,6 +34,14 @@ def find_own_rules() -> str:
     return _own_chains() or own_legacy_rules() or _virtual_servers()
 
 
+def own_rules() -> str:
+    """Name such a rule; what cannot be read counts as one.  "": there is none."""
+    try:
+        return find_own_rules()
+    except LinkError as error:
+        return str(error)
+
+
 def _own_chains() -> str:
     """Check base chains' policies and own rules: other chains are reached only from them."""
     hooked = {}

@@ -1,12 +1,15 @@
-"""Manages nftables' table `slim-sandbox` inside containers: it keeps host path packets untracked.
+"""Manages nftables' table `slim-sandbox` inside containers: it keeps packets untracked.
 
 Docker's rules for its name server switch on connection tracking and NAT in every container, and NAT
-takes away from a packet the listener that was assigned to it (MPTCP's; see kernel/container.c).
+takes away from a packet the listener that was assigned to it (MPTCP's; see kernel/container.c).  So
+the host path's packets are always exempt.  Those with virtual addresses are as long as nobody has
+rules there that could need tracking: it costs a connection on one host an eighth of its speed.
 Everything here works in the calling thread's namespace.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from ipaddress import IPv4Address
 from typing import Final
@@ -16,19 +19,34 @@ from driver.link.netlink import nft, nft_socket
 from driver.link.netlink.names import SANDBOX_TABLE
 
 _TABLE: Final = f"nftables table {SANDBOX_TABLE}"
+_OWN: Final = "own address, "
 _RAW: Final = -300  # NF_IP_PRI_RAW: before connection tracking (-200)
 
 
-def install(underlay: IPv4Address) -> None:
-    """Exempt all packets to and from `underlay` from tracking.  Error: LinkError.
+def install(underlay: IPv4Address, own: Sequence[IPv4Address] = ()) -> None:
+    """Exempt all packets to and from `underlay` from tracking, and `own` ones.  Error: LinkError.
 
-    All protocols: only host path connections have this address here, and ICMP errors about
-    one must not look invalid to a container's own rules.  One transaction replaces whatever the
-    table held before, so packets are never tracked in between.
+    All protocols: only host path connections have `underlay` here, and ICMP errors about one must
+    not look invalid to a container's own rules.  One transaction replaces whatever the table held
+    before, so packets are never tracked in between.  It takes the kernel 10 ms if there was a rule.
     """
-    # Replacing a rule takes the kernel 10 ms, and a driver that starts finds it in each sandbox.
-    if missing(underlay):
-        nft_socket.commit(_rules(underlay), _TABLE)
+    nft_socket.commit(_rules(underlay, tuple(own)), _TABLE)
+
+
+def follow(underlay: IPv4Address, own: Sequence[IPv4Address]) -> None:
+    """Exempt packets to and from the container's `own` addresses, too; only these.
+
+    Whoever finds rules of somebody else's calls it with none: from then on all is tracked again.
+    A connection that is open at that moment is tracked from its next packet on.  Error: LinkError.
+    """
+    found = nft_socket.answers(_question(), _TABLE)
+    if own:
+        right = all(found.count(nft.comment(_about_own(address))) == len(_CHAINS)
+                    for address in own)  # one of an endpoint that has left does no harm
+    else:
+        right = _OWN.encode() not in found
+    if not right:
+        install(underlay, own)
 
 
 def missing(underlay: IPv4Address) -> str:
@@ -59,14 +77,15 @@ _CHAINS: Final = (("prerouting", nft.PREROUTING, nft.load_destination),
                   ("output", nft.OUTPUT, nft.load_source))
 
 
-@lru_cache(maxsize=4)  # a driver has one underlay
-def _rules(underlay: IPv4Address) -> bytes:
+@lru_cache(maxsize=4)  # a driver has one underlay; those of a container's own differ
+def _rules(underlay: IPv4Address, own: tuple[IPv4Address, ...] = ()) -> bytes:
+    exempt = {underlay: _about(underlay), **{each: _about_own(each) for each in own}}
     messages = [nft.table("new", SANDBOX_TABLE)]
     for chain, hook, load in _CHAINS:
         messages += [nft.chain(SANDBOX_TABLE, chain, hook, _RAW),
-                     nft.no_rules(SANDBOX_TABLE, chain),
-                     nft.rule(SANDBOX_TABLE, chain, [load(), nft.equals(underlay), _notrack()],
-                              _about(underlay))]
+                     nft.no_rules(SANDBOX_TABLE, chain)]
+        messages += [nft.rule(SANDBOX_TABLE, chain, [load(), nft.equals(address), _notrack()],
+                              about) for address, about in exempt.items()]
     return nft_socket.batch(messages)
 
 
@@ -77,6 +96,10 @@ def _question() -> bytes:
 
 def _about(underlay: IPv4Address) -> str:
     return f"host path, {underlay}"
+
+
+def _about_own(address: IPv4Address) -> str:
+    return f"{_OWN}{address}"
 
 
 def _notrack() -> nft.Expression:

@@ -16,11 +16,12 @@ from tests.lab.conftest import BUSYBOX
 from tests.lab.rig.hosts import LAB_SH, CommandFailed, Host, Lab, run
 from tests.support.run.wait import wait_until
 
-SETTLE_S = 120
+SETTLE_S = 180  # beside other tests
+PAUSE_S = 0.3  # between containers that are started all the time: other tests want to compute, too
 NETWORK = ("network", "create", "-d", "slim", "--ipam-driver", "slim", "--subnet", "10.32.0.0/16",
            "app")
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def again_and_again(act: Callable[[], object]) -> Iterator[list[str]]:
                 act()
             except CommandFailed as error:
                 failures.append(str(error))
+            stop.wait(PAUSE_S)
 
     thread = threading.Thread(target=loop)
     thread.start()

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.cluster.conftest import come_up, shell
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
 
-SETTLE_S = 90
+SETTLE_S = 180
 PROMPT = re.compile(r"host(\d)# (.*)")
 
 # What differs from one cluster to the next, and by what it is replaced in the page and in what was
@@ -62,7 +62,7 @@ def say(host: Host, line: str, network: str) -> str:
     return printed.replace(f"{network}.", "10.0.0.")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_its_lines_do_what_it_says(up_lab: Lab, project: Path) -> None:
     hosts = come_up(up_lab, 3)
     network = str(hosts[0].address).rpartition(".")[0]

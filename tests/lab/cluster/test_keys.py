@@ -15,7 +15,7 @@ from tests.support.run.wait import wait_until
 CERTIFICATE_S = 60  # renewed after 40
 FILES = ("host", "etcd", "peer", "root")
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.lab.rig.plugged import PLUGIN, enable, find_socket, seeds
 from tests.lab.rig.seeds import TOOLS
 from tests.support.run.wait import wait_until
 
-pytestmark = pytest.mark.timeout(400)  # the first one builds the plugin
+pytestmark = pytest.mark.timeout(600)  # the first one builds the plugin
 
 
 @pytest.fixture

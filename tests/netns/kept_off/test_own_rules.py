@@ -15,6 +15,7 @@ from tests.netns.kept_off.rules_world import ECHO, Hosts, dockers_rules, hosts, 
 from tests.netns.talk import run
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import Netns
+from tests.support.world.packet_filter import ours
 from tests.support.world.served import Host
 
 __all__ = ["hosts"]
@@ -56,6 +57,23 @@ def ruled(hosts: Hosts, rules: Rules, when: str, *, serve: str = ECHO, tool: str
 
 def calling(tool: str, *rules: str) -> Rules:
     return lambda host, namespace: [run_on(host, namespace, tool, *rule.split()) for rule in rules]
+
+
+@pytest.mark.parametrize("when", ["at start", "later"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_rules_by_a_connections_state(hosts: Hosts, tool: str, when: str) -> None:
+    """Packets with virtual addresses are tracked from the moment on at which there are rules."""
+    stateful = calling(tool, "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+                       "-A INPUT -i lo -j ACCEPT", "-A INPUT -j DROP")
+    with ruled(hosts, stateful, when, tool=tool) as box, hosts.box(hosts.there) as neighbour:
+        for server in (hosts.near, neighbour):
+            assert hosts.call(box, server) == "hello"
+            assert hosts.error(server, box) == "timeout"
+        run_on(box.host, box.netns, tool, "-F", "INPUT")
+        hosts.wait_on(box)
+        assert hosts.call(neighbour, box) == "hello"
+        wait_until(lambda: any(box.ip in rule for rule in ours(box.netns)), LONG_S,
+                   "they are exempt again")
 
 
 @pytest.mark.parametrize("tool", TOOLS)

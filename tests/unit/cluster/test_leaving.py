@@ -107,7 +107,9 @@ class Leaver:
         self.steps.step("forget", StoreUnavailable, act)
 
     def leave(self, *, last: bool = False) -> None:
-        Leaving(self.here, self.forget, self.said.append).leave(last=last)
+        Leaving(self.here, self.forget,
+                lambda: self.folder.read("hosts").decode().split(),
+                self.said.append).leave(last=last)
 
     def state(self) -> object:
         house = self.house

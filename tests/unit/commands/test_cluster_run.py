@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
+from driver.cluster.model import ClusterHost
+from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, KEEPER
 from driver.commands.cluster import care, run
-from driver.errors import Conflict
+from driver.errors import Conflict, StateError, StoreUnavailable
 from driver.settings import load
-from tests.unit.cluster.test_keeper import FakeServices
+from tests.unit.cluster.test_keeper import FakeServices, Kv
 
 ME = Identity("c" * 32, "test", 1, "1" * 32, "h1", "192.0.2.1")
 
@@ -47,6 +50,41 @@ def test_it_is_told_what_to_do(here: ThisHost, capsys: pytest.CaptureFixture[str
     run._say_what_a_plugin_needs(here)
     said = capsys.readouterr().out
     assert (f"docker plugin set slim ETCD= tls.source={here.folder.path.parent}" in said) == plugin
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/etc/slim/up.env"),
+                                   OSError(30, "Read-only file system")])
+def test_a_disk_that_is_full_is_told_in_one_line(error: OSError, monkeypatch: pytest.MonkeyPatch
+                                                 ) -> None:
+    def full(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(run, "run_init", full)
+    with pytest.raises(StateError, match=f"(up.env|init): {error.strerror}.  Once that is mended"):
+        run.run_cluster(load({}, {"SLIM_CONFIG": "/dev/null"}), "init", {})
+
+
+class Etcd(Kv):
+    away = False
+
+    def range(self, prefix: str) -> Any:
+        if self.away:
+            raise StoreUnavailable("no answer (fake)")
+        return super().range(prefix)
+
+
+def test_which_hosts_are_left(here: ThisHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has just left is in the file for some seconds more."""
+    here.folder.put_lines("hosts", ("192.0.2.1", "192.0.2.2"))
+    monkeypatch.setattr(ClusterFolder, "etcd_settings", lambda _: None)
+    etcd = Etcd(None)
+    monkeypatch.setattr(care, "EtcdKeyValue", lambda _: etcd)
+    assert care.addresses(here.folder) == ["192.0.2.1", "192.0.2.2"]  # etcd has lost them
+    ClusterRecords(etcd).change_host(ME.host, lambda _: ClusterHost(
+        ME.host, "h1", "192.0.2.1", 1.0))
+    assert care.addresses(here.folder) == ["192.0.2.1"]
+    etcd.away = True
+    assert care.addresses(here.folder) == ["192.0.2.1", "192.0.2.2"]
 
 
 @pytest.mark.parametrize(("name", "ours"), [
