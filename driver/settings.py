@@ -23,6 +23,7 @@ PLAIN_NAMES = "SLIM_PLAIN_NAMES"  # set in a managed plugin: `docker plugin set`
 SUPERVISED = "SLIM_SUPERVISED"  # set where something starts `slim serve` again and again
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PAIR_KINDS = ("auto", "veth", "netkit")
+OVERLAYS = TC, DEVICE = "tc", "device"
 SCOPES = ("local", "global")
 PORT_MIN, PORT_MAX = 1024, 65535
 MINUTE_S, DAY_S = 60, 86400
@@ -170,6 +171,9 @@ class Settings:
         "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; kept "
         "from its clients (net.ipv4.ip_local_reserved_ports)")
     vxlan_port: int = _setting("14789", parse_port, "UDP port of the overlay path")
+    overlay: str = _setting(
+        TC, one_of(*OVERLAYS), "where packets of the overlay path get their headers: tc; device: "
+        "all of them in the VXLAN device, so that the host's packet filter and IPsec see them")
     pair_kind: str = _setting("auto", one_of(*PAIR_KINDS), "interfaces of containers: one of "
                               + ", ".join(PAIR_KINDS) + "; auto: netkit where the kernel has it")
     cgroup: str = _setting("", parse_optional_path, "cgroup v2 folder whose processes are served; "

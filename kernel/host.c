@@ -1,11 +1,5 @@
 /* The host's side of the wire: the veths' host ends and the underlay device (tc ingress). */
 
-/* bcc 0.26 declares bpf_redirect_neigh without its flags. */
-static long (*redirect_neigh)(u32 ifindex, void *params, int plen, u64 flags) = (void *)152;
-static u64 (*ktime_get_coarse_ns)(void) = (void *)160;
-
-#define NEXT_HOP_NS 1000000000ULL
-
 static __always_inline int is_bare(const struct iphdr *ip, const struct tcphdr *tcp)
 {
     return bpf_ntohs(ip->tot_len) == sizeof(*ip) + tcp->doff * 4;
@@ -29,44 +23,18 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
     return port && port->sandbox == veth->sandbox;
 }
 
-/* A route look-up costs as much as all of these programs, so there is one per second and host:
- * often enough to follow a change of routes without anybody's help. */
-static __always_inline struct next_hop find_next_hop(struct __sk_buff *skb, u64 now_ns, u32 dst_be)
-{
-    struct next_hop *known = next_hops.lookup(&dst_be);
-    if (known && now_ns <= known->until_ns)
-        return *known;
-    struct bpf_fib_lookup route = {.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
-                                   .ifindex = CONSTANT(UNDERLAY_IFINDEX),
-                                   .ipv4_src = CONSTANT(UNDERLAY_BE), .ipv4_dst = dst_be};
-    int found = bpf_fib_lookup(skb, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
-    int usable = (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-                 route.ifindex == CONSTANT(UNDERLAY_IFINDEX) &&
-                 route.family == 2; /* not usable: "via inet6", which does not fit into next_hop */
-    struct next_hop fresh = {.until_ns = now_ns + NEXT_HOP_NS,
-                             .addr_be = usable ? route.ipv4_dst : 0};
-    next_hops.update(&dst_be, &fresh);
-    return fresh;
-}
-
 /* `flow`: 0 for the answer to a SYN, which has no flow yet. */
 static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
     u64 now_ns = ktime_get_coarse_ns();
-    struct bpf_redir_neigh next_hop = {.nh_family = 2 /* AF_INET */};
-    if (flow && now_ns <= flow->next_hop_until_ns) {
-        next_hop.ipv4_nh = flow->next_hop_be;
-    } else {
-        struct next_hop found = find_next_hop(skb, now_ns, dst_be);
-        next_hop.ipv4_nh = found.addr_be;
-        if (flow) {
-            flow->next_hop_be = found.addr_be;
-            flow->next_hop_until_ns = found.until_ns;
-        }
+    if (flow && now_ns <= flow->next_hop_until_ns)
+        return send_by(flow->next_hop_be);
+    struct next_hop found = find_next_hop(skb, now_ns, dst_be);
+    if (flow) {
+        flow->next_hop_be = found.addr_be;
+        flow->next_hop_until_ns = found.until_ns;
     }
-    if (next_hop.ipv4_nh)
-        return redirect_neigh(CONSTANT(UNDERLAY_IFINDEX), &next_hop, sizeof(next_hop), 0);
-    return redirect_neigh(CONSTANT(UNDERLAY_IFINDEX), 0, 0, 0);
+    return send_by(found.addr_be);
 }
 
 /* Between containers of one host, connections go directly, by the overlay path's hand_over().
@@ -215,6 +183,8 @@ int from_wire(struct __sk_buff *skb)
         return TC_ACT_OK;
     if (h.ip->protocol == IPPROTO_ICMP)
         return icmp_error(skb);
+    if (h.ip->protocol == IPPROTO_UDP)
+        return receive_directly(skb);
     if (!headers_tcp4(skb, &h))
         return TC_ACT_OK;
     struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,

@@ -74,8 +74,14 @@ BPF_F_TABLE("hash", struct flood_key, struct flood_target, floods, 65536, NO_PRE
 BPF_F_TABLE("hash", struct flow_key, struct flow, flows, SLIM_FLOWS, NO_PREALLOC);
 
 /* Next hops to other hosts, by U: one look-up per second and host, however many connections it has.
- * Writer and reader: from_container. Evicted or absent: looked up again. */
+ * Writers and readers: from_container, from_wire (answers to probes). Evicted or absent: looked up
+ * again. */
 BPF_TABLE("lru_hash", u32, struct next_hop, next_hops, 4096);
+
+/* Until when flows to and from other hosts take the VXLAN device, because one of their packets was
+ * of a stream (CLOCK_MONOTONIC, ns). By a hash of the inner addresses and ports: flows share slots.
+ * Writers and readers: from_container, from_wire. Past: packets are spared the device. */
+BPF_TABLE("array", u32, u64, streams, SLIM_STREAMS);
 
 /* Flows that somebody is removing because they are stale or were claimed in vain, each with its
  * start time (CLOCK_MONOTONIC, ns). A flow has one remover at a time. Writers: connect

@@ -40,9 +40,15 @@ static __always_inline int send_to(struct __sk_buff *skb, u32 vni, struct locati
 {
     u32 underlay_be = to->underlay_be;
     bpf_skb_store_bytes(skb, 0, to->mac, sizeof(to->mac), 0);
+    int verdict = encapsulate(skb, vni, underlay_be);
+    if (verdict != BY_DEVICE) {
+        count(REASON_overlay_sent);
+        return verdict;
+    }
     if (!set_tunnel(skb, vni, underlay_be))
         return refuse(REASON_tunnel_failed, at_sender);
     count(REASON_overlay_sent);
+    count(REASON_by_device);
     return bpf_redirect(CONSTANT(VXLAN_IFINDEX), 0);
 }
 
@@ -128,60 +134,76 @@ static __always_inline int overlay6(struct __sk_buff *skb, const struct veth *ve
     return verdict == NOT_TOLD ? refuse(REASON_unknown_destination, at_sender) : verdict;
 }
 
-/* The VNI and the inner destination identify the endpoint; the inner source must live on the host
- * that the outer source names. */
-static __always_inline int arrived(struct __sk_buff *skb, const struct location *sender,
-                                   u32 outer_be, const struct delivery *to, int everybody)
+/* What is known of a packet from another host. */
+struct arrival {
+    struct location *sender; /* its inner source's; 0: nobody's */
+    struct delivery *to;     /* 0: no endpoint of this host */
+    int everybody;
+};
+
+/* Look the ends up: the VNI and the inner destination identify the endpoint.  `at`: offset of the
+ * inner IP header.  Returns 0, or the reason why it cannot be delivered. */
+static __always_inline u32 find_ends(struct __sk_buff *skb, u32 at, __be16 protocol, u32 vni,
+                                     struct arrival *found)
 {
-    if (!sender || sender->underlay_be != outer_be || outer_be == CONSTANT(UNDERLAY_BE)) {
-        count(REASON_overlay_wrong_host);
-        return TC_ACT_SHOT;
+    if (protocol == bpf_htons(ETH_P_IP)) {
+        struct iphdr ip;
+        u8 mac;
+        if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 ||
+            bpf_skb_load_bytes(skb, at - sizeof(struct ethhdr), &mac, 1))
+            return REASON_malformed;
+        struct address from = {.vni = vni, .addr_be = ip.saddr};
+        struct address to = {.vni = vni, .addr_be = ip.daddr};
+        found->sender = directory.lookup(&from);
+        found->to = endpoints.lookup(&to);
+        /* Only the sender's host knows a subnet's broadcast address; here a group MAC shows it,
+         * in a frame from a registered host of this network. */
+        found->everybody = is_multicast4(to.addr_be) || mac & 1;
+        return 0;
     }
-    if (to) {
-        count(REASON_overlay_received);
-        bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
-        return bpf_redirect_peer(to->ifindex, 0);
+    if (protocol == bpf_htons(ETH_P_IPV6)) {
+        struct ipv6hdr ip;
+        struct address6 from = {.vni = vni}, to = {.vni = vni};
+        if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+            return REASON_malformed;
+        __builtin_memcpy(from.addr, &ip.saddr, sizeof(from.addr));
+        __builtin_memcpy(to.addr, &ip.daddr, sizeof(to.addr));
+        found->sender = directory6.lookup(&from);
+        found->to = endpoints6.lookup(&to);
+        found->everybody = to.addr[0] == 0xff;
+        return 0;
     }
-    if (everybody)
-        return FLOOD;
-    count(REASON_overlay_no_endpoint);
+    return REASON_not_ip;
+}
+
+/* The inner source must live on the host that the outer source names. */
+static __always_inline int lives_on(const struct location *sender, u32 outer_be)
+{
+    return sender && sender->underlay_be == outer_be && outer_be != CONSTANT(UNDERLAY_BE);
+}
+
+static __always_inline int refuse_arrived(u32 reason)
+{
+    count(reason);
     return TC_ACT_SHOT;
 }
 
 static __always_inline int receive(struct __sk_buff *skb, u32 vni, u32 outer_be)
 {
-    if (skb->vlan_present) {
-        count(REASON_vlan_tag);
-        return TC_ACT_SHOT;
-    }
-    if (skb->protocol == bpf_htons(ETH_P_IP)) {
-        struct headers4 h;
-        if (!headers_ip4(skb, &h)) {
-            count(REASON_malformed);
-            return TC_ACT_SHOT;
-        }
-        struct address from = {.vni = vni, .addr_be = h.ip->saddr};
-        struct address to = {.vni = vni, .addr_be = h.ip->daddr};
-        struct location *sender = directory.lookup(&from);
-        struct delivery *local = endpoints.lookup(&to);
-        /* Only the sender's host knows a subnet's broadcast address; here a group MAC shows it,
-         * in a frame from a registered host of this network. */
-        int everybody = is_multicast4(to.addr_be) || (h.eth->h_dest[0] & 1);
-        return arrived(skb, sender, outer_be, local, everybody);
-    }
-    if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-        struct address6 from = {.vni = vni}, to = {.vni = vni};
-        if (bpf_skb_load_bytes(skb, 14 + 8, from.addr, 16) ||
-            bpf_skb_load_bytes(skb, 14 + 24, to.addr, 16)) {
-            count(REASON_malformed);
-            return TC_ACT_SHOT;
-        }
-        struct location *sender = directory6.lookup(&from);
-        struct delivery *local = endpoints6.lookup(&to);
-        return arrived(skb, sender, outer_be, local, to.addr[0] == 0xff);
-    }
-    count(REASON_not_ip);
-    return TC_ACT_SHOT;
+    struct arrival found;
+    if (skb->vlan_present)
+        return refuse_arrived(REASON_vlan_tag);
+    u32 reason = find_ends(skb, sizeof(struct ethhdr), skb->protocol, vni, &found);
+    if (reason)
+        return refuse_arrived(reason);
+    if (!lives_on(found.sender, outer_be))
+        return refuse_arrived(REASON_overlay_wrong_host);
+    if (!found.to)
+        return found.everybody ? FLOOD : refuse_arrived(REASON_overlay_no_endpoint);
+    count(REASON_overlay_received);
+    count(REASON_by_device);
+    bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+    return bpf_redirect_peer(found.to->ifindex, 0);
 }
 
 /* tc ingress of the VXLAN device. */
@@ -194,4 +216,24 @@ int from_overlay(struct __sk_buff *skb)
     }
     int verdict = receive(skb, key.tunnel_id, bpf_htonl(key.remote_ipv4));
     return verdict == FLOOD ? flood(skb, key.tunnel_id, 0) : verdict;
+}
+
+/* A UDP packet on the wire, for this host.  Whatever receive() would not simply hand over takes the
+ * device (TC_ACT_OK), and meets it there.  Streams are looked for first, since all else would be
+ * done twice for them: a stranger can take the gain from a flow, which is all. */
+static __always_inline int receive_directly(struct __sk_buff *skb)
+{
+    struct outer outer;
+    struct arrival found;
+    const u32 at = sizeof(struct ethhdr);
+    if (bpf_skb_load_bytes(skb, at, &outer, sizeof(outer)) ||
+        outer.udp.dest != CONSTANT(VXLAN_PORT_BE) || !outer.udp.dest ||
+        is_stream(skb, at + sizeof(outer), outer.inner.h_proto) ||
+        !is_encapsulated(&outer, skb->len - at) ||
+        find_ends(skb, at + sizeof(outer), outer.inner.h_proto, bpf_ntohl(outer.vxlan.vni) >> 8,
+                  &found) ||
+        !lives_on(found.sender, outer.ip.saddr) || !found.to || decapsulate(skb, &outer))
+        return TC_ACT_OK;
+    count(REASON_overlay_received);
+    return bpf_redirect_peer(found.to->ifindex, 0);
 }

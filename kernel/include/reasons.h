@@ -66,7 +66,8 @@
     R(probe_unknown, path, "probe of the wire in the name of an endpoint that is not known here yet") \
     R(name_query, path, "packets with DNS queries of containers, handed to slim's name server") \
     R(ipv6_only, fallback, "IPv6 client socket takes no IPv4 (IPV6_V6ONLY), or is bound to a port") \
-    R(ipv6_options, fallback, "the container has set IPv6 options that IPv4 does not have")
+    R(ipv6_options, fallback, "the container has set IPv6 options that IPv4 does not have") \
+    R(by_device, path, "overlay packets that took the VXLAN device, to or from another host")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

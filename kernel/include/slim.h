@@ -14,6 +14,7 @@
 #define SLIM_CHOICES 8 /* vips that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
 #define SLIM_MOVES 256        /* flows that move_flows changes per run */
+#define SLIM_STREAMS 4096     /* groups of flows on the overlay path; a power of 2 */
 #define SLIM_NAMES_PORT 54 /* of slim's name server at 127.0.0.11; privileged, so that nobody gets it by chance */
 #define SLIM_NAMES_MARK 0x511e0000 /* mark of what it asks Docker's name server */
 #define SLIM_SEEK 0x5eec      /* mark of a packet for which to_container must find a listener */
@@ -123,7 +124,7 @@ enum flow_state {
 struct next_hop {
     __u64 until_ns; /* CLOCK_MONOTONIC; after that the route is looked up again */
     __u32 addr_be;  /* 0: the kernel has to find the next hop for each packet */
-    __u32 zero;
+    __u32 mtu;      /* of the route; 0, 1: not known */
 };
 
 struct flow {

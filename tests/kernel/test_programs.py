@@ -21,7 +21,7 @@ from tests.kernel.conftest import folder_for_pins
 from tests.kernel.test_layout import declared_maps
 
 CONSTANTS = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535, 1,
-                      ClientPorts(32768, 28232))
+                      ClientPorts(32768, 28232), 14789, (32768, 60999))
 
 # Key and value of each map, in bytes, as kernel/include/slim.h declares them.
 SIZES = {
@@ -43,7 +43,7 @@ SIZES = {
     "attempts": (4 + 4 + 16, 3 * 8),
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
     "withheld": (8, 4), "notes": (8, 8 + 8),
-    "names_until": (4, 8),
+    "names_until": (4, 8), "streams": (4, 8),
 }
 
 

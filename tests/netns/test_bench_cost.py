@@ -1,4 +1,4 @@
-"""Tests that `bench.studies.cost` measures all ways and programs, and `growth` under load."""
+"""Tests that `bench.studies.cost` measures all ways and programs, `growth` and `overlay` theirs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.studies import cost, growth
+from bench.studies import cost, growth, overlay
 from driver.link.pairs.veth import probe_kind
 
 
@@ -45,6 +45,12 @@ def test_what_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                for kind in cost.KINDS)
     assert out.with_suffix(".svg").read_text().startswith("<?xml")
     assert "| entries of the directory | 100 |" in capsys.readouterr().out
+
+
+def test_the_overlay_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert overlay.main(["--rounds", "1", "--seconds", "0.1", "--fabric", "card"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(overlay.WORKLOADS)
 
 
 def test_it_says_that_it_needs_root(monkeypatch: pytest.MonkeyPatch,

@@ -30,7 +30,7 @@ from driver.link.underlay.port_settings import ReservedPorts, ephemeral_ports
 from driver.link.underlay.vxlan import overlay_mtu
 from driver.services.hosts.guarding import Guarding
 from driver.services.upkeep.recovery import Recovery
-from driver.settings import Settings
+from driver.settings import TC, Settings
 from driver.state import host
 from driver.work.later import Later
 from driver.work.repeater import Repeater
@@ -147,7 +147,8 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: Host
                         underlay.address)
     loaded = load(compiled_unit(headers=Path(settings.state) / "headers"), Constants(
         underlay.address, underlay.ifindex, vxlan, HOST_PATH_MARK, *ports.endpoints,
-        netns.current_cookie(), ports.clients), pins)
+        netns.current_cookie(), ports.clients,
+        settings.vxlan_port if settings.overlay == TC else 0, ephemeral_ports()), pins)
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
         _Filters(), netns_path), handover, lambda key, cookie, names: lost_sockets(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from driver.client_ports import ClientPorts
+from driver.client_ports import ClientPorts, Ports
 from driver.datapath.code.compiled import Compiled, relocate
 from driver.datapath.code.programs import ALL_PROGRAMS
 from driver.datapath.loading.objects import load_btf, load_program, open_map
@@ -34,6 +34,8 @@ class Constants:
     port_last: int
     host_netns: int  # cookie of the host's own network namespace
     clients: ClientPorts  # source ports of connections on the host path
+    vxlan_port: int  # UDP; 0: every packet of the overlay path takes the VXLAN device
+    vxlan_sources: Ports  # the VXLAN device's source ports, both inclusive
 
     def values(self) -> dict[str, int]:
         """Return the values by their names in the C text."""
@@ -50,6 +52,9 @@ class Constants:
             "CLIENT_COUNT": self.clients.count,
             "CLIENT_GAP_FIRST": self.clients.gap_first,
             "CLIENT_GAP": self.clients.gap,
+            "VXLAN_PORT_BE": u16_be(self.vxlan_port),
+            "VXLAN_SOURCE_FIRST": self.vxlan_sources[0],
+            "VXLAN_SOURCE_COUNT": self.vxlan_sources[1] - self.vxlan_sources[0],
         }
 
 
@@ -121,7 +126,7 @@ def try_programs(compiled: Compiled, pins: Path) -> Iterator[tuple[str, str | No
     pins: a temporary folder; nothing is left behind.  Error: DatapathError.
     """
     constants = Constants(IPv4Address("192.0.2.1"), 1, 1, 1, 61000, 65535, 1,
-                          ClientPorts(32768, 28232))
+                          ClientPorts(32768, 28232), 14789, (32768, 60999))
     try:
         with ExitStack() as undo:
             tables = _open_maps(compiled, pins, undo)

@@ -128,7 +128,7 @@ class Kernel:
         self._make_devices(stack.enter_context(netns.made("silence")))
         self.loaded: Loaded = load(compiled_unit(), Constants(
             IPv4Address(world.HOST), world.WIRE, world.VXLAN, 1, world.PORT_FIRST,
-            world.PORT_LAST, 1, ClientPorts(32768, 28232)),
+            world.PORT_LAST, 1, ClientPorts(32768, 28232), VXLAN_PORT, (32768, 60999)),
             stack.enter_context(folder_for_pins()))
         stack.callback(self.loaded.close)
         self._names = [reason.name for reason in read_reasons()]

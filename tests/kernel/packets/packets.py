@@ -53,6 +53,13 @@ def udp(data: bytes = b"data", sport: int = 7, dport: int = 5000) -> bytes:
     return struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data
 
 
+def vxlan(inner: bytes, vni: int = 1, *, flags: int = 0x08000000, port: int = 14789,
+          check: int = 0, reserved: int = 0) -> bytes:
+    """Make a datagram with a frame inside.  check: of the outer UDP header."""
+    body = struct.pack("!II", flags, vni << 8 | reserved) + inner
+    return struct.pack("!HHHH", 40000, port, 8 + len(body), check) + body
+
+
 def tcp(sport: int, dport: int, flags: str = "S", data: bytes = b"", options: bytes = b"", *,
         words: int = 0, seq: int = 1000, ack: int = 0, window: int = 0) -> bytes:
     """Make a segment without a checksum.

@@ -74,10 +74,10 @@ LEAVES = [
     row("a SYN in its own name", calls("S", option(80, MY_PORT)), REDIRECT, given=[OPEN]),
     row("a SYN-ACK", serves("SA"), REDIRECT, given=[syn_of(OTHER_HOST, SPORT, MY_PORT), WAY]),
     row("RST from its own endpoint port", serves("R"), REDIRECT, given=[WAY]),
-    row("to another host's container", one := datagram(ME, FAR), REDIRECT, "overlay_sent",
-        after=addressed(one, FAR_MAC)),
-    row("the same with IPv6", one := datagram(ME6, FAR6), REDIRECT, "overlay_sent",
-        after=addressed(one, FAR_MAC)),
+    row("to another host's container", one := datagram(ME, FAR), REDIRECT,
+        "overlay_sent by_device", after=addressed(one, FAR_MAC), given=[WAY]),
+    row("the same with IPv6", one := datagram(ME6, FAR6), REDIRECT,
+        "overlay_sent by_device", after=addressed(one, FAR_MAC), given=[WAY]),
 ]
 CROSSES = [row(why, packet, OK, came_by=ifindex) for ifindex, packets in (
     (MY_VETH, (

@@ -41,6 +41,7 @@ from tests.kernel.packets.world import (
     FAR,
     FAR6,
     FAR_MAC,
+    FOREVER,
     GONE,
     GONE6,
     GROUP,
@@ -61,6 +62,7 @@ from tests.kernel.packets.world import (
     THIRD_HOST,
     VIP,
     attempt,
+    next_hop,
     receiver,
     veth,
 )
@@ -74,8 +76,10 @@ def handed_over(why: str, packet: bytes) -> Case:
 
 
 def tunnelled(why: str, packet: bytes, came_by: int = MY_VETH) -> Case:
-    return row(why, packet, REDIRECT, "overlay_sent", after=addressed(packet, FAR_MAC),
-               came_by=came_by)
+    """Make a row: the VXLAN device gets it, since the route's MTU is not known."""
+    return row(why, packet, REDIRECT, "overlay_sent by_device", after=addressed(packet, FAR_MAC),
+               came_by=came_by, given=[next_hop(host, host, until_ns=FOREVER)
+                                       for host in (OTHER_HOST, THIRD_HOST)])
 
 
 TO_ENDPOINTS = [

@@ -56,7 +56,7 @@ from tests.kernel.packets.world import (
 row = partial(Case, program="from_overlay", came_by=VXLAN, tunnel=(1, OTHER_HOST))
 GROUP_MAC = b"\x01\0\x5e\1\2\3"
 
-DELIVERED = [row(why, packet, REDIRECT, "overlay_received") for why, packet in (
+DELIVERED = [row(why, packet, REDIRECT, "overlay_received by_device") for why, packet in (
     ("UDP", datagram(FAR, ME)), ("UDP over IPv6", datagram(FAR6, ME6)),
     ("a fragment", datagram(FAR, ME, fragment=100)), ("the last TTL", datagram(FAR, ME, ttl=1)),
     ("IP options", datagram(FAR, ME, options=b"\1" * 4)),
@@ -64,8 +64,8 @@ DELIVERED = [row(why, packet, REDIRECT, "overlay_received") for why, packet in (
     ("an error, which the container judges", frame(ip4(FAR, ME, icmp(3, 4), ICMP))),
     ("a broadcast on the link for one address", datagram(FAR, ME, to=BROADCAST_MAC)))]
 OTHER_NETWORK = [
-    row("the endpoint of its own network", datagram(FAR, ALIEN), REDIRECT, "overlay_received",
-        tunnel=(2, THIRD_HOST)),
+    row("the endpoint of its own network", datagram(FAR, ALIEN), REDIRECT,
+        "overlay_received by_device", tunnel=(2, THIRD_HOST)),
     row("another network's endpoint", datagram(FAR, ME), SHOT, "overlay_no_endpoint",
         tunnel=(2, THIRD_HOST)),
     row("another network's endpoint, from the host that it is on there", datagram(FAR, ME), SHOT,
@@ -137,7 +137,7 @@ TO_ALL = [
 ]
 MOVED = [
     row("an endpoint that has moved to the sender", datagram(NEAR, ME), REDIRECT,
-        "overlay_received", given=[remote(NEAR, OTHER_HOST, NEAR_MAC)]),
+        "overlay_received by_device", given=[remote(NEAR, OTHER_HOST, NEAR_MAC)]),
     row("an endpoint that has moved from the sender", datagram(FAR, ME), SHOT,
         "overlay_wrong_host", given=[remote(FAR, THIRD_HOST, NEAR_MAC)]),
 ]

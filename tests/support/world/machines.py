@@ -302,7 +302,7 @@ class Cluster:
         return name
 
     def add_machine(self, subnet: int = FIRST_SUBNET, *,
-                    kernel_folder: Path = KERNEL_FOLDER) -> Machine:
+                    kernel_folder: Path = KERNEL_FOLDER, direct: bool = True) -> Machine:
         """Make one; between machines of different subnets the wire is a gateway."""
         number = len(self.machines) + 1
         namespace = self.stack.enter_context(netns.made(f"h{number}"))
@@ -324,7 +324,8 @@ class Cluster:
         self.stack.callback(shutil.rmtree, pins)
         clients = client_ports(self.ports, namespace.call(ephemeral_ports), ())
         loaded = load(compiled_unit(kernel_folder), Constants(
-            address, uplink, vxlan, HOST_PATH_MARK, *self.ports, namespace.cookie, clients),
+            address, uplink, vxlan, HOST_PATH_MARK, *self.ports, namespace.cookie, clients,
+            VXLAN_PORT if direct else 0, namespace.call(ephemeral_ports)),
             pins / "v1")
         self.stack.callback(loaded.close)
         attachments = Attachments(
