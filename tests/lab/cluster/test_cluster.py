@@ -46,6 +46,11 @@ def status(host: Host) -> str:
     return shell(host, "slim cluster status || true")
 
 
+def seen(host: Host) -> str:
+    """Return the status without what changes by itself."""
+    return re.sub(r"\b(leader|follower)\b +[\d.]+ [KM]B +[\d.]+ [KM]B", "runs", status(host))
+
+
 def settled(host: Host, *names: str) -> Callable[[], bool]:
     """Return a condition: these hosts run voting members, and no others do."""
     return lambda: sorted(members(host)) == sorted(names) and set(
@@ -118,7 +123,8 @@ def test_grows_while_containers_come_and_its_keepers_are_killed(four: list[Host]
 
 def test_who_is_not_let_in_has_changed_nothing(four: list[Host]) -> None:
     h1, _, _, h4 = four
-    before, files = status(h1), h4.exec("find", "/etc/slim", "-type", "f")
+    wait_until(lambda: "!" not in status(h1), SETTLE_S, "all is well, after what was killed")
+    before, files = seen(h1), h4.exec("find", "/etc/slim", "-type", "f")
     right = shell(h1, "slim cluster token").split()[4]
     token = tokens.parse(right)
     other = str(tokens.Token(token.fingerprint, tokens.new_secret()))
@@ -138,7 +144,8 @@ def test_who_is_not_let_in_has_changed_nothing(four: list[Host]) -> None:
     assert "has expired" in refused(h4, f"slim cluster join {address} {newer}")
     assert "nothing listens" in refused(
         h1.lab.hosts[3], f"slim cluster join {h1.lab.gateway} {right}")
-    assert re.sub(r"\d+ KB +", "", status(h1)) == re.sub(r"\d+ KB +", "", before)
+    # Who leads may change, and on a busy machine a host may be silent for a moment.
+    wait_until(lambda: seen(h1) == before, SETTLE_S, f"all is as it was:\n{before}")
     assert h4.exec("find", "/etc/slim", "-type", "f") == files
     join = re.findall(r"slim cluster join .*", shell(h1, "slim cluster token --rotate"))[0]
     shell(h4, join)

@@ -15,13 +15,14 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from tests.support.run.tiers import lab_of
 
 _RELEASE = re.compile(r"\[(docker-[\w.]+)")
-_TOGETHER = "tests/lab/swarm"  # one swarm for all its files
+# One swarm for all its files; and one lab after the other, since those of three files at once are
+# too many hosts for the machine.
+_TOGETHER = ("tests/lab/swarm", "tests/lab/cluster")
 # Units that take minutes and mostly wait, the longest first: others compute meanwhile.
-_WAITING = (_TOGETHER, "tests/lab/restarts/test_dockerd.py", "tests/lab/cluster/test_cluster.py",
-            "tests/lab/cluster/test_keys.py", "tests/lab/restarts/test_dead_host.py")
+_WAITING = (*_TOGETHER, "tests/lab/restarts/test_dockerd.py",
+            "tests/lab/restarts/test_dead_host.py")
 # Units that take a minute or more: they come first in their folder.
-_LONG = {"tests/lab/cluster/test_first_cluster.py", "tests/lab/restarts/test_driver.py",
-         "tests/lab/docker/test_failures.py",
+_LONG = {"tests/lab/restarts/test_driver.py", "tests/lab/docker/test_failures.py",
          "tests/lab/restarts/test_boot_with_many.py",
          "tests/unit/whole/test_every_step.py", "tests/contract/records/test_address_history.py",
          "tests/contract/feeds/test_feeds.py", "tests/contract/feeds/test_past.py",
@@ -35,7 +36,7 @@ def unit(nodeid: str) -> str:
     """Return the name of a test's unit."""
     path, _, _ = nodeid.partition("::")
     folder = str(PurePath(path).parent)
-    what = folder if folder == _TOGETHER else path
+    what = folder if folder in _TOGETHER else path
     release = _RELEASE.search(nodeid)
     return f"{what} {release[1]}" if release else what
 
