@@ -20,7 +20,6 @@ from driver.link.netlink.sockets import Changes, Route, dump, open_route
 from driver.link.pairs.veth import is_pair
 from driver.link.sandbox import routes, rules, untracked
 from driver.link.sandbox.listeners import listeners
-from driver.link.sandbox.packet_filter import own_rules
 from driver.link.underlay.vxlan import VXLAN_OVERHEAD
 from driver.model import Endpoint
 from driver.services.ports import Interface, Listeners, Veth
@@ -69,8 +68,7 @@ class KernelSandboxes:
                     return
                 # Before the host path, which without it does not work for every program.
                 if untracked.missing(underlay):  # a driver that starts mostly finds it
-                    own = endpoint.address
-                    untracked.install(underlay, [own.ip] if own and not own_rules() else [])
+                    untracked.install(underlay)
                 # The underlay's MTU may be smaller than when the interface was created.
                 underlay_mtu = overlay_mtu + VXLAN_OVERHEAD
                 routes.plan_host_path(changes, interface, underlay,

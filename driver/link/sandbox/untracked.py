@@ -23,30 +23,36 @@ _OWN: Final = "own address, "
 _RAW: Final = -300  # NF_IP_PRI_RAW: before connection tracking (-200)
 
 
-def install(underlay: IPv4Address, own: Sequence[IPv4Address] = ()) -> None:
-    """Exempt all packets to and from `underlay` from tracking, and `own` ones.  Error: LinkError.
+def install(underlay: IPv4Address) -> None:
+    """Exempt all packets to and from `underlay`, and no others, from tracking.  Error: LinkError.
 
-    All protocols: only host path connections have `underlay` here, and ICMP errors about one must
+    All protocols: only host path connections have this address here, and ICMP errors about one must
     not look invalid to a container's own rules.  One transaction replaces whatever the table held
     before, so packets are never tracked in between.  It takes the kernel 10 ms if there was a rule.
     """
-    nft_socket.commit(_rules(underlay, tuple(own)), _TABLE)
+    nft_socket.commit(_rules(underlay), _TABLE)
 
 
 def follow(underlay: IPv4Address, own: Sequence[IPv4Address]) -> None:
-    """Exempt packets to and from the container's `own` addresses, too; only these.
+    """Exempt packets to and from the container's `own` addresses, too; none: only `underlay`'s.
 
     Whoever finds rules of somebody else's calls it with none: from then on all is tracked again.
     A connection that is open at that moment is tracked from its next packet on.  Error: LinkError.
     """
     found = nft_socket.answers(_question(), _TABLE)
-    if own:
-        right = all(found.count(nft.comment(_about_own(address))) == len(_CHAINS)
-                    for address in own)  # one of an endpoint that has left does no harm
-    else:
-        right = _OWN.encode() not in found
-    if not right:
-        install(underlay, own)
+    if found.count(nft.comment(_about(underlay))) != len(_CHAINS):
+        return  # that is put back first
+    if not own:
+        if _OWN.encode() in found:
+            install(underlay)
+        return
+    lacking = [address for address in own
+               if found.count(nft.comment(_about_own(address))) != len(_CHAINS)]
+    if lacking:  # rules of an endpoint that has left do no harm
+        nft_socket.commit(nft_socket.batch([
+            nft.rule(SANDBOX_TABLE, chain, [load(), nft.equals(address), _notrack()],
+                     _about_own(address))
+            for chain, _, load in _CHAINS for address in lacking]), _TABLE)
 
 
 def missing(underlay: IPv4Address) -> str:
@@ -77,15 +83,14 @@ _CHAINS: Final = (("prerouting", nft.PREROUTING, nft.load_destination),
                   ("output", nft.OUTPUT, nft.load_source))
 
 
-@lru_cache(maxsize=4)  # a driver has one underlay; those of a container's own differ
-def _rules(underlay: IPv4Address, own: tuple[IPv4Address, ...] = ()) -> bytes:
-    exempt = {underlay: _about(underlay), **{each: _about_own(each) for each in own}}
+@lru_cache(maxsize=4)  # a driver has one underlay
+def _rules(underlay: IPv4Address) -> bytes:
     messages = [nft.table("new", SANDBOX_TABLE)]
     for chain, hook, load in _CHAINS:
         messages += [nft.chain(SANDBOX_TABLE, chain, hook, _RAW),
-                     nft.no_rules(SANDBOX_TABLE, chain)]
-        messages += [nft.rule(SANDBOX_TABLE, chain, [load(), nft.equals(address), _notrack()],
-                              about) for address, about in exempt.items()]
+                     nft.no_rules(SANDBOX_TABLE, chain),
+                     nft.rule(SANDBOX_TABLE, chain, [load(), nft.equals(underlay), _notrack()],
+                              _about(underlay))]
     return nft_socket.batch(messages)
 
 

@@ -346,8 +346,9 @@ def test_vxlan_packets_from_elsewhere(machines: list[Machine], cluster: Cluster)
         machines[0].netns.call(lambda: send(_vxlan(1, bytes(28), kind=0x0806)))
         machines[0].netns.call(lambda: send(_vxlan(1, good)))
         assert seen.line() == f"{here.address} 7"
+    # A socket's packets have an outer UDP checksum, slim's have not: the device checks it.
     assert total == {"overlay_wrong_host": 3, "overlay_no_endpoint": 1, "not_ip": 1,
-                     "overlay_received": 1}
+                     "overlay_received": 1, "by_device": 1}
 
 
 def test_the_flow_table_is_full(across: Pair) -> None:
