@@ -47,6 +47,7 @@ def test_what_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| entries of the directory | 100 |" in capsys.readouterr().out
 
 
+@pytest.mark.timeout(500)  # it measures in many short runs
 def test_the_overlay_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert overlay.main(["--rounds", "1", "--seconds", "0.1", "--fabric", "card"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]

@@ -9,9 +9,11 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from driver.datapath.loading.layout import pin_folder
 from driver.store.format import keys
 from tests.lab.conftest import SERVE
 from tests.lab.docker.test_docker import address_of, call, check_views, create_network, start
@@ -59,7 +61,7 @@ def endpoints_in_etcd(lab: Lab) -> int:
 def directory(host: Host) -> set[str]:
     """Return the addresses in the kernel map that the host's connect() hooks read."""
     dumped = json.loads(host.exec("bpftool", "--json", "map", "dump", "pinned",
-                                  "/sys/fs/bpf/slim/v1/directory") or "[]")
+                                  f"{pin_folder(Path('/sys/fs/bpf'))}/directory") or "[]")
     # struct address: the VNI, then the address in network order.
     return {".".join(str(int(byte, 16)) for byte in entry["key"][4:8]) for entry in dumped}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from driver.datapath.loading.layout import LAYOUT
 from tests.lab.conftest import SERVE
 from tests.lab.docker.test_docker import address_of, call, create_network, start
 from tests.lab.rig.engine import logs
@@ -200,19 +201,21 @@ def test_upgraded_to_another_layout_of_maps(changed: tuple[str, ...], h1: Host, 
     load.goes_on()
     before = not_host_path(h1) | {"foreign_flow": 0}
     copy_project(tmp_path)
-    change(tmp_path / "driver/datapath/loading/layout.py", "LAYOUT = 1", "LAYOUT = 2")
-    change(tmp_path / "driver/datapath/loading/layout.py", "frozenset[str]] = {}",
-           f"frozenset[str]] = {{2: frozenset({changed})}}")
+    newer = LAYOUT + 1
+    change(tmp_path / "driver/datapath/loading/layout.py", f"LAYOUT = {LAYOUT}",
+           f"LAYOUT = {newer}")
+    change(tmp_path / "driver/datapath/loading/layout.py", "frozenset[str]] = {\n",
+           f"frozenset[str]] = {{\n    {newer}: frozenset({changed}),\n")
     header = tmp_path / "kernel/include/slim.h"
     for name in sorted({STRUCTS[each] for each in changed}):
-        change(header, f"\nstruct {name} {{\n", f"\nstruct {name} {{\n    __u64 new_in_2;\n")
+        change(header, f"\nstruct {name} {{\n", f"\nstruct {name} {{\n    __u64 new_here;\n")
     h1.kill_driver()
     start_answering(h1, tmp_path)
     wait_until(lambda: "taken over from" in h1.driver_log.read_text(), START_S, "the hand-over")
     load.goes_on()
     # A connection made at the moment of the change sends its SYN again.
     assert not_host_path(h1) | {"foreign_flow": 0} == before
-    assert {pin.split("/")[5] for pin in attached(h1)} == {"v2"}
+    assert {pin.split("/")[5] for pin in attached(h1)} == {f"v{newer}"}
     h1.stop_driver()
 
     older = start_from(h1, PROJECT)  # it must not touch what it does not understand
