@@ -61,7 +61,7 @@ check: lint  ## ruff, mypy and the tests that need no root; takes 2 minutes
 # tests at once than there are cores, since they mostly wait; long ones come first
 # (tests/support/run/schedule.py).  A test that needs a second try is a defect, of it or of slim.
 ALL_FOLDERS := --numprocesses $(WORKERS) --durations 25
-test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes 15 minutes on two cores (root)
+test: need-root  ## set-up and every behaviour once, on Debian's Docker; takes half an hour on two cores (root)
 	@scripts/setup.sh --tests
 	@$(MAKE) lint
 	@$(PYTEST) --tier test $(ALL_FOLDERS)
