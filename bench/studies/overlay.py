@@ -33,6 +33,7 @@ _CUT = "tso off gso off tx-udp_tnl-segmentation off"
 # network cards' drivers do and pairs of interfaces do not.
 FABRICS = {"plain": "", "no-offload": _CUT, "card": f"{_CUT} gro on"}
 STREAM_PORT, DATAGRAM_PORT = PORT + 20, PORT + 21
+LEAST = 1e-6  # in place of nothing
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def timed(run: Callable[[], tuple[float, float]]) -> Sample:
     """Return what `run` says as (value, units of work), with the CPU time of each unit."""
     before = busy_ticks()
     value, units = run()
-    return Sample(value, (busy_ticks() - before) * 1e4 / units)
+    ticks = max(busy_ticks() - before, 1)  # a short run may take less than one
+    # On a busy machine all datagrams of a short run may be lost: a ratio to it is large, no error.
+    return Sample(max(value, LEAST), ticks * 1e4 / max(units, LEAST))
 
 
 def transactions(kind: str) -> Callable[[Way, float], Sample]:
