@@ -32,7 +32,8 @@ def test_many_short_connections(across: tuple[Container, Container], off: str,
                 c.recv(1)
             c.close()
     """, closes_first)
-    with host_path(here, there, connections=CONNECTIONS):
+    # On a busy machine a FIN may be sent again, and its ACK finds its connection's flow gone.
+    with host_path(here, there, connections=CONNECTIONS, also={"late_ack"}):
         run(here, """
             for _ in range(int(sys.argv[3])):
                 c = connected(sys.argv[1], 80)
