@@ -90,6 +90,28 @@ def started(container: Container, code: str, *arguments: object) -> Program:
     return program
 
 
+# An echo server for datagrams on port 5000, which prints what came from whom; and its client, which
+# prints both names.  Arguments: the family; then the address, and how many bytes.
+UDP_SERVER = """
+    server = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
+    server.bind(("", 5000))
+    ready()
+    while True:
+        data, peer = server.recvfrom(65535)
+        server.sendto(data, peer)
+        print(len(data), peer[0], flush=True)
+"""
+UDP_CLIENT = """
+    c = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
+    c.settimeout(5)
+    c.connect((sys.argv[2], 5000))
+    data = os.urandom(int(sys.argv[3]))
+    c.send(data)
+    assert c.recv(65535) == data
+    print(c.getsockname()[0], c.getpeername()[0])
+"""
+
+
 def server(container: Container, port: int = 80, address: str = "0.0.0.0", tell: str = "",
            **options: object) -> Program:
     """Start an echo server; it prints `tell` (if any) and the names of each connection."""

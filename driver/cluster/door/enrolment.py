@@ -234,5 +234,3 @@ def _host_of(fields: Mapping[str, Any]) -> ClusterHost:
                            client_only=fields.get("client_only") is True)
     except (KeyError, ValueError, TypeError, AddressValueError) as error:
         raise InvalidRequest(f"the request to join cannot be read: {error}") from error
-
-

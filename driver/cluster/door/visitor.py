@@ -22,6 +22,8 @@ from driver.errors import InvalidArgument, SettingsError, SlimError, StateError
 TIMEOUT_S = 10.0
 ANSWER_S = 30.0  # etcd may take its time
 ANSWER_MAX_BYTES = 1 << 20
+JOIN_AGAIN = ("type `slim cluster join ... --again`, as `slim cluster token` on a member prints "
+              "it")
 Fields = dict[str, Any]
 
 
@@ -95,8 +97,7 @@ def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
     name = "ca.crt"
     try:
         if has_expired(folder):  # a door ends such a connection without a word
-            raise Refused("this host's certificate has expired: type `slim cluster join ... "
-                          "--again`, as `slim cluster token` on a member prints it")
+            raise Refused(f"this host's certificate has expired: {JOIN_AGAIN}")
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=folder.path / name)
         context.check_hostname = False
         name = "host.crt"

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from driver.cluster.authority import validity
+from driver.cluster.door.visitor import JOIN_AGAIN
 from driver.cluster.etcd.members import EtcdMembers
 from driver.cluster.etcd.tidying import NOSPACE
 from driver.cluster.folder import ClusterFolder, Identity
@@ -123,16 +124,13 @@ def complaints(found: Found, now_s: float) -> list[str]:
     for name, until_s in found.certificates.items():
         if until_s < now_s:
             wrong.append(f"this host's certificate `{name}` has expired on {_day(until_s)}: "
-                         f"{_HELP}")
+                         f"{JOIN_AGAIN}")
         elif until_s < now_s + SOON_S and name == "ca":
             wrong.append(f"the cluster's certificate authority ends on {_day(until_s)}: begin a "
                          "new cluster before (docs/cluster.md)")
     wrong += [f"{host.name} ({host.address}) is silent: does slim-cluster run there?"
               for host in found.hosts or () if host.id not in found.alive]
     return wrong
-
-
-_HELP = "type `slim cluster join ... --again`, as `slim cluster token` on a member prints it"
 
 
 def _state(member: Member, said: MemberHealth | None) -> str:
@@ -149,5 +147,3 @@ def _size(amount: int) -> str:
 
 def _day(moment_s: float) -> str:
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M")
-
-

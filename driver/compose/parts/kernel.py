@@ -185,5 +185,3 @@ def guard_parts(guarding: Guarding, watch: NamespaceWatch) -> list[Part]:
             # Docker changes its own rules many times per second where containers come and go.
             Part("changes of the packet filter", lambda: watch.watch_tables_here(
                 lambda: checking.submit(None, GUARD_CHANGED_S)), nothing)]
-
-

@@ -87,5 +87,3 @@ def _lost_address(route: Route, address: IPv4Interface | IPv6Interface | None,
     # IPv6 has IFA_LOCAL only for addresses with a peer.
     return "" if any(wanted in (each.get_attr("IFA_LOCAL"), each.get_attr("IFA_ADDRESS"))
                      for each in found) else wanted
-
-

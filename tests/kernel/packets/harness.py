@@ -226,5 +226,3 @@ class Kernel:
         checked(lib.bpf_prog_test_run_opts(fd, ctypes.byref(options)), f"run {case.program}")
         mark, = struct.unpack_from("=I", after, _MARK)
         return options.retval, packet.raw[:options.data_size_out], mark
-
-

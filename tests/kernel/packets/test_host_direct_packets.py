@@ -121,5 +121,3 @@ def test_what_leaves_at_once(case: Case, run: Callable[[Case], None]) -> None:
 @pytest.mark.parametrize("case", [*CROSSES, *CROSSES_THOUGH], ids=lambda case: case.why)
 def test_what_crosses_to_the_hosts_end(case: Case, run: Callable[[Case], None]) -> None:
     run(case)
-
-

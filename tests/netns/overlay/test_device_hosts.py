@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.netns.talk import counted, run, started
+from tests.netns.talk import UDP_CLIENT, UDP_SERVER, counted, run, started
 from tests.support.run.wait import wait_until
 from tests.support.world import netns
 from tests.support.world.machines import Cluster, Container, Machine, lent
@@ -53,23 +53,9 @@ def _tc(pair: Pair) -> Machine:
 def test_datagrams(pair: Pair, family: str, size: int) -> None:
     here, there = pair
     address = there.address if family == "AF_INET" else "fd00:32::3"
-    started(there, """
-        server = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-        server.bind(("", 5000))
-        ready()
-        while True:
-            data, peer = server.recvfrom(65535)
-            server.sendto(data, peer)
-    """, family)
+    started(there, UDP_SERVER, family)
     with _tc(pair).counting() as grown:
-        assert run(here, """
-            c = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-            c.settimeout(5)
-            c.connect((sys.argv[2], 5000))
-            data = os.urandom(int(sys.argv[3]))
-            c.send(data)
-            print(c.recv(65535) == data)
-        """, family, address, size) == "True"
+        assert run(here, UDP_CLIENT, family, address, size).split()[1] == address
     assert grown["overlay_sent"] == grown["overlay_received"] > 0
     assert "by_device" not in grown
 

@@ -18,7 +18,7 @@ from scapy.packet import Packet, Raw
 
 from tests.kernel.packets.world import FOREVER
 from tests.netns.attacks.attack import Tap, endpoint, frame, mac, send, vxlan
-from tests.netns.talk import counted, overlay, run, started
+from tests.netns.talk import UDP_CLIENT, UDP_SERVER, counted, overlay, run, started
 from tests.support.run.wait import wait_until
 from tests.support.world.machines import MTU, VXLAN_PORT, Cluster, Container, Machine
 
@@ -130,24 +130,11 @@ def test_on_the_wire_it_is_what_the_device_sends(pair: Pair, inner: Packet) -> N
 @pytest.mark.parametrize("size", [0, 1, 1400])
 def test_datagrams_are_spared_the_device(pair: Pair, family: str, size: int) -> None:
     here, there = pair
-    started(there, """
-        server = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-        server.bind(("", 5000))
-        ready()
-        while True:
-            data, peer = server.recvfrom(65535)
-            server.sendto(data, peer)
-    """, family)
+    address = there.address if family == "AF_INET" else V6["there"]
+    started(there, UDP_SERVER, family)
     before = through_device(here, there)
     with overlay(here, there) as total:
-        assert run(here, """
-            c = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-            c.settimeout(5)
-            c.connect((sys.argv[2], 5000))
-            data = os.urandom(int(sys.argv[3]))
-            c.send(data)
-            print(c.recv(65535) == data)
-        """, family, there.address if family == "AF_INET" else V6["there"], size) == "True"
+        assert run(here, UDP_CLIENT, family, address, size).split()[1] == address
     assert total == {"overlay_sent": 2, "overlay_received": 2}
     assert through_device(here, there) == before
 

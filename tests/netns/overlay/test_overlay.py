@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns.talk import Program, counted, overlay, run, start, started
+from tests.netns.talk import (
+    UDP_CLIENT,
+    UDP_SERVER,
+    Program,
+    counted,
+    overlay,
+    run,
+    start,
+    started,
+)
 from tests.support.world.machines import Container, Machine
 
 Pair = tuple[Container, Container]
-
-_UDP_SERVER = """
-    server = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-    server.bind(("", 5000))
-    ready()
-    while True:
-        data, peer = server.recvfrom(65535)
-        server.sendto(data, peer)
-        print(len(data), peer[0], flush=True)
-"""
-_UDP_CLIENT = """
-    c = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-    c.settimeout(5)
-    c.connect((sys.argv[2], 5000))
-    data = os.urandom(int(sys.argv[3]))
-    c.send(data)
-    assert c.recv(65535) == data
-    print(c.getsockname()[0], c.getpeername()[0])
-"""
 
 
 @pytest.fixture(params=["two hosts", "one host"])
@@ -49,9 +39,9 @@ def test_ping(pair: Pair) -> None:
 @pytest.mark.parametrize("size", [0, 1400, 8000, 60000])
 def test_udp(pair: Pair, size: int) -> None:
     here, there = pair
-    seen = started(there, _UDP_SERVER, "AF_INET")
+    seen = started(there, UDP_SERVER, "AF_INET")
     with overlay(here, there) as total:
-        said = run(here, _UDP_CLIENT, "AF_INET", there.address, size)
+        said = run(here, UDP_CLIENT, "AF_INET", there.address, size)
     assert said == f"{here.address} {there.address}"
     assert seen.line() == f"{size} {here.address}"
     packets = sum(total.get(name, 0) for name in ("overlay_local", "overlay_sent"))
@@ -90,9 +80,9 @@ def test_ipv6_ping(pair6: Pair) -> None:
 @pytest.mark.parametrize("size", [5, 8000])
 def test_ipv6_udp(pair6: Pair, size: int) -> None:
     here, there = pair6
-    started(there, _UDP_SERVER, "AF_INET6")
+    started(there, UDP_SERVER, "AF_INET6")
     with overlay(here, there):
-        assert run(here, _UDP_CLIENT, "AF_INET6", "fd00:32::3", size) == "fd00:32::2 fd00:32::3"
+        assert run(here, UDP_CLIENT, "AF_INET6", "fd00:32::3", size) == "fd00:32::2 fd00:32::3"
 
 
 def test_ipv6_tcp(pair6: Pair) -> None:
