@@ -22,7 +22,7 @@ from driver.cluster.host import ThisHost
 from driver.cluster.model import ClusterHost, Role, client_url, peer_url
 from driver.cluster.programs import Etcdctl, run
 from driver.cluster.records import ClusterConfig, ClusterRecords, config_of
-from driver.cluster.services import DRIVER, ETCD, KEEPER
+from driver.cluster.services import ETCD, KEEPER
 from driver.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
@@ -100,7 +100,6 @@ class Restoring:
                  f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(about['made_s']))} UTC")
         others = self._enter(me, saved)
         self.here.prefer_cluster()
-        self.here.services.stop(DRIVER)
         self.here.start_programs(me)
         self.here.wait_for_driver()
         return others

@@ -304,6 +304,14 @@ class Members:
         self.defragmented.append(url)
 
 
+def another_folder(parent: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Return a new folder, for the next machine of a test; what the last one patched is undone."""
+    patch.undo()
+    path = parent / str(len(list(parent.iterdir())))
+    path.mkdir()
+    return path
+
+
 @cache
 def common_name(ca: bytes, certificate: bytes, key: bytes) -> str:
     """Whose certificate this is; "": it is not of that CA, or the key is another one's."""

@@ -27,6 +27,7 @@ from tests.unit.cluster.machine import (
     STEPS_MAX,
     EtcdStore,
     Machine,
+    another_folder,
     with_key,
 )
 
@@ -40,9 +41,7 @@ MakeMachine = Callable[[], Machine]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMachine:
     """Machines on which `make up` has been typed; its etcd has a key."""
     def made() -> Machine:
-        monkeypatch.undo()
-        path = tmp_path / str(len(list(tmp_path.iterdir())))
-        path.mkdir()
+        path = another_folder(tmp_path, monkeypatch)
         machine = Machine(path, monkeypatch)
         (path / "up.env").write_text("SLIM_ETCD=http://127.0.0.1:23790\n")
         machine.put_data(machine.here.data, with_key(EtcdStore()))

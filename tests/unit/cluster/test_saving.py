@@ -34,6 +34,7 @@ from tests.unit.cluster.machine import (
     STEPS_MAX,
     EtcdStore,
     Machine,
+    another_folder,
     with_key,
     with_records,
 )
@@ -114,9 +115,7 @@ MakeMember = Callable[[], Member]
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMember:
     def made() -> Member:
-        monkeypatch.undo()
-        path = tmp_path / str(len(list(tmp_path.iterdir())))
-        path.mkdir()
+        path = another_folder(tmp_path, monkeypatch)
         return Member(path, monkeypatch)
 
     return made
