@@ -21,6 +21,8 @@ from driver.errors import InvalidArgument, SettingsError, SlimError, StateError
 
 TIMEOUT_S = 10.0
 ANSWER_S = 30.0  # etcd may take its time
+RESTART_S = 5.0  # within it a door that has ended is there again (slim-cluster's RestartSec is 1)
+AGAIN_S = 0.2
 ANSWER_MAX_BYTES = 1 << 20
 JOIN_AGAIN = ("type `slim cluster join ... --again`, as `slim cluster token` on a member prints "
               "it")
@@ -66,7 +68,7 @@ def introduce(address: str, source: str, token: Token) -> Fields:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the fingerprint decides whom we believe, below
-    said = _ask(context, address, source, "introduce", {})
+    said = _ask_patiently(context, address, source, "introduce", {})
     try:
         found = fingerprint(str(said["ca"]).encode())
     except (KeyError, InvalidArgument):
@@ -88,7 +90,7 @@ def ask_as_stranger(address: str, source: str, ca: str, call: str, fields: Mappi
     """Ask a member of the cluster whose CA (PEM) is known.  Errors: NobodyAnswers, Refused."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=ca)
     context.check_hostname = False  # only members have a server's certificate of that CA
-    return _ask(context, address, source, call, fields)
+    return _ask_patiently(context, address, source, call, fields)
 
 
 def ask_as_host(folder: ClusterFolder, address: str, source: str, call: str,
@@ -124,6 +126,20 @@ def ask_members(folder: ClusterFolder, source: str, call: str, fields: Mapping[s
         except SlimError as error:
             failed = error
     raise failed
+
+
+def _ask_patiently(context: ssl.SSLContext, address: str, source: str, call: str,
+                   fields: Mapping[str, Any]) -> Fields:
+    """Ask the one door that there is to ask, which may be being started again."""
+    ends_s = time.monotonic() + RESTART_S
+    while True:
+        try:
+            return _ask(context, address, source, call, fields)
+        except NobodyAnswers as error:
+            if not isinstance(error.__cause__, ConnectionRefusedError) or (
+                    time.monotonic() >= ends_s):
+                raise
+            time.sleep(AGAIN_S)
 
 
 def _ask(context: ssl.SSLContext, address: str, source: str, call: str,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from driver.cluster import tokens
+from driver.cluster.model import DOOR_PORT
 from tests.lab.cluster.conftest import come_up, shell
 from tests.lab.conftest import BUSYBOX
 from tests.lab.rig.hosts import LAB_SH, CommandFailed, Host, Lab, run
@@ -111,6 +112,8 @@ def test_grows_while_containers_come_and_its_keepers_are_killed(four: list[Host]
         shell(h2, join)
         with again_and_again(kill_keepers):
             wait_until(lambda: "host2" in status(h1), SETTLE_S, "host2 is on record")
+        # What was killed again and again is started after a pause, longer than `join` waits.
+        wait_until(lambda: str(DOOR_PORT) in h1.exec("ss", "-Hltn"), SETTLE_S, "the door is there")
         shell(h3, join)
         wait_until(settled(h1, "host1", "host2", "host3"), SETTLE_S, "three members")
     assert failures == []

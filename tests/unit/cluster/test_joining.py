@@ -17,6 +17,7 @@ from driver.cluster import tokens
 from driver.cluster.authority import new_authority
 from driver.cluster.changes import joining
 from driver.cluster.changes.joining import Joining
+from driver.cluster.door import visitor
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.model import ClusterHost
@@ -118,6 +119,7 @@ def test_a_clock_that_is_an_hour_off(two: Newcomer, off_s: float) -> None:
 
 def test_addresses(two: Newcomer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "own address" in refused(two, lambda: two.join(member=TWO.address))
+    monkeypatch.setattr(visitor, "RESTART_S", 0.0)
     assert "nothing listens at 127.0.0.77" in refused(two, lambda: two.join(member="127.0.0.77"))
     assert "no address of this host" in refused(
         two, lambda: two.join(me=replace(TWO, address="192.0.2.77")))

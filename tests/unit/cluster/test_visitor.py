@@ -182,13 +182,34 @@ def test_only_tls_of_today(house: House, listen: Callable[..., Listener]) -> Non
         introduce(HERE, HERE, house.token())
 
 
-def test_a_closed_port(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def unused_port() -> int:
     with socket.create_server((HERE, 0)) as taken:
-        monkeypatch.setattr(visitor, "DOOR_PORT", taken.getsockname()[1])
+        return int(taken.getsockname()[1])
+
+
+def test_a_closed_port(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor, "DOOR_PORT", unused_port())
+    monkeypatch.setattr(visitor, "RESTART_S", 0.0)
     with pytest.raises(NobodyAnswers) as caught:
         introduce(HERE, HERE, house.token())
     assert "nothing listens at" in told(caught.value)
     assert "slim-cluster" in str(caught.value)
+
+
+def test_a_door_that_is_being_started_again(
+        house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a crash or an upgrade: `join` waits for it."""
+    with contextlib.ExitStack() as stack:
+        listener = Listener(tmp_path, server_of(house.authority),
+                            ok({"ca": house.authority.certificate.decode(), "now": 1.0}))
+        monkeypatch.setattr(visitor, "DOOR_PORT", unused_port())
+
+        def comes_up(_s: float) -> None:
+            stack.enter_context(listener)
+            monkeypatch.setattr(visitor, "DOOR_PORT", listener.port)
+
+        monkeypatch.setattr(visitor.time, "sleep", comes_up)
+        assert introduce(HERE, HERE, house.token())["now"] == 1.0
 
 
 @pytest.mark.parametrize("tls", [False, True])
