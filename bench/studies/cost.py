@@ -1,12 +1,14 @@
 """Measures what the host path costs and where: a packet, a connection, each eBPF program.
 
-    .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--json FILE]
+    .venv/bin/python -m bench.studies.cost [--rounds 7] [--seconds 1] [--one-host] [--json FILE]
 
 Two hosts are namespaces, without Docker; client and server have a processor each.  It measures
 three ways in turn: between the hosts themselves, between containers of slim, and between
 namespaces behind a plain pair of interfaces that their hosts route for (no eBPF, no network
-address translation).  As users' containers, these have the NAT rules that Docker makes in each
-for its name server: the kernel tracks what is not exempted from them, which costs.
+address translation).  With --one-host these are loopback, two containers of one host, and two
+namespaces with a plain pair of interfaces between them.  Hosts and containers have the rules that
+Docker makes in each (NAT for published ports, for its name server): the kernel tracks what is not
+exempted from them, which costs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
 
@@ -27,10 +30,12 @@ from bench.harness import bounds
 from bench.harness.image import compiled
 from bench.harness.measure import PORT, Results, Sample, interleaved, netbench_sample, ratio
 from driver.link.pairs.veth import Veths, probe_kind
+from driver.link.sandbox import untracked
+from tests.support.fakes import dockerd
 from tests.support.world import netns
 from tests.support.world.machines import Cluster, Machine
 
-HOST, SLIM, ROUTED = "host", "slim", "routed pair"
+HOST, SLIM, ROUTED, PAIR = "host", "slim", "routed pair", "plain pair"
 SLIM_VETH = "slim, veth"  # also measured where slim uses netkit
 KINDS = {"round trips": "rr", "connections": "crr+"}
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -51,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=bounds.rounds, default=7)
     parser.add_argument("--seconds", type=bounds.seconds, default=1.0)
+    parser.add_argument("--one-host", action="store_true", help="containers of one host")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     given = parser.parse_args(argv)
     if os.geteuid() != 0:
@@ -58,17 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with ExitStack() as stack:
         netbench = compiled("netbench", stack.enter_context(tempfile.TemporaryDirectory()))
-        cluster = Cluster(stack)
-        client, server = cluster.add_machine(), cluster.add_machine()
-        ways = {HOST: between_hosts(client, server), SLIM: between_containers(client, server),
-                ROUTED: between_routed(stack, client, server)}
+        machines, ways = made_ways(stack, one_host=given.one_host)
         if probe_kind("auto") != "veth":
-            client.links = server.links = Veths("veth")
-            ways[SLIM_VETH] = between_containers(client, server, "10.92.0")
+            for machine in machines:
+                machine.links = Veths("veth")
+            ways[SLIM_VETH] = between_containers(machines[0], machines[-1], "10.92.0")
         for way in ways.values():
             stack.enter_context(serving(way, netbench))
         found = compare(ways, netbench, given.rounds, given.seconds)
-        programs = {name: profile((client, server), ways[SLIM], netbench, kind, given.seconds)
+        programs = {name: profile(machines, ways[SLIM], netbench, kind, given.seconds)
                     for name, kind in KINDS.items()}
     print("\n".join([*table(found), "", *program_table(programs)]))
     if given.json:
@@ -80,14 +84,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def made_ways(stack: ExitStack, *, one_host: bool) -> tuple[list[Machine], dict[str, Way]]:
+    """Make hosts, and all ways between two programs on them, or on one of them."""
+    cluster = Cluster(stack)
+    machines = [cluster.add_machine() for _ in range(1 if one_host else 2)]
+    for machine in machines:
+        dockerd.start_on(machine.netns)
+    client, server = machines[0], machines[-1]
+    if one_host:
+        return machines, {HOST: Way(client.netns.command(), client.netns.command(), "127.0.0.1"),
+                          SLIM: between_containers(client, client),
+                          PAIR: between_namespaces(stack)}
+    return machines, {HOST: between_hosts(client, server), SLIM: between_containers(client, server),
+                      ROUTED: between_routed(stack, client, server)}
+
+
 def between_hosts(client: Machine, server: Machine) -> Way:
     """Return the way between the hosts: no eBPF, no interfaces but their own."""
     return Way(client.netns.command(), server.netns.command(), str(server.underlay))
 
 
 def between_containers(client: Machine, server: Machine, subnet: str = "10.90.0") -> Way:
-    """Return the host path.  subnet: the first three numbers of its addresses."""
+    """Return the way from a container to another.  subnet: three numbers of its addresses."""
     caller, called = client.container(f"{subnet}.2/16"), server.container(f"{subnet}.3/16")
+    for machine, inside in ((client, caller), (server, called)):  # as a look at them does
+        inside.netns.call(lambda machine=machine, inside=inside: untracked.follow(  # type: ignore[misc]
+            machine.underlay, [IPv4Address(inside.address)]))
     return Way(caller.command(), called.command(), called.address)
 
 
@@ -106,10 +128,19 @@ def between_routed(stack: ExitStack, client: Machine, server: Machine) -> Way:
     return Way(inner[1].command(), inner[2].command(), "10.91.2.2")
 
 
+def between_namespaces(stack: ExitStack) -> Way:
+    """Return the least that any network between namespaces of one host takes."""
+    caller, called = (stack.enter_context(netns.made("r")) for _ in range(2))
+    netns.join(caller, "eth0", called, "eth0")
+    for number, inside in enumerate((caller, called), start=1):
+        inside.ip(f"addr add 10.94.0.{number}/24 dev eth0")
+    return Way(caller.command(), called.command(), "10.94.0.2")
+
+
 @contextmanager
-def serving(way: Way, netbench: str) -> Iterator[None]:
-    """Run the way's server, on the last processor."""
-    with subprocess.Popen([*way.server, *pinned(-1), netbench, "serve", str(PORT)],
+def serving(way: Way, netbench: str, processor: int = -1) -> Iterator[None]:
+    """Run the way's server, on one of the processors; -1: the last."""
+    with subprocess.Popen([*way.server, *pinned(processor), netbench, "serve", str(PORT)],
                           stdout=subprocess.DEVNULL) as process:
         try:
             wait_for_server(way)

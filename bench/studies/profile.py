@@ -1,10 +1,11 @@
 """Shows where the time of a round trip and of a connection goes: microseconds by kernel function.
 
-    .venv/bin/python -m bench.studies.profile [--rounds 3] [--seconds 2] [--json FILE]
+    .venv/bin/python -m bench.studies.profile [--rounds 3] [--seconds 2] [--one-host] [--json FILE]
 
-The same ways as bench.studies.cost: between hosts, on slim, over a routed pair.  perf samples both
-processors with the call chains; each sample counts for the innermost function that belongs to a
-group.  Both ends of a connection count together.  Needs perf (Debian: linux-perf).
+The same ways as bench.studies.cost.  Client and server share a processor: then the time of a
+transaction is what both ends take together, nobody waits for an interrupt between processors, and
+no sample is lost to sleep.  perf samples with the call chains; each sample counts for the innermost
+function that belongs to a group.  Needs perf (Debian: linux-perf).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from bench.harness import bounds
 from bench.harness.image import compiled
 from bench.harness.measure import turned
 from bench.studies import cost
-from tests.support.world.machines import Cluster
 
-HERTZ = 3989  # a prime: no lockstep with the kernel's own clock
+PERIOD_NS = 250_673  # a prime: no lockstep with the kernel's own clock
+PROCESSOR = 0  # the first that we may use; the client's, too
 # A sample belongs to the first of these, from the innermost function outwards.
 GROUPS = tuple((name, re.compile(pattern)) for name, pattern in (
     # Between virtual processors: sending the interrupt leaves the machine.
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=bounds.rounds, default=3)
     parser.add_argument("--seconds", type=bounds.seconds, default=2.0)
+    parser.add_argument("--one-host", action="store_true", help="containers of one host")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     given = parser.parse_args(argv)
     if os.geteuid() != 0 or shutil.which("perf") is None:
@@ -90,13 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         netbench = compiled("netbench", folder)
-        cluster = Cluster(stack)
-        client, server = cluster.add_machine(), cluster.add_machine()
-        ways = {cost.HOST: cost.between_hosts(client, server),
-                cost.SLIM: cost.between_containers(client, server),
-                cost.ROUTED: cost.between_routed(stack, client, server)}
+        _, ways = cost.made_ways(stack, one_host=given.one_host)
         for way in ways.values():
-            stack.enter_context(cost.serving(way, netbench))
+            stack.enter_context(cost.serving(way, netbench, PROCESSOR))
         found: dict[str, dict[str, list[Profile]]] = {}
         for number in range(given.rounds):
             for what, kind in KINDS.items():
@@ -117,8 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def record(way: cost.Way, netbench: str, kind: str, seconds: float, folder: Path) -> Profile:
     """Run once under perf."""
     data = folder / "perf.data"
-    with subprocess.Popen(["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", str(HERTZ),
-                           "-o", str(data)], stdout=subprocess.DEVNULL,
+    processor = cost.pinned(PROCESSOR)[-1]
+    with subprocess.Popen(["perf", "record", "-q", "-C", processor, "-g", "-e", "cpu-clock",
+                           # Not a frequency: perf then changes what a sample stands for.
+                           "-c", str(PERIOD_NS), "-o", str(data)], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as perf:
         try:
             sample = cost.run(way, netbench, kind, seconds)
@@ -127,7 +127,7 @@ def record(way: cost.Way, netbench: str, kind: str, seconds: float, folder: Path
     script = subprocess.run(["perf", "script", "-i", str(data), "-F", "comm,ip,sym"], check=True,
                             capture_output=True, text=True, errors="replace").stdout
     counts = Counter(filter(None, map(group_of, stacks(script.splitlines()))))
-    us = 1e6 / HERTZ / (sample.value * seconds)
+    us = PERIOD_NS / 1e3 / (sample.value * seconds)
     return Profile(sum(counts.values()) * us, {name: n * us for name, n in counts.items()})
 
 

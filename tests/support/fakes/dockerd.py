@@ -29,14 +29,51 @@ _NAME_SERVER = """\
 COMMIT
 """
 
+# On the host itself, with no container on Docker's default network.
+_HOST = """\
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER -i docker0 -j RETURN
+COMMIT
+*filter
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+COMMIT
+"""
+
+
+def start_on(host: Netns) -> None:
+    """Give a namespace that stands for a host the rules of a Docker host."""
+    _restore(host, _HOST)
+
 
 @contextmanager
 def sandbox(hint: str = "c") -> Iterator[Netns]:
     """Make a container's namespace, still without interfaces; remove it after the block."""
     with netns.made(hint) as made:
-        subprocess.run(made.command("iptables-restore", "--wait"), input=_NAME_SERVER, text=True,
-                       check=True, timeout=60)
+        _restore(made, _NAME_SERVER)
         yield made
+
+
+def _restore(where: Netns, rules: str) -> None:
+    subprocess.run(where.command("iptables-restore", "--wait"), input=rules, text=True, check=True,
+                   timeout=60)
 
 
 @pytest.fixture
