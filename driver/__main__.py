@@ -40,6 +40,7 @@ def make_parser() -> ArgumentParser:
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
+                        ("test", "test the ways between all hosts, from the hosts themselves"),
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
@@ -51,6 +52,11 @@ def make_parser() -> ArgumentParser:
         if name == "names":
             command.add_argument("network", nargs="?", default="",
                                  help="its name, subnet or id; none: all networks of this host")
+        if name == "test":
+            command.add_argument("--host", default="", help="only ways from and to this host")
+            command.add_argument("--from-here", action="store_true",
+                                 help="only ways from this host")
+            command.add_argument("--json", action="store_true", help="print JSON")
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -70,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
+        from_here, as_json = options.pop("from_here", False), options.pop("json", False)
         cluster_command = options.pop("cluster_command", "")
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
     except SettingsError as error:
@@ -80,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
             "names": partial(names, network),
+            "test": partial(test, host, from_here, as_json),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -218,6 +226,13 @@ def names(network: str, settings: Settings) -> int:
     from driver.commands.names import run_names  # noqa: PLC0415
 
     return run_names(settings, network)
+
+
+def test(host: str, from_here: bool, as_json: bool, settings: Settings) -> int:
+    """Test the ways between hosts."""
+    from driver.commands.test import run_test  # noqa: PLC0415
+
+    return run_test(settings, host, from_here=from_here, as_json=as_json)
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

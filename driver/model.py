@@ -48,6 +48,7 @@ class Host:
     name: str  # for people only
     underlay: IPv4Address  # U: address of its tunnel end and of its host-path connections
     answers_probes: bool = False  # its kernel programs answer probes of the wire with a proof
+    version: str = field(default="", compare=False)  # of slim; empty: from before tests
 
 
 @dataclass(frozen=True)

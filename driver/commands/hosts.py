@@ -30,7 +30,7 @@ ID_SHOWN = 12  # digits shown of a host's id; that many suffice to name it
 def run_hosts(settings: Settings) -> int:
     """Print one line per known host; return 0.  Error: SlimError."""
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
-        another = _another_cluster(kv, settings)
+        another = another_cluster(kv, settings)
         if another:
             print(another, file=sys.stderr)
         absences = EtcdAbsences(kv)
@@ -53,12 +53,12 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
     back meanwhile; etcd belongs to another cluster than this host), StoreUnavailable.
     """
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
-        another = _another_cluster(kv, settings)
+        another = another_cluster(kv, settings)
         if another:
             raise Conflict(f"{another}: is --etcd right?  Where it is, type this on a host of that "
                            "cluster")
         absences = EtcdAbsences(kv)
-        found = _find(absences.known(), name)
+        found = find_host(absences.known(), name)
         shown = f"host {found.name} ({found.id[:ID_SHOWN]}, {found.underlay})"
         if found.id in absences.registered() and not alive:
             raise Conflict(
@@ -93,7 +93,7 @@ def forget(kv: EtcdKeyValue, found: Host, *, alive: bool) -> str:
             "networks are free")
 
 
-def _another_cluster(kv: KeyValue, settings: Settings) -> str:
+def another_cluster(kv: KeyValue, settings: Settings) -> str:
     """Return a text if etcd is another cluster's; a machine without a cluster may ask any."""
     mine, entry = host.ClusterFile(Path(settings.state)).get(), kv.get(keys.CLUSTER)
     theirs = records.decode(entry, records.cluster) if entry is not None else None
@@ -113,7 +113,8 @@ def _refuse_own_driver(settings: Settings, found: Host) -> None:
                               "(docker network rm), that is all it takes")
 
 
-def _find(known: dict[HostId, KnownHost], name: str) -> Host:
+def find_host(known: dict[HostId, KnownHost], name: str) -> Host:
+    """Return the host of this name or id.  Errors: NotFound, InvalidArgument (several)."""
     matches = [item.host for host_id, item in known.items()
                if name in (item.host.name, host_id)
                or (len(name) >= ID_SHOWN and host_id.startswith(name))]

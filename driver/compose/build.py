@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
+from driver import __version__
 from driver.api.app import create_app
 from driver.api.control import Control
 from driver.api.ipam_driver import IpamDriver
@@ -32,6 +33,7 @@ from driver.compose.parts.kernel import (
 from driver.compose.parts.part import Driver, Part, nothing
 from driver.compose.parts.store import build_stores
 from driver.compose.parts.swarm import build_swarm
+from driver.compose.parts.testing import testing_parts
 from driver.compose.parts.upkeep import build_upkeep
 from driver.compose.parts.watching import host_link_parts, withholding_parts
 from driver.compose.refusing import refuse_who_waits
@@ -76,7 +78,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
     ledger = Ledger()
     stores = build_stores(settings, me, ledger, refusal=lambda: registry.refusal(ADMISSION_S))
     underlay = UnderlayState(find_underlay(settings.underlay), moved)
-    this_host = Host(me, socket.gethostname(), underlay.found.address, answers_probes=True)
+    this_host = Host(me, socket.gethostname(), underlay.found.address, answers_probes=True,
+                     version=__version__)
     alias = device_alias(me, settings.bpffs)
     vxlan = create_vxlan(settings.vxlan_port, underlay.overlay_mtu(), alias=alias)
 
@@ -139,6 +142,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *upkeep.parts,
         *swarm.parts,
         *hosts.parts,
+        *testing_parts(ground, hosts.peers.troubles),
         *endpoints.names.parts(),
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

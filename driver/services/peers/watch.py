@@ -117,10 +117,15 @@ class PeerWatch:
 
     def blocked(self) -> list[str]:
         """Return a text for each blocked peer, except those that seem dead."""
+        troubles = self.troubles()
         with self._lock:
-            troubled = {host: peer.trouble for host, peer in self._peers.items()
-                        if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
-            return [f"{self._name(host)}: {trouble}" for host, trouble in sorted(troubled.items())]
+            return [f"{self._name(host)}: {trouble}" for host, trouble in sorted(troubles.items())]
+
+    def troubles(self) -> dict[IPv4Address, str]:
+        """Return the same by host, each without the host's name."""
+        with self._lock:
+            return {host: str(peer.trouble) for host, peer in self._peers.items()
+                    if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
 
     def _follow_index(self) -> None:
         hosts, now_s = self._index.hosts(), self._clock()

@@ -30,6 +30,9 @@ PUBLISHERS = ROOT + "publishers/"
 TRIAL = ROOT + "trial"  # key of the trial write; nobody ever creates it
 SERVICES_QUESTION = ROOT + "services-question"
 ANSWERS = ROOT + "answers/"
+ROUND = ROOT + "test/round"  # the test that is under way
+PARTICIPANTS = ROOT + "test/participants/"
+ROWS = ROOT + "test/rows/"
 
 # What `slim cluster` keeps.  Drivers may not write there; hosts may read all but the secrets.
 CLUSTER_ROOT = "/slim-cluster/v1/"
@@ -247,3 +250,28 @@ def publisher(swarm_id: str) -> str:
 def publisher_of(key: str) -> str:
     """Return the swarm's id from a key of `publisher`."""
     return unquote(key.removeprefix(PUBLISHERS))
+
+
+def participants(token: bytes) -> str:
+    """Return the prefix of the hosts that take part in a test."""
+    return f"{PARTICIPANTS}{token.hex()}/"
+
+
+def participant(token: bytes, host_id: HostId) -> str:
+    """Return the key of a host that takes part in a test."""
+    return participants(token) + _quoted(host_id)
+
+
+def rows(token: bytes) -> str:
+    """Return the prefix of what hosts have learnt in a test."""
+    return f"{ROWS}{token.hex()}/"
+
+
+def row(token: bytes, host_id: HostId) -> str:
+    """Return the key of what a host has learnt in a test."""
+    return rows(token) + _quoted(host_id)
+
+
+def last_of(key: str) -> str:
+    """Return the last part of a key, as it was before it was quoted."""
+    return unquote(key.rsplit("/", 1)[1])

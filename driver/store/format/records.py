@@ -218,14 +218,16 @@ def answer(fields: Fields) -> Answer:
 def host_fields(host: Host) -> Fields:
     """Return a host as its peers know it."""
     return {"id": host.id, "name": host.name, "underlay": str(host.underlay),
-            "answers_probes": host.answers_probes}
+            "answers_probes": host.answers_probes, "version": host.version}
 
 
 def host(fields: Fields) -> Host:
     """Inverse of host_fields."""
     return Host(id=HostId(_text(fields["id"])), name=_text(fields["name"]),
                 underlay=IPv4Address(_text(fields["underlay"])),
-                answers_probes=fields.get("answers_probes") is True)  # absent from older drivers
+                # Absent from older drivers.
+                answers_probes=fields.get("answers_probes") is True,
+                version=_text(fields.get("version", "")))
 
 
 def cluster_fields(cluster: Cluster) -> Fields:

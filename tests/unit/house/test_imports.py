@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "services.networks": {"services", "services.addresses", "services.endpoints",
                           "services.notes", "services.ports", "services.vips"},
     "services.names": {"services.ports"},
+    "services.testing": {"services.ports"},
     "services.upkeep": {"services.addresses", "services.directory", "services.endpoints",
                         "services.networks", "services.notes", "services.ports",
                         "services.vips"},

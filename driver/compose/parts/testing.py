@@ -1,0 +1,46 @@
+"""Builds what takes part in tests of the ways between hosts (`slim test`).
+
+The command asks for them (commands/test.py), by way of etcd.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+
+from driver import __version__
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.part import Part, nothing
+from driver.datapath.loading.layout import LAYOUT
+from driver.link.underlay.marking import KernelMarker
+from driver.services.ports import Participant
+from driver.services.testing.taking_part import TakingPart
+from driver.store.format import keys
+from driver.store.rounds import EtcdRounds, RoundListener
+
+
+def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, str]]
+                  ) -> list[Part]:
+    """Return them.  troubles: what the probes of the host path have found, by peer."""
+    stores, underlay = ground.stores, ground.underlay
+    rounds = EtcdRounds(stores.kv)
+
+    def describe() -> Participant:
+        guard = ground.kernel.guarding.state()
+        return Participant(
+            ground.me, ground.this_host.name, underlay.found.address, __version__, LAYOUT,
+            ground.settings.vxlan_port, ground.host_ports.endpoints, underlay.found.name,
+            underlay.mtu(), guard if guard.startswith(("missing", "unknown")) else "",
+            rounds.measure_us(), time.time_ns() // 1000)
+
+    taking_part = TakingPart(
+        me=ground.me, rounds=rounds, describe=describe, troubles=troubles,
+        marker=KernelMarker(underlay.found.address, underlay.found.ifindex,
+                            ground.host_ports.clients.all()))
+    return [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),
+            Part("who asks for tests", lambda: _follow(ground, taking_part), nothing)]
+
+
+def _follow(ground: Ground, taking_part: TakingPart) -> None:
+    ground.stores.feeds.follow(keys.ROUND, RoundListener(taking_part.asked))

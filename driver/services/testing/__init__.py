@@ -1,0 +1,1 @@
+"""Tests the ways between all hosts, from the hosts themselves: `slim test`."""
