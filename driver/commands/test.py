@@ -18,7 +18,7 @@ from driver.commands.table import print_table
 from driver.errors import Conflict, NotFound, SlimError
 from driver.model import HostId
 from driver.services.ports import TOKEN_BYTES, Round
-from driver.services.testing.asking import Asking
+from driver.services.testing.asking import Asking, Clock
 from driver.services.testing.fault import printable
 from driver.services.testing.judging import Judged, judge
 from driver.services.testing.ways import Way
@@ -120,8 +120,15 @@ def _host_cells(found: Judged, host_id: HostId) -> tuple[str, ...]:
     clock = found.found.clocks.get(host_id)
     return (str(each.underlay), printable(each.version), str(each.mtu),
             f"{each.etcd_us / 1000:.1f} ms",
-            f"{(clock.least_s + clock.most_s) / 2:+.1f} s" if clock else "-",
+            _ahead(clock) if clock else "-",
             "missing" if each.guard else "in force")
+
+
+def _ahead(clock: Clock) -> str:
+    """Return by how much a clock is ahead of this host's, as far as that is known."""
+    if clock.least_s <= 0 <= clock.most_s:
+        return f"±{max(-clock.least_s, clock.most_s):.1f} s"
+    return f"{clock.least_s if clock.least_s > 0 else clock.most_s:+.1f} s"
 
 
 def _round_trip(found: Judged, sender: HostId, receiver: HostId) -> str:

@@ -67,7 +67,7 @@ def ends(make_netns: Callable[[str], Netns]) -> Iterator[Ends]:
 
 def rule(netns: Netns, hook: str, text: str) -> None:
     netns.run("nft", f"table ip fire {{ chain c {{ type filter hook {hook} priority 0; "
-              f"{text} }} }}")
+              f"{text} }}; }}")
 
 
 def test_all_gets_through(ends: Ends) -> None:
@@ -106,7 +106,8 @@ def test_a_smaller_mtu_behind_a_router_that_does_not(ends: Ends) -> None:
 
 def test_fragments_are_lost_too(ends: Ends) -> None:
     ends.router.ip("link set to_b mtu 1400")
-    rule(ends.router, "postrouting", "ip frag-off & 0x3fff != 0 drop;")
+    ends.b.run("nft", "table netdev fire { chain c { type filter hook ingress device eth0 "
+               "priority 0; ip frag-off & 0x3fff != 0 drop; }; }")
     _, heard = ends.send()
     assert heard.whole == 1400
     assert 1450 not in heard.passed
@@ -154,7 +155,7 @@ def test_packets_arrive_changed(ends: Ends) -> None:
 
 def test_packets_are_translated(ends: Ends) -> None:
     ends.router.run("nft", "table ip t { chain c { type nat hook postrouting priority 100; "
-                    "ip protocol udp snat to 198.18.8.254; } }")
+                    "ip protocol udp snat to 198.18.8.254; }; }")
     assert ends.send()[1].seen_as == "198.18.8.254"
 
 

@@ -23,8 +23,8 @@ def test_people_see_hosts_ways_and_faults(capsys: pytest.CaptureFixture[str]) ->
     assert lines[0] == "4 hosts, 2 took part; 2 of 12 ways tested in 2.0 s"
     assert lines[2:7] == [
         "#  HOST  UNDERLAY  SLIM  MTU   ETCD    CLOCK   GUARD",
-        "1  a     10.0.0.1  1.0   1500  0.9 ms  +0.0 s  in force",
-        "2  b     10.0.0.2  1.0   1500  0.9 ms  +0.0 s  in force",
+        "1  a     10.0.0.1  1.0   1500  0.9 ms  ±0.1 s  in force",
+        "2  b     10.0.0.2  1.0   1500  0.9 ms  ±0.1 s  in force",
         "3  c     10.0.0.3  -     -     -       -       no driver",
         "4  d     10.0.0.4  -     -     -       -       does not answer"]
     assert lines[8:13] == ["FROM  TO 1  2       3  4",
