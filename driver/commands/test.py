@@ -19,7 +19,7 @@ from driver.errors import Conflict, NotFound, SlimError
 from driver.model import HostId
 from driver.services.ports import TOKEN_BYTES, Round
 from driver.services.testing.asking import Asking, Clock
-from driver.services.testing.fault import printable
+from driver.services.testing.fault import natural, printable
 from driver.services.testing.judging import Judged, judge
 from driver.services.testing.ways import Way
 from driver.settings import Settings
@@ -69,8 +69,7 @@ def run_test(settings: Settings, about: str, *, from_here: bool, as_json: bool) 
 
 def show(found: Judged, took_s: float) -> None:
     """Print the hosts, the matrix, and a line for each fault."""
-    numbered = {host_id: str(number) for number, host_id in enumerate(
-        sorted(found.names, key=lambda each: (found.names[each], each)), 1)}
+    numbered = {host_id: str(number) for number, host_id in enumerate(_in_order(found), 1)}
     print(f"{len(numbered)} hosts, {len(found.found.participants)} took part; {len(found.ways)} "
           f"of {wanted_ways(found)} ways tested in {took_s:.1f} s\n")
     print_table([("#", "HOST", "UNDERLAY", "SLIM", "MTU", "ETCD", "CLOCK", "GUARD"),
@@ -90,6 +89,10 @@ def show(found: Judged, took_s: float) -> None:
         print("all well")
 
 
+def _in_order(found: Judged) -> list[HostId]:
+    return sorted(found.names, key=lambda each: (natural(found.names[each]), each))
+
+
 def wanted_ways(found: Judged) -> int:
     """Return how many ways there are between all hosts that are known."""
     return sum(found.found.asked.includes(sender, receiver)
@@ -101,8 +104,7 @@ def as_object(found: Judged, took_s: float) -> dict[str, Any]:
     return {
         "took_s": round(took_s, 1),
         "all_well": found.all_well,
-        "hosts": [_host_object(found, host_id) for host_id in sorted(
-            found.names, key=lambda each: (found.names[each], each))],
+        "hosts": [_host_object(found, host_id) for host_id in _in_order(found)],
         "ways": [_way_object(found, way) for way in found.ways.values()],
         "faults": [{"kind": fault.kind.shown, "hint": fault.kind.is_hint, "text": fault.text,
                     "host": fault.host or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, auto
@@ -64,6 +65,12 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text) or "?"
 
 
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """Return what sorts names as people do: host9 before host10."""
+    return tuple((text, int(digits or 0))
+                 for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name, re.ASCII))
+
+
 def listed(names: Iterable[str]) -> str:
     """Return names for a sentence: the first few, and how many more."""
-    return some_of(sorted(set(names)), ", ")
+    return some_of(sorted(set(names), key=natural), ", ")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
 from typing import Final
@@ -79,35 +80,49 @@ def _host_path(receiver: Participant, sent: Sent, heard: Heard) -> dict[Kind, st
     return {Kind.PROBES: sent.trouble} if sent.trouble else {}
 
 
-def faults(ways: Iterable[Way], name: Callable[[HostId], str]) -> list[Fault]:
-    """Return the faults: one for all ways that the same cause spoils at the same host.
+def faults(ways: Sequence[Way], name: Callable[[HostId], str]) -> list[Fault]:
+    """Return the faults: one for all ways that the same cause spoils.
 
     name: what people call a host.
     """
-    groups: dict[tuple[Kind, HostId, str], list[Way]] = {}
+    alike: dict[tuple[Kind, str], list[Way]] = {}
     for way in ways:
         for kind, details in way.kinds.items():
-            at = way.sender if kind in (Kind.UDP_OUT,) or (
-                kind is Kind.TCP and details.startswith("out ")) else way.receiver
-            groups.setdefault((kind, at.host, details), []).append(way)
+            alike.setdefault((kind, details), []).append(way)
     return [Fault(kind, _text(kind, details, group, name), tuple(way.ends for way in group))
-            for (kind, _, details), group in groups.items()]
+            for (kind, details), spoilt in alike.items()
+            for group in ([spoilt] if len(spoilt) == len(ways) else _groups(spoilt))]
 
 
-def _text(kind: Kind, details: str, group: list[Way], name: Callable[[HostId], str]) -> str:
-    sender, receiver = group[0].sender, group[0].receiver
+def _groups(spoilt: Sequence[Way]) -> Iterator[list[Way]]:
+    """Divide ways by the end that most of them have in common; it is where the cause will be."""
+    left = list(spoilt)
+    while left:
+        ends = Counter(("to", way.receiver.host) for way in left)
+        ends.update(("from", way.sender.host) for way in left)
+        (side, host), _ = ends.most_common(1)[0]  # of equals the first: a receiver
+        group, rest = [], []
+        for way in left:
+            there = (way.receiver if side == "to" else way.sender).host == host
+            (group if there else rest).append(way)
+        yield group
+        left = rest
+
+
+def _text(kind: Kind, details: str, group: Sequence[Way], name: Callable[[HostId], str]) -> str:
+    receiver = group[0].receiver
     froms = listed(name(way.sender.host) for way in group)
-    to, port = name(receiver.host), receiver.vxlan_port
-    ports = f"{receiver.ports[0]}-{receiver.ports[1]}"
+    to = listed(name(way.receiver.host) for way in group)
+    port, ports = receiver.vxlan_port, f"{receiver.ports[0]}-{receiver.ports[1]}"
     way = f"{froms} to {to}"
     if kind is Kind.UDP_OUT:
-        return (f"{name(sender.host)}: its own packet filter drops what it sends to UDP {port} "
-                f"({details}): there, iptables -I OUTPUT -p udp --dport {port} -j ACCEPT")
+        return (f"{way}: {froms}'s own packet filter drops what it sends to UDP {port} "
+                f"({details}): on {froms}, iptables -I OUTPUT -p udp --dport {port} -j ACCEPT")
     if kind is Kind.MTU:
         return _mtu_text(details, group[0], way)
     if kind is Kind.TCP and details.startswith("out "):
-        return (f"{name(sender.host)}: its own packet filter drops SYNs to endpoint ports "
-                f"({details[4:]}): there, iptables -I OUTPUT -p tcp --dport "
+        return (f"{way}: {froms}'s own packet filter drops SYNs to endpoint ports "
+                f"({details[4:]}): on {froms}, iptables -I OUTPUT -p tcp --dport "
                 f"{ports.replace('-', ':')} -j ACCEPT")
     return {
         Kind.CUT: f"nothing gets from {way}: is the way cut, or does a firewall drop all?  "

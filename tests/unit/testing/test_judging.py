@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from driver.services.testing.asking import Clock
-from driver.services.testing.fault import Kind
+from driver.services.testing.fault import Kind, listed
 from driver.services.testing.judging import Judged, judge
 from tests.unit.testing.rounds import ROUND, changed, collected, host, participant
 
-A, B, C = (participant(number) for number in (1, 2, 3))
+A, B, C, D = (participant(number) for number in (1, 2, 3, 4))
 NOTHING: dict[str, Any] = {
     "arrived": frozenset(), "passed": frozenset(), "whole": 0, "syns": frozenset()}
 
@@ -37,7 +37,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], Kind, list[str]]] = [
     ({}, {"passed": frozenset()}, Kind.UDP_IN,
      ["b's own packet filter", "iptables -I INPUT -p udp --dport 14789 -j ACCEPT"]),
     ({"refused": "Operation not permitted"}, {**NOTHING, "syns": frozenset({61000, 65535})},
-     Kind.UDP_OUT, ["a: its own packet filter", "iptables -I OUTPUT -p udp"]),
+     Kind.UDP_OUT, ["a's own packet filter", "on a, iptables -I OUTPUT -p udp"]),
     ({}, {"passed": frozenset({64, 1024}), "damaged": frozenset({1450})}, Kind.DAMAGED,
      ["packets of 1450 bytes arrive changed", "ethtool -K eth0"]),
     ({}, {"whole": 1400}, Kind.MTU, ["more than 1400 bytes", "devices say 1500", "no router tells",
@@ -49,7 +49,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], Kind, list[str]]] = [
     ({}, {"syns": frozenset()}, Kind.TCP, ["61000, 65535 do not arrive", "option included"]),
     ({}, {"syns": frozenset({61000})}, Kind.TCP, ["ports 65535 do not arrive"]),
     ({"syns_refused": "Operation not permitted"}, {"syns": frozenset()}, Kind.TCP,
-     ["a: its own packet filter", "--dport 61000:65535"]),
+     ["a's own packet filter", "--dport 61000:65535"]),
     ({}, {"syns": frozenset(), "stripped": frozenset({61000, 65535})}, Kind.OPTION,
      ["a middlebox strips TCP option 254"]),
     ({"trouble": "it answers pings, but no SYN"}, {}, Kind.PROBES, ["it answers pings, but"]),
@@ -84,6 +84,30 @@ def test_one_cause_is_one_line() -> None:
     (fault,) = judge(found).faults
     assert fault.text.startswith("a, c to b: ")
     assert fault.ways == ((A.host, B.host), (C.host, B.host))
+
+
+def test_a_cause_at_the_sender_is_one_line_too() -> None:
+    found = collected(A, B, C, D)
+    for receiver in (B, C, D):
+        found = changed(found, A, receiver, heard={"syns": frozenset()})
+    found = changed(found, C, B, heard={"syns": frozenset()})
+    assert [fault.text.partition(": ")[0] for fault in judge(found).faults] == [
+        "a to b, c, d", "c to b"]
+
+
+def test_a_cause_everywhere_is_one_line() -> None:
+    found = collected(A, B, C)
+    for sender in (A, B, C):
+        for receiver in {A, B, C} - {sender}:
+            found = changed(found, sender, receiver, heard={"passed": frozenset()})
+    (fault,) = judge(found).faults
+    assert fault.text.startswith("a, b, c to a, b, c: ")
+    assert len(fault.ways) == 6
+
+
+def test_names_are_in_peoples_order() -> None:
+    assert listed(["h10", "h9", "h1", "x", "h9b", "h9a2", "h9a10", "10"]) == (
+        "10, h1, h9, h9a2, h9a10, 3 more")
 
 
 def test_hosts_that_do_not_answer() -> None:
