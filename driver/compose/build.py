@@ -142,7 +142,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *upkeep.parts,
         *swarm.parts,
         *hosts.parts,
-        *testing_parts(ground, hosts.peers.troubles),
+        *testing_parts(ground, hosts.peers.troubles, lambda: (
+            registry.joined() if upkeep.recovery.done.is_set() else None)),
         *endpoints.names.parts(),
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

@@ -15,14 +15,18 @@ from driver.compose.parts.part import Part, nothing
 from driver.datapath.loading.layout import LAYOUT
 from driver.link.underlay.marking import KernelMarker
 from driver.services.ports import Participant
+from driver.services.testing.newcomer import Newcomer
 from driver.services.testing.taking_part import TakingPart
 from driver.store.format import keys
 from driver.store.rounds import EtcdRounds, RoundListener
 
 
-def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, str]]
-                  ) -> list[Part]:
-    """Return them.  troubles: what the probes of the host path have found, by peer."""
+def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, str]],
+                  joined: Callable[[], bool | None]) -> list[Part]:
+    """Return them.  troubles: what the probes of the host path have found, by peer.
+
+    joined: whether this host is new to etcd; None: that is not known yet.
+    """
     stores, underlay = ground.stores, ground.underlay
     rounds = EtcdRounds(stores.kv)
 
@@ -38,8 +42,12 @@ def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, st
         me=ground.me, rounds=rounds, describe=describe, troubles=troubles,
         marker=KernelMarker(underlay.found.address, underlay.found.ifindex,
                             ground.host_ports.clients.all()))
-    return [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),
-            Part("who asks for tests", lambda: _follow(ground, taking_part), nothing)]
+    parts = [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),
+             Part("who asks for tests", lambda: _follow(ground, taking_part), nothing)]
+    if ground.settings.etcd_endpoints_file:  # in a cluster of `slim cluster`
+        newcomer = Newcomer(ground.me, ground.this_host.name, EtcdRounds(stores.kv), joined)
+        parts.append(Part("test of a newcomer", newcomer.start, newcomer.stop))
+    return parts
 
 
 def _follow(ground: Ground, taking_part: TakingPart) -> None:

@@ -101,7 +101,8 @@ def _groups(spoilt: Sequence[Way]) -> Iterator[list[Way]]:
         ends = Counter(("to", way.receiver.host) for way in left)
         ends.update(("from", way.sender.host) for way in left)
         (side, host), _ = ends.most_common(1)[0]  # of equals the first: a receiver
-        group, rest = [], []
+        group: list[Way] = []
+        rest: list[Way] = []
         for way in left:
             there = (way.receiver if side == "to" else way.sender).host == host
             (group if there else rest).append(way)

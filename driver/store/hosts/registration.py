@@ -59,6 +59,7 @@ class Registration:
         self._settled = settled
         self._fingerprint = fingerprint
         self._entered = known_before
+        self.is_new = False  # etcd did not know this host before
         self._tried = threading.Event()
         self._error: SlimError | None = None  # of the last attempt
         self._intruder = ""  # who overwrote this host's record
@@ -174,6 +175,7 @@ class Registration:
             lease.revoke()
             return None
         self._entered, self._intruder = True, ""
+        self.is_new = self.is_new or known is None
         if absence.removal is not Removal.NONE:
             log.warning("this host was away for too long, or `slim forget-host` was told its name: "
                         "its addresses, at least, were free for others")

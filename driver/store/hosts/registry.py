@@ -64,6 +64,12 @@ class EtcdHosts:
         """
         return next((each.refusal(wait_s) for each in self._registrations.values()), "")
 
+    def joined(self) -> bool | None:
+        """Tell whether a host registered here is new to etcd; None: it is not registered yet."""
+        if not self.settled.is_set():
+            return None
+        return any(each.is_new for each in self._registrations.values())
+
     def describe(self) -> str:
         """Return the state of this host's registration in one line."""
         return next((each.describe() for each in self._registrations.values()), "not begun")

@@ -96,6 +96,19 @@ def test_a_driver_is_back_at_once(machines: Machines, host: Host, fingerprint: F
     assert records.decode(entry, records.underlay).id == HOST.id
 
 
+def test_whether_a_host_is_new(machines: Machines) -> None:
+    first = machines.start(HOST)
+    assert first.is_in()
+    assert first.hosts.joined() is True
+    first.hosts.close()
+    again = machines.start(HOST)
+    assert again.is_in()
+    assert again.hosts.joined() is False
+    refused = machines.start(SAME_ADDRESS)
+    assert not refused.is_in()
+    assert refused.hosts.joined() is None
+
+
 @pytest.mark.parametrize("host", [HOST, MOVED], ids=["as before", "another underlay"])
 def test_a_driver_of_before_left_no_fingerprint(machines: Machines, host: Host) -> None:
     lease = machines.kv.lease(300)

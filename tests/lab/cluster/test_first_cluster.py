@@ -10,8 +10,10 @@ import pytest
 
 from tests.lab.cluster.conftest import come_up, shell
 from tests.lab.rig.hosts import CommandFailed, Host, Lab
+from tests.support.run.wait import wait_until
 
 SETTLE_S = 180
+DRIVER_LOG = "/var/log/slim/slim.log"
 PROMPT = re.compile(r"host(\d)# (.*)")
 
 # What differs from one cluster to the next, and by what it is replaced in the page and in what was
@@ -77,3 +79,7 @@ def test_its_lines_do_what_it_says(up_lab: Lab, project: Path) -> None:
         assert plain(printed) == plain(expected), line
         if found := re.search(r"SLIM-1-\S+", printed):
             token = found[0]
+    # Whoever joined has tested the ways to the others by itself.
+    wait_until(lambda: "other hosts were tested" in hosts[1].exec("cat", DRIVER_LOG), SETTLE_S,
+               "its driver's log says what it has found")
+    assert "other hosts were tested" not in hosts[0].exec("cat", DRIVER_LOG)
