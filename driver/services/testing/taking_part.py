@@ -12,7 +12,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
-from driver.errors import SlimError
+from driver.errors import LinkError, SlimError
 from driver.model import HostId
 from driver.services.ports import Marker, Marking, Participant, Round, Rounds, Row, Target
 from driver.services.testing.plan import target
@@ -78,14 +78,17 @@ class TakingPart:
         try:
             self._serve(asked)
         except SlimError as error:
-            log.info("a test of the ways between hosts, asked for on %r, was given up: %s",
-                     asked.asker, error)
+            # Whoever asked for it may have gone; but sockets should always open.
+            log.log(logging.WARNING if isinstance(error, LinkError) else logging.INFO,
+                    "a test of the ways between hosts, asked for on %r, was given up: %s",
+                    asked.asker, error)
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, REST_S)
         self._later.submit(None)  # another round may have come meanwhile
 
     def _serve(self, asked: Round) -> None:
-        described = self._describe()
+        with deadline.limit(CALLS_S):
+            described = self._describe()
         with self._marker.marking(asked.token) as marking:
             with deadline.limit(CALLS_S):
                 self._rounds.enter(asked, described)
@@ -95,7 +98,8 @@ class TakingPart:
                 targets = self._targets(asked, described)
             few = [replace(target, whole=target.whole[:1]) for target in targets]
             for attempt in range(ATTEMPTS):
-                marking.send(targets if attempt == 0 else few)
+                # All sizes once, when the first packets have found the way (ARP).
+                marking.send(targets if attempt == 1 else few)
                 marking.listen(PAUSE_S)
             marking.listen(LAST_S)
             row = self._row(marking)
