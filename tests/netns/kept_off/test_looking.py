@@ -20,14 +20,13 @@ from driver.link.underlay.vxlan import overlay_mtu
 from driver.model import Endpoint, HostPath
 from driver.services.ports import Findings, Veth, Why
 from driver.services.sandboxes.withholding import Withholding
+from tests.netns.both_families import THERE6, Pair
 from tests.netns.kept_off.noted import noted, withheld
 from tests.netns.talk import host_path, overlay, run, server, start
 from tests.support.run.wait import wait_until
-from tests.support.world.machines import MTU, Container, Machine
+from tests.support.world.machines import MTU, Container
 
 WAIT_S = 10
-HERE6, THERE6 = "fd00:32::2", "fd00:32::3"
-Pair = tuple[Container, Container]
 CALL = """
     c = connected(sys.argv[1], 80, family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
     print(asked(c).decode())
@@ -89,11 +88,11 @@ class Driver:
         self.withholding.stop()
 
 
-@pytest.fixture
-def pair6(machines: list[Machine]) -> Iterator[Pair]:
-    yield (machines[0].container("10.32.0.2/16", address6=f"{HERE6}/64"),
-           machines[1].container("10.32.0.3/16", address6=f"{THERE6}/64"))
-    machines[1].loaded.table("notes").clear()
+@pytest.fixture(autouse=True)
+def no_notes(across6: Pair) -> Iterator[None]:
+    """Notes outlive a sandbox: its container may join a network again."""
+    yield
+    across6[1].machine.loaded.table("notes").clear()
 
 
 def change(container: Container, tool: str, *, to_nothing: bool) -> None:
@@ -106,9 +105,9 @@ def change(container: Container, tool: str, *, to_nothing: bool) -> None:
 @pytest.mark.parametrize("called", [4, 6])
 @pytest.mark.parametrize("changed", [4, 6])
 @pytest.mark.parametrize("choice", [HostPath.ON, HostPath.AUTO], ids=str)
-def test_a_caller_waits_for_the_verdict(pair6: Pair, choice: HostPath, changed: int, called: int
+def test_a_caller_waits_for_the_verdict(across6: Pair, choice: HostPath, changed: int, called: int
                                         ) -> None:
-    here, there = pair6
+    here, there = across6
     server(there, address="::")
     driver = Driver(there, choice)
     driver.enter()
@@ -131,9 +130,9 @@ def test_a_caller_waits_for_the_verdict(pair6: Pair, choice: HostPath, changed: 
         assert run(here, CALL, there.address) == "hello"
 
 
-def test_what_a_driver_that_died_was_looking_at(pair6: Pair) -> None:
+def test_what_a_driver_that_died_was_looking_at(across6: Pair) -> None:
     """The next one looks, and its verdict is like any other."""
-    here, there = pair6
+    here, there = across6
     server(there, address="::")
     change(there, TOOLS[4], to_nothing=False)
     WithheldMaps(there.machine.loaded).settle_rules(there.netns.cookie)  # it died after that
@@ -152,8 +151,8 @@ def test_what_a_driver_that_died_was_looking_at(pair6: Pair) -> None:
         assert run(here, CALL, there.address) == "hello"
 
 
-def test_what_it_was_looking_at_is_no_sandbox_any_more(pair6: Pair) -> None:
-    _, there = pair6
+def test_what_it_was_looking_at_is_no_sandbox_any_more(across6: Pair) -> None:
+    _, there = across6
     change(there, TOOLS[4], to_nothing=False)
     WithheldMaps(there.machine.loaded).settle_rules(there.netns.cookie)
     assert withheld(there) == "own_rules"
@@ -163,10 +162,10 @@ def test_what_it_was_looking_at_is_no_sandbox_any_more(pair6: Pair) -> None:
 
 @pytest.mark.parametrize("program_is_late", [False, True])
 def test_at_every_moment_a_caller_is_told_nothing(
-        pair6: Pair, monkeypatch: pytest.MonkeyPatch, program_is_late: bool) -> None:
+        across6: Pair, monkeypatch: pytest.MonkeyPatch, program_is_late: bool) -> None:
     """The mark is there before the note goes; the program, which enters the note first, may have
     entered nothing else yet."""
-    _, there = pair6
+    _, there = across6
     loaded, take = there.machine.loaded, module.bpf.take
     maps, table = WithheldMaps(loaded), loaded.table("withheld")
     cookie = there.netns.cookie
@@ -190,8 +189,8 @@ def test_at_every_moment_a_caller_is_told_nothing(
     assert withheld(there) is None
 
 
-def test_other_reasons_are_told_all_the_same(pair6: Pair) -> None:
-    here, there = pair6
+def test_other_reasons_are_told_all_the_same(across6: Pair) -> None:
+    here, there = across6
     maps, cookie = WithheldMaps(there.machine.loaded), there.netns.cookie
     change(there, TOOLS[4], to_nothing=True)
     maps.withhold(cookie, Why.KEYS)
