@@ -125,6 +125,20 @@ def test_syn_cookies(pair: Pair, protocol: int) -> None:
     assert counts == "20 20"
 
 
+def test_what_programs_know_of_a_port_outlives_a_new_driver(across: Pair) -> None:
+    """It publishes all sandboxes again: ACKs of SYN cookies must find their listener."""
+    here, there = across
+    server(there, protocol=262)
+    client(here, there.address)
+    ports = there.machine.loaded.table("ports")
+    key = ports.Key(there.endpoints[0][0].port)
+    before = bytes(ports[key])
+    assert ports[key].assigned == 1
+    assert ports[key].listens > 0
+    there.machine.finish(there)
+    assert bytes(ports[key]) == before
+
+
 @pytest.mark.parametrize("protocol", [0, 262])
 def test_time_wait_at_the_server(pair: Pair, protocol: int) -> None:
     """The server closes first; its listener must be found again on a tuple in TIME_WAIT."""
