@@ -158,6 +158,11 @@ struct pending {
 #define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, and there are several networks */
 #define NOTE_IPV6_OPTIONS 8   /* an IPv6 option without a counterpart in IPv4 was set: keeps IPv6 off */
 
+/* A value of `withheld`: a reason, and whether the driver is looking at tables that have changed and
+ * says in a moment what becomes of it. */
+#define WITHHELD_WHY 0xffff
+#define WITHHELD_LOOKING 0x10000
+
 struct note {
     __u64 since_ns; /* CLOCK_MONOTONIC */
     __u64 what;     /* 64 bits, for atomic access: several writers set bits at once */

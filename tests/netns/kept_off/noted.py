@@ -23,7 +23,7 @@ def withheld(container: Container) -> str | None:
     """Return why the container's new connections avoid the host path; None: they do not."""
     table = container.machine.loaded.table("withheld")
     found = table.get(table.Key(container.netns.cookie))
-    return read_reasons()[int(found.value)].name if found is not None else None
+    return read_reasons()[int(found.value) & 0xffff].name if found is not None else None
 
 
 @contextmanager
