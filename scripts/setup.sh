@@ -24,7 +24,7 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 # Resolvers of names that only tests ask, dig, and the server that stands for those of the internet.
 [[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils dnsmasq-base knot musl-tools
     openjdk-17-jre-headless)
-[[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
+[[ ${1:-} != --vm ]] || packages+=(cpio kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # We run these daemons ourselves, on other ports; their packages would start them on the default
