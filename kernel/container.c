@@ -2,7 +2,6 @@
  * because sockets can be looked up here.  Checks nothing: a container that removes this hook only
  * cuts off its own listeners.
  */
-#define AF_INET6_ 10
 
 /* State of the socket that the tuple on the wire finds; 0 if there is none. */
 static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
@@ -78,14 +77,21 @@ static __always_inline int remember_listener(struct __sk_buff *skb, struct liste
  * packet of IPv4: assign it here, unless another socket has to see the packet first.  A socket in
  * TIME_WAIT answers the SYN itself, which makes the caller clear it away and try again soon; if the
  * SYN went straight to the listener, it would be lost until TIME_WAIT ends. */
-static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
-                                   struct bpf_sock *listener)
+static __always_inline int assign(struct __sk_buff *skb, const struct flow_key *key,
+                                  const struct pending *syn, struct bpf_sock *listener)
 {
     u32 state = state_on_wire(skb, key);
     if (state && state != BPF_TCP_LISTEN)
-        return;
-    bpf_sk_assign(skb, listener, 0);
-    count(REASON_listener_assigned);
+        return TC_ACT_OK;
+    if (!bpf_sk_assign(skb, listener, 0)) {
+        count(REASON_listener_assigned);
+        return TC_ACT_OK;
+    }
+    /* A socket of before slim's hook at setsockopt(), with SO_REUSEPORT, before Linux 6.6.  Without
+     * a listener the kernel would answer with a RST; the SYN that is sent again is told. */
+    withhold(syn->sandbox, syn->ipv6 ? NOTE_IPV6_OPTIONS : NOTE_LISTENER_GROUP,
+             syn->ipv6 ? 0 : REASON_listener_group);
+    return TC_ACT_SHOT;
 }
 
 int to_container(struct __sk_buff *skb)
@@ -109,6 +115,7 @@ int to_container(struct __sk_buff *skb)
         return TC_ACT_OK;
     struct listener_key name = listener_of(syn);
     u16 listens = port->listens;
+    int verdict = TC_ACT_OK;
 
     struct bpf_sock *listener = find_listener(skb, &key, syn);
     if (!listener) {
@@ -123,10 +130,10 @@ int to_container(struct __sk_buff *skb)
     if (!remember_listener(skb, &name, listener)) {
         syn->assigned = 1;
         port->assigned = 1;
-        assign(skb, &key, listener);
+        verdict = assign(skb, &key, syn, listener);
     } else if (*(volatile u16 *)&port->listens != listens) { /* a new listener since we looked */
         listeners.delete(&name);
     }
     bpf_sk_release(listener);
-    return TC_ACT_OK;
+    return verdict;
 }

@@ -18,9 +18,9 @@ from driver.errors import DatapathError
 from driver.services.ports import Why
 
 # kernel/include/slim.h
-NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER, NOTE_IPV6_OPTIONS = 1, 2, 4, 8
+NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER, NOTE_IPV6_OPTIONS, NOTE_LISTENER_GROUP = 1, 2, 4, 8, 16
 _NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER,
-          NOTE_IPV6_OPTIONS: Why.IPV6_OPTIONS}
+          NOTE_IPV6_OPTIONS: Why.IPV6_OPTIONS, NOTE_LISTENER_GROUP: Why.LISTENER_GROUP}
 WITHHELD_LOOKING = 0x10000
 KEPT_NOTES = 4096  # of namespaces that are no sandbox now: their container may rejoin a network
 

@@ -23,6 +23,7 @@ class Why(StrEnum):
 
     SWITCHED_OFF = "switched_off"
     KEYS = "keys"
+    LISTENER_GROUP = "listener_group"
     BOUND_LISTENER = "bound_listener"
     USER_STACK = "user_stack"
     OWN_RULES = "own_rules"

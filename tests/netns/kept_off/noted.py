@@ -9,7 +9,8 @@ from dataclasses import replace
 from driver.datapath.code.reasons import read_reasons
 from tests.support.world.machines import Container
 
-KEYS, RULES, BOUND_LISTENER = 1, 2, 4  # bits of a note, kernel/include/slim.h
+# Bits of a note, kernel/include/slim.h.
+KEYS, RULES, BOUND_LISTENER, IPV6_OPTIONS, LISTENER_GROUP = 1, 2, 4, 8, 16
 
 
 def noted(container: Container) -> int:
