@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
+from driver.commands.seeing_options import add_seeing_options, sockets_request
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -41,6 +42,8 @@ def make_parser() -> ArgumentParser:
                         ("counters", "print the running driver's counters"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
                         ("names", "list containers' names, on all hosts of their networks"),
+                        ("ss", "list the open TCP connections of this host's containers"),
+                        ("why", "say which way a connection would take now, and why"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -51,6 +54,8 @@ def make_parser() -> ArgumentParser:
         if name == "names":
             command.add_argument("network", nargs="?", default="",
                                  help="its name, subnet or id; none: all networks of this host")
+        if name in ("ss", "why"):
+            add_seeing_options(name, command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -80,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
             "names": partial(names, network),
+            "ss": partial(ss, network, options), "why": partial(why, options),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -218,6 +224,20 @@ def names(network: str, settings: Settings) -> int:
     from driver.commands.names import run_names  # noqa: PLC0415
 
     return run_names(settings, network)
+
+
+def ss(network: str, options: dict[str, Any], settings: Settings) -> int:
+    """List open connections."""
+    from driver.commands.ss import run_ss  # noqa: PLC0415
+
+    return run_ss(settings, sockets_request(network, options), as_json=options["as_json"])
+
+
+def why(options: dict[str, Any], settings: Settings) -> int:
+    """Say which way a connection would take."""
+    from driver.commands.why import run_why  # noqa: PLC0415
+
+    return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

@@ -30,6 +30,7 @@ from driver.compose.parts.kernel import (
     handover_parts,
 )
 from driver.compose.parts.part import Driver, Part, nothing
+from driver.compose.parts.seeing import build_seeing
 from driver.compose.parts.store import build_stores
 from driver.compose.parts.swarm import build_swarm
 from driver.compose.parts.upkeep import build_upkeep
@@ -107,13 +108,15 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             moved()  # the programs are loaded for the device
         return kernel.datapath.reattach(ifindex)
 
+    seeing = build_seeing(ground, endpoints, hosts)
     api = ApiServer(create_app(
         NetworkDriver(endpoints.networks, endpoints.endpoints, addresses.addresses,
                       settings.scope),
         IpamDriver(addresses.addresses),
         Control(kernel.datapath.counters, partial(
             status_of, ground, endpoints, hosts, swarm, upkeep.recovery),
-            lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of))),
+            lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
+            seeing.sockets, seeing.why)),
         settings.socket, listener=listener)
     return [
         stores.client_part(),

@@ -19,6 +19,7 @@ from driver.services.names.publisher import NamePublisher
 from driver.services.names.resolver import Resolver
 from driver.services.names.serving import NameServing
 from driver.services.names.table import NameTable
+from driver.services.ports import NamesView
 
 
 class NameParts:
@@ -32,12 +33,16 @@ class NameParts:
         self.table = NameTable(publisher, publisher.has)
         self._named = NamePublisher(DockerNames(socket), ground.stores.endpoints.list,
                                     self._set_names, ground.ledger, self._has_names)
-        resolver = Resolver(self.table, lambda: self._named.view, self._has_names)
+        resolver = Resolver(self.table, self.view, self._has_names)
         self._server = NameServer(resolver.resolve, NamesMap(ground.kernel.loaded).renew)
         self.serving = NameServing(
             Resolving(ground.kernel.loaded.programs[NAME_QUERY.name], ground.netns_path),
             self._server, resolver, ground.ledger) if socket else None
         self.set_names: Callable[[EndpointId, tuple[str, ...]], None] = lambda _id, _names: None
+
+    def view(self) -> NamesView:
+        """Return what this host's Docker calls its containers, as last heard."""
+        return self._named.view
 
     def parts(self) -> Sequence[Part]:
         """Return what runs."""

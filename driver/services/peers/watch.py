@@ -122,6 +122,12 @@ class PeerWatch:
                         if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
             return [f"{self._name(host)}: {trouble}" for host, trouble in sorted(troubled.items())]
 
+    def explain(self, host: IPv4Address) -> str:
+        """Say why SYNs do not get through to a host, and the likely cause; "": not known."""
+        with self._lock:
+            trouble = self._peers[host].trouble if host in self._peers else None
+        return "" if trouble is None else f"{trouble}; {advice(trouble, self._ports)}"
+
     def _follow_index(self) -> None:
         hosts, now_s = self._index.hosts(), self._clock()
         with self._lock:

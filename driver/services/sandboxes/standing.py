@@ -89,8 +89,12 @@ class Standing:
 
     def explain(self, why: Why) -> str:
         """Describe the reason for people."""
+        return f"{why} ({self.detail(why)})"
+
+    def detail(self, why: Why) -> str:
+        """Say what was found in this sandbox; "": nothing that the reason does not say."""
         found = {Why.USER_STACK: f"its interface has no address {self.findings.lost_address}: "
                                  "a stack in user space?",
                  Why.OWN_RULES: self.findings.own_rules or "its packet filter has changed",
                  Why.ROUTING_LOST: f"{self.findings.missing} was removed, and is put back"}
-        return f"{why} ({found.get(why) or _MEANINGS[why]})"
+        return found.get(why) or _MEANINGS.get(why, "")

@@ -130,6 +130,11 @@ class Withholding:
         standing = self._standing_of(endpoint.id)
         return standing is None or standing.takes_ipv6
 
+    def detail(self, endpoint: Endpoint, reason: str) -> str:
+        """Say what in its sandbox is behind a reason that the kernel's map has; "": not known."""
+        standing = self._standing_of(endpoint.id)
+        return standing.detail(Why(reason)) if standing is not None and reason in list(Why) else ""
+
     def changed(self, key: str) -> None:
         """Inspect the sandbox soon, as something inside has changed."""
         with self._guard:

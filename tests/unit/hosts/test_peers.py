@@ -170,6 +170,7 @@ def test_who_does_not_answer_is_blocked_and_named(
     assert world.map == {PEER}
     assert world.now_s - begin_s < DOUBT_S + ATTEMPTS * WAIT_S + INTERVAL_S
     assert world.watch.describe() == f"0 on the host path, 1 blocked: peer ({PEER}): {words}"
+    assert world.watch.explain(PEER).startswith(f"{words}; is there a firewall between")
     record, = caplog.records
     assert record.levelname == "WARNING"
     assert f"host peer ({PEER}): {words}; " in record.getMessage()
@@ -188,6 +189,7 @@ def test_one_answer_ends_it(world: World, caplog: pytest.LogCaptureFixture) -> N
     world.run_for(BLOCKED_S + INTERVAL_S)
     assert world.map == set()
     assert world.watch.describe() == "1 on the host path"
+    assert world.watch.explain(PEER) == ""
     assert "again" in caplog.records[-1].getMessage()
 
 
