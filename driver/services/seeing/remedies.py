@@ -36,5 +36,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ipv6_only": "let the client leave IPV6_V6ONLY and `net.ipv6.bindv6only` alone and bind to "
                  "nothing, or call the IPv4 address, if it should be fast",
     "ipv6_options": "nothing: what it asked for (IPV6_MINHOPCOUNT, extension headers, flow "
-                    "labels) is on the overlay path's packets alone. IPv4 keeps the host path",
+                    "labels) is on the overlay path's packets alone. IPv4 keeps the host path. "
+                    "Before Linux 6.6 SO_REUSEPORT on an IPv6 socket counts, too",
+    "listener_group": "Linux 6.6, or `GODEBUG=multipathtcp=0` for a program in Go, if it should be "
+                      "fast",
 }
