@@ -40,6 +40,7 @@ def make_parser() -> ArgumentParser:
                         ("doctor", "check what the driver needs from this host"),
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
+                        ("metrics", "print the running driver's metrics, in Prometheus' format"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[[Settings], int]] = {
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
+            "metrics": metrics,
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
             "names": partial(names, network),
@@ -197,6 +199,13 @@ def status(settings: Settings) -> int:
 def counters(settings: Settings) -> int:
     """Print the name and value of each counter, one per line."""
     return _show(settings, "Slim.Counters", "Counters")
+
+
+def metrics(settings: Settings) -> int:
+    """Print what Prometheus would read."""
+    from driver.commands.metrics import run_metrics  # noqa: PLC0415
+
+    return run_metrics(settings)
 
 
 def _show(settings: Settings, call: str, part: str) -> int:

@@ -20,6 +20,7 @@ PREFIX = "Slim."  # not the name of any Docker protocol
 COUNTERS = "Slim.Counters"
 STATUS = "Slim.Status"
 NAMES = "Slim.Names"
+METRICS = "Slim.Metrics"
 SOCKETS = "Slim.Sockets"
 WHY = "Slim.Why"
 
@@ -34,16 +35,18 @@ class Control:
     def __init__(self, counters: Callable[[], Mapping[str, int]],
                  status: Callable[[], Mapping[str, str]],
                  names: Callable[[], Sequence[Mapping[str, str]]] = list,
+                 *, metrics: Callable[[], str] = str,
                  sockets: Callable[[SocketFilter], Listing] = _nothing,
                  why: Callable[[str, str], Reasons] = _nothing) -> None:
         """`counters`: reason -> packets or connections.  `status`: part -> one line.
 
-        `names`: an object per endpoint that has a name, on any host.
+        `names`: an object per endpoint that has a name, on any host.  `metrics`: Prometheus' text.
         `sockets`: what is open, as asked for.  `why`: the way from a container to a target.
         """
         self._counters = counters
         self._status = status
         self._names = names
+        self._metrics = metrics
         self._sockets = sockets
         self._why = why
 
@@ -52,6 +55,7 @@ class Control:
         return {COUNTERS: without_request(self.get_counters),
                 STATUS: without_request(self.get_status),
                 NAMES: without_request(self.get_names),
+                METRICS: without_request(self.get_metrics),
                 SOCKETS: with_request(seeing.socket_filter, self.get_sockets),
                 WHY: with_request(seeing.question, self.get_why)}
 
@@ -62,6 +66,10 @@ class Control:
     def get_names(self) -> Answer:
         """Return the names of all endpoints that this host knows."""
         return {"Names": [dict(each) for each in self._names()]}
+
+    def get_metrics(self) -> Answer:
+        """Return the metrics."""
+        return {"Metrics": self._metrics()}
 
     def get_status(self) -> Answer:
         """Return the state of each part."""

@@ -29,6 +29,7 @@ from driver.compose.parts.kernel import (
     guard_parts,
     handover_parts,
 )
+from driver.compose.parts.metrics import build_metrics
 from driver.compose.parts.part import Driver, Part, nothing
 from driver.compose.parts.seeing import build_seeing
 from driver.compose.parts.store import build_stores
@@ -108,15 +109,18 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             moved()  # the programs are loaded for the device
         return kernel.datapath.reattach(ifindex)
 
+    metrics = build_metrics(ground, endpoints, hosts)
     seeing = build_seeing(ground, endpoints, hosts)
     api = ApiServer(create_app(
         NetworkDriver(endpoints.networks, endpoints.endpoints, addresses.addresses,
                       settings.scope),
         IpamDriver(addresses.addresses),
         Control(kernel.datapath.counters, partial(
-            status_of, ground, endpoints, hosts, swarm, upkeep.recovery),
+            status_of, ground, endpoints, hosts, swarm, upkeep.recovery,
+            metrics=metrics),
             lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
-            seeing.sockets, seeing.why)),
+            metrics=metrics.text, sockets=seeing.sockets, why=seeing.why),
+        tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [
         stores.client_part(),
@@ -143,5 +147,6 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *swarm.parts,
         *hosts.parts,
         *endpoints.names.parts(),
+        metrics.part(),
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

@@ -9,6 +9,7 @@ from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part
 from driver.datapath.code.programs import NAME_QUERY
 from driver.datapath.tables.names_map import NamesMap
+from driver.dns.client import Counts
 from driver.dns.server import NameServer
 from driver.engine.names import DockerEvents, DockerNames
 from driver.errors import SlimError
@@ -51,6 +52,10 @@ class NameParts:
         events = DockerEvents(self._socket, self._named.ask_soon)
         return (Part("name server", self._server.start, self._server.stop),
                 Part("names", events.start, events.stop))
+
+    def counts(self) -> Counts:
+        """Return how many queries there were, and how they ended."""
+        return self._server.counts()
 
     def describe(self) -> str:
         """Say for the status whether names work here."""

@@ -103,6 +103,16 @@ class PeerWatch:
             self._judge_all(due)
         self._write()
 
+    def counts(self) -> dict[str, int]:
+        """Count the peers by verdict: open, unprobed, or what is wrong (trouble.Kind)."""
+        with self._lock:
+            peers = [(peer.trouble, peer.answered) for peer in self._peers.values()]
+        counts = dict.fromkeys(("open", "unprobed", *(kind.name.lower() for kind in Kind)), 0)
+        for trouble, answered in peers:
+            counts[trouble.kind.name.lower() if trouble is not None
+                   else "open" if answered else "unprobed"] += 1
+        return counts
+
     def describe(self) -> str:
         """Say in one line how many peers there are and which are blocked."""
         with self._lock:

@@ -180,6 +180,15 @@ class Withholding:
             if before != after:
                 self.repair(standing.key)  # the programs' entry holds the endpoints' ports
 
+    def counts(self) -> dict[str, int]:
+        """Count the sandboxes by why they are kept off the host path; host_path: by nothing."""
+        with self._guard:
+            standings = list(self._by_key.values())
+        counts = dict.fromkeys(("host_path", *Why), 0)
+        for each in standings:
+            counts[each.entered or "host_path"] += 1
+        return counts
+
     def describe(self) -> str:
         """Describe all sandboxes in one line, for the status."""
         with self._guard:

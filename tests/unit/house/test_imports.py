@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                         "store.format"},
     "engine": {"services.ports"},
     "dns": {"services.ports"},
+    "metrics": set(),
     "link.netlink": set(),
     "link.pairs": {"link.netlink", "services.ports"},
     "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
@@ -72,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
              "cryptography": "cluster",
              "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
-             "dns": "dns"}
+             "dns": "dns", "prometheus_client": "metrics"}
 
 
 def room(module: str) -> str:
