@@ -77,8 +77,9 @@ test-all: need-root  ## `test`, load, other Docker releases, a newer kernel; bef
 # Only tests that depend on the kind of interface: the emulated machine is ten times slower.
 VM_TESTS := tests/kernel/test_programs.py tests/kernel/packets tests/netns/test_bench_cost.py \
 	$(addprefix tests/netns/,links/test_pairs.py links/test_veth.py links/test_finisher.py overlay/test_overlay.py \
-	overlay/test_unreachable.py attacks/test_security.py names/test_resolving.py) \
-	$(addprefix tests/netns/host_path/test_,transfers.py connections.py one_host.py names.py)
+	overlay/test_in_tc.py overlay/test_unreachable.py attacks/test_security.py names/test_resolving.py) \
+	$(addprefix tests/netns/host_path/test_,transfers.py connections.py one_host.py names.py ipv6.py \
+	ipv6_listeners.py listener_groups.py)
 test-vm: need-root  ## part of `test-all`: datapath tests on a newer kernel, one that has netkit, in an emulated machine; takes 15 minutes (root)
 	@scripts/setup.sh --vm
 	@tests/vm/run.sh $(PYTHON) -m pytest -p no:cacheprovider $(VM_TESTS)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
+from driver.commands.seeing_options import add_seeing_options, sockets_request
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -39,9 +40,12 @@ def make_parser() -> ArgumentParser:
                         ("doctor", "check what the driver needs from this host"),
                         ("status", "say how the running driver is"),
                         ("counters", "print the running driver's counters"),
+                        ("metrics", "print the running driver's metrics, in Prometheus' format"),
                         ("hosts", "list the hosts that etcd knows, alive or not"),
                         ("test", "test the ways between all hosts, from the hosts themselves"),
                         ("names", "list containers' names, on all hosts of their networks"),
+                        ("ss", "list the open TCP connections of this host's containers"),
+                        ("why", "say which way a connection would take now, and why"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -57,6 +61,8 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--from-here", action="store_true",
                                  help="only ways from this host")
             command.add_argument("--json", action="store_true", help="print JSON")
+        if name in ("ss", "why"):
+            add_seeing_options(name, command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -84,10 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[[Settings], int]] = {
             "serve": serve, "doctor": doctor, "status": status, "counters": counters,
+            "metrics": metrics,
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
             "names": partial(names, network),
             "test": partial(test, host, from_here, as_json),
+            "ss": partial(ss, network, options), "why": partial(why, options),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -201,6 +209,13 @@ def counters(settings: Settings) -> int:
     return _show(settings, "Slim.Counters", "Counters")
 
 
+def metrics(settings: Settings) -> int:
+    """Print what Prometheus would read."""
+    from driver.commands.metrics import run_metrics  # noqa: PLC0415
+
+    return run_metrics(settings)
+
+
 def _show(settings: Settings, call: str, part: str) -> int:
     """Print a table of the running daemon.  Errors: NotRunningError, SlimError."""
     from driver.commands.control_client import ask  # noqa: PLC0415
@@ -233,6 +248,20 @@ def test(host: str, from_here: bool, as_json: bool, settings: Settings) -> int:
     from driver.commands.test import run_test  # noqa: PLC0415
 
     return run_test(settings, host, from_here=from_here, as_json=as_json)
+
+
+def ss(network: str, options: dict[str, Any], settings: Settings) -> int:
+    """List open connections."""
+    from driver.commands.ss import run_ss  # noqa: PLC0415
+
+    return run_ss(settings, sockets_request(network, options), as_json=options["as_json"])
+
+
+def why(options: dict[str, Any], settings: Settings) -> int:
+    """Say which way a connection would take."""
+    from driver.commands.why import run_why  # noqa: PLC0415
+
+    return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

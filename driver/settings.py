@@ -43,6 +43,17 @@ class PortRange:
         return f"{self.first}-{self.last}"
 
 
+@dataclass(frozen=True)
+class SocketAddress:
+    """An IP address of this host and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 def parse_text(text: str) -> str:
     """Accept any text without control characters."""
     if not text.isprintable():
@@ -77,6 +88,21 @@ def parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and PORT_MIN <= int(text) <= PORT_MAX):
         raise ValueError(f"want a port from {PORT_MIN} to {PORT_MAX}")
     return int(text)
+
+
+def parse_socket_address(text: str) -> SocketAddress | None:
+    """Parse ADDRESS:PORT, an IPv6 address in brackets; an empty text: None."""
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        address = None
+    if not colon or address is None or bracketed != (address.version == 6) or "%" in host:
+        raise ValueError("want ADDRESS:PORT, as in 127.0.0.1:9500 or [::1]:9500; no name")
+    return SocketAddress(str(address), parse_port(port))
 
 
 def parse_seconds(text: str) -> int:
@@ -196,7 +222,9 @@ class Settings:
     return_addresses_after: int = _setting(
         "86400", parse_absence, "seconds for which this host may be dead before its containers' "
         "addresses are free for others; 0: until it is forgotten")
-
+    metrics: SocketAddress | None = _setting(  # noqa: RUF009
+        "", parse_socket_address, "ADDRESS:PORT at which Prometheus may read metrics, as "
+        "127.0.0.1:9500; empty: nowhere")
 
     @property
     def etcd_endpoints_file(self) -> str:
@@ -346,6 +374,10 @@ def _as_text(path: str, key: str, value: object) -> str:
 
 
 def _check_together(settings: Settings) -> None:
+    ports, metrics = settings.port_range, settings.metrics
+    if metrics is not None and ports.first <= metrics.port <= ports.last:
+        raise SettingsError(f"--metrics={metrics}: the port is one of --port-range={ports}, whose "
+                            "packets are for containers; choose another one")
     if bool(settings.etcd_cert) != bool(settings.etcd_key):
         raise SettingsError("--etcd-cert and --etcd-key go together")
     if bool(settings.etcd_user) != bool(settings.etcd_password_file):

@@ -120,7 +120,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     }
     u32 *why = withheld.lookup(&cookie);
     if (why) {
-        count(*why);
+        count(*why & WITHHELD_WHY);
         goto elsewhere;
     }
     if (!location->port_be || !own->port_be) {

@@ -21,14 +21,15 @@ static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flo
 }
 
 /* The listener that a SYN with virtual addresses would find, 0 if there is none; the caller releases
- * it.  IPv6: from the unspecified address, so that no connection on the overlay path is found. */
+ * it.  From the unspecified address: a connection on the overlay path, open or in TIME_WAIT, may
+ * have the caller's name, and is another one.  With the caller's port, by which the kernel chooses
+ * among listeners with SO_REUSEPORT. */
 static __always_inline struct bpf_sock *find_listener(struct __sk_buff *skb,
                                                       const struct flow_key *key,
                                                       const struct pending *syn)
 {
     struct bpf_sock_tuple wanted = {};
     if (!syn->ipv6) {
-        wanted.ipv4.saddr = syn->peer_addr_be;
         wanted.ipv4.sport = key->peer_port_be;
         wanted.ipv4.daddr = syn->addr_be;
         wanted.ipv4.dport = syn->port_be;
@@ -43,35 +44,54 @@ static __always_inline struct bpf_sock *find_listener(struct __sk_buff *skb,
     return bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv6), BPF_F_CURRENT_NETNS, 0);
 }
 
-/* Is this the listener for IPv4, too?  Else it may have IPV6_V6ONLY, and listener_lookup() cannot
- * give it to a packet of IPv4. */
-static __always_inline int takes_ipv4(struct __sk_buff *skb, const struct pending *syn,
-                                      struct bpf_sock *listener)
+/* Do two listeners at one port have the same address?  Then they are one, or of one SO_REUSEPORT
+ * group, of which each look-up chooses one. */
+static __always_inline int at_one_address6(const struct bpf_sock *one, const struct bpf_sock *other)
 {
+    return one->family == AF_INET6_ && other->family == AF_INET6_ &&
+           !((one->src_ip6[0] ^ other->src_ip6[0]) | (one->src_ip6[1] ^ other->src_ip6[1]) |
+             (one->src_ip6[2] ^ other->src_ip6[2]) | (one->src_ip6[3] ^ other->src_ip6[3]));
+}
+
+/* Put the listener where listener_lookup() takes it from.  Returns 0 if that could not give it to a
+ * packet of IPv4: no SOCKHASH takes it, or it is no listener for IPv4, too, and may have
+ * IPV6_V6ONLY. */
+static __always_inline int remember_listener(struct __sk_buff *skb, struct listener_key *name,
+                                             struct bpf_sock *listener)
+{
+    if (!name->ipv6)
+        return !listeners.update(name, (void *)listener);
     struct bpf_sock_tuple wanted = {};
-    wanted.ipv4.daddr = syn->addr_be;
-    wanted.ipv4.dport = syn->port_be;
+    wanted.ipv4.daddr = name->addr_be;
+    wanted.ipv4.dport = name->port_be;
     struct bpf_sock *found = bpf_sk_lookup_tcp(skb, &wanted, sizeof(wanted.ipv4),
                                                BPF_F_CURRENT_NETNS, 0);
     if (!found)
         return 0;
-    int same = found == listener;
+    int done = at_one_address6(found, listener) && !listeners.update(name, (void *)found);
     bpf_sk_release(found);
-    return same;
+    return done;
 }
 
 /* listener_lookup() cannot give a listener that no SOCKHASH takes, nor one for IPv6 only, to a
  * packet of IPv4: assign it here, unless another socket has to see the packet first.  A socket in
  * TIME_WAIT answers the SYN itself, which makes the caller clear it away and try again soon; if the
  * SYN went straight to the listener, it would be lost until TIME_WAIT ends. */
-static __always_inline void assign(struct __sk_buff *skb, const struct flow_key *key,
-                                   struct bpf_sock *listener)
+static __always_inline int assign(struct __sk_buff *skb, const struct flow_key *key,
+                                  const struct pending *syn, struct bpf_sock *listener)
 {
     u32 state = state_on_wire(skb, key);
     if (state && state != BPF_TCP_LISTEN)
-        return;
-    bpf_sk_assign(skb, listener, 0);
-    count(REASON_listener_assigned);
+        return TC_ACT_OK;
+    if (!bpf_sk_assign(skb, listener, 0)) {
+        count(REASON_listener_assigned);
+        return TC_ACT_OK;
+    }
+    /* A socket of before slim's hook at setsockopt(), with SO_REUSEPORT, before Linux 6.6.  Without
+     * a listener the kernel would answer with a RST; the SYN that is sent again is told. */
+    withhold(syn->sandbox, syn->ipv6 ? NOTE_IPV6_OPTIONS : NOTE_LISTENER_GROUP,
+             syn->ipv6 ? 0 : REASON_listener_group);
+    return TC_ACT_SHOT;
 }
 
 int to_container(struct __sk_buff *skb)
@@ -95,6 +115,7 @@ int to_container(struct __sk_buff *skb)
         return TC_ACT_OK;
     struct listener_key name = listener_of(syn);
     u16 listens = port->listens;
+    int verdict = TC_ACT_OK;
 
     struct bpf_sock *listener = find_listener(skb, &key, syn);
     if (!listener) {
@@ -106,14 +127,13 @@ int to_container(struct __sk_buff *skb)
         count(REASON_no_listener);
         return TC_ACT_OK;
     }
-    if ((syn->ipv6 && !takes_ipv4(skb, syn, listener)) ||
-        listeners.update(&name, (void *)listener)) {
+    if (!remember_listener(skb, &name, listener)) {
         syn->assigned = 1;
         port->assigned = 1;
-        assign(skb, &key, listener);
+        verdict = assign(skb, &key, syn, listener);
     } else if (*(volatile u16 *)&port->listens != listens) { /* a new listener since we looked */
         listeners.delete(&name);
     }
     bpf_sk_release(listener);
-    return TC_ACT_OK;
+    return verdict;
 }

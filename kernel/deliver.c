@@ -36,9 +36,13 @@ static __always_inline int listener_known(const struct pending *syn)
  * at changed tables (mostly dockerd has set the container's DNS rules). */
 static __always_inline int withheld_for_a_moment(u64 sandbox, u32 why)
 {
+    if (why != REASON_own_rules)
+        return why == REASON_routing_lost || why & WITHHELD_LOOKING;
     struct note *note = notes.lookup(&sandbox);
-    return why == REASON_routing_lost ||
-           (why == REASON_own_rules && note && note->what & NOTE_RULES);
+    if (note && note->what & NOTE_RULES)
+        return 1;
+    u32 *now = withheld.lookup(&sandbox); /* has the driver begun to look since, or decided? */
+    return !now || *now & WITHHELD_LOOKING;
 }
 
 /* Tell a caller that has not heard yet: it fails at once, and its next attempt takes the

@@ -103,8 +103,9 @@ BPF_TABLE("lru_hash", struct flow_key, struct pending, pending, 65536);
  * Readers: admit(), listener_lookup. Absent: looked up. Full or refused: listener_assigned. */
 BPF_TABLE("sockhash", struct listener_key, u64, listeners, 65536);
 
-/* Sandboxes whose new connections stay off the host path, and why (enum reason). Writers:
- * driver; setsockopt and sockops, where there is no entry yet. Readers: connect hooks, admit().
+/* Sandboxes whose new connections stay off the host path, and why (enum reason, and
+ * WITHHELD_LOOKING). Writers: driver; setsockopt and sockops, where there is no entry yet. Readers:
+ * connect hooks, admit(). An older driver's programs know no WITHHELD_LOOKING: they count nothing.
  * Lifetime: sandbox. Full: driver tries again and reports it; a note is kept. Absent: on the
  * host path. */
 BPF_F_TABLE("hash", u64, u32, withheld, 8192, NO_PREALLOC);

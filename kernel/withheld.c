@@ -3,9 +3,11 @@
  *
  * The driver decides (datapath/withheld.py); what cannot wait for it is decided here, at once.
  */
+#define AF_INET6_ 10
 #define SOL_IP_ 0
 #define SOL_IPV6_ 41
 #define SOL_SOCKET_ 1
+#define SO_REUSEPORT_ 15
 #define SO_BINDTODEVICE_ 25
 #define SO_BINDTOIFINDEX_ 62
 #define TCP_MD5SIG_ 14
@@ -64,6 +66,13 @@ static __always_inline int is_device_of_listener(const struct bpf_sockopt *ctx)
            is_tcp(ctx) && ctx->sk->state == BPF_TCP_LISTEN;
 }
 
+/* bpf_sk_assign() refuses these sockets before Linux 6.6.  Only MPTCP's listeners, and those for IPv6
+ * alone, need to be assigned (container.c); whether one is for IPv6 alone is not to be seen here. */
+static __always_inline int is_group_not_assigned(const struct bpf_sockopt *ctx)
+{
+    return !CONSTANT(ASSIGNS_GROUPS) && ctx->optname == SO_REUSEPORT_ && is_tcp(ctx);
+}
+
 /* setsockopt() of any socket: never refused and never changed here.  The kernel does not show calls
  * of 32-bit programs to any BPF program (docs/security.md).
  *
@@ -86,6 +95,13 @@ int setsockopt(struct bpf_sockopt *ctx)
         if (is_device_of_listener(ctx)) {
             what = NOTE_BOUND_LISTENER;
             why = REASON_bound_listener;
+        } else if (is_group_not_assigned(ctx)) {
+            if (ctx->sk->protocol == IPPROTO_MPTCP_) {
+                what = NOTE_LISTENER_GROUP;
+                why = REASON_listener_group;
+            } else if (ctx->sk->family == AF_INET6_) {
+                what = NOTE_IPV6_OPTIONS;
+            }
         }
         break;
     case SOL_IPV6_:

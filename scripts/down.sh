@@ -39,6 +39,7 @@ if [[ -x .venv/bin/python ]] && scripts/slim --help 2>/dev/null | grep -qw clean
 fi
 unsupervise etcd
 rm -f "$UP_ENV"
+[[ ${PURGE:-} != 1 ]] || rm -rf "$CLUSTER".{old,new}    # keys that a killed slim cluster has left
 rmdir "${UP_ENV%/*}" 2>/dev/null || true        # unless the user has settings there
 [[ -z $COMMAND || $(readlink "$COMMAND") != "$PROJECT/scripts/slim" ]] || rm -f "$COMMAND"
 rm -rf "$RUN"

@@ -55,7 +55,7 @@ chroot "$root" /usr/bin/python3 -m compileall -q /opt/slim "${libraries[@]#"$roo
 
 # A library that is missing shows here, and not as a plugin that does not start.
 PYTHONPATH=/opt/slim:/opt/slim/packages PYTHONDONTWRITEBYTECODE=1 chroot "$root" /usr/bin/python3 -c '
-import driver.compose.build, driver.doctor.checks
+import driver.compose.build, driver.doctor.checks, driver.metrics.text
 from driver.datapath.build.cache import shipped_unit
 assert shipped_unit() is not None, "the eBPF programs are not there"'
 

@@ -21,16 +21,17 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 [[ -z ${1:-} ]] || packages+=(bird2 bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
     iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nftables nginx postgresql
     redis-server redis-tools tcpdump wrk)
-# Resolvers of names that only tests ask, dig, and the server that stands for those of the internet.
+# Resolvers of names that only tests ask, dig, the server that stands for those of the internet, and
+# Prometheus, which reads a driver's metrics and tests the example's alerts.
 [[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils dnsmasq-base knot musl-tools
-    openjdk-17-jre-headless)
-[[ ${1:-} != --vm ]] || packages+=(kmod qemu-system-x86)
+    openjdk-17-jre-headless prometheus)
+[[ ${1:-} != --vm ]] || packages+=(cpio kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
 # We run these daemons ourselves, on other ports; their packages would start them on the default
 # ones.  A daemon that was here before stays as it is.
 declare -A unit_of=([bird2]=bird [etcd-server]=etcd [knot]=knot [memcached]=memcached [nats-server]=nats-server
-    [nginx]=nginx [postgresql]=postgresql [redis-server]=redis-server)
+    [nginx]=nginx [postgresql]=postgresql [prometheus]=prometheus [redis-server]=redis-server)
 policy=/usr/sbin/policy-rc.d    # what a package asks before it starts a daemon, with systemd and without
 silence_daemons() {
     [[ ! -e $policy ]] || return 0      # somebody else's policy

@@ -109,7 +109,7 @@ def between_containers(client: Machine, server: Machine, subnet: str = "10.90.0"
     caller, called = client.container(f"{subnet}.2/16"), server.container(f"{subnet}.3/16")
     for machine, inside in ((client, caller), (server, called)):  # as a look at them does
         inside.netns.call(lambda machine=machine, inside=inside: untracked.follow(  # type: ignore[misc]
-            machine.underlay, [IPv4Address(inside.address)]))
+            untracked.read(), machine.underlay, [IPv4Address(inside.address)]))
     return Way(caller.command(), called.command(), called.address)
 
 

@@ -22,6 +22,7 @@ from driver.api.network_driver import NetworkDriver
 from driver.api.table import Call, without_request
 from driver.errors import SlimError
 from driver.work import deadline
+from driver.work.tally import Tally
 
 log = logging.getLogger("slim.api")
 
@@ -31,13 +32,17 @@ CALL_S = 4.5  # a call is answered within 5 s, even if etcd is down
 CONTENDED_S = 20.0
 _LOGGED = ("NetworkID", "EndpointID", "PoolID", "Pool", "Address")
 ERROR_MAX = 1000  # characters: an error may quote its request, which may be anything
+OK, INTERNAL = "ok", "internal"  # results of a call, beside the classes of errors
 _ID_SHOWN = 12  # characters, as the docker command shows ids
 
 
 def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
                local: Control | None = None,
-               clock: Callable[[], float] = time.monotonic) -> Flask:
-    """Build the WSGI application that answers all of dockerd's calls.  `clock` in seconds."""
+               clock: Callable[[], float] = time.monotonic, tally: Tally | None = None) -> Flask:
+    """Build the WSGI application that answers all of dockerd's calls.  `clock` in seconds.
+
+    tally: is told of each call of Docker's, by method and result.
+    """
     app = Flask("slim", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
     calls: dict[str, Call] = {
@@ -45,43 +50,49 @@ def create_app(network_driver: NetworkDriver, ipam_driver: IpamDriver,
         **network_driver.calls(), **ipam_driver.calls(),
         **(local.calls() if local else {})}
     for name, call in calls.items():
-        app.add_url_rule(f"/{name}", endpoint=name, view_func=_view(name, call, clock),
+        app.add_url_rule(f"/{name}", endpoint=name, view_func=_view(
+            name, call, clock, None if name.startswith(control.PREFIX) else tally),
                          methods=["POST"], provide_automatic_options=False)
     app.register_error_handler(HTTPException, _refuse)
     return app
 
 
-def _view(name: str, call: Call, clock: Callable[[], float]) -> Callable[[], Response]:
+def _view(name: str, call: Call, clock: Callable[[], float], tally: Tally | None
+          ) -> Callable[[], Response]:
     def view() -> Response:
         start = clock()
         body = request.get_data(cache=False)
-        status, answer, result = _answer(name, call, body)
-        log.log(_level(name, result), "%s%s %.1f ms %s", name, _subject(body),
-                (clock() - start) * 1000, result)
+        status, answer, kind, text = _answer(name, call, body)
+        took_s = clock() - start
+        if tally is not None:
+            tally.add(took_s, name, kind)
+        result = text if kind == INTERNAL else f"{kind}: {text}" if text else kind
+        log.log(_level(name, result), "%s%s %.1f ms %s", name, _subject(body), took_s * 1000,
+                result)
         return Response(answer, status, content_type="application/json")
 
     return view
 
 
 def _level(name: str, result: str) -> int:
-    if result != "ok":
+    if result != OK:
         return logging.WARNING
     return logging.DEBUG if name.startswith(control.PREFIX) else logging.INFO
 
 
-def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str]:
-    """Return the HTTP status, the body, and the text for the log."""
+def _answer(name: str, call: Call, body: bytes) -> tuple[int, bytes, str, str]:
+    """Return the HTTP status, the body, "ok" or the error's class, and the error's text."""
     try:
         with deadline.limit(CALL_S, at_most_s=CONTENDED_S):
-            return 200, codec.encode(call(body)), "ok"
+            return 200, codec.encode(call(body)), OK, ""
     except SlimError as error:
         text = _brief(str(error)) or type(error).__name__
-        return error.http_status, codec.encode_error(text), f"{type(error).__name__}: {text}"
+        return error.http_status, codec.encode_error(text), type(error).__name__, text
     except Exception as error:
         # The only place that both logs and answers: the user gets the gist, the log the trace.
         log.exception("%s: unexpected error", name)
         text = _brief(f"slim: internal error in {name}: {type(error).__name__}: {error}")
-        return 200, codec.encode_error(text), text
+        return 200, codec.encode_error(text), INTERNAL, text
 
 
 def _brief(text: str) -> str:

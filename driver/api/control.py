@@ -1,4 +1,4 @@
-"""Answers the calls that are not Docker's: `slim status` and `slim counters`.
+"""Answers the calls that are not Docker's, but those of the command line: `slim status` and others.
 
 They go over the same socket, whose mode already lets only root ask.
 """
@@ -6,14 +6,27 @@ They go over the same socket, whose mode already lets only root ask.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from driver.api import seeing
 from driver.api.messages import Answer
-from driver.api.table import Call, without_request
+from driver.api.table import Call, with_request, without_request
+from driver.errors import SlimError
+from driver.services.ports import SocketFilter
+from driver.services.seeing.connections import Listing
+from driver.services.seeing.why import Answer as Reasons
 
 PREFIX = "Slim."  # not the name of any Docker protocol
 COUNTERS = "Slim.Counters"
 STATUS = "Slim.Status"
 NAMES = "Slim.Names"
+METRICS = "Slim.Metrics"
+SOCKETS = "Slim.Sockets"
+WHY = "Slim.Why"
+
+
+def _nothing(*_arguments: object) -> Any:
+    raise SlimError("this driver does not see connections")
 
 
 class Control:
@@ -21,20 +34,30 @@ class Control:
 
     def __init__(self, counters: Callable[[], Mapping[str, int]],
                  status: Callable[[], Mapping[str, str]],
-                 names: Callable[[], Sequence[Mapping[str, str]]] = list) -> None:
+                 names: Callable[[], Sequence[Mapping[str, str]]] = list,
+                 *, metrics: Callable[[], str] = str,
+                 sockets: Callable[[SocketFilter], Listing] = _nothing,
+                 why: Callable[[str, str], Reasons] = _nothing) -> None:
         """`counters`: reason -> packets or connections.  `status`: part -> one line.
 
-        `names`: an object per endpoint that has a name, on any host.
+        `names`: an object per endpoint that has a name, on any host.  `metrics`: Prometheus' text.
+        `sockets`: what is open, as asked for.  `why`: the way from a container to a target.
         """
         self._counters = counters
         self._status = status
         self._names = names
+        self._metrics = metrics
+        self._sockets = sockets
+        self._why = why
 
     def calls(self) -> dict[str, Call]:
         """Return all calls by the last part of their URL."""
         return {COUNTERS: without_request(self.get_counters),
                 STATUS: without_request(self.get_status),
-                NAMES: without_request(self.get_names)}
+                NAMES: without_request(self.get_names),
+                METRICS: without_request(self.get_metrics),
+                SOCKETS: with_request(seeing.socket_filter, self.get_sockets),
+                WHY: with_request(seeing.question, self.get_why)}
 
     def get_counters(self) -> Answer:
         """Return the counters by reason."""
@@ -44,6 +67,18 @@ class Control:
         """Return the names of all endpoints that this host knows."""
         return {"Names": [dict(each) for each in self._names()]}
 
+    def get_metrics(self) -> Answer:
+        """Return the metrics."""
+        return {"Metrics": self._metrics()}
+
     def get_status(self) -> Answer:
         """Return the state of each part."""
         return {"Status": dict(self._status())}
+
+    def get_sockets(self, wanted: SocketFilter) -> Answer:
+        """Return open connections, or listeners."""
+        return seeing.listing(self._sockets(wanted))
+
+    def get_why(self, asked: tuple[str, str]) -> Answer:
+        """Return the way from a container to a target, and the reasons."""
+        return seeing.reasons(self._why(*asked))

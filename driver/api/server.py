@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from waitress import create_server, wasyncore
 
@@ -34,6 +34,22 @@ SOCKET_PATH_MAX = 107  # bytes; sun_path less the final zero
 
 class SocketInUseError(SlimError):
     """Another process serves the socket, or its path cannot be used."""
+
+
+Socket = socket.socket
+
+
+class Listening(Protocol):
+    """A listening socket; `path` is for people."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def socket(self) -> Socket: ...
+
+    def unlink(self) -> None:
+        """Make new callers see at once that nobody serves here any more."""
 
 
 class Listener:
@@ -70,15 +86,21 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 class ApiServer:
-    """Serves a WSGI application on a unix socket, in its own thread."""
+    """Serves a WSGI application on a socket, in its own thread."""
 
     def __init__(self, app: Callable[..., Any], path: str, *, threads: int = THREADS,
-                 listener: Listener | None = None) -> None:
-        """listener: an open one on that path; None: start() makes one."""
+                 listener: Listening | None = None, name: str = "api",
+                 connections: int = CONNECTIONS) -> None:
+        """listener: an open one on that path; None: start() makes one.
+
+        name: the thread's.  connections: at most so many at once.
+        """
         self._app = app
         self._path = path
         self._listener = listener
         self._threads = threads
+        self._name = name
+        self._connections = connections
         self._stopping = threading.Event()
         self._sockets: dict[int, Any] = {}  # waitress's map: descriptor -> dispatcher
         self._server: Any = None
@@ -89,9 +111,9 @@ class ApiServer:
         self._listener = self._listener or Listener(self._path)
         self._server = create_server(
             self._app, map=self._sockets, sockets=[self._listener.socket], threads=self._threads,
-            connection_limit=CONNECTIONS, channel_timeout=IDLE_S, asyncore_use_poll=True,
+            connection_limit=self._connections, channel_timeout=IDLE_S, asyncore_use_poll=True,
             max_request_body_size=1 << 20, ident="slim", clear_untrusted_proxy_headers=True)
-        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
         log.info("serving %s", self._path)
 

@@ -140,17 +140,34 @@ class ClusterFolder:
         """Remove what only members have; etcd.env first, which makes this host one."""
         for name in reversed(MEMBER_FILES):
             (self.path / name).unlink(missing_ok=True)
+            durable.remove_half(self.path / name)
         durable.sync_folder(self.path)
+
+    @property
+    def prepared(self) -> ClusterFolder:
+        """The folder of a cluster that this host is about to join."""
+        return ClusterFolder(self.path.with_name(self.path.name + ".new"))
+
+    def drop_prepared(self) -> None:
+        """Remove what a join that was killed had prepared: it has this host's key."""
+        shutil.rmtree(self.prepared.path, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the folder at once: by a rename, so that no half of it is left."""
-        gone = self.path.with_name(self.path.name + ".old")
-        shutil.rmtree(gone, ignore_errors=True)
+        self.finish_removal()
         try:
-            self.path.rename(gone)
+            self.path.rename(self._gone)
         except FileNotFoundError:
             return
         except OSError as error:
             raise StateError(f"{self.path}: {error.strerror}") from error
         durable.sync_folder(self.path.parent)
-        shutil.rmtree(gone, ignore_errors=True)
+        self.finish_removal()
+
+    def finish_removal(self) -> None:
+        """Do the rest of a `remove` that was killed: what it leaves has keys in it."""
+        shutil.rmtree(self._gone, ignore_errors=True)
+
+    @property
+    def _gone(self) -> Path:
+        return self.path.with_name(self.path.name + ".old")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,6 +45,17 @@ class ThisHost:
         """Undo `prefer_cluster`: `make up` chooses an etcd again, as on a new host."""
         if self.up_env.exists() and not self.up_env.read_text().strip():
             self.up_env.unlink()
+
+    @property
+    def work(self) -> Path:
+        """Where a backup is unpacked, which has the key of the CA: nothing of it may be left."""
+        return self.data.with_name("restoring")
+
+    def remove_data(self) -> None:
+        """Remove etcd's data, what is aside, and what a restore that was killed has unpacked."""
+        beside = (self.data.with_name(self.data.name + end) for end in (".old", ".new"))
+        for path in (self.data, *beside, self.work):
+            shutil.rmtree(path, ignore_errors=True)
 
     def wait_for_etcd(self, address: str) -> None:
         """Wait until this host's member answers and knows a leader.  Error: SlimError."""

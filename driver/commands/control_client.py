@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 
+from driver.commands.table import plain
 from driver.errors import SlimError
 from driver.process.unix_http import UnixConnection
 
@@ -18,14 +20,17 @@ class NotRunningError(SlimError):
     """No daemon answers on the socket."""
 
 
-def ask(path: str, call: str) -> dict[str, object]:
+def ask(path: str, call: str, request: Mapping[str, object] | None = None
+        ) -> dict[str, object]:
     """Return the answer to `call` of the daemon at socket `path`.
 
+    request: its arguments; None: it has none.
     Errors: NotRunningError; SlimError with the daemon's text.
     """
     connection = UnixConnection(path, TIMEOUT_S)
     try:
-        connection.request("POST", f"/{call}", b"")
+        connection.request("POST", f"/{call}",
+                           b"" if request is None else json.dumps(request).encode())
         answer = json.loads(connection.getresponse().read())
     except PermissionError as error:
         raise SlimError(f"no access to {path}: run as root (su -, or sudo -s)") from error
@@ -36,5 +41,5 @@ def ask(path: str, call: str) -> dict[str, object]:
     if not isinstance(answer, dict):
         raise SlimError(f"{path} answers something that is no object")
     if answer.get("Err"):
-        raise SlimError(str(answer["Err"]))
+        raise SlimError(" ".join(map(plain, str(answer["Err"]).splitlines())))
     return answer

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print the rows, the heading first; all have the same number of cells."""
+def print_table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> None:
+    """Print the rows, the heading first; all have the same number of cells.
+
+    right: the columns that are aligned to the right, as numbers are.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cell.rjust(width) if at in right else cell.ljust(width)
+                        for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
               .rstrip())
+
+
+def plain(text: object) -> str:
+    """Return a text from outside as a terminal may get it: without control characters."""
+    return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -30,7 +30,9 @@ from driver.compose.parts.kernel import (
     guard_parts,
     handover_parts,
 )
+from driver.compose.parts.metrics import build_metrics
 from driver.compose.parts.part import Driver, Part, nothing
+from driver.compose.parts.seeing import build_seeing
 from driver.compose.parts.store import build_stores
 from driver.compose.parts.swarm import build_swarm
 from driver.compose.parts.testing import testing_parts
@@ -110,13 +112,18 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             moved()  # the programs are loaded for the device
         return kernel.datapath.reattach(ifindex)
 
+    metrics = build_metrics(ground, endpoints, hosts)
+    seeing = build_seeing(ground, endpoints, hosts)
     api = ApiServer(create_app(
         NetworkDriver(endpoints.networks, endpoints.endpoints, addresses.addresses,
                       settings.scope),
         IpamDriver(addresses.addresses),
         Control(kernel.datapath.counters, partial(
-            status_of, ground, endpoints, hosts, swarm, upkeep.recovery),
-            lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of))),
+            status_of, ground, endpoints, hosts, swarm, upkeep.recovery,
+            metrics=metrics),
+            lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
+            metrics=metrics.text, sockets=seeing.sockets, why=seeing.why),
+        tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [
         stores.client_part(),
@@ -145,5 +152,6 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *testing_parts(ground, hosts.peers.troubles, lambda: (
             registry.joined() if upkeep.recovery.done.is_set() else None)),
         *endpoints.names.parts(),
+        metrics.part(),
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

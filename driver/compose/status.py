@@ -11,12 +11,13 @@ from driver import __version__
 from driver.compose.parts.endpoints import EndpointParts
 from driver.compose.parts.ground import Ground
 from driver.compose.parts.hosts import HostParts
+from driver.compose.parts.metrics import Metrics
 from driver.compose.parts.swarm import SwarmParts
 from driver.services.upkeep.recovery import Recovery
 
 
 def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm: SwarmParts,
-              recovery: Recovery) -> Mapping[str, str]:
+              recovery: Recovery, *, metrics: Metrics) -> Mapping[str, str]:
     """Return the lines by name, in the order of display."""
     counts = endpoints.finisher.counts()
     found = ground.underlay.found
@@ -40,6 +41,7 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
         "guard": ground.kernel.guarding.state(),
         "host path": endpoints.withholding.describe(),
         "names": endpoints.names.describe(),
+        "metrics": metrics.describe(),
         "sandboxes": f"{counts.finished} finished, {counts.failed_attempts} failed attempts, "
                      f"{counts.given_up} given up",
         "outstanding": ground.ledger.describe() or "nothing: every step has been done"}

@@ -18,6 +18,7 @@ from driver.datapath.tables.dead_hosts import DeadHosts
 from driver.datapath.tables.flows import LOST_NS, FlowSweeper, Name
 from driver.datapath.tables.maps import Maps, is_there
 from driver.datapath.tables.remotes import Remotes
+from driver.datapath.tables.usage import usage
 from driver.datapath.tables.vip_table import VipTable
 from driver.datapath.tables.withheld import WithheldMaps
 from driver.errors import DatapathError
@@ -228,6 +229,10 @@ class EbpfDatapath:
         table = self._loaded.table("counters")
         return {reason.name: sum(table[table.Key(index)])
                 for index, reason in enumerate(self._reasons)}
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Return entries and room of the maps that are cheap to count.  Error: DatapathError."""
+        return usage(self._loaded)
 
     def sweep_flows(self) -> int:
         """Remove dead flows now; return how many."""

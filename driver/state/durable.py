@@ -8,8 +8,8 @@ from pathlib import Path
 
 def write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Replace the file at `path`.  mode: its rights, from the first byte on.  Error: OSError."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)  # of a run that was killed, perhaps with other rights
+    remove_half(path)  # perhaps with other rights
+    temporary = _half(path)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(file, "wb") as out:
         out.write(content.encode() if isinstance(content, str) else content)
@@ -17,6 +17,15 @@ def write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
         os.fsync(out.fileno())
     temporary.rename(path)
     sync_folder(path.parent)
+
+
+def remove_half(path: Path) -> None:
+    """Remove what a `write` of the file at `path` that was killed has left.  Error: OSError."""
+    _half(path).unlink(missing_ok=True)
+
+
+def _half(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -69,7 +70,7 @@ class Page(Generic[K, V]):
                  clock: Callable[[], float], wall: Callable[[], float],
                  pause_s: Callable[[int, Exception], float], called: Callable[[K], str]) -> None:
         """See Ledger.page."""
-        self._what = what
+        self.what = what
         self._act = act
         self._drain = drain
         self._wall = wall
@@ -199,7 +200,7 @@ class Page(Generic[K, V]):
                 exc_info=None if isinstance(error, SlimError) or not new else error)
 
     def _text(self, key: K) -> str:
-        return f"{self._what} {self._called(key)}"
+        return f"{self.what} {self._called(key)}"
 
 
 class Ledger:
@@ -249,6 +250,13 @@ class Ledger:
         """Return all steps that have failed at least once, the oldest first."""
         return sorted((step for page in self._pages for step in page.outstanding()),
                       key=lambda step: step.since_s)
+
+    def counts(self) -> dict[str, int]:
+        """Count the outstanding steps of each kind, also of those that have none."""
+        counts: Counter[str] = Counter()
+        for page in self._pages:
+            counts[page.what.rstrip(":")] += len(page.outstanding())
+        return dict(counts)
 
     def describe(self) -> str:
         """Say what is outstanding, since when, and why, for the status; empty: nothing is.

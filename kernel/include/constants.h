@@ -12,7 +12,8 @@
 
 /* UNDERLAY_BE: U. UNDERLAY_IFINDEX, VXLAN_IFINDEX. HOST_NETNS: cookie of the host's own namespace.
  * PORT_FIRST, PORT_LAST: endpoint ports, both inclusive. MARK: for sockets that are bound to a port
- * only. MPTCP: 1 if this kernel has it. CLIENT_...: ports for clients, driver/client_ports.py. */
+ * only. MPTCP: 1 if this kernel has it. ASSIGNS_GROUPS: 1 if bpf_sk_assign() takes sockets with
+ * SO_REUSEPORT (Linux 6.6). CLIENT_...: ports for clients, driver/client_ports.py. */
 #define CONSTANT(name)                                                                       \
     ({                                                                                       \
         __u64 value_;                                                                        \

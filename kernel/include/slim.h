@@ -157,6 +157,12 @@ struct pending {
 #define NOTE_RULES 2          /* iptables-legacy has changed a table: the driver looks at it */
 #define NOTE_BOUND_LISTENER 4 /* a listener is bound to a device, and there are several networks */
 #define NOTE_IPV6_OPTIONS 8   /* an IPv6 option without a counterpart in IPv4 was set: keeps IPv6 off */
+#define NOTE_LISTENER_GROUP 16 /* an MPTCP socket with SO_REUSEPORT, which the kernel cannot assign */
+
+/* A value of `withheld`: a reason, and whether the driver is looking at tables that have changed and
+ * says in a moment what becomes of it. */
+#define WITHHELD_WHY 0xffff
+#define WITHHELD_LOOKING 0x10000
 
 struct note {
     __u64 since_ns; /* CLOCK_MONOTONIC */

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.netns.both_families import across6, pair6
 from tests.netns.cluster.etcd_world import World, running_world
 from tests.support.fakes.dockerd import make_sandbox
 from tests.support.world.machines import Container, Machine, cluster, machines
@@ -38,4 +39,5 @@ def world(running: World) -> World:
     return running
 
 
-__all__ = ["across", "cluster", "machines", "make_netns", "make_sandbox", "pair"]
+__all__ = ["across", "across6", "cluster", "machines", "make_netns", "make_sandbox", "pair",
+           "pair6"]

@@ -3,6 +3,7 @@
 #
 #   tests/vm/run.sh .venv/bin/python -m pytest tests/netns      output and status are the command's,
 #   tests/vm/run.sh env A=B sh -c 'ip link | grep nk'           the environment is not this machine's
+#   VM_KERNEL=linux-image-cloud-amd64 tests/vm/run.sh ...       Debian 12's own kernel, the oldest
 #
 # Needs root and Debian's qemu-system-x86 and kmod; it unpacks the kernel into a cache and does not
 # install it.  The machine is emulated in software: it needs no KVM, and programs take several times
@@ -11,8 +12,9 @@
 # but loopback.
 set -euo pipefail
 
-KERNEL=linux-image-6.12-cloud-amd64     # depends on the newest; in bookworm-security and bookworm-backports
-CACHE=${VM_CACHE:-/var/cache/slim-tests/kernel-vm}
+# Depends on the newest; in bookworm-security and bookworm-backports.
+KERNEL=${VM_KERNEL:-linux-image-6.12-cloud-amd64}
+CACHE=${VM_CACHE:-/var/cache/slim-tests/kernel-vm}${VM_KERNEL:+-$VM_KERNEL}
 MEMORY=${VM_MEMORY:-3G}                 # half of it at most for what is written
 CPUS=${VM_CPUS:-2}
 VIRTIOFSD=/usr/lib/qemu/virtiofsd       # of qemu-system-common
@@ -25,7 +27,7 @@ die() { printf 'vm: %s\n' "$*" >&2; exit 125; }
 
 # --------------------------------------------------------------------------- kernel
 kernel_fetch() {        # whole or not at all; two test runs at once fetch it once
-    local lock package modules version option
+    local lock package modules version needed option
     mkdir -p "${CACHE%/*}"
     exec {lock}> "$CACHE.lock"
     flock "$lock"
@@ -41,13 +43,36 @@ kernel_fetch() {        # whole or not at all; two test runs at once fetch it on
     dpkg-deb -x "$T/$package"_*.deb "$CACHE.part"
     modules=("$CACHE.part"/lib/modules/*)
     version=${modules[0]##*/}
-    # Built in, so that the kernel mounts its root by itself: there is no initramfs.
-    for option in NETKIT BPF_JIT DEBUG_INFO_BTF DEVTMPFS VIRTIO_PCI VIRTIO_FS VIRTIO_CONSOLE; do
+    needed=(BPF_JIT DEBUG_INFO_BTF DEVTMPFS BLK_DEV_INITRD)
+    [[ -n ${VM_KERNEL:-} ]] || needed+=(NETKIT)
+    for option in "${needed[@]}"; do
         grep -q "^CONFIG_$option=y" "$CACHE.part/boot/config-$version" || die "$package has no CONFIG_$option=y"
     done
     depmod -b "$CACHE.part" "$version"
+    initramfs_make "$version" > "$CACHE.part/boot/initramfs"
     echo "$version" > "$CACHE.part/version"
     mv "$CACHE.part" "$CACHE"
+}
+
+initramfs_make() {      # mounts the root, by modules where the kernel has them not built in
+    local module path
+    mkdir -p "$T"/early/{bin,dev,root}
+    cp "$(command -v busybox)" "$T/early/bin/busybox"
+    {
+        printf '#!/bin/busybox sh\n'
+        for module in virtio_pci virtio_console virtiofs; do
+            modprobe -d "$CACHE.part" -S "$1" --show-depends "$module" | while read -r _ path _; do
+                [[ $path == /* ]] || continue       # "builtin ..."
+                path=${path//\/\//\/}
+                cp -n "$path" "$T/early/${path##*/}"
+                printf '/bin/busybox insmod /%s 2>/dev/null\n' "${path##*/}"    # two may need the same one
+            done
+        done
+        printf '%s\n' '/bin/busybox mount -t virtiofs -o ro host /root' \
+            'exec /bin/busybox switch_root /root /mnt/project/tests/vm/run.sh __init'
+    } > "$T/early/init"
+    chmod 755 "$T/early/init"
+    ( cd "$T/early" && find . | cpio --quiet -o -H newc )
 }
 
 # --------------------------------------------------------------- this machine's side
@@ -64,8 +89,7 @@ machine_start() {       # no option that the kernel does not know: such a one be
     exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -nic none \
         -machine q35,memory-backend=memory -accel tcg,thread=multi -cpu max,la57=off -smp "$CPUS" -m "$MEMORY" \
         -object "memory-backend-memfd,id=memory,size=$MEMORY,share=on" -kernel "$CACHE/boot/vmlinuz-$1" \
-        -append "root=host rootfstype=virtiofs ro console=ttyS0 quiet panic=-1 mitigations=off \
-            init=/mnt/project/tests/vm/run.sh -- __init" \
+        -initrd "$CACHE/boot/initramfs" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
         -serial "file:$T/console" -device virtio-serial-pci \
         -chardev "file,id=output,path=$T/output" -device virtserialport,nr=1,chardev=output \
         -chardev "file,id=status,path=$T/status" -device virtserialport,nr=2,chardev=status \
@@ -80,8 +104,9 @@ run() {
     local program version status=
     (($#)) || die "run what? tests/vm/run.sh COMMAND ARGUMENT..."
     ((EUID == 0)) || die "needs root"
-    for program in qemu-system-x86_64 "$VIRTIOFSD" depmod; do
-        command -v "$program" > /dev/null || die "$program is missing: apt-get install qemu-system-x86 kmod"
+    for program in qemu-system-x86_64 "$VIRTIOFSD" depmod busybox cpio; do
+        command -v "$program" > /dev/null ||
+            die "$program is missing: apt-get install qemu-system-x86 kmod busybox-static cpio"
     done
     PIDS=()
     T=$(mktemp -d)
@@ -108,7 +133,7 @@ run() {
 init_root() {           # what the kernel starts: makes a root that can be written to
     mount -t tmpfs tmpfs /run
     mkdir /run/{upper,work,new}
-    insmod /mnt/modules/kernel/fs/overlayfs/overlay.ko.xz
+    insmod /mnt/modules/kernel/fs/overlayfs/overlay.ko*
     mount -t overlay -o lowerdir=/,upperdir=/run/upper,workdir=/run/work overlay /run/new
     cd /run/new
     pivot_root . mnt/old

@@ -78,8 +78,8 @@ class Joining:
         answer = ask_as_stranger(member, address, ca, "join", fields)
         me = Identity(str(answer["cluster"]), str(answer["name"]), int(answer["generation"]),
                       host_id, name, address, plugin=me.plugin)
-        fresh = ClusterFolder(folder.path.with_name(folder.path.name + ".new"))
-        shutil.rmtree(fresh.path, ignore_errors=True)
+        folder.drop_prepared()
+        fresh = folder.prepared
         with Undo() as undo:
             undo.push("remove what was prepared", lambda: shutil.rmtree(fresh.path))
             self._fill(fresh, me, ca, answer, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -29,13 +28,14 @@ class Leaving:
     """Takes this host out.
 
     forget: removes what its driver has in etcd, once that is stopped.  addresses: of all hosts on
-    record.
+    record.  disown: has the driver belong to no cluster.
     """
 
     here: ThisHost
     forget: Callable[[], None]
     addresses: Callable[[], Sequence[str]]
     say: Callable[[str], None]
+    disown: Callable[[], None]
 
     def leave(self, *, last: bool) -> None:
         """Leave; typed again, it goes on.  last: this is the last host, and all is to go.
@@ -68,8 +68,9 @@ class Leaving:
         for name in (KEEPER, ETCD):
             self.here.services.stop(name)
         self.here.forget_cluster()
-        for data in (self.here.data, self.here.data.with_name(self.here.data.name + ".old")):
-            shutil.rmtree(data, ignore_errors=True)
+        self.here.remove_data()
+        self.disown()
+        self.here.folder.drop_prepared()
         self.here.folder.remove()  # last: without it this cannot be typed again
 
     def _forget(self) -> bool:

@@ -6,8 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -74,20 +74,20 @@ class Restoring:
         begun = self._is_begun()
         if not begun:
             self._refuse_what_works()
-        with tempfile.TemporaryDirectory(prefix="slim-restore.") as work:
-            unpack(source, Path(work))
-            about = json.loads((Path(work) / ABOUT).read_text())
+        with self._workplace() as work:
+            unpack(source, work)
+            about = json.loads((work / ABOUT).read_text())
             saved = config_of(about["config"])
             me = self._identity(saved, host_id, name, address)
             for service in (KEEPER, ETCD):
                 self.here.services.stop(service)
             folder = self.here.folder
             authority = new_authority(saved.name) if new_ca else Authority(
-                *((Path(work) / file).read_bytes() for file in CA_FILES))
+                *((work / file).read_bytes() for file in CA_FILES))
             for file, content in zip(CA_FILES, (authority.certificate, authority.key), strict=True):
                 folder.write(file, content)
             self._issue(me, saved)
-            fresh = self._unpack_data(Path(work) / SNAPSHOT, me)
+            fresh = self._unpack_data(work / SNAPSHOT, me)
         self._clear_data(ours=begun)
         folder.write("etcd.env", etcd_member.settings_text(
             folder, me, self.here.data, (), is_new=True))
@@ -103,6 +103,17 @@ class Restoring:
         self.here.start_programs(me)
         self.here.wait_for_driver()
         return others
+
+    @contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        """Make an empty folder, always the same one: so none is left of an attempt before."""
+        work = self.here.work
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(mode=0o700, parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _is_begun(self) -> bool:
         """Tell whether a restore has begun here and not ended: what works then is its own etcd."""

@@ -43,8 +43,11 @@ def run_leave(settings: Settings, options: dict[str, Any]) -> int:
         with EtcdKeyValue(here.folder.etcd_settings()) as kv:
             _forget(kv, me.host, alive=True)
 
-    Leaving(here, forget_me, lambda: addresses(here.folder), print).leave(last=options["last"])
-    (Path(settings.state) / host_files.CLUSTER_FILE).unlink(missing_ok=True)
+    def disown() -> None:
+        (Path(settings.state) / host_files.CLUSTER_FILE).unlink(missing_ok=True)
+
+    Leaving(here, forget_me, lambda: addresses(here.folder), print, disown).leave(
+        last=options["last"])
     print(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
           "`slim cluster init` starts it again")
     return 0

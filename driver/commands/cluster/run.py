@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from driver import settings as settings_module
@@ -40,6 +41,10 @@ def run_cluster(settings: Settings, command: str, options: dict[str, Any]) -> in
         "init": run_init, "join": run_join, "token": run_token, "serve": run_serve,
         "status": run_status, "leave": care.run_leave, "remove": care.run_remove,
         "backup": care.run_backup, "restore": care.run_restore, "tidy": care.run_tidy}
+    folder = ClusterFolder(Path(settings.cluster))
+    folder.finish_removal()  # a `leave` that was killed, or a `join`
+    if command in ("init", "leave"):  # `join` does so itself
+        folder.drop_prepared()
     try:
         return commands[command](settings, options)
     except BrokenPipeError:

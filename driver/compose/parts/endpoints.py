@@ -32,6 +32,7 @@ from driver.services.sandboxes.finisher import Finisher
 from driver.services.sandboxes.withholding import Withholding
 from driver.services.vips.mirror import VipMirror
 from driver.state.teardowns import FiledTeardowns
+from driver.work.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class EndpointParts:
     following: Following
     endpoints: EndpointService
     networks: NetworkService
+    setups: Tally  # from a sandbox's carrier to its host path
 
     def sandbox_parts(self) -> list[Part]:
         """Return what works on links and sandboxes outside Docker's calls."""
@@ -85,11 +87,13 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     publisher = Publisher(kernel.datapath, ground.me, peer_index,
                           underlay=underlay.found.address, ledger=ledger)
     names = NameParts(ground, publisher)
+    setups = Tally()
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
                         teardowns=FiledTeardowns(Path(settings.state)),
                         underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
-                        withholding=withholding, names=names.serving, ledger=ledger)
+                        withholding=withholding, names=names.serving, ledger=ledger,
+                        took=setups.add)
     withholding.repair, withholding.offer = finisher.repair, finisher.offer
     ports = EndpointPorts(*ground.host_ports.endpoints)
     endpoints = EndpointService(
@@ -104,6 +108,6 @@ def build_endpoints(ground: Ground) -> EndpointParts:
         links=links, sandboxes=sandboxes, watch=watch, withholding=withholding,
         finisher=finisher, carrier=CarrierMonitor(finisher.carrier_up, finisher.carrier_down),
         ports=ports, peer_index=peer_index, publisher=publisher, names=names, vips=vips,
-        following=following,
+        following=following, setups=setups,
         endpoints=endpoints, networks=NetworkService(
             stores.networks, following, endpoints, routed=routed_networks, ledger=ledger))

@@ -9,6 +9,7 @@ from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part
 from driver.datapath.code.programs import NAME_QUERY
 from driver.datapath.tables.names_map import NamesMap
+from driver.dns.client import Counts
 from driver.dns.server import NameServer
 from driver.engine.names import DockerEvents, DockerNames
 from driver.errors import SlimError
@@ -19,6 +20,7 @@ from driver.services.names.publisher import NamePublisher
 from driver.services.names.resolver import Resolver
 from driver.services.names.serving import NameServing
 from driver.services.names.table import NameTable
+from driver.services.ports import NamesView
 
 
 class NameParts:
@@ -32,12 +34,16 @@ class NameParts:
         self.table = NameTable(publisher, publisher.has)
         self._named = NamePublisher(DockerNames(socket), ground.stores.endpoints.list,
                                     self._set_names, ground.ledger, self._has_names)
-        resolver = Resolver(self.table, lambda: self._named.view, self._has_names)
+        resolver = Resolver(self.table, self.view, self._has_names)
         self._server = NameServer(resolver.resolve, NamesMap(ground.kernel.loaded).renew)
         self.serving = NameServing(
             Resolving(ground.kernel.loaded.programs[NAME_QUERY.name], ground.netns_path),
             self._server, resolver, ground.ledger) if socket else None
         self.set_names: Callable[[EndpointId, tuple[str, ...]], None] = lambda _id, _names: None
+
+    def view(self) -> NamesView:
+        """Return what this host's Docker calls its containers, as last heard."""
+        return self._named.view
 
     def parts(self) -> Sequence[Part]:
         """Return what runs."""
@@ -46,6 +52,10 @@ class NameParts:
         events = DockerEvents(self._socket, self._named.ask_soon)
         return (Part("name server", self._server.start, self._server.stop),
                 Part("names", events.start, events.stop))
+
+    def counts(self) -> Counts:
+        """Return how many queries there were, and how they ended."""
+        return self._server.counts()
 
     def describe(self) -> str:
         """Say for the status whether names work here."""

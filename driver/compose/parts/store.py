@@ -35,6 +35,7 @@ from driver.store.networks import EtcdNetworks
 from driver.store.vips import EtcdVipFeed
 from driver.work import deadline
 from driver.work.ledger import Ledger
+from driver.work.tally import Tally
 
 STATUS_S = 2.0  # for etcd's answer to a status request
 
@@ -60,6 +61,7 @@ class Stores:
     told_to_forget: host.Forgotten  # a person has had this host forgotten
     known_before: bool  # this host belonged to a cluster before this start
     urls: tuple[str, ...]
+    calls: Tally  # of etcd, by operation and result
 
     def describe(self) -> str:
         """Return, for the status, whether etcd answers and is the right one."""
@@ -87,7 +89,8 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
 
     refusal: returns why nothing may be written in this host's name, or "".
     """
-    etcd = EtcdKeyValue(etcd_settings(settings))
+    calls = Tally()
+    etcd = EtcdKeyValue(etcd_settings(settings), tally=calls)
     state = Path(settings.state)
     cluster = host.ClusterFile(state)
     known_before = cluster.get() is not None
@@ -107,4 +110,4 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
         endpoints=JoinedEndpoints(noted_endpoints, FiledJoins(state)),
         absences=EtcdAbsences(kv), feeds=feeds, directory=EtcdDirectory(feeds, kv),
         vips=EtcdVipFeed(feeds, kv), told_to_forget=host.Forgotten(state),
-        known_before=known_before, urls=settings.etcd)
+        known_before=known_before, urls=settings.etcd, calls=calls)

@@ -63,6 +63,16 @@ def take(table: Any, key: Any) -> Any | None:
     return leaf
 
 
+def map_id(table: Any) -> int:
+    """Return the kernel's id of a map: bytes 4 to 8 of struct bpf_map_info.  Error: DatapathError.
+    """
+    info = (ctypes.c_uint32 * 32)()
+    length = ctypes.c_uint32(ctypes.sizeof(info))
+    checked(lib.bpf_obj_get_info_by_fd(table.map_fd, ctypes.byref(info), ctypes.byref(length)),
+            f"ask about map {table.name}")
+    return int(info[1])
+
+
 class _TestRunOptions(ctypes.Structure):
     """struct bpf_test_run_opts of libbpf 1.1."""
 

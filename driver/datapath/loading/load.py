@@ -6,13 +6,15 @@ Maps are pinned, so loading again finds the previous process's maps.  Nothing is
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Final
 
 from driver.client_ports import ClientPorts, Ports
 from driver.datapath.code.compiled import Compiled, relocate
@@ -20,6 +22,8 @@ from driver.datapath.code.programs import ALL_PROGRAMS
 from driver.datapath.loading.objects import load_btf, load_program, open_map
 from driver.datapath.loading.table import Table
 from driver.errors import DatapathError
+
+ASSIGNS_GROUPS: Final = (6, 6)  # Linux: bpf_sk_assign() takes sockets with SO_REUSEPORT
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Constants:
     clients: ClientPorts  # source ports of connections on the host path
     vxlan_port: int  # UDP; 0: every packet of the overlay path takes the VXLAN device
     vxlan_sources: Ports  # the VXLAN device's source ports, both inclusive
+    assigns_groups: bool = field(default_factory=lambda: kernel_release() >= ASSIGNS_GROUPS)
 
     def values(self) -> dict[str, int]:
         """Return the values by their names in the C text."""
@@ -55,7 +60,14 @@ class Constants:
             "VXLAN_PORT_BE": u16_be(self.vxlan_port),
             "VXLAN_SOURCE_FIRST": self.vxlan_sources[0],
             "VXLAN_SOURCE_COUNT": self.vxlan_sources[1] - self.vxlan_sources[0],
+            "ASSIGNS_GROUPS": int(self.assigns_groups),
         }
+
+
+def kernel_release() -> tuple[int, int]:
+    """Return the running kernel's two first numbers: (6, 1)."""
+    major, minor = re.findall(r"[0-9]+", os.uname().release)[:2]
+    return int(major), int(minor)
 
 
 def u32_be(address: IPv4Address) -> int:

@@ -20,6 +20,11 @@ def bytes_into(array: Any, value: bytes) -> None:
     ctypes.memmove(array, value, len(value))
 
 
+def address_of(in_memory: int) -> IPv4Address:
+    """Return the address whose network order this integer has in memory; inverse of u32_be."""
+    return IPv4Address(int(in_memory).to_bytes(4, sys.byteorder))
+
+
 def address_key(table: Any, vni: Vni, address: IPv4Address | IPv6Address) -> Any:
     """Key of `endpoints`/`directory` (v4) or `endpoints6`/`directory6` (v6)."""
     key = table.Key()
@@ -46,7 +51,7 @@ def remote(key: Any, leaf: Any) -> Endpoint:
     v4 = hasattr(key, "addr_be")
     return Endpoint(
         id=EndpointId(""), network_id=NetworkId(""), vni=Vni(int(key.vni)), host=HostId(""),
-        underlay=IPv4Address(leaf.underlay_be.to_bytes(4, sys.byteorder)), mac=bytes(leaf.mac),
+        underlay=address_of(leaf.underlay_be), mac=bytes(leaf.mac),
         address=IPv4Interface(key.addr_be.to_bytes(4, sys.byteorder)) if v4 else None,
         address6=None if v4 else IPv6Interface(bytes(key.addr)), port=u16_be(leaf.port_be),
         takes_ipv6=not v4 and leaf.port_be != 0)

@@ -155,7 +155,12 @@ class Maps:
 
     def _own_port(self, port: int, leaf: Any) -> None:
         ports = self._table("ports")
-        ports[ports.Key(port)] = leaf
+        key = ports.Key(port)
+        before = ports.get(key)
+        if before is not None and before.sandbox == leaf.sandbox:  # the programs go on with these
+            leaf.assigned, leaf.listens = before.assigned, before.listens
+        if before is None or bytes(before) != bytes(leaf):
+            ports[key] = leaf
         if leaf.sandbox:
             self._owners[port] = int(leaf.sandbox)
         else:

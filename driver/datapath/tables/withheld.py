@@ -18,9 +18,10 @@ from driver.errors import DatapathError
 from driver.services.ports import Why
 
 # kernel/include/slim.h
-NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER, NOTE_IPV6_OPTIONS = 1, 2, 4, 8
+NOTE_KEYS, NOTE_RULES, NOTE_BOUND_LISTENER, NOTE_IPV6_OPTIONS, NOTE_LISTENER_GROUP = 1, 2, 4, 8, 16
 _NOTED = {NOTE_KEYS: Why.KEYS, NOTE_RULES: Why.OWN_RULES, NOTE_BOUND_LISTENER: Why.BOUND_LISTENER,
-          NOTE_IPV6_OPTIONS: Why.IPV6_OPTIONS}
+          NOTE_IPV6_OPTIONS: Why.IPV6_OPTIONS, NOTE_LISTENER_GROUP: Why.LISTENER_GROUP}
+WITHHELD_LOOKING = 0x10000
 KEPT_NOTES = 4096  # of namespaces that are no sandbox now: their container may rejoin a network
 
 
@@ -59,7 +60,20 @@ class WithheldMaps:
         return frozenset() if leaf is None else _read(leaf)
 
     def settle_rules(self, cookie: int) -> None:
-        """See ports.Verdicts."""
+        """See ports.Verdicts.
+
+        The mark is in the entry that the verdict writes over or removes, so that it cannot outlive
+        it; a driver that dies in between leaves it to the next one's verdict.  It is there before
+        the note goes: at every moment one of the two says that a look is due.
+        """
+        if Why.OWN_RULES not in self.notes_of(cookie):
+            return
+        key, own_rules = self._withheld.Key(cookie), self._numbers[Why.OWN_RULES]
+        found, looking = self._withheld.get(key), self._withheld.Leaf(own_rules | WITHHELD_LOOKING)
+        if found is None:  # the program is about to enter it, and must find it so; else it is full
+            bpf.insert(self._withheld, key, looking)
+        elif found.value == own_rules:
+            self._withheld[key] = looking
         self._rewrite(cookie, without=NOTE_RULES)
 
     def note_listeners(self, cookie: int, *, bound: bool, keyed: bool) -> None:

@@ -45,15 +45,20 @@ class KernelInspector:
                 lost6 = next(filter(None, (
                     _lost_address(route, endpoint.address6, interface, socket.AF_INET6)
                     for endpoint, interface, _ in found)), "")
-                missing = "" if just_set_up else (
-                    _missing_of_host_path(route, *found[0][:2], underlay)
-                    or next(filter(None, (self._missing(route, *each) for each in found)), ""))
                 tc = next((f"tc: {interface.name} has filters" for _, interface, _ in found
                            if filters.others_filters(route, interface.ifindex)), "")
                 found_rules = own_rules(ipv6=any(
                     endpoint.address6 is not None for endpoint, _ in members))
-                if members and members[0][0].port:  # it has a host path
-                    untracked.follow(underlay, () if found_rules else [
+                has_host_path = bool(members and members[0][0].port)
+                exempt = untracked.read() if has_host_path else b""
+                missing = ""
+                if has_host_path and not just_set_up:
+                    missing = _missing_of_host_path(route, found[0][1], underlay, exempt)
+                if not missing and not just_set_up:
+                    missing = next(filter(None, (
+                        self._missing(route, *each) for each in found)), "")
+                if has_host_path:
+                    untracked.follow(exempt, underlay, () if found_rules else [
                         endpoint.address.ip for endpoint, _ in members if endpoint.address])
             return Findings(missing, lost, tc or found_rules, lost6)
 
@@ -69,13 +74,11 @@ class KernelInspector:
         return changes.planned()
 
 
-def _missing_of_host_path(route: Route, endpoint: Endpoint, interface: Interface,
-                          underlay: IPv4Address) -> str:
-    if not endpoint.port:  # then no endpoint of the sandbox has one: there is no host path
-        return ""
+def _missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Address,
+                          exempt: bytes) -> str:
     return (rules.missing(route, underlay)
             or routes.missing_of_host_path(route, interface, underlay)
-            or untracked.missing(underlay))
+            or untracked.missing(exempt, underlay))
 
 
 def _lost_address(route: Route, address: IPv4Interface | IPv6Interface | None,

@@ -67,7 +67,7 @@ class KernelSandboxes:
                     changes.apply()
                     return
                 # Before the host path, which without it does not work for every program.
-                if untracked.missing(underlay):  # a driver that starts mostly finds it
+                if untracked.missing(untracked.read(), underlay):  # a new driver mostly finds it
                     untracked.install(underlay)
                 # The underlay's MTU may be smaller than when the interface was created.
                 underlay_mtu = overlay_mtu + VXLAN_OVERHEAD

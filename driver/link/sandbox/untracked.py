@@ -33,13 +33,22 @@ def install(underlay: IPv4Address) -> None:
     nft_socket.commit(_rules(underlay), _TABLE)
 
 
-def follow(underlay: IPv4Address, own: Sequence[IPv4Address]) -> None:
+def read() -> bytes:
+    """Return the kernel's answer with the table's rules, for `missing` and `follow`.
+
+    Error: LinkError.
+    """
+    return nft_socket.answers(_question(), _TABLE)
+
+
+def follow(found: bytes, underlay: IPv4Address, own: Sequence[IPv4Address]) -> None:
     """Exempt packets to and from the container's `own` addresses, too; none: only `underlay`'s.
+
+    found: what `read` has returned.
 
     Whoever finds rules of somebody else's calls it with none: from then on all is tracked again.
     A connection that is open at that moment is tracked from its next packet on.  Error: LinkError.
     """
-    found = nft_socket.answers(_question(), _TABLE)
     if found.count(nft.comment(_about(underlay))) != len(_CHAINS):
         return  # that is put back first
     if not own:
@@ -55,10 +64,9 @@ def follow(underlay: IPv4Address, own: Sequence[IPv4Address]) -> None:
             for chain, _, load in _CHAINS for address in lacking]), _TABLE)
 
 
-def missing(underlay: IPv4Address) -> str:
-    """Name the table if any of its rules is missing; "": none is.  Error: LinkError."""
-    found = nft_socket.answers(_question(), _TABLE).count(nft.comment(_about(underlay)))
-    return "" if found == len(_CHAINS) else _TABLE
+def missing(found: bytes, underlay: IPv4Address) -> str:
+    """Name the table if any of its rules is missing from what `read` has returned; "": none is."""
+    return "" if found.count(nft.comment(_about(underlay))) == len(_CHAINS) else _TABLE
 
 
 def remove() -> None:

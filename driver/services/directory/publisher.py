@@ -283,6 +283,16 @@ class Publisher:
             view = self._maps.views.get(vni)
             return view is not None and endpoint_id in view.entries
 
+    def local_size(self) -> int:
+        """Count the endpoints of this host that have an interface."""
+        with self._lock:
+            return sum(len(view.local) for view in self._maps.views.values())
+
+    def sizes(self) -> dict[Vni, int]:
+        """Count the endpoints, of all hosts, by network."""
+        with self._lock:
+            return {vni: len(view.entries) for vni, view in self._maps.views.items()}
+
     def directory_size(self) -> int:
         """Count the endpoints, of all hosts, that the maps know."""
         with self._lock:

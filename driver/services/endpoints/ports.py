@@ -80,6 +80,10 @@ class EndpointPorts:
             if port is not None and port in self._range and port not in self._owners.values():
                 self._free[port] = None
 
+    def free(self) -> int:
+        """Count the ports that can still be handed out."""
+        return len(self._free)
+
     def in_use(self) -> int:
         """Count the endpoints that have a port."""
         return len(self._owners)

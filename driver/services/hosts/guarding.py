@@ -73,6 +73,13 @@ class Guarding:
                 self._installed = None
             self._bring_up()
 
+    def dropped(self) -> int | None:
+        """Return how many packets the guard has dropped; None: it is missing.  Error: LinkError."""
+        with self._lock:
+            if self._problem is not None or self._installed is None:
+                return None
+        return self._guard.dropped()
+
     def state(self) -> str:
         """Describe the guard in a word or two, for the status."""
         with self._lock:

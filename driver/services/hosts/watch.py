@@ -118,13 +118,17 @@ class HostWatch:
             self._absent = absent
             self._apart(self._keep_records)
 
-    def describe(self) -> str:
-        """Describe the other hosts' states in a few words."""
+    def counts(self) -> dict[str, int]:
+        """Count the hosts by state: registered, absent and gone; this host is among the first."""
         watched = list(self._watched.values())
         with self._lock:
             live = len(self._live or {})
         gone = sum(found.gone for found in watched)
-        return f"{live} registered, {len(watched) - gone} absent, {gone} gone"
+        return {"registered": live, "absent": len(watched) - gone, "gone": gone}
+
+    def describe(self) -> str:
+        """Describe the other hosts' states in a few words."""
+        return ", ".join(f"{count} {state}" for state, count in self.counts().items())
 
     def _due_at_records(self, live: dict[HostId, Host]) -> bool:
         now_s, seen = self._clock(), frozenset(live)

@@ -103,6 +103,16 @@ class PeerWatch:
             self._judge_all(due)
         self._write()
 
+    def counts(self) -> dict[str, int]:
+        """Count the peers by verdict: open, unprobed, or what is wrong (trouble.Kind)."""
+        with self._lock:
+            peers = [(peer.trouble, peer.answered) for peer in self._peers.values()]
+        counts = dict.fromkeys(("open", "unprobed", *(kind.name.lower() for kind in Kind)), 0)
+        for trouble, answered in peers:
+            counts[trouble.kind.name.lower() if trouble is not None
+                   else "open" if answered else "unprobed"] += 1
+        return counts
+
     def describe(self) -> str:
         """Say in one line how many peers there are and which are blocked."""
         with self._lock:
@@ -126,6 +136,12 @@ class PeerWatch:
         with self._lock:
             return {host: str(peer.trouble) for host, peer in self._peers.items()
                     if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
+
+    def explain(self, host: IPv4Address) -> str:
+        """Say why SYNs do not get through to a host, and the likely cause; "": not known."""
+        with self._lock:
+            trouble = self._peers[host].trouble if host in self._peers else None
+        return "" if trouble is None else f"{trouble}; {advice(trouble, self._ports)}"
 
     def _follow_index(self) -> None:
         hosts, now_s = self._index.hosts(), self._clock()

@@ -23,6 +23,7 @@ class Why(StrEnum):
 
     SWITCHED_OFF = "switched_off"
     KEYS = "keys"
+    LISTENER_GROUP = "listener_group"
     BOUND_LISTENER = "bound_listener"
     USER_STACK = "user_stack"
     OWN_RULES = "own_rules"
@@ -49,7 +50,11 @@ class Verdicts(Protocol):
         """Return the same for one namespace."""
 
     def settle_rules(self, cookie: int) -> None:
-        """Remove the note of changed tables, which are inspected next.  Other notes stay."""
+        """Remove the note of changed tables, which are inspected next.  Other notes stay.
+
+        If there was one, callers' SYNs get no answer, and are sent again, until `withhold` or
+        `release` says what becomes of the sandbox.
+        """
 
     def forget_notes(self, keep: Collection[int]) -> None:
         """Remove old notes of all other namespaces."""

@@ -59,7 +59,7 @@ class Finisher:
                      lambda _id, _offered, _takes_ipv6: None),
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
                  withholding: Withholding | None = None, names: SandboxNames | None = None,
-                 ledger: Ledger | None = None,
+                 ledger: Ledger | None = None, took: Callable[[float], None] = lambda _s: None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
 
@@ -70,6 +70,7 @@ class Finisher:
         withholding: judges each sandbox before it is published; None: nothing does.
         names: is told of each endpoint, too; None: no names are served.
         ledger: calls what this class has to do; None: the tests do.
+        took: is told how many seconds it was from an endpoint's carrier to its host path.
         """
         ledger = ledger or Ledger(clock=clock)
         self._sandboxes = sandboxes
@@ -80,10 +81,13 @@ class Finisher:
         self._request_port = request_port
         self._withholding = withholding
         self._names = names
+        self._took = took
         self._clock = clock
         self._guard = threading.Lock()  # of all below; never held during calls to others
         self._expected: dict[EndpointId, Expected] = {}
         self._up: dict[str, float] = {}  # host's ends with carrier -> since when
+        # Endpoints that were waiting for their carrier -> when it came; until they are finished.
+        self._timed: dict[EndpointId, float] = {}
         self._by_sandbox: dict[str, Sandbox] = {}
         self._unreachable: set[EndpointId] = set()  # peers are to use the overlay path
         self._counts = FinisherCounts()
@@ -124,6 +128,7 @@ class Finisher:
             with self._guard:
                 self._expected.pop(endpoint_id, None)
                 self._unreachable.discard(endpoint_id)
+                self._timed.pop(endpoint_id, None)
             self._finishing.drop(endpoint_id)
             self._offers.drop(endpoint_id)
             self._leave(endpoint_id, expected.endpoint.sandbox_key)
@@ -138,6 +143,7 @@ class Finisher:
             self._up[host_name] = self._clock()
             found = [expected.endpoint.id for expected in self._expected.values()
                      if expected.veth.host_name == host_name]
+            self._timed.update(dict.fromkeys(found, self._up[host_name]))
         for endpoint_id in found:
             self._finishing.put(endpoint_id, None)
 
@@ -166,6 +172,10 @@ class Finisher:
         """Tell the peers the current state of the endpoint's host path.  Returns at once."""
         self._offers.put(endpoint_id, None, delay_s)
 
+    def waiting(self) -> int:
+        """Count the endpoints whose sandbox is still to be set up."""
+        return len(self._finishing.values())
+
     def counts(self) -> FinisherCounts:
         """Return the counts so far."""
         with self._guard:
@@ -192,11 +202,14 @@ class Finisher:
         with self._guard:
             self._counts = _plus(self._counts, finished=1)
             up_s = self._up.get(expected.veth.host_name)
+            timed_s = self._timed.pop(endpoint_id, None)
             tell = self._expected.get(endpoint_id) is expected and expected.has_host_path and (
                 endpoint_id in self._unreachable or not told)
             if tell and no_port is None:
                 self._unreachable.discard(endpoint_id)
         late_ms = (self._clock() - up_s) * 1000 if up_s is not None else 0.0
+        if timed_s is not None:
+            self._took(self._clock() - timed_s)
         log.debug("sandbox of endpoint %.12s finished %.1f ms after carrier", endpoint_id, late_ms)
         if no_port is not None:  # vips work by its sandbox, over the overlay path
             raise no_port

@@ -12,13 +12,14 @@ from driver.model import Endpoint, EndpointId, HostPath, Network
 from driver.services.ports import Findings, Veth, Why
 
 # These last as long as the namespace, as its keys and listeners may, too.
-LASTING = frozenset({Why.KEYS, Why.BOUND_LISTENER, Why.IPV6_OPTIONS})
+LASTING = frozenset({Why.KEYS, Why.LISTENER_GROUP, Why.BOUND_LISTENER, Why.IPV6_OPTIONS})
 _BY_IPV6_ONLY = frozenset({Why.IPV6_OPTIONS})
 # Findings that `on` overrules: whoever chooses it knows the container's rules.
 _OVERRULED = frozenset({Why.OWN_RULES, Why.USER_STACK, Why.BOUND_LISTENER})
 _MEANINGS = {
     Why.SWITCHED_OFF: "slim.host_path=off",
     Why.KEYS: "keys of TCP-MD5 or TCP-AO are for virtual addresses",
+    Why.LISTENER_GROUP: "MPTCP with SO_REUSEPORT needs Linux 6.6",
     Why.BOUND_LISTENER: "a listener is bound to a device",
 }
 
@@ -88,8 +89,12 @@ class Standing:
 
     def explain(self, why: Why) -> str:
         """Describe the reason for people."""
+        return f"{why} ({self.detail(why)})"
+
+    def detail(self, why: Why) -> str:
+        """Say what was found in this sandbox; "": nothing that the reason does not say."""
         found = {Why.USER_STACK: f"its interface has no address {self.findings.lost_address}: "
                                  "a stack in user space?",
                  Why.OWN_RULES: self.findings.own_rules or "its packet filter has changed",
                  Why.ROUTING_LOST: f"{self.findings.missing} was removed, and is put back"}
-        return f"{why} ({found.get(why) or _MEANINGS[why]})"
+        return found.get(why) or _MEANINGS.get(why, "")

@@ -130,6 +130,11 @@ class Withholding:
         standing = self._standing_of(endpoint.id)
         return standing is None or standing.takes_ipv6
 
+    def detail(self, endpoint: Endpoint, reason: str) -> str:
+        """Say what in its sandbox is behind a reason that the kernel's map has; "": not known."""
+        standing = self._standing_of(endpoint.id)
+        return standing.detail(Why(reason)) if standing is not None and reason in list(Why) else ""
+
     def changed(self, key: str) -> None:
         """Inspect the sandbox soon, as something inside has changed."""
         with self._guard:
@@ -174,6 +179,15 @@ class Withholding:
                 after = [standing.uses_host_path(each) for each in standing.choices]
             if before != after:
                 self.repair(standing.key)  # the programs' entry holds the endpoints' ports
+
+    def counts(self) -> dict[str, int]:
+        """Count the sandboxes by why they are kept off the host path; host_path: by nothing."""
+        with self._guard:
+            standings = list(self._by_key.values())
+        counts = dict.fromkeys(("host_path", *Why), 0)
+        for each in standings:
+            counts[each.entered or "host_path"] += 1
+        return counts
 
     def describe(self) -> str:
         """Describe all sandboxes in one line, for the status."""

@@ -6,6 +6,7 @@ connection.py makes the connections.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -41,8 +42,13 @@ from driver.store.kv.protocol import (
 )
 from driver.store.kv.transaction import prefix_end
 from driver.work import deadline
+from driver.work.tally import Tally
 
 CALL_S = 2.2  # for one call, over all endpoints; a commit and its read-back: 4.4 < 5
+# Operations whose name in messages is more than a word; for the tally.
+_OPERATIONS = {"grant a lease": "lease_grant", "renew the lease": "lease_renew",
+               "look at the lease": "lease_look", "revoke the lease": "lease_revoke",
+               "ask for alarms": "alarms"}
 PAGE = 1000  # entries per answer: about 0.4 MB, 30 ms to decode in pure Python
 
 T = TypeVar("T")
@@ -53,8 +59,12 @@ __all__ = ["EtcdKeyValue", "EtcdSettings"]
 class EtcdKeyValue:
     """The KeyValue of store/kv over python-etcd3.  Thread-safe.  Connects at the first call."""
 
-    def __init__(self, settings: EtcdSettings, call_s: float = CALL_S) -> None:
-        """Check `settings`; error: SettingsError."""
+    def __init__(self, settings: EtcdSettings, call_s: float = CALL_S,
+                 tally: Tally | None = None) -> None:
+        """Check `settings`; error: SettingsError.
+
+        tally: is told of each call, by operation and result (ok, error).
+        """
         if not settings.endpoints:
             raise SettingsError("etcd: no endpoint given")
         if bool(settings.user) != bool(settings.password):
@@ -65,6 +75,7 @@ class EtcdKeyValue:
         self._connections = [Connection(url, settings) for url in settings.endpoints]
         self._endpoints = EndpointsFile(settings.endpoints_file)
         self._call_s = call_s
+        self._tally = tally
         self._lock = threading.Lock()  # guards the list of connections and the preferred one
         self._preferred = self._connections[0]  # the one that answered last
         self.cluster_id = 0  # etcd's own id, from the last answer; a restored etcd has another
@@ -241,6 +252,17 @@ class EtcdKeyValue:
         return self._call(what, call)
 
     def _call(self, what: str, call: Callable[[Any, float], T], *, probe: bytes = b"") -> T:
+        """Make a call, see `_attempt`, and have it counted."""
+        begun_s, result = time.monotonic(), "error"
+        try:
+            answer = self._attempt(what, call, probe)
+            result = "ok"
+            return answer
+        finally:
+            if self._tally is not None:
+                self._tally.add(time.monotonic() - begun_s, _OPERATIONS.get(what, what), result)
+
+    def _attempt(self, what: str, call: Callable[[Any, float], T], probe: bytes) -> T:
         """Try the endpoints in turn, within one deadline for all.
 
         A call that must not be repeated has a `probe`, a key to read first: it goes to the next

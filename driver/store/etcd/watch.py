@@ -88,6 +88,10 @@ class EtcdStream:
             if news is not None:
                 return news
 
+    def heard_s(self) -> float:
+        """See Stream."""
+        return self._heard_s
+
     def close(self) -> None:
         """See Stream."""
         self._closed = True

@@ -62,6 +62,8 @@ class Feeds:
         self._past: Past | None = None
         self._histories = 0  # how many histories etcd has begun since the start
         self._opened = 0  # how often etcd was asked whether it is the same one as before
+        self._heard_s = clock()  # etcd's last sign of life, on streams that have ended
+        self._relists = 0  # of feeds that had been listed before
         self._stop = threading.Event()
         self._later: Later[Feed | None] = Later(self._work, threads=THREADS, name="slim-feeds")
         self._keeper: threading.Thread | None = None
@@ -103,6 +105,18 @@ class Feeds:
         if keeper is not None:
             keeper.join(CLOSE_S)
             self._later.stop()
+
+    def silent_s(self) -> float:
+        """Return for how many seconds etcd has given no sign of life on the stream of changes."""
+        with self._changed:
+            if self._stream is not None:
+                self._heard_s = max(self._heard_s, self._stream.heard_s())
+            return max(0.0, self._clock() - self._heard_s)
+
+    def relists(self) -> int:
+        """Count the lists that were read again, as their changes could not be followed."""
+        with self._changed:
+            return self._relists
 
     # The stream: the keeper's part.
 
@@ -224,6 +238,8 @@ class Feeds:
     def _lost(self) -> None:
         with self._changed:
             stream, self._stream = self._stream, None
+            if stream is not None:
+                self._heard_s = max(self._heard_s, stream.heard_s())
             self._watched.clear()
             for feed in self._feeds:
                 feed.watch = 0
@@ -304,6 +320,7 @@ class Feeds:
         with self._changed:
             if feed.closed or histories != self._histories:
                 return
+            self._relists += feed.listed and not feed.removals
             feed.listed, feed.position = True, listing.revision
             if opened != self._opened and self._past is not None and self._past.witness:
                 feed.position = min(feed.position, self._past.witness.mod_revision)

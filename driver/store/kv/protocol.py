@@ -139,6 +139,9 @@ class Stream(Protocol):
     def next(self) -> News | None:
         """Block until there is news; None after `close`.  Error: WatchLost, which closes it."""
 
+    def heard_s(self) -> float:
+        """Return when there was a sign of life last: seconds, monotonic; -inf: never."""
+
     def close(self) -> None:
         """End the stream with all its watches; `next` returns None."""
 

@@ -98,8 +98,21 @@ def test_it_begins_without_etcd(world: World, feeds: Feeds) -> None:
     heard = Heard()
     feeds.follow("/a/", heard)
     revision = put(world.other, "/a/1")
+    silent_s = feeds.silent_s()
+    wait_until(lambda: feeds.silent_s() > silent_s, LONG_S, "the silence lasts")
     world.mend()
     wait_until(lambda: heard.now == {"/a/1": (b"v", revision)}, LONG_S, "the list")
+    assert feeds.relists() == 0
+
+
+def test_silence_ends_with_a_sign_of_life(world: World, feeds: Feeds) -> None:
+    """Also while nothing changes: the stream is probed."""
+    feeds.follow("/a/", heard := Heard())
+    wait_until(lambda: heard.lists, LONG_S, "the list")
+    world.cut()
+    wait_until(lambda: feeds.silent_s() > 1.0, LONG_S, "the silence is noticed")
+    world.mend()
+    wait_until(lambda: feeds.silent_s() < 1.0, LONG_S, "etcd is heard again")
 
 
 def test_many_prefixes_on_one_stream_and_few_threads(world: World, feeds: Feeds) -> None:
@@ -202,6 +215,7 @@ def test_a_slow_listener_holds_up_nobody_and_little_memory(
     go_on.set()
     wait_until(lambda: in_step(world, {"/slow/": slow}), LONG_S, "the slow one is in step")
     assert len(slow.lists) == 2
+    assert feeds.relists() == 1
     assert len(slow.changes) < 300
     assert not any(feed.waiting for feed in followed)
 

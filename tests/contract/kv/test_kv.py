@@ -12,6 +12,7 @@ from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue, EtcdSettings
 from driver.store.kv.protocol import Delete, Holds, OutcomeUnknown, Put, Unchanged
 from driver.store.kv.transaction import Transaction
+from driver.work.tally import Tally
 from tests.support.fakes.kv import FakeKeyValue, FaultyKeyValue
 from tests.support.run.wait import wait_until
 from tests.support.world.etcd import Etcd, free_port
@@ -159,6 +160,22 @@ def test_every_call_fails_in_time_and_works_again(own_etcd: Etcd, fault: str) ->
         wait_until(lambda: _works(kv), 30, "the client works again")
         entry = kv.get("/a/1")
         assert entry is not None
+
+
+def test_calls_are_counted_by_operation_and_result(own_etcd: Etcd) -> None:
+    tally = Tally()
+    with EtcdKeyValue(own_etcd.settings(), call_s=0.5, tally=tally) as kv:
+        put(kv, "/a/1")
+        kv.get("/a/1")
+        kv.range("/a/")
+        kv.lease(10).keep_alive()
+        own_etcd.stop()
+        with pytest.raises(StoreUnavailable):
+            kv.get("/a/1")
+    assert {names: found.count for names, found in tally.read().items()} == {
+        ("write", "ok"): 1, ("read", "ok"): 1, ("list", "ok"): 1, ("lease_grant", "ok"): 1,
+        ("lease_renew", "ok"): 1, ("read", "error"): 1}
+    assert all(0 < found.sum_s < 60 for found in tally.read().values())
 
 
 def _works(kv: EtcdKeyValue) -> bool:

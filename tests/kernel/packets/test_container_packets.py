@@ -133,25 +133,43 @@ def test_a_listener_is_found(case: Case, run: Callable[[Case], None], kernel: Ke
 
 
 @contextmanager
-def connection(kernel: Kernel, address: str, port: int) -> Iterator[int]:
-    """Connect to oneself in the packets' namespace; yield the client's port."""
+def connection(kernel: Kernel, address: str, port: int, *, closed: bool = False) -> Iterator[int]:
+    """Connect to oneself in the packets' namespace; yield the client's port.
+
+    closed: by the server first, where it is in TIME_WAIT then.
+    """
     with ExitStack() as stack:
         def make() -> int:
-            listener = stack.enter_context(socket.create_server((address, port)))
-            client = stack.enter_context(socket.create_connection(listener.getsockname()))
-            stack.enter_context(listener.accept()[0])
-            return int(client.getsockname()[1])
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            listener = stack.enter_context(socket.create_server((address, port), family=family))
+            client = stack.enter_context(socket.create_connection(listener.getsockname()[:2]))
+            accepted = stack.enter_context(listener.accept()[0])
+            name = int(client.getsockname()[1])
+            if closed:
+                accepted.close()
+                assert client.recv(1) == b""
+                client.close()
+            return name
 
         yield kernel.netns.call(make)
 
 
-def test_a_connection_is_no_listener(run: Callable[[Case], None], kernel: Kernel) -> None:
-    """A socket of the virtual names is found, which is one of the container's own doing."""
-    with connection(kernel, "127.0.0.1", SILENT) as client:
-        run(replace(FOUND, packet=sent(sport=client), counts="no_listener", given=[syn_of(
-            OTHER_HOST, client, MY_PORT, addr_be="127.0.0.1", peer_addr_be="127.0.0.1",
-            port_be=SILENT)]))
-    assert known(kernel) == 0
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_connection_with_these_names_is_passed_over(
+        run: Callable[[Case], None], kernel: Kernel, address: str, closed: bool) -> None:
+    """It came over the overlay path: which way connections take may differ one by one."""
+    with connection(kernel, address, SILENT, closed=closed) as client:
+        given = [syn_of(OTHER_HOST, client, MY_PORT, addr_be="127.0.0.1", peer_addr_be="127.0.0.1",
+                        port_be=SILENT)]
+        counts = ""
+        if address == "::1":  # its listener is not for IPv4, too
+            given = [takes_ipv6(MINE, "::1"), syn_of(OTHER_HOST, client, MY_PORT, port_be=SILENT,
+                                                     ipv6=1)]
+            counts = "listener_assigned"
+        then = [replace(given[-1], leaf={"assigned": 1})] if counts else []
+        run(replace(FOUND, packet=sent(sport=client), counts=counts, given=given, then=then))
+        assert known(kernel) == (0 if counts else 1)
 
 
 def test_a_listener_that_must_be_assigned(run: Callable[[Case], None], kernel: Kernel,
@@ -190,19 +208,22 @@ def test_by_ipv6_nobody_listens(run: Callable[[Case], None], kernel: Kernel) -> 
     assert known(kernel) == 0
 
 
-def test_a_connection_with_these_ipv6_names_is_passed_over(
-        run: Callable[[Case], None], kernel: Kernel) -> None:
-    """It came over the overlay path: which way connections take may differ one by one."""
-    with listening6(kernel, dual=True) as found:
-        def make() -> socket.socket:
-            made = socket.socket(socket.AF_INET6)
-            made.bind(("::", SPORT))
-            made.connect(("::1", found))
-            return made
+def test_a_group_of_listeners_of_both_families(run: Callable[[Case], None], kernel: Kernel) -> None:
+    """With SO_REUSEPORT each look-up finds one of them, which need not be the same one."""
+    with ExitStack() as stack:
+        def make() -> int:
+            port = 0
+            for _ in range(16):
+                each = stack.enter_context(socket.socket(socket.AF_INET6))
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                each.bind(("::", port))
+                each.listen()
+                port = each.getsockname()[1]
+            return port
 
-        with kernel.netns.call(make):
-            run(replace(FOUND, given=by_ipv6(found)))
-            assert known(kernel) == 1
+        run(replace(FOUND, given=by_ipv6(kernel.netns.call(make))))
+        assert known(kernel) == 1
 
 
 def test_another_listener_on_the_wires_name_is_no_obstacle(

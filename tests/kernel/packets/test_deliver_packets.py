@@ -51,6 +51,7 @@ EXPERIMENT6 = 0x5e16  # the endpoints' IPv6 addresses are meant
 GOOD, GOOD6 = option(80, FAR_PORT), option(80, FAR_PORT, experiment=EXPERIMENT6)
 NOP = b"\x01"
 NOTE_KEYS, NOTE_RULES, NOTE_IPV6_OPTIONS = 1, 2, 8
+LOOKING = 0x10000  # in `withheld`, beside the reason
 row = partial(Case, program="from_wire", came_by=WIRE)
 
 
@@ -139,11 +140,13 @@ def reason(name: str) -> int:
     return [each.name for each in read_reasons()].index(name)
 
 
-def kept_off(why: str, name: str, told: bool, *given: Entry) -> Case:
+def kept_off(why: str, name: str, told: bool, *given: Entry, also: int = 0,
+             options: bytes = GOOD) -> Case:
     """Make a row of a SYN to a container that takes none on the host path now."""
-    return row(why, sent(), REDIRECT if told else SHOT, "syn_withheld",
-               after=unreachable(sent(), 13) if told else None,
-               given=[Entry("withheld", MINE, reason(name)), *given])
+    syn = sent(options=options)
+    return row(why, syn, REDIRECT if told else SHOT, "syn_withheld",
+               after=unreachable(syn, 13) if told else None,
+               given=[Entry("withheld", MINE, reason(name) | also), *given])
 
 
 def note(what: int) -> Entry:
@@ -156,6 +159,9 @@ WITHHELD = [
     kept_off("by rules that the driver looks at", "own_rules", False, note(NOTE_RULES)),
     kept_off("by rules, while the driver looks at keys", "own_rules", True, note(NOTE_KEYS)),
     kept_off("by keys, while the driver looks at rules", "keys", True, note(NOTE_RULES)),
+    kept_off("by rules that it is just looking at", "own_rules", False, also=LOOKING),
+    kept_off("by these, and there are keys", "own_rules", False, note(NOTE_KEYS), also=LOOKING),
+    kept_off("by these, and IPv6 is meant", "own_rules", False, also=LOOKING, options=GOOD6),
     kept_off("until its routes are back", "routing_lost", False),
     row("and its open connections go on", sent("A", b""), REDIRECT,
         given=[Entry("withheld", MINE, reason("keys"))]),

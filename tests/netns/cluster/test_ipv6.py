@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from driver.store.format import keys
 from tests.netns import talk
 from tests.netns.cluster.etcd_world import LONG_S, Box, World
+from tests.support.faults.spoilt_data import NO_IPV6, with_fields
 from tests.support.run.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
 HERE6, THERE6 = "fd00:50::2", "fd00:50::3"
+FLOW6 = """
+    c = connected(sys.argv[1], 80, family=socket.AF_INET6, timeout_s=20)
+    ready()
+    for line in sys.stdin:
+        print(len(asked(c, line.encode() * 100)), flush=True)
+"""
 SET_OPTION = "socket.socket(socket.AF_INET6).setsockopt(socket.IPPROTO_IPV6, 73, 1)"  # MINHOPCOUNT
 
 
@@ -25,14 +34,15 @@ class Pair:
     here: Box
     there: Box
 
-    def call(self) -> dict[str, int]:
-        """Connect by IPv6; return how much the two hosts' counters grew, by name."""
+    def call(self, *, ipv6: bool = True) -> dict[str, int]:
+        """Connect; return how much the two hosts' counters grew, by name."""
         hosts = self.world.hosts
+        own, peer = (HERE6, THERE6) if ipv6 else (self.here.ip, self.there.ip)
         before = [host.counters() for host in hosts]
         assert talk.run(self.world.container(self.here), """
-            c = connected(sys.argv[1], 80, family=socket.AF_INET6)
+            c = connected(sys.argv[1], 80, family=int(sys.argv[2]))
             print(asked(c).decode(), c.getpeername()[0], c.getsockname()[0])
-        """, THERE6) == f"hello {THERE6} {HERE6}"
+        """, peer, int(socket.AF_INET6 if ipv6 else socket.AF_INET)) == f"hello {peer} {own}"
         return {name: sum(host.counters()[name] - old[name]
                           for host, old in zip(hosts, before, strict=True))
                 for name in ("connected", "accepted", "overlay_only", "own_rules")}
@@ -75,6 +85,25 @@ def test_after_a_restart_of_both_drivers(pair: Pair) -> None:
         pair.world.restart(host)
     assert pair.takes_ipv6()
     assert pair.call() == {"connected": 1, "accepted": 1, "overlay_only": 0, "own_rules": 0}
+
+
+def test_a_record_that_is_spoilt(pair: Pair) -> None:
+    """Peers take the overlay by IPv6, all else stays, and when it is right again so are they."""
+    cluster, record = pair.world.cluster, pair.world.record(pair.there)
+    (entry,) = cluster.entries(keys.endpoint(record.vni, record.id))
+    flow = pair.world.program(pair.here, FLOW6, THERE6)
+    assert flow.line() == "ready"
+    for spoilt in NO_IPV6:
+        value = with_fields(entry.value, {"takes_ipv6": spoilt})
+        cluster.etcdctl("put", entry.key, text=value.decode())
+        pair.wait("overlay_only")
+        assert pair.call(ipv6=False)["accepted"] == 1
+        assert flow.ask("x") == "200"
+        cluster.etcdctl("put", entry.key, text=entry.value.decode())
+        pair.wait("accepted")
+    assert flow.ask("x") == "200"
+    flow.end()
+    assert all("Traceback" not in host.log() for host in pair.world.hosts)
 
 
 def test_an_option_that_ipv4_lacks(pair: Pair) -> None:

@@ -47,15 +47,16 @@ def test_fork_after_accept(pair: Pair) -> None:
     wait_for_no_flows(here, there)
 
 
-def test_a_reuseport_group_shares_and_outlives_a_member(pair: Pair) -> None:
+@pytest.mark.parametrize("protocol", [0, 262])
+def test_a_reuseport_group_shares_and_outlives_a_member(pair: Pair, protocol: int) -> None:
     here, there = pair
     members = [started(there, """
         def handle(c):
             c.recv(5)
             c.sendall(sys.argv[1].encode() * 5)
             c.recv(1)
-        serve(listen("0.0.0.0", 80, reuse_port=True), handle)
-    """, name) for name in "ab"]
+        serve(listen("0.0.0.0", 80, reuse_port=True, protocol=int(sys.argv[2])), handle)
+    """, name, protocol) for name in "ab"]
     code = """
         seen = set()
         for _ in range(60):
@@ -64,10 +65,11 @@ def test_a_reuseport_group_shares_and_outlives_a_member(pair: Pair) -> None:
             c.close()
         print(*sorted(seen))
     """
-    with best_path(here, there, connections=60):
+    also = {"listener_assigned"} if protocol else None
+    with best_path(here, there, connections=60, also=also):
         assert run(here, code, there.address) == "a b"
     members[0].end()
-    with best_path(here, there, connections=60):
+    with best_path(here, there, connections=60, also=also):
         assert run(here, code, there.address) == "b"
 
 
@@ -123,6 +125,20 @@ def test_syn_cookies(pair: Pair, protocol: int) -> None:
     assert counts == "20 20"
 
 
+def test_what_programs_know_of_a_port_outlives_a_new_driver(across: Pair) -> None:
+    """It publishes all sandboxes again: ACKs of SYN cookies must find their listener."""
+    here, there = across
+    server(there, protocol=262)
+    client(here, there.address)
+    ports = there.machine.loaded.table("ports")
+    key = ports.Key(there.endpoints[0][0].port)
+    before = bytes(ports[key])
+    assert ports[key].assigned == 1
+    assert ports[key].listens > 0
+    there.machine.finish(there)
+    assert bytes(ports[key]) == before
+
+
 @pytest.mark.parametrize("protocol", [0, 262])
 def test_time_wait_at_the_server(pair: Pair, protocol: int) -> None:
     """The server closes first; its listener must be found again on a tuple in TIME_WAIT."""
@@ -141,6 +157,35 @@ def test_time_wait_at_the_server(pair: Pair, protocol: int) -> None:
                 assert c.recv(1) == b""
                 c.close()
         """, there.address)
+
+
+@pytest.mark.parametrize("protocol", [0, 262])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_connection_on_the_overlay_has_the_same_names(across: Pair, protocol: int,
+                                                        closed: bool) -> None:
+    """It is open, or in TIME_WAIT: the caller may use its own port on both paths."""
+    here, there = across
+    started(there, """
+        def handle(c):
+            c.sendall(c.recv(5))
+            if not int(sys.argv[2]):
+                c.recv(1)
+            c.close()
+        serve(listen("0.0.0.0", 80, protocol=int(sys.argv[1])), handle)
+    """, protocol, int(closed))
+    with counted(here, there) as total:
+        assert run(here, """
+            first = connected(sys.argv[1], 80, bind=(sys.argv[2], 5555))
+            assert asked(first) == b"hello"
+            if int(sys.argv[3]):
+                assert first.recv(1) == b""
+                first.close()
+            second = connected(sys.argv[1], 80, bind=("", 5555))
+            print(asked(second).decode(), names(second))
+        """, there.address, here.address, int(closed)) == (
+            f"hello {here.address} 5555 {there.address} 80")
+    assert (total["bound_address"], total["connected"], total["accepted"]) == (1, 1, 1), total
+    assert "no_listener" not in total
 
 
 def test_a_more_specific_listener_takes_over_and_gives_back(pair: Pair) -> None:

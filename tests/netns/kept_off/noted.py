@@ -9,7 +9,8 @@ from dataclasses import replace
 from driver.datapath.code.reasons import read_reasons
 from tests.support.world.machines import Container
 
-KEYS, RULES, BOUND_LISTENER = 1, 2, 4  # bits of a note, kernel/include/slim.h
+# Bits of a note, kernel/include/slim.h.
+KEYS, RULES, BOUND_LISTENER, IPV6_OPTIONS, LISTENER_GROUP = 1, 2, 4, 8, 16
 
 
 def noted(container: Container) -> int:
@@ -23,7 +24,7 @@ def withheld(container: Container) -> str | None:
     """Return why the container's new connections avoid the host path; None: they do not."""
     table = container.machine.loaded.table("withheld")
     found = table.get(table.Key(container.netns.cookie))
-    return read_reasons()[int(found.value)].name if found is not None else None
+    return read_reasons()[int(found.value) & 0xffff].name if found is not None else None
 
 
 @contextmanager

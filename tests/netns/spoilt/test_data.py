@@ -25,6 +25,7 @@ from tests.support.faults.spoilt_data import (
     Kind,
     Reports,
     When,
+    by_hand,
     covering,
     names,
     product,
@@ -197,6 +198,21 @@ def test_every_record_is_spoilt_in_every_way(family: str, world: SpoiltWorld) ->
             except BaseException as error:
                 error.add_note(f"case {case}")
                 raise
+
+
+@pytest.mark.parametrize("when", When, ids=lambda when: when.value)
+@pytest.mark.parametrize("family", [each.name for each in FAMILIES.values() if each.by_hand])
+def test_a_field_is_spoilt_that_then_means_less(family: str, when: When, world: SpoiltWorld
+                                                ) -> None:
+    """Nobody need be told.  What it means then: tests/netns/cluster/test_ipv6.py."""
+    before = world.at_rest()
+    spoilt_ones = by_hand(FAMILIES[family], world, {
+        key: record.value for key, record in before.records.items()})
+    for changes in spoilt_ones if when is When.RUNNING else spoilt_ones[:1]:
+        write(world, when, before, changes)
+        assert_untouched(world, before)
+    world.restore(before, spoilt_ones[0])
+    assert_as_before(world, before)
 
 
 @pytest.mark.parametrize("when", When, ids=lambda when: when.value)

@@ -288,6 +288,9 @@ class FakeStream:
                     max(0.0, min(ends) - time.monotonic()) + 0.001 if ends else None)
             return None
 
+    def heard_s(self) -> float:
+        return time.monotonic() if self.epoch == self._store.epoch else float("-inf")
+
     def _news(self, number: int) -> News | None:
         store, (prefix, begin, removals) = self._store, self._watches[number]
         if begin < store.compacted and self.tells_compaction:

@@ -103,6 +103,12 @@ class Family:
     also_named: Callable[[Places], list[str]] = lambda _: []  # other names in reports
     refuses: frozenset[Kind] = NOTHING  # a driver may refuse to start with it
     hint: Fields | None = None  # its value if the world has none
+    # Values by hand of fields that make no record unreadable: spoilt, they mean less.
+    by_hand: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+
+# Whatever is not `true` means no: its peers call its IPv6 address over the overlay.
+NO_IPV6: tuple[object, ...] = (..., None, "true", "", 0, 1, 61000, 1.5, [], [True], {})
 
 
 def _pool_key(p: Places, which: int) -> NetworkKey:
@@ -126,11 +132,11 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
            older=lambda p: {"vip": ..., "host_path": ...}),
     Family("local_endpoint", lambda p: (keys.local_endpoint(p.hosts_ids[0], p.endpoints[0]),
                                         keys.local_endpoint(p.hosts_ids[1], p.endpoints[1])),
-           older=lambda p: {"offered": False}),
+           older=lambda p: {"offered": False}, by_hand={"takes_ipv6": NO_IPV6}),
     Family("endpoint", lambda p: (keys.endpoint(p.vnis[0], p.endpoints[0]),
                                   keys.endpoint(p.vnis[0], p.endpoints[1])),
            older=lambda p: {"port": 0, "takes_ipv6": ...},
-           also_named=lambda p: [str(p.addresses[0])]),
+           also_named=lambda p: [str(p.addresses[0])], by_hand={"takes_ipv6": NO_IPV6}),
     # Only a change of it matters.
     Family("fence", lambda p: (keys.fence(p.hosts_ids[0]), keys.fence(p.hosts_ids[1])),
            older=lambda p: {}, silent=ALL_KINDS),
@@ -197,9 +203,21 @@ def spoilt(family: Family, kind: Kind, places: Places, values: Values) -> Change
         # In a newer schema its fields may mean anything.
         return {key: json.dumps({"schema": records.SCHEMA + 1, "write": fields["write"],
                                  "new": {}}).encode()}
-    fields = {name: value for name, value in (fields | family.older(places)).items()
-              if value is not ...}
-    return {key: json.dumps(fields | {"write": "0" * 16}).encode()}
+    return {key: with_fields(values[key], family.older(places))}
+
+
+def with_fields(value: bytes, changed: Mapping[str, object]) -> bytes:
+    """Return a record with other values of some fields; `...`: without it."""
+    fields = {name: each for name, each in (json.loads(value) | changed).items()
+              if each is not ...}
+    return json.dumps(fields | {"write": "0" * 16}).encode()
+
+
+def by_hand(family: Family, places: Places, values: Values) -> list[Changes]:
+    """Return the changes that spoil one field each."""
+    key, _ = family.keys(places)
+    return [{key: with_fields(values[key], {name: value})}
+            for name, spoilt_values in family.by_hand.items() for value in spoilt_values]
 
 
 def same(one: bytes | None, other: bytes | None) -> bool:

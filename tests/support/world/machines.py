@@ -17,7 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -302,8 +302,12 @@ class Cluster:
         return name
 
     def add_machine(self, subnet: int = FIRST_SUBNET, *,
-                    kernel_folder: Path = KERNEL_FOLDER, direct: bool = True) -> Machine:
-        """Make one; between machines of different subnets the wire is a gateway."""
+                    kernel_folder: Path = KERNEL_FOLDER, direct: bool = True,
+                    assigns_groups: bool | None = None) -> Machine:
+        """Make one; between machines of different subnets the wire is a gateway.
+
+        assigns_groups: False, as before Linux 6.6; None: as this kernel does.
+        """
         number = len(self.machines) + 1
         namespace = self.stack.enter_context(netns.made(f"h{number}"))
         address = IPv4Address(f"198.18.{subnet}.{number}")
@@ -323,10 +327,12 @@ class Cluster:
         pins = mount_bpffs() / namespace.name
         self.stack.callback(shutil.rmtree, pins)
         clients = client_ports(self.ports, namespace.call(ephemeral_ports), ())
-        loaded = load(compiled_unit(kernel_folder), Constants(
+        constants = Constants(
             address, uplink, vxlan, HOST_PATH_MARK, *self.ports, namespace.cookie, clients,
-            VXLAN_PORT if direct else 0, namespace.call(ephemeral_ports)),
-            pins / "v1")
+            VXLAN_PORT if direct else 0, namespace.call(ephemeral_ports))
+        if assigns_groups is not None:
+            constants = replace(constants, assigns_groups=assigns_groups)
+        loaded = load(compiled_unit(kernel_folder), constants, pins / "v1")
         self.stack.callback(loaded.close)
         attachments = Attachments(
             loaded, pins / "links", cgroup, _FiltersIn(namespace), str,

@@ -65,6 +65,7 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("IpamDriver.ReleasePool", {"PoolID": POOL_ID}),
     ("Slim.Status", {}),
     ("Slim.Counters", {}),
+    ("Slim.Metrics", {}),
 ]
 ODD_TEXTS = [
     "", " ", "\0", "\n", "\ud800", "../../etc/passwd", "/proc/self/ns/net", "; rm -rf /", "$(id)",

@@ -197,6 +197,14 @@ def test_a_host_is_a_member_until_all_that_makes_it_one_may_go(
     kills.each(folder.drop_member_files, look)
 
 
+def test_what_a_killed_write_has_left_of_a_members_key_goes(folder: ClusterFolder) -> None:
+    folder.put_identity(ME)
+    for name in MEMBER_FILES:
+        (folder.path / f"{name}.new").write_text("x")
+    folder.drop_member_files()
+    assert [each.name for each in folder.path.iterdir()] == ["cluster.json"]
+
+
 def test_the_folder_goes_as_a_whole(folder: ClusterFolder, monkeypatch: pytest.MonkeyPatch
                                     ) -> None:
     def make() -> None:
@@ -209,9 +217,10 @@ def test_the_folder_goes_as_a_whole(folder: ClusterFolder, monkeypatch: pytest.M
 
     def look() -> None:
         assert not folder.path.exists() or len(list(folder.path.iterdir())) == 3
+        if folder.path.exists():
+            folder.remove()
         folder.remove()
-        folder.remove()
-        assert not folder.path.exists()
+        assert not any(folder.path.parent.iterdir())
         make()
 
     kills.each(folder.remove, look)

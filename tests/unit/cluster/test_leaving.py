@@ -47,9 +47,11 @@ class Leaver:
         self.folder.put_lines("hosts", (HERE, THERE))
         identity = self.folder.identity()
         self.folder.put_identity(type(identity)(**{**vars(identity), "address": THERE}))
-        for name in ("etcd", "etcd.old"):
+        for name in ("etcd", "etcd.old", "etcd.new", "restoring", "cluster.new"):
             (self.path / name).mkdir()
             (self.path / name / "db").write_text("x")
+        self.driver_file = self.path / "cluster-id"  # whose its driver is
+        self.driver_file.write_text("x")
         (self.path / "up.env").write_text("")
         house.enter(ClusterHost(TWO, "two", THERE, 2.0, Role.MEMBER))
         house.members.users.add(TWO)
@@ -109,7 +111,7 @@ class Leaver:
     def leave(self, *, last: bool = False) -> None:
         Leaving(self.here, self.forget,
                 lambda: self.folder.read("hosts").decode().split(),
-                self.said.append).leave(last=last)
+                self.said.append, lambda: self.driver_file.unlink(missing_ok=True)).leave(last=last)
 
     def state(self) -> object:
         house = self.house
@@ -278,7 +280,7 @@ def test_spoilt_at_each_step_and_typed_again(make: MakeLeaver, how: How, last: b
         if two.folder.exists:
             assert reached
             two.leave(last=last)
-        shutil.rmtree(two.path / "cluster.old", ignore_errors=True)  # goes with the next folder
+        two.folder.finish_removal()  # as each command does
         two.assert_out()
         if not last:
             two.assert_left()

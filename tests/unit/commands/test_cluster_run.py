@@ -54,14 +54,33 @@ def test_it_is_told_what_to_do(here: ThisHost, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/etc/slim/up.env"),
                                    OSError(30, "Read-only file system")])
-def test_a_disk_that_is_full_is_told_in_one_line(error: OSError, monkeypatch: pytest.MonkeyPatch
-                                                 ) -> None:
+def test_a_disk_that_is_full_is_told_in_one_line(
+        error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise error
 
     monkeypatch.setattr(run, "run_init", full)
     with pytest.raises(StateError, match=f"(up.env|init): {error.strerror}.  Once that is mended"):
-        run.run_cluster(load({}, {"SLIM_CONFIG": "/dev/null"}), "init", {})
+        run.run_cluster(load({}, {"SLIM_CONFIG": "/dev/null", "SLIM_CLUSTER": str(tmp_path)}),
+                        "init", {})
+
+
+@pytest.mark.parametrize("command", ["init", "join", "token", "serve", "status", "leave", "remove",
+                                     "backup", "restore", "tidy"])
+def test_keys_that_a_killed_command_has_left_go(command: str, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in no cluster's folder: no command finds them again."""
+    for name in ("cluster.old", "cluster.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "host.key").write_text("x")
+    for owner in (run, care):
+        if hasattr(owner, f"run_{command}"):
+            monkeypatch.setattr(owner, f"run_{command}", lambda *_: 7)
+    settings = load({}, {"SLIM_CONFIG": "/dev/null", "SLIM_CLUSTER": str(tmp_path / "cluster")})
+    assert run.run_cluster(settings, command, {}) == 7
+    # While another one may be joining, only who cannot mean that cluster removes the second.
+    assert [each.name for each in tmp_path.iterdir()] == (
+        [] if command in ("init", "leave") else ["cluster.new"])
 
 
 class Etcd(Kv):

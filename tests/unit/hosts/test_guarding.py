@@ -56,6 +56,7 @@ def test_peers_of_all_networks_are_guarded() -> None:
     guarding.hosts_changed(Vni(2), [])
     assert guard.hosts == {C}  # as long as this driver runs
     assert guarding.state() == "1 hosts, 7 packets dropped"
+    assert guarding.dropped() == 7
 
 
 def test_a_flushed_guard_comes_back() -> None:
@@ -80,6 +81,7 @@ def test_without_a_packet_filter_everything_else_works() -> None:
     guarding.hosts_changed(Vni(1), [A])
     guarding.check()
     assert guarding.state() == "missing: no nf_tables"
+    assert guarding.dropped() is None
     guard.broken = False
     guarding.check()
     assert guard.hosts == {A}

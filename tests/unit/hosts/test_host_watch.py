@@ -111,6 +111,7 @@ def test_a_host_that_goes_silent_is_refused(world: World) -> None:
     world.run()
     assert world.refused == {PEER.underlay}
     assert world.watch.describe() == "2 registered, 0 absent, 1 gone"
+    assert world.watch.counts() == {"registered": 2, "absent": 0, "gone": 1}
 
 
 @pytest.mark.parametrize("sign", ["an answer", "a lease"])

@@ -170,6 +170,9 @@ def test_who_does_not_answer_is_blocked_and_named(
     assert world.map == {PEER}
     assert world.now_s - begin_s < DOUBT_S + ATTEMPTS * WAIT_S + INTERVAL_S
     assert world.watch.describe() == f"0 on the host path, 1 blocked: peer ({PEER}): {words}"
+    assert world.watch.explain(PEER).startswith(f"{words}; is there a firewall between")
+    assert {verdict for verdict, count in world.watch.counts().items() if count} == {
+        "dropped" if reply is Reply.NONE else "refused"}
     record, = caplog.records
     assert record.levelname == "WARNING"
     assert f"host peer ({PEER}): {words}; " in record.getMessage()
@@ -188,6 +191,7 @@ def test_one_answer_ends_it(world: World, caplog: pytest.LogCaptureFixture) -> N
     world.run_for(BLOCKED_S + INTERVAL_S)
     assert world.map == set()
     assert world.watch.describe() == "1 on the host path"
+    assert world.watch.explain(PEER) == ""
     assert "again" in caplog.records[-1].getMessage()
 
 
@@ -273,9 +277,12 @@ def test_a_fresh_peer_is_given_time(caplog: pytest.LogCaptureFixture) -> None:
     world.replies[PEER] = Reply.NONE
     world.run()
     assert world.watch.describe() == "0 on the host path, 1 not probed yet"
+    assert world.watch.counts() == {"open": 0, "unprobed": 1, "unknown": 0, "dropped": 0,
+                                    "refused": 0, "partly": 0, "silent": 0}
     del world.replies[PEER]
     world.run_for(FRESH_S)
     assert world.watch.describe() == "1 on the host path"
+    assert world.watch.counts()["open"] == 1
     assert (world.writes, caplog.records) == (0, [])
 
 

@@ -39,10 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
                           "services.notes", "services.ports", "services.vips"},
     "services.names": {"services.ports"},
     "services.testing": {"services.ports"},
+    "services.seeing": {"services.names", "services.ports"},
     "services.upkeep": {"services.addresses", "services.directory", "services.endpoints",
                         "services.networks", "services.notes", "services.ports",
                         "services.vips"},
-    "api": {"services", "services.endpoints", "services.networks", "services.ports"},
+    "api": {"services", "services.endpoints", "services.networks", "services.ports",
+            "services.seeing"},
     "store.kv": set(),
     "store.format": {"services.ports", "store.kv"},
     "store.etcd": {"store.format", "store.kv"},
@@ -58,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                         "store.format"},
     "engine": {"services.ports"},
     "dns": {"services.ports"},
+    "metrics": set(),
     "link.netlink": set(),
     "link.pairs": {"link.netlink", "services.ports"},
     "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
@@ -71,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIBRARIES = {"pyroute2": "link", "bcc": "datapath", "etcd3": "store.etcd", "grpc": "store.etcd",
              "cryptography": "cluster",
              "flask": "api", "werkzeug": "api", "waitress": "api", "docker": "engine",
-             "dns": "dns"}
+             "dns": "dns", "prometheus_client": "metrics"}
 
 
 def room(module: str) -> str:

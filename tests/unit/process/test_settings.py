@@ -52,6 +52,12 @@ def test_flag_wins_over_environment_over_file(config: Path) -> None:
     assert (settings.vxlan_port, settings.state, settings.log_level) == (5003, "/b", "debug")
 
 
+@pytest.mark.parametrize("text", ["127.0.0.1:9500", "[::1]:9500", "0.0.0.0:1024"])
+def test_addresses_with_ports(config: Path, text: str) -> None:
+    assert str(loaded(config, {"metrics": text}).metrics) == text
+    assert loaded(config, {"metrics": ""}).metrics is None
+
+
 def test_lists_in_the_file(config: Path) -> None:
     config.write_text('etcd = ["http://10.0.0.1:2379", "http://10.0.0.2:2379/"]\n')
     assert loaded(config).etcd == ("http://10.0.0.1:2379", "http://10.0.0.2:2379")
@@ -67,6 +73,10 @@ def test_lists_in_the_file(config: Path) -> None:
     ("bpffs", "sys"), ("bpffs", ""), ("socket", "slim.sock"), ("state", "x"),
     ("log_level", "loud"), ("supernet", "10.0.0.1/8"), ("supernet", "10.0.0.0/24"),
     ("supernet", "fd00::/8"), ("scope", "swarm"), ("etcd_user", "a\nb"),
+    ("metrics", "9500"), ("metrics", ":9500"), ("metrics", "localhost:9500"),
+    ("metrics", "127.0.0.1"), ("metrics", "127.0.0.1:80"), ("metrics", "127.0.0.1:x"),
+    ("metrics", "::1:9500"), ("metrics", "[127.0.0.1]:9500"), ("metrics", "[fe80::1%lo]:9500"),
+    ("metrics", "http://127.0.0.1:9500"), ("metrics", "[::1]"),
 ])
 def test_wrong_values_name_the_source(config: Path, name: str, value: str) -> None:
     flag, variable = "--" + name.replace("_", "-"), "SLIM_" + name.upper()
@@ -79,7 +89,7 @@ def test_wrong_values_name_the_source(config: Path, name: str, value: str) -> No
 
 @pytest.mark.parametrize(("flags", "named"), [
     ({"etcd_cert": "/a"}, "--etcd-key"), ({"etcd_user": "a"}, "--etcd-password-file"),
-    ({"etcd_ca": "/a"}, "https")])
+    ({"etcd_ca": "/a"}, "https"), ({"metrics": "127.0.0.1:61000"}, "--port-range")])
 def test_settings_that_go_together(config: Path, flags: dict[str, str | None], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         loaded(config, flags)

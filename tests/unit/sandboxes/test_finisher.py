@@ -180,6 +180,28 @@ def test_published_last_and_only_after_carrier(finisher: Finisher, world: World)
     wait_until(lambda: finisher.counts().finished == 1, WAIT_S, "the count")
 
 
+def test_how_long_it_took_from_carrier(world: World, ledger: Ledger) -> None:
+    """Once per endpoint, and not for those of a driver before, whose carrier was there already."""
+    now_s, took = [100.0], list[float]()
+    finisher = Finisher(sandboxes=world, datapath=world, teardowns=world,  # type: ignore[arg-type]
+                        underlay=UNDERLAY, overlay_mtu=lambda: 1450, ledger=ledger,
+                        took=took.append, clock=lambda: now_s[0])
+    finisher.expect(endpoint(1), veth(1))
+    up(finisher, 1)
+    up(finisher, 2)
+    finisher.expect(endpoint(2), veth(2))
+    assert finisher.waiting() == 2
+    world.failures.append("set_up")
+    now_s[0] += 0.25
+    ledger.run()
+    now_s[0] += 0.25
+    ledger.run()
+    assert (took, finisher.waiting()) == ([0.5], 0)
+    finisher.repair(KEY)
+    ledger.run()
+    assert took == [0.5]
+
+
 def test_carrier_may_come_before_it_is_expected(finisher: Finisher, world: World) -> None:
     up(finisher, 1)
     finisher.expect(endpoint(1), veth(1))

@@ -201,6 +201,7 @@ def test_a_sandbox_without_reasons_is_released_whatever_was_entered(
     assert (world.entered, world.told) == ({}, [])
     assert withholding.may_be_called(endpoint(1))
     assert withholding.describe() == "all 1 sandboxes"
+    assert withholding.counts() == {"host_path": 1, **dict.fromkeys(Why, 0)}
 
 
 @pytest.mark.parametrize(("found", "why"), [(RULES, Why.OWN_RULES), (STACK, Why.USER_STACK)])
@@ -213,6 +214,7 @@ def test_what_is_found_is_entered_and_told(
     assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)]), "the kernel first"
     assert not withholding.may_be_called(endpoint(1))
     assert withholding.describe() == f"1 of 1 sandboxes are off it: {why} 1"
+    assert {state: count for state, count in withholding.counts().items() if count} == {why: 1}
     enter(withholding)  # the same again: nobody needs to hear
     assert (world.entered, world.told) == ({COOKIE: why}, [(0.0, why)])
     assert caplog.text.count(f"stay off the host path: {why} (") == 1

@@ -89,6 +89,20 @@ def test_what_spoiling_does(kind: Kind) -> None:
         assert not spoilt_data.same(value, values[each])
 
 
+@pytest.mark.parametrize("name", [each.name for each in FAMILIES.values() if each.by_hand])
+def test_what_is_spoilt_by_hand(name: str) -> None:
+    family = FAMILIES[name]
+    key, _ = family.keys(PLACES)
+    right = records.encode({"id": "1", **dict.fromkeys(family.by_hand, True)})
+    all_changes = spoilt_data.by_hand(family, PLACES, {key: right})
+    assert len(all_changes) == sum(map(len, family.by_hand.values()))
+    for changes in all_changes:
+        (spoilt,) = changes.values()
+        fields = records.decode(Entry(key, spoilt or b"", 1), dict)
+        assert fields["id"] == "1"
+        assert any(fields.get(each) is not True for each in family.by_hand)
+
+
 def test_values_say_the_same_whoever_wrote_them() -> None:
     assert spoilt_data.same(records.encode({"id": "1"}), records.encode({"id": "1"}))
     assert not spoilt_data.same(records.encode({"id": "1"}), records.encode({"id": "2"}))

@@ -61,6 +61,7 @@ def test_what_has_not_failed_yet_is_not_shown(ledger: Ledger, worker: Worker) ->
     worker.page.put("a", 1)
     assert ledger.outstanding() == []
     assert ledger.describe() == ""
+    assert ledger.counts() == {"count": 0}
 
 
 def test_the_status_names_the_oldest_and_counts_the_rest() -> None:
@@ -70,6 +71,7 @@ def test_the_status_names_the_oldest_and_counts_the_rest() -> None:
     for number in range(7):
         worker.page.note(str(number), number, AWAY)
         now_s[0] += 60
+    assert ledger.counts() == {"count": 7}
     said = ledger.describe()
     assert said.startswith("count 0 since 20")
     assert "(1 attempts; etcd is away)" in said

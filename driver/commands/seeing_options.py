@@ -1,0 +1,33 @@
+"""Defines the arguments of `slim ss` and `slim why`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any, Final
+
+_PATHS: Final = ("host", "overlay", "local", "outside")
+
+
+def add_seeing_options(name: str, parser: ArgumentParser) -> None:
+    """Add them to the parser of the command `name`."""
+    if name == "ss":
+        parser.add_argument("container", nargs="?", default="",
+                            help="its name or id; none: all of this host")
+        parser.add_argument("--network", default="", help="only that one's: its name, subnet or id")
+        parser.add_argument("--path", dest="only_path", default="", choices=_PATHS,
+                            metavar="|".join(_PATHS), help="only connections that go that way")
+        parser.add_argument("--listening", action="store_true",
+                            help="listeners instead of connections")
+        parser.add_argument("--all", dest="everything", action="store_true",
+                            help="also what is in no slim network")
+    else:
+        parser.add_argument("container", metavar="A", help="a container of this host")
+        parser.add_argument("target", metavar="B[:PORT]",
+                            help="a container on any host, or an address")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="for programs")
+
+
+def sockets_request(network: str, options: dict[str, Any]) -> dict[str, object]:
+    """Return the request of Slim.Sockets that these arguments of `slim ss` ask for."""
+    return {"Container": options["container"], "Network": network, "Path": options["only_path"],
+            "Listening": options["listening"], "All": options["everything"]}

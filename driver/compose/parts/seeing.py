@@ -1,0 +1,52 @@
+"""Builds what shows connections and says which way one would take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from driver.compose.parts.endpoints import EndpointParts
+from driver.compose.parts.ground import Ground
+from driver.compose.parts.hosts import HostParts
+from driver.datapath.code.reasons import read_reasons
+from driver.datapath.tables.lookups import MapLookups
+from driver.datapath.tables.socket_names import StoredNames
+from driver.link.sandbox.open_sockets import DiagSockets
+from driver.services.ports import SocketFilter
+from driver.services.seeing.aside import Aside
+from driver.services.seeing.connections import Connections, Listing
+from driver.services.seeing.roster import Sources
+from driver.services.seeing.why import Answer, Inside, Why
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """The two questions."""
+
+    sockets: Callable[[SocketFilter], Listing]
+    why: Callable[[str, str], Answer]
+
+
+def build_seeing(ground: Ground, endpoints: EndpointParts, hosts: HostParts) -> Seeing:
+    """Build them.  Error: DatapathError."""
+    stores, loaded, names = ground.stores, ground.kernel.loaded, endpoints.names
+
+    def host_name(host: IPv4Address) -> str:
+        return hosts.uncertain.settling.name_of(host)
+
+    reasons = read_reasons()
+    lookups = MapLookups(loaded, [each.name for each in reasons])
+    stored = StoredNames(loaded)
+    sockets = DiagSockets(stored.descriptors, ground.netns_path)
+    sources = Sources(
+        endpoints=stores.endpoints.list, networks=stores.networks.list, view=names.view,
+        table=names.table, host_name=host_name, underlay=ground.underlay.found.address)
+    listing = Connections(sources, sockets, stored, lookups)
+    reasoning = Why(sources, lookups, sockets, Inside(
+        cookie=endpoints.sandboxes.cookie, meanings={each.name: each.meaning for each in reasons},
+        detail=endpoints.withholding.detail,
+        uses_host_path=endpoints.withholding.uses_host_path, trouble=hosts.peers.explain))
+    aside = Aside()
+    return Seeing(lambda wanted: aside.run(lambda: listing.list(wanted)),
+                  lambda container, target: aside.run(lambda: reasoning.ask(container, target)))

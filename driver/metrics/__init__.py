@@ -1,0 +1,1 @@
+"""What Prometheus is told of a driver: the families, how they are read, and their text."""
