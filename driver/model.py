@@ -23,6 +23,9 @@ HostId = NewType("HostId", str)  # 32 hex digits, made once, kept in the state f
 PoolId = NewType("PoolId", str)  # "<space>/<cidr>" or "<space>/<cidr>/<sub-pool cidr>"
 Vni = NewType("Vni", int)  # VXLAN network identifier, 1 .. 2^24-1 (RFC 7348)
 
+# An address of a host in its underlay, U.
+HostAddress = IPv4Address | IPv6Address
+
 VNI_MAX = (1 << 24) - 1
 SWARM_ID_LENGTH = 25  # characters of a swarm network's id; others have 64
 # Address spaces of our IPAM.  dockerd keeps them in PoolIDs for years.
@@ -30,6 +33,11 @@ LOCAL_SPACE = "slim-local"  # each host requests and releases for itself
 GLOBAL_SPACE = "slim-global"  # swarm managers request and release for the whole cluster
 SPACES = (LOCAL_SPACE, GLOBAL_SPACE)
 GLOBAL_HOLDER = "global"  # holds the addresses of swarm managers, all together
+
+
+def by_family(address: HostAddress) -> tuple[int, int]:
+    """Return what to sort hosts' addresses by: Python orders those of one family only."""
+    return address.version, int(address)
 
 
 class HostPath(StrEnum):
@@ -46,7 +54,7 @@ class Host:
 
     id: HostId
     name: str  # for people only
-    underlay: IPv4Address  # U: address of its tunnel end and of its host-path connections
+    underlay: HostAddress  # U: address of its tunnel end and of its host-path connections
     answers_probes: bool = False  # its kernel programs answer probes of the wire with a proof
     version: str = field(default="", compare=False)  # of slim; empty: from before tests
 
@@ -149,7 +157,7 @@ class Endpoint:
     network_id: NetworkId
     vni: Vni
     host: HostId
-    underlay: IPv4Address  # of its host
+    underlay: HostAddress  # of its host
     mac: bytes  # six bytes
     address: IPv4Interface | None  # with its subnet's prefix length
     address6: IPv6Interface | None

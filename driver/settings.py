@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from driver.errors import SettingsError
+from driver.host_addresses import unfit
 
 FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
@@ -29,6 +30,7 @@ PORT_MIN, PORT_MAX = 1024, 65535
 MINUTE_S, DAY_S = 60, 86400
 ENDPOINTS_FILE = "endpoints"  # in the cluster's folder: URLs of etcd's members
 SUPERNET_PREFIX_MAX = 22  # automatic pools are /24: at least four fit
+IPV6_ADDRESS_OF = "/ipv6"  # the IPv6 address of a device, as in eth0/ipv6
 DEVICE_NAME = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ less the final zero
 
 
@@ -132,9 +134,18 @@ def parse_port_range(text: str) -> PortRange:
 
 
 def parse_underlay(text: str) -> str:
-    """Accept an IPv4 address or a device name; empty: the default route's device."""
-    if text and not DEVICE_NAME.fullmatch(text):
-        raise ValueError("want an IPv4 address or a device name")
+    """Accept an address or a device name; empty: the default route's device.
+
+    Behind a device's name, or alone, IPV6_ADDRESS_OF asks for the IPv6 address.
+    """
+    if ":" in text:
+        reason = unfit(ipaddress.IPv6Address(text))
+        if reason:
+            raise ValueError(reason)
+        return str(ipaddress.IPv6Address(text))
+    device = text.removesuffix(IPV6_ADDRESS_OF)
+    if device and not DEVICE_NAME.fullmatch(device):
+        raise ValueError(f"want an IPv4 or IPv6 address, a device name, or DEVICE{IPV6_ADDRESS_OF}")
     if re.fullmatch(r"[0-9.]+", text):
         ipaddress.IPv4Address(text)
     return text
@@ -191,8 +202,8 @@ class Settings:
         "/etc/slim/cluster", parse_path, "folder of `slim cluster`: if this host is in a cluster, "
         "etcd's URLs and certificates are those in it, unless --etcd is given")
     underlay: str = _setting(
-        "", parse_underlay, "device or IPv4 address of the real network; empty: that of the "
-        "default route")
+        "", parse_underlay, "address or device of the real network; empty: that of the default "
+        "route; DEVICE/ipv6, or /ipv6: by IPv6")
     port_range: PortRange = _setting(  # noqa: RUF009 - it makes a field()
         "61000-65535", parse_port_range, "TCP ports of the host, one per endpoint; kept "
         "from its clients (net.ipv4.ip_local_reserved_ports)")

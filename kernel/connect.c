@@ -118,6 +118,10 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         set_retval(-EHOSTUNREACH_); /* at once, instead of two minutes of SYNs */
         return DENY;
     }
+    if (CONSTANT(IPV6_UNDERLAY)) { /* an IPv4 socket cannot connect over IPv6 */
+        count(REASON_ipv6_underlay);
+        goto elsewhere;
+    }
     u32 *why = withheld.lookup(&cookie);
     if (why) {
         count(*why & WITHHELD_WHY);

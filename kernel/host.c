@@ -121,7 +121,7 @@ static __always_inline int sent(struct __sk_buff *skb, int at_sender)
     struct headers4 h;
     if (skb->vlan_present) /* the tag would go out with the packet: into another network */
         return refuse(REASON_vlan_tag, at_sender);
-    if (skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
+    if (!CONSTANT(IPV6_UNDERLAY) && skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
         h.ip->saddr == CONSTANT(UNDERLAY_BE))
         return host_path_out(skb, at_sender);
     u32 ifindex = skb->ifindex;
@@ -176,7 +176,8 @@ static __always_inline int icmp_error(struct __sk_buff *skb)
 int from_wire(struct __sk_buff *skb)
 {
     struct headers4 h;
-    if (skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
+    if (CONSTANT(IPV6_UNDERLAY) /* no host path, and VXLAN is the device's */ ||
+        skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
         skb->vlan_present /* another network's, on the same cable */ ||
         skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
         h.ip->daddr != CONSTANT(UNDERLAY_BE) || h.ip->ihl != 5)

@@ -48,6 +48,13 @@ BPF_TABLE("array", u32, struct port, ports, 65536);
 BPF_F_TABLE("hash", struct address, struct location, directory, 262144, NO_PREALLOC);
 BPF_F_TABLE("hash", struct address6, struct location, directory6, 262144, NO_PREALLOC);
 
+/* IPv6 addresses of hosts, by the numbers that stand for them as U, and back. Writer: driver, before
+ * any entry that has the number. Readers: set_tunnel(), from_overlay. Lifetime: until the host
+ * boots, or `slim cleanup`: a number never means another address. Full: driver reports it, and the
+ * host's endpoints are not entered. Absent: the packet is dropped and counted. */
+BPF_F_TABLE("hash", u32, struct ipv6, hosts6, 65536, NO_PREALLOC);
+BPF_F_TABLE("hash", struct ipv6, u32, numbers6, 65536, NO_PREALLOC);
+
 /* Hosts (U) that are known to be gone, each with an expiry (CLOCK_MONOTONIC, ns) that the driver
  * extends while it sees no sign of life. Writer: driver. Readers: connect hooks.
  * Full, absent or expired: connections are tried as usual. */

@@ -26,12 +26,23 @@ static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to,
     return bpf_redirect_peer(to->ifindex, 0);
 }
 
+/* Over IPv6 the outer UDP checksum stays: the device at the other end takes no packet without one.
+ * U is named as its source: the host may have temporary addresses, which the kernel prefers. */
 static __always_inline int set_tunnel(struct __sk_buff *skb, u32 vni, u32 underlay_be)
 {
     struct bpf_tunnel_key key = {};
     key.tunnel_id = vni;
-    key.remote_ipv4 = bpf_ntohl(underlay_be);
     key.tunnel_ttl = 64;
+    if (CONSTANT(IPV6_UNDERLAY)) {
+        struct ipv6 *host = hosts6.lookup(&underlay_be);
+        if (!host)
+            return 0;
+        struct ipv6 own = {.words = {CONSTANT(UNDERLAY6_HIGH), CONSTANT(UNDERLAY6_LOW)}};
+        __builtin_memcpy(key.remote_ipv6, host->words, sizeof(key.remote_ipv6));
+        __builtin_memcpy(key.local_ipv6, own.words, sizeof(key.local_ipv6));
+        return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0;
+    }
+    key.remote_ipv4 = bpf_ntohl(underlay_be);
     return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX) == 0;
 }
 
@@ -206,15 +217,28 @@ static __always_inline int receive(struct __sk_buff *skb, u32 vni, u32 outer_be)
     return bpf_redirect_peer(found.to->ifindex, 0);
 }
 
-/* tc ingress of the VXLAN device. */
+/* U of the host that the outer header names; 0: none that this host knows. */
+static __always_inline u32 sender_of(const struct bpf_tunnel_key *key)
+{
+    if (!CONSTANT(IPV6_UNDERLAY))
+        return bpf_htonl(key->remote_ipv4);
+    struct ipv6 host;
+    __builtin_memcpy(host.words, key->remote_ipv6, sizeof(host.words));
+    u32 *number_be = numbers6.lookup(&host);
+    return number_be ? *number_be : 0;
+}
+
+/* tc ingress of the VXLAN device.  Its port is open for both IPv4 and IPv6; the kernel gives no key
+ * of a packet whose outer header is of the other kind. */
 int from_overlay(struct __sk_buff *skb)
 {
     struct bpf_tunnel_key key = {};
-    if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+    if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key),
+                               CONSTANT(IPV6_UNDERLAY) ? BPF_F_TUNINFO_IPV6 : 0)) {
         count(REASON_tunnel_failed);
         return TC_ACT_SHOT;
     }
-    int verdict = receive(skb, key.tunnel_id, bpf_htonl(key.remote_ipv4));
+    int verdict = receive(skb, key.tunnel_id, sender_of(&key));
     return verdict == FLOOD ? flood(skb, key.tunnel_id, 0) : verdict;
 }
 

@@ -164,6 +164,8 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
 /* The container listens on a new socket, which may now be the listener for any of its addresses. */
 static __always_inline void on_listen(struct bpf_sock_ops *ops)
 {
+    if (CONSTANT(IPV6_UNDERLAY)) /* no SYN of the host path looks for it */
+        return;
     u64 cookie = bpf_get_netns_cookie(ops);
     struct sandbox *sandbox = sandboxes.lookup(&cookie);
     if (!sandbox)

@@ -39,7 +39,7 @@ from bench.studies.cost import (
     serving,
 )
 from driver.link.pairs.veth import Veths
-from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, HostId, NetworkId, Vni
 from tests.support.world.machines import MTU, Cluster, Machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "growth.json"
@@ -161,7 +161,7 @@ def connections(machines: Sequence[Machine], manyconns: str) -> Grow:
     return to
 
 
-def _endpoint(machine: Machine, number: int, underlay: IPv4Address, port: int) -> Endpoint:
+def _endpoint(machine: Machine, number: int, underlay: HostAddress, port: int) -> Endpoint:
     return Endpoint(
         id=EndpointId(secrets.token_hex(32)), network_id=NetworkId("n9"), vni=Vni(9),
         host=HostId(machine.netns.name), underlay=underlay, mac=b"\x02" + secrets.token_bytes(5),

@@ -13,6 +13,7 @@ from driver.compose.parts.ground import Ground
 from driver.compose.parts.hosts import HostParts
 from driver.compose.parts.metrics import Metrics
 from driver.compose.parts.swarm import SwarmParts
+from driver.services.sandboxes.withholding import NO_HOST_PATH
 from driver.services.upkeep.recovery import Recovery
 
 
@@ -24,7 +25,8 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
     return {
         "version": __version__,
         "host": f"{ground.this_host.name} {ground.me}",
-        "underlay": f"{found.address} on {found.name}, MTU {ground.underlay.mtu()}",
+        "underlay": _joined(f"{found.address} on {found.name}, MTU {ground.underlay.mtu()}",
+                            ground.underlay.narrow_way()),
         "etcd": ground.stores.describe(),
         "registration": hosts.registry.describe(),
         "recovery": recovery.state(),
@@ -36,8 +38,8 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
             swarm.holdings.describe(), hosts.uncertain.settling.describe_vips()),
         "ports": _joined(f"{endpoints.ports.in_use()} endpoint ports in use",
                          ground.host_ports.problem()),
-        "hosts": hosts.watch.describe(),
-        "peers": hosts.peers.describe(),
+        "hosts": _joined(hosts.watch.describe(), hosts.families.describe()),
+        "peers": hosts.peers.describe() if found.address4 else NO_HOST_PATH,
         "guard": ground.kernel.guarding.state(),
         "host path": endpoints.withholding.describe(),
         "names": endpoints.names.describe(),

@@ -22,7 +22,7 @@ from driver.datapath.tables.usage import usage
 from driver.datapath.tables.vip_table import VipTable
 from driver.datapath.tables.withheld import WithheldMaps
 from driver.errors import DatapathError
-from driver.model import Endpoint, Vni
+from driver.model import Endpoint, HostAddress, Vni
 from driver.services.ports import SandboxEntry, Veth
 
 # SandboxKey, its namespace's cookie, connections' names -> those without a socket.
@@ -54,7 +54,7 @@ class EbpfDatapath:
         self._sweeper = FlowSweeper(loaded, self._maps.port_owners, lost=self._lost_flows)
         self._reasons = read_reasons(KERNEL_FOLDER)
         # Called with each network's other hosts, after the maps are updated.
-        self.on_hosts: Callable[[Vni, Sequence[IPv4Address]], None] = lambda _vni, _hosts: None
+        self.on_hosts: Callable[[Vni, Sequence[HostAddress]], None] = lambda _vni, _hosts: None
 
     def start(self, underlay_ifindex: int, vxlan_ifindex: int) -> None:
         """Attach the host's programs and begin to sweep."""
@@ -183,7 +183,7 @@ class EbpfDatapath:
         """See ports.Datapath."""
         return self._maps.local_networks()
 
-    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+    def set_flood(self, vni: Vni, hosts: Sequence[HostAddress], ifindexes: Sequence[int]) -> None:
         """See ports.Datapath."""
         self._maps.set_flood(vni, hosts, ifindexes)
         self.on_hosts(vni, hosts)
@@ -192,7 +192,7 @@ class EbpfDatapath:
         """See ports.Datapath."""
         return self._maps.list_floods()
 
-    def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
+    def refuse_hosts(self, hosts: Collection[HostAddress]) -> None:
         """See ports.Datapath."""
         self._dead_hosts.refuse(hosts)
 

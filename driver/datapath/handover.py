@@ -18,6 +18,7 @@ from driver.datapath.loading.layout import Inheritance, discard
 from driver.datapath.loading.load import Loaded, u16_be, u32_be
 from driver.datapath.tables.flows import OPEN, TIME_WAIT
 from driver.errors import SlimError
+from driver.model import HostAddress
 from driver.services.ports import SandboxEntry
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Handover:
     """Without an inheritance everything is done at once; else replacements wait for complete()."""
 
     def __init__(self, inheritance: Inheritance | None, live_sockets: LiveSockets,
-                 underlay: IPv4Address, clock: Callable[[], float] = time.monotonic) -> None:
+                 underlay: HostAddress, clock: Callable[[], float] = time.monotonic) -> None:
         self._inheritance = inheritance
         self._live_sockets = live_sockets
         self._underlay = underlay

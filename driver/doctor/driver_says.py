@@ -10,6 +10,7 @@ from driver.settings import Settings
 from driver.work.ledger import STUCK
 
 DOUBTFUL = ("in doubt", "kept of networks", "cannot be read", "another one has")  # in the status
+OUT_OF_REACH = " out of reach, whose underlay is IPv"
 LOST = "registered; etcd did not know this host any more"
 ALL_ENTERED = "all of this host's is in etcd"
 
@@ -40,6 +41,9 @@ def told_by_driver(settings: Settings) -> Iterator[Finding]:
     if said is not None:
         yield Finding("outstanding", f"{said}: it is repeated until it works; is the cause "
                       "something to mend?" if said.startswith(STUCK) else None, said)
+    said = status.get("hosts")
+    if said is not None and OUT_OF_REACH in said:
+        yield Finding("hosts", f"{said}: name addresses of one family with --underlay on all hosts")
     said = status.get("peers")
     if said is not None:
         yield Finding("peers", f"{said}: let TCP {settings.port_range}, and TCP option 254, pass "

@@ -11,8 +11,8 @@ from driver.doctor.finding import CheckError
 from driver.errors import SlimError
 from driver.settings import Settings
 
-# IPv6 asks for links of 1280 bytes; VXLAN adds 50: 1280 + 50 = 1330.
-UNDERLAY_MTU_MINIMUM = 1330
+# Containers' IPv6 asks for links of 1280 bytes; VXLAN adds 50: 1280 + 50 = 1330, and over IPv6 70.
+OVERLAY_MTU_MINIMUM = 1280
 
 
 def check_underlay(settings: Settings) -> str:
@@ -21,11 +21,14 @@ def check_underlay(settings: Settings) -> str:
     from driver.link.underlay.vxlan import overlay_mtu  # noqa: PLC0415
 
     found = find_underlay(settings.underlay)
-    if found.mtu < UNDERLAY_MTU_MINIMUM:
-        raise CheckError(f"{found.name} has an MTU of {found.mtu} bytes, {UNDERLAY_MTU_MINIMUM} "
+    overlay = overlay_mtu(found.mtu, over_ipv6=found.address4 is None)
+    if overlay < OVERLAY_MTU_MINIMUM:
+        needed = found.mtu - overlay + OVERLAY_MTU_MINIMUM
+        raise CheckError(f"{found.name} has an MTU of {found.mtu} bytes, {needed} "
                          f"are needed: ip link set {found.name} mtu 1500, or another --underlay")
     return (f"{found.name}, {found.address}, MTU {found.mtu} "
-            f"(overlay path {overlay_mtu(found.mtu)})")
+            f"(overlay path {overlay})"
+            f"{'' if found.address4 else '; no host path over IPv6'}")
 
 
 def check_ports(settings: Settings) -> str:

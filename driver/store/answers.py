@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import UnsupportedRecord
-from driver.model import HostId
+from driver.model import HostAddress, HostId
 from driver.services.ports import Answer
 from driver.store.feeds.feed import Feed
 from driver.store.feeds.feeds import Feeds
@@ -35,7 +34,7 @@ class EtcdAnswers:
         self._feeds = feeds
         self._followed: list[Feed] = []
 
-    def say(self, revision: int, *, removed: IPv4Address | None = None) -> None:
+    def say(self, revision: int, *, removed: HostAddress | None = None) -> None:
         """See ports.Answers.  removed: the host's underlay address, where others speak for it."""
         self._kv.commit([], [Put(keys.answer(self._me), records.encode(
             records.answer_fields(Answer(revision, removed))))])

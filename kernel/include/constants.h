@@ -10,10 +10,12 @@
 
 #include <linux/types.h>
 
-/* UNDERLAY_BE: U. UNDERLAY_IFINDEX, VXLAN_IFINDEX. HOST_NETNS: cookie of the host's own namespace.
- * PORT_FIRST, PORT_LAST: endpoint ports, both inclusive. MARK: for sockets that are bound to a port
- * only. MPTCP: 1 if this kernel has it. ASSIGNS_GROUPS: 1 if bpf_sk_assign() takes sockets with
- * SO_REUSEPORT (Linux 6.6). CLIENT_...: ports for clients, driver/client_ports.py. */
+/* UNDERLAY_BE: U, or its number (slim.h) if it is IPv6: IPV6_UNDERLAY is 1 then, and UNDERLAY6_HIGH
+ * and UNDERLAY6_LOW are its halves as they lie in memory. UNDERLAY_IFINDEX, VXLAN_IFINDEX.
+ * HOST_NETNS: cookie of the host's own namespace. PORT_FIRST, PORT_LAST: endpoint ports, both
+ * inclusive. MARK: for sockets that are bound to a port only. MPTCP: 1 if this kernel has it.
+ * ASSIGNS_GROUPS: 1 if bpf_sk_assign() takes sockets with SO_REUSEPORT (Linux 6.6). CLIENT_...:
+ * ports for clients, driver/client_ports.py. */
 #define CONSTANT(name)                                                                       \
     ({                                                                                       \
         __u64 value_;                                                                        \

@@ -35,7 +35,9 @@ struct ipv6 {
     __u64 words[2];
 };
 
-/* Where an endpoint is: its host, and the port that names it there. */
+/* Where an endpoint is: its host, and the port that names it there.  In all maps U, as
+ * `underlay_be`, is a host's IPv4 address, or the number that stands for its IPv6 address
+ * (`hosts6`): 0.0.0.1 and so on, which no host has. */
 struct location {
     __u32 underlay_be;
     __u16 port_be; /* 0: reachable over the overlay only; in `directory6`: by this address */
@@ -97,7 +99,7 @@ struct attachment6 {
     struct ipv6 addr;
     struct ipv6 mask; /* of its subnet */
     __u32 vni;
-    __u16 port_be; /* as in struct attachment; never 0 */
+    __u16 port_be; /* as in struct attachment; 0 over an IPv6 underlay only */
     __u16 zero;
 };
 

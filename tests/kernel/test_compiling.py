@@ -19,6 +19,7 @@ from driver.datapath.build.cache import compiled_unit
 from driver.datapath.build.compiling import compile_unit
 from driver.datapath.code.compiled import CONSTANTS, Compiled, relocate
 from driver.datapath.code.programs import ALL_PROGRAMS, KERNEL_FOLDER
+from driver.datapath.loading.host_numbers import HostNumbers
 from driver.datapath.loading.libbpf import lib
 from driver.datapath.loading.load import Constants, load
 from driver.datapath.loading.objects import open_map
@@ -94,8 +95,8 @@ def test_a_change_of_the_text_is_compiled(unit: Compiled, tmp_path: Path) -> Non
 
 
 class _NoMptcp(Constants):
-    def values(self) -> dict[str, int]:
-        return {**super().values(), "MPTCP": 0}
+    def values(self, hosts: HostNumbers) -> dict[str, int]:
+        return {**super().values(hosts), "MPTCP": 0}
 
 
 NO_MPTCP = _NoMptcp(**vars(ANY))

@@ -35,6 +35,7 @@ SIZES = {
     "reverse": (8, 8), "addresses6": (8, 16),
     "floods": (8, 8),
     "flows": (8, 3 * 8 + 4 + 2 + 1 + 1 + 8 + 4 + 4),
+    "hosts6": (4, 16), "numbers6": (16, 4),
     "dead_hosts": (4, 8),
     "shares": (8, 8), "takeovers": (8, 8), "next_hops": (4, 8 + 4 + 4),
     "services": (8, 8),

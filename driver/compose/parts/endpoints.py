@@ -90,7 +90,7 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     setups = Tally()
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
                         teardowns=FiledTeardowns(Path(settings.state)),
-                        underlay=underlay.found.address, overlay_mtu=underlay.overlay_mtu,
+                        underlay=underlay.found.address4, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
                         withholding=withholding, names=names.serving, ledger=ledger,
                         took=setups.add)

@@ -17,7 +17,11 @@ from driver.compose.parts.removal import remove_records
 from driver.compose.parts.store import Stores
 from driver.compose.parts.uncertainty import Uncertain, build_uncertainty
 from driver.link.underlay.fingerprint import fingerprint
+from driver.link.underlay.path_mtu import path_mtus
 from driver.model import Absence, Host, HostId, Removal
+from driver.services.hosts.families import Families
+from driver.services.hosts.path_mtu import INTERVAL_S as PATH_MTU_S
+from driver.services.hosts.path_mtu import PathMtu
 from driver.services.hosts.watch import INTERVAL_S, HostWatch
 from driver.services.peers.watch import PeerWatch
 from driver.services.upkeep.comeback import give_up_everything
@@ -44,6 +48,7 @@ class HostParts:
     uncertain: Uncertain
     watch: HostWatch
     peers: PeerWatch
+    families: Families
     parts: tuple[Part, ...]
 
 
@@ -113,7 +118,9 @@ def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressPart
     peers = build_peers(ground.settings, ground.underlay.found, kernel.loaded,
                         clients=ground.host_ports.clients, index=endpoints.peer_index,
                         recovery=recovery)
+    families = Families(ground.underlay.found.address)
     watch = HostWatch(me=me, absences=stores.absences, prober=peers.signs,
+                      reaches=families.reaches,
                       refuse=kernel.datapath.refuse_hosts, remove=remove, apart=absent.submit)
     watching = Repeater("watching hosts", watch.run, INTERVAL_S)
     uncertain = build_uncertainty(
@@ -121,7 +128,12 @@ def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressPart
         directory=stores.directory, records=stores.endpoint_records, endpoints=stores.endpoints,
         links=endpoints.links, ready=entering.is_complete)
 
+    underlay = ground.underlay
+    path_mtu = Repeater("path MTU", PathMtu(path_mtus, families.hosts, underlay.lower).run,
+                        PATH_MTU_S)
+
     def hosts_changed(live: dict[HostId, Host]) -> None:
+        families.hosts_changed(live)
         peers.watch.hosts_changed(live)
         watch.hosts_changed(live)
         uncertain.settling.hosts_changed(live)
@@ -129,13 +141,15 @@ def build_hosts(ground: Ground, endpoints: EndpointParts, addresses: AddressPart
     return HostParts(
         registry, Part("host registration", lambda: registry.register(ground.this_host),
                        registry.close),
-        entering, uncertain, watch, peers.watch, (
+        entering, uncertain, watch, peers.watch, families, (
             Part("entering", entering.start, entering.stop),
             Part("own records", own_records.start, own_records.close),
             *uncertain.parts,
             *peers.parts,
             Part("host watch", lambda: _follow(stores, hosts_changed), nothing),
             Part("absent hosts", absent.start, absent.stop),
+            *(() if underlay.found.address4 else (
+                Part("path MTU", path_mtu.start, path_mtu.stop),)),
             Part("watching hosts", watching.start, watching.stop)))
 
 

@@ -66,6 +66,7 @@ class UnderlayState:
         self.on_mtu: Callable[[], None] = nothing
         self._moved = moved
         self._mtu = found.mtu
+        self._path_mtu = found.mtu
         self._away = False
 
     def mtu(self) -> int:
@@ -74,7 +75,20 @@ class UnderlayState:
 
     def overlay_mtu(self) -> int:
         """Return the MTU of the overlay path in bytes."""
-        return overlay_mtu(self._mtu)
+        return overlay_mtu(min(self._mtu, self._path_mtu), over_ipv6=self.found.address4 is None)
+
+    def lower(self, path_mtu: int) -> None:
+        """Take what a router on the way to another host carries.  Errors: those of on_mtu."""
+        before, self._path_mtu = self._path_mtu, path_mtu
+        try:
+            self.on_mtu()
+        except BaseException:
+            self._path_mtu = before
+            raise
+
+    def narrow_way(self) -> str:
+        """Say for the status what a router carries; "": as much as the device."""
+        return f"{self._path_mtu} on the way to a host" if self._path_mtu < self._mtu else ""
 
     def changed(self, found: Underlay | None) -> None:
         """Handle a change of the underlay.  The programs are loaded for its address and device."""
@@ -151,12 +165,14 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: Host
         settings.vxlan_port if settings.overlay == TC else 0, ephemeral_ports()), pins)
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
-        _Filters(), netns_path), handover, lambda key, cookie, names: lost_sockets(
-            netns_path(key), cookie, underlay.address.packed, names))
+        _Filters(), netns_path), handover, lambda key, cookie, names: (
+            lost_sockets(netns_path(key), cookie, underlay.address4.packed, names)
+            if underlay.address4 else ()))
     guarding = Guarding(
         KernelGuard(Guarded(underlay.address, underlay.ifindex, settings.vxlan_port,
                             ports.endpoints, ports.clients.widest())),
-        {endpoint.underlay for endpoint in datapath.list_remotes()} - {underlay.address})
+        {endpoint.underlay for endpoint in datapath.list_remotes()
+         if endpoint.underlay.version == underlay.address.version} - {underlay.address})
     # The guard learns from the maps which hosts are peers.
     datapath.on_hosts = guarding.hosts_changed
     return Kernel(loaded, datapath, handover, guarding)

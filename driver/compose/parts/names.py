@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 
 from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part
@@ -14,7 +13,7 @@ from driver.dns.server import NameServer
 from driver.engine.names import DockerEvents, DockerNames
 from driver.errors import SlimError
 from driver.link.sandbox.resolving import Resolving
-from driver.model import SWARM_ID_LENGTH, Endpoint, EndpointId
+from driver.model import SWARM_ID_LENGTH, Endpoint, EndpointId, HostAddress
 from driver.services.directory.publisher import Publisher
 from driver.services.names.publisher import NamePublisher
 from driver.services.names.resolver import Resolver
@@ -66,7 +65,7 @@ class NameParts:
                 f"{counts.forwarded} forwarded, {counts.refused} refused, {counts.failed} failed, "
                 f"{counts.late} late")
 
-    def list_names(self, name_of_host: Callable[[IPv4Address], str]) -> list[dict[str, str]]:
+    def list_names(self, name_of_host: Callable[[HostAddress], str]) -> list[dict[str, str]]:
         """List the endpoints of this host's networks that have names."""
         called = self._named.view.networks
         return [{"Network": called.get(network.id, network.id[:12]), "NetworkID": network.id,

@@ -6,6 +6,7 @@ It also builds what asks hosts without a lease for signs of life.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from driver.client_ports import ClientPorts
 from driver.compose.parts.part import Part, nothing
@@ -34,18 +35,24 @@ class Peers:
 def build_peers(settings: Settings, underlay: Underlay, loaded: Loaded, *, clients: ClientPorts,
                 index: PeerIndex, recovery: Recovery) -> Peers:
     """Build all parts; recovery: says when the index is complete."""
-    syns = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex,
-                         clients.all())
+    syns = _syn_prober(loaded, underlay, clients)
     presence = UnderlayProber()
     watch = PeerWatch(index=index, syns=syns, presence=presence, paths=BlockedHosts(loaded),
                       ports=str(settings.port_range), settled=recovery.done.is_set)
     watching = Repeater("watching peers", watch.run, INTERVAL_S)
     # It has sockets of its own, because it runs in another thread.
     pings = UnderlayProber()
-    raw = RawSynProber(Probes(loaded), underlay.address, underlay.ifindex, clients.all())
-    signs = SignsOfLife(pings, raw, index, settings.port_range.last)
+    raw = _syn_prober(loaded, underlay, clients)
+    signs = SignsOfLife(pings, raw if underlay.address4 else None, index,
+                        settings.port_range.last)
     return Peers(watch, signs, (Part("probes", nothing, syns.close),
                                 Part("pings of peers", nothing, presence.close),
                                 Part("signs of life", nothing, pings.close),
                                 Part("SYNs for a sign of life", nothing, raw.close),
                                 Part("watching peers", watching.start, watching.stop)))
+
+
+def _syn_prober(loaded: Loaded, underlay: Underlay, clients: ClientPorts) -> RawSynProber:
+    # Over IPv6 nobody is asked: the index has no endpoint that could be called on the host path.
+    return RawSynProber(Probes(loaded), underlay.address4 or IPv4Address(0), underlay.ifindex,
+                        clients.all())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from driver.compose.parts.endpoints import EndpointParts
 from driver.compose.parts.ground import Ground
@@ -13,6 +12,7 @@ from driver.datapath.code.reasons import read_reasons
 from driver.datapath.tables.lookups import MapLookups
 from driver.datapath.tables.socket_names import StoredNames
 from driver.link.sandbox.open_sockets import DiagSockets
+from driver.model import HostAddress
 from driver.services.ports import SocketFilter
 from driver.services.seeing.aside import Aside
 from driver.services.seeing.connections import Connections, Listing
@@ -32,7 +32,7 @@ def build_seeing(ground: Ground, endpoints: EndpointParts, hosts: HostParts) -> 
     """Build them.  Error: DatapathError."""
     stores, loaded, names = ground.stores, ground.kernel.loaded, endpoints.names
 
-    def host_name(host: IPv4Address) -> str:
+    def host_name(host: HostAddress) -> str:
         return hosts.uncertain.settling.name_of(host)
 
     reasons = read_reasons()

@@ -14,10 +14,10 @@ from typing import Any
 from driver.errors import DatapathError
 
 # The constants of kernel/include/constants.h; the C text knows each by its index here.
-CONSTANTS = ("UNDERLAY_BE", "UNDERLAY_IFINDEX", "VXLAN_IFINDEX", "MARK", "HOST_NETNS",
-             "PORT_FIRST", "PORT_LAST", "MPTCP", "CLIENT_FIRST", "CLIENT_COUNT",
-             "CLIENT_GAP_FIRST", "CLIENT_GAP", "VXLAN_PORT_BE", "VXLAN_SOURCE_FIRST",
-             "VXLAN_SOURCE_COUNT", "ASSIGNS_GROUPS")
+CONSTANTS = ("UNDERLAY_BE", "IPV6_UNDERLAY", "UNDERLAY6_HIGH", "UNDERLAY6_LOW", "UNDERLAY_IFINDEX",
+             "VXLAN_IFINDEX", "MARK", "HOST_NETNS", "PORT_FIRST", "PORT_LAST", "MPTCP",
+             "CLIENT_FIRST", "CLIENT_COUNT", "CLIENT_GAP_FIRST", "CLIENT_GAP", "VXLAN_PORT_BE",
+             "VXLAN_SOURCE_FIRST", "VXLAN_SOURCE_COUNT", "ASSIGNS_GROUPS")
 _TAG = 0x511dc057  # upper half of a constant's placeholder; occurs nowhere else
 
 # struct bpf_insn: opcode, registers (source in the upper four bits), offset, immediate value.

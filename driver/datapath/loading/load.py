@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
 from driver.client_ports import ClientPorts, Ports
 from driver.datapath.code.compiled import Compiled, relocate
 from driver.datapath.code.programs import ALL_PROGRAMS
+from driver.datapath.loading.host_numbers import HostNumbers
 from driver.datapath.loading.objects import load_btf, load_program, open_map
 from driver.datapath.loading.table import Table
 from driver.errors import DatapathError
+from driver.model import HostAddress
 
 ASSIGNS_GROUPS: Final = (6, 6)  # Linux: bpf_sk_assign() takes sockets with SO_REUSEPORT
 
@@ -30,7 +33,7 @@ ASSIGNS_GROUPS: Final = (6, 6)  # Linux: bpf_sk_assign() takes sockets with SO_R
 class Constants:
     """The values that this host puts into the programs."""
 
-    underlay: IPv4Address
+    underlay: HostAddress
     underlay_ifindex: int
     vxlan_ifindex: int
     mark: int  # 32 bit, for sockets that are bound to a port only
@@ -38,14 +41,24 @@ class Constants:
     port_last: int
     host_netns: int  # cookie of the host's own network namespace
     clients: ClientPorts  # source ports of connections on the host path
-    vxlan_port: int  # UDP; 0: every packet of the overlay path takes the VXLAN device
+    # UDP; 0: every packet of the overlay path takes the VXLAN device.  Over IPv6 all do, anyway.
+    vxlan_port: int
     vxlan_sources: Ports  # the VXLAN device's source ports, both inclusive
     assigns_groups: bool = field(default_factory=lambda: kernel_release() >= ASSIGNS_GROUPS)
 
-    def values(self) -> dict[str, int]:
-        """Return the values by their names in the C text."""
+    @property
+    def over_ipv6(self) -> bool:
+        """Whether the underlay has IPv6."""
+        return isinstance(self.underlay, IPv6Address)
+
+    def values(self, hosts: HostNumbers) -> dict[str, int]:
+        """Return the values by their names in the C text.  Error: DatapathError."""
+        high, low = struct.unpack("=QQ", self.underlay.packed if self.over_ipv6 else bytes(16))
         return {
-            "UNDERLAY_BE": u32_be(self.underlay),
+            "UNDERLAY_BE": hosts.number(self.underlay),
+            "IPV6_UNDERLAY": int(self.over_ipv6),
+            "UNDERLAY6_HIGH": high,
+            "UNDERLAY6_LOW": low,
             "UNDERLAY_IFINDEX": self.underlay_ifindex,
             "VXLAN_IFINDEX": self.vxlan_ifindex,
             "MARK": self.mark,
@@ -57,7 +70,7 @@ class Constants:
             "CLIENT_COUNT": self.clients.count,
             "CLIENT_GAP_FIRST": self.clients.gap_first,
             "CLIENT_GAP": self.clients.gap,
-            "VXLAN_PORT_BE": u16_be(self.vxlan_port),
+            "VXLAN_PORT_BE": 0 if self.over_ipv6 else u16_be(self.vxlan_port),
             "VXLAN_SOURCE_FIRST": self.vxlan_sources[0],
             "VXLAN_SOURCE_COUNT": self.vxlan_sources[1] - self.vxlan_sources[0],
             "ASSIGNS_GROUPS": int(self.assigns_groups),
@@ -83,9 +96,13 @@ def u16_be(port: int) -> int:
 class Loaded:
     """Programs and maps that are loaded into the kernel."""
 
-    def __init__(self, tables: dict[str, Table], programs: dict[str, int]) -> None:
+    def __init__(self, tables: dict[str, Table], programs: dict[str, int],
+                 hosts: HostNumbers, *, over_ipv6: bool) -> None:
+        """over_ipv6: the underlay has IPv6."""
         self._tables = tables
         self.programs = programs  # name -> descriptor
+        self.hosts = hosts
+        self.over_ipv6 = over_ipv6
 
     def table(self, name: str) -> Table:
         """Return a map as a mapping of its C structs."""
@@ -106,12 +123,14 @@ def load(compiled: Compiled, constants: Constants, pins: Path) -> Loaded:
     with ExitStack() as undo:
         tables = _open_maps(compiled, pins, undo)
         programs = {}
-        code = relocate(compiled, [table.map_fd for table in tables.values()], constants.values())
+        hosts = HostNumbers(tables)
+        code = relocate(compiled, [table.map_fd for table in tables.values()],
+                        constants.values(hosts))
         for program in ALL_PROGRAMS:
             programs[program.name] = load_program(program, code[program.name])
             undo.callback(os.close, programs[program.name])
         undo.pop_all()
-    return Loaded(tables, programs)
+    return Loaded(tables, programs, hosts, over_ipv6=constants.over_ipv6)
 
 
 def _open_maps(compiled: Compiled, pins: Path, undo: ExitStack) -> dict[str, Table]:
@@ -143,7 +162,7 @@ def try_programs(compiled: Compiled, pins: Path) -> Iterator[tuple[str, str | No
         with ExitStack() as undo:
             tables = _open_maps(compiled, pins, undo)
             code = relocate(compiled, [table.map_fd for table in tables.values()],
-                            constants.values())
+                            constants.values(HostNumbers(tables)))
             for program in ALL_PROGRAMS:
                 try:
                     os.close(load_program(program, code[program.name]))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from ipaddress import IPv4Address
 
 from driver.datapath.loading import bpf
-from driver.datapath.loading.load import Loaded, u32_be
+from driver.datapath.loading.load import Loaded
 from driver.errors import DatapathError
+from driver.model import HostAddress
 
 LASTS_S = 60  # after the last `refuse`; far longer than the interval between calls
 
@@ -23,16 +23,17 @@ class DeadHosts:
     def __init__(self, loaded: Loaded,
                  now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._table = loaded.table("dead_hosts")
+        self._hosts = loaded.hosts
         self._now_ns = now_ns
 
-    def refuse(self, hosts: Collection[IPv4Address]) -> None:
+    def refuse(self, hosts: Collection[HostAddress]) -> None:
         """Let connect() refuse exactly these hosts, for LASTS_S.
 
         Error: DatapathError.
         """
         until_ns = self._now_ns() + LASTS_S * 10**9
-        wanted = {u32_be(host) for host in hosts}
         try:
+            wanted = {self._hosts.number(host) for host in hosts}
             for host in {int(key) for key, _ in bpf.entries(self._table)} - wanted:
                 with suppress(KeyError):
                     del self._table[self._table.Key(host)]

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from driver.datapath.loading.load import u16_be, u32_be
-from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
 
 
@@ -36,22 +36,25 @@ def address_key(table: Any, vni: Vni, address: IPv4Address | IPv6Address) -> Any
     return key
 
 
-def location(table: Any, endpoint: Endpoint) -> Any:
-    """Value of `directory` or `directory6`: where the endpoint is."""
+def location(table: Any, endpoint: Endpoint, underlay_be: int) -> Any:
+    """Value of `directory` or `directory6`: where the endpoint is.  underlay_be: its host's U."""
     leaf = table.Leaf()
-    leaf.underlay_be = u32_be(endpoint.underlay)
+    leaf.underlay_be = underlay_be
     by_ipv4 = hasattr(table.Key, "addr_be")
     leaf.port_be = u16_be(endpoint.port if by_ipv4 or endpoint.takes_ipv6 else 0)
     bytes_into(leaf.mac, endpoint.mac)
     return leaf
 
 
-def remote(key: Any, leaf: Any) -> Endpoint:
-    """Read an entry of `directory` or `directory6`: an endpoint with one address and no ids."""
+def remote(key: Any, leaf: Any, underlay: HostAddress) -> Endpoint:
+    """Read an entry of `directory` or `directory6`: an endpoint with one address and no ids.
+
+    underlay: what the entry's U stands for.
+    """
     v4 = hasattr(key, "addr_be")
     return Endpoint(
         id=EndpointId(""), network_id=NetworkId(""), vni=Vni(int(key.vni)), host=HostId(""),
-        underlay=address_of(leaf.underlay_be), mac=bytes(leaf.mac),
+        underlay=underlay, mac=bytes(leaf.mac),
         address=IPv4Interface(key.addr_be.to_bytes(4, sys.byteorder)) if v4 else None,
         address6=None if v4 else IPv6Interface(bytes(key.addr)), port=u16_be(leaf.port_be),
         takes_ipv6=not v4 and leaf.port_be != 0)
@@ -65,10 +68,10 @@ def delivery(table: Any, mac: bytes, ifindex: int) -> Any:
     return leaf
 
 
-def wire_name(table: Any, endpoint: Endpoint) -> Any:
+def wire_name(table: Any, endpoint: Endpoint, underlay_be: int) -> Any:
     """Key of `reverse`: (U, P)."""
     key = table.Key()
-    key.underlay_be = u32_be(endpoint.underlay)
+    key.underlay_be = underlay_be
     key.port_be = u16_be(endpoint.port)
     return key
 
@@ -111,10 +114,14 @@ def sandbox_entry(table: Any, entry: SandboxEntry) -> Any:
     return leaf
 
 
-def sandbox6_entry(table: Any, entry: SandboxEntry) -> Any | None:
-    """Value of `sandboxes6`: what both ends know of IPv6; None: no part of it uses IPv6."""
+def sandbox6_entry(table: Any, entry: SandboxEntry, *, over_ipv6: bool) -> Any | None:
+    """Value of `sandboxes6`: what both ends know of IPv6; None: no part of it uses IPv6.
+
+    over_ipv6: of the underlay: nobody has a port, but connect() counts why there is no host path.
+    """
     leaf = table.Leaf()
-    found = [each for each in entry.attachments if each.address6 is not None and each.port]
+    found = [each for each in entry.attachments
+             if each.address6 is not None and (each.port or over_ipv6)]
     leaf.count = min(len(found), len(leaf.attachments))
     for slot, attachment in zip(leaf.attachments, found, strict=False):
         assert attachment.address6 is not None

@@ -27,6 +27,7 @@ class MapLookups:
     def __init__(self, loaded: Loaded, reasons: Sequence[str]) -> None:
         """reasons: the counters' names, in the kernel's order."""
         self._table = loaded.table
+        self._hosts = loaded.hosts
         self._reasons = reasons
 
     def attachments(self, cookie: int) -> tuple[Attachment, ...] | None:
@@ -47,8 +48,8 @@ class MapLookups:
         """See ports.Lookups."""
         table = self._table("directory" if address.version == 4 else "directory6")
         found = table.get(address_key(table, vni, address))
-        return None if found is None else Location(
-            address_of(found.underlay_be), u16_be(found.port_be))
+        host = None if found is None else self._hosts.address(int(found.underlay_be))
+        return None if found is None or host is None else Location(host, u16_be(found.port_be))
 
     def is_here(self, vni: Vni, address: Address) -> bool:
         """See ports.Lookups."""
@@ -89,14 +90,14 @@ class MapLookups:
         room = self._table("flows").max_entries - (every.value if every is not None else 0)
         return bool((own.value if own is not None else 0) >= room)
 
-    def is_dead(self, host: IPv4Address) -> bool:
+    def is_dead(self, host: Address) -> bool:
         """See ports.Lookups."""
-        found = self._of("dead_hosts", u32_be(host))
+        found = self._of("dead_hosts", self._hosts.number(host))
         return found is not None and time.monotonic_ns() < found.value
 
-    def is_blocked(self, host: IPv4Address) -> bool:
+    def is_blocked(self, host: Address) -> bool:
         """See ports.Lookups."""
-        return self._of("blocked_hosts", u32_be(host)) is not None
+        return self._of("blocked_hosts", self._hosts.number(host)) is not None
 
     def age_s(self, flow: FlowName) -> float | None:
         """See ports.Lookups."""

@@ -9,18 +9,17 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 from typing import Any
 
 from driver.datapath.loading import bpf
-from driver.datapath.loading.load import Loaded, u32_be
+from driver.datapath.loading.load import Loaded
 from driver.datapath.tables import entries
 from driver.datapath.tables.moves import FlowMover
 from driver.datapath.tables.writing import delete, endpoint_keys, write
-from driver.model import Endpoint, Vni
+from driver.model import Endpoint, HostAddress, Vni
 from driver.services.ports import SandboxEntry, Veth
 
-# A host's address (network order in memory), or an ifindex; the other one is 0.
+# A host's U (network order in memory), or an ifindex; the other one is 0.
 FloodTarget = tuple[int, int]
 
 
@@ -43,6 +42,7 @@ class Maps:
 
     def __init__(self, loaded: Loaded) -> None:
         self._table = loaded.table
+        self._hosts, self._over_ipv6 = loaded.hosts, loaded.over_ipv6
         self._mover = FlowMover(loaded)
         self._lock = threading.RLock()
         # Copy of `floods`, by network and index.
@@ -123,7 +123,8 @@ class Maps:
 
     def _put_sandbox6(self, entry: SandboxEntry) -> None:
         table = self._table("sandboxes6")
-        key, leaf = table.Key(entry.cookie), entries.sandbox6_entry(table, entry)
+        key, leaf = table.Key(entry.cookie), entries.sandbox6_entry(
+            table, entry, over_ipv6=self._over_ipv6)
         if leaf is None:
             delete(table, key)
         else:
@@ -178,13 +179,14 @@ class Maps:
 
     # Broadcasts.
 
-    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+    def set_flood(self, vni: Vni, hosts: Sequence[HostAddress], ifindexes: Sequence[int]) -> None:
         """Make these a network's broadcast receivers; writes only what has changed.
 
         A program that walks the list meanwhile may miss a receiver for one packet, or serve one
         twice, but never reads past the end.  Error: DatapathError; the next call writes all.
         """
-        targets = [*((u32_be(host), 0) for host in hosts), *((0, ifindex) for ifindex in ifindexes)]
+        targets = [*((self._hosts.number(host), 0) for host in hosts),
+                   *((0, ifindex) for ifindex in ifindexes)]
         with self._lock:
             table = self._table("floods")
             before = self._floods.pop(vni, None)

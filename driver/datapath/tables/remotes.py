@@ -19,6 +19,7 @@ class Remotes:
 
     def __init__(self, loaded: Loaded) -> None:
         self._table = loaded.table
+        self._hosts = loaded.hosts
         self._lock = threading.Lock()
         # Networks that `addresses6` may have entries of: the others are spared looking.
         self._with_ipv6 = {Vni(int(key.vni)) for key in loaded.table("addresses6")}
@@ -26,15 +27,16 @@ class Remotes:
     def put(self, endpoint: Endpoint) -> None:
         """Enter an endpoint, into the reverse map first: a callee must know its caller."""
         with self._lock:
+            underlay_be = self._hosts.number(endpoint.underlay)
             if endpoint.port and endpoint.address is not None:
                 reverse, endpoints = self._table("reverse"), self._table("endpoints")
-                write(reverse, entries.wire_name(reverse, endpoint),
+                write(reverse, entries.wire_name(reverse, endpoint, underlay_be),
                       _as(reverse.Leaf, entries.address_key(endpoints, endpoint.vni,
                                                             endpoint.address.ip)),
                       f"endpoint {endpoint.id[:12]}")
             self._put_address6(endpoint)
             for table, key in endpoint_keys(self._table, "directory", endpoint):
-                write(table, key, entries.location(table, endpoint),
+                write(table, key, entries.location(table, endpoint, underlay_be),
                       f"endpoint {endpoint.id[:12]}")
 
     def _put_address6(self, endpoint: Endpoint) -> None:
@@ -57,15 +59,17 @@ class Remotes:
     def delete(self, endpoint: Endpoint) -> None:
         """Undo put; entries that belong to another endpoint by now stay."""
         with self._lock:
+            underlay_be = self._hosts.number(endpoint.underlay)
             for table, key in endpoint_keys(self._table, "directory", endpoint):
                 found = table.get(key)
-                if found is not None and entries.same(found, entries.location(table, endpoint)):
+                if found is not None and entries.same(
+                        found, entries.location(table, endpoint, underlay_be)):
                     delete(table, key)
                     if endpoint.address is not None and hasattr(key, "addr_be"):
                         self._delete_address6(endpoint.vni, endpoint.address.ip)
             if endpoint.port and endpoint.address is not None:
                 reverse = self._table("reverse")
-                name = entries.wire_name(reverse, endpoint)
+                name = entries.wire_name(reverse, endpoint, underlay_be)
                 found = reverse.get(name)
                 if (found is not None and found.vni == endpoint.vni
                         and found.addr_be == u32_be(endpoint.address.ip)):
@@ -76,7 +80,8 @@ class Remotes:
         if not endpoint.port or endpoint.address is None:
             return False
         reverse = self._table("reverse")
-        found = reverse.get(entries.wire_name(reverse, endpoint))
+        found = reverse.get(entries.wire_name(
+            reverse, endpoint, self._hosts.number(endpoint.underlay)))
         return found is not None and (int(found.vni), int(found.addr_be)) != (
             endpoint.vni, u32_be(endpoint.address.ip))
 
@@ -84,7 +89,9 @@ class Remotes:
         """Read the directory back, for a driver that takes over from an earlier one."""
         for name in ("directory", "directory6"):
             for key, leaf in bpf.entries(self._table(name)):
-                yield entries.remote(key, leaf)
+                underlay = self._hosts.address(int(leaf.underlay_be))
+                if underlay is not None:  # else nothing can be sent there
+                    yield entries.remote(key, leaf, underlay)
 
 
 def _as(kind: Any, struct: Any) -> Any:

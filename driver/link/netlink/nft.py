@@ -1,4 +1,4 @@
-"""Builds nftables' netlink messages and the expressions of rules (family ip).
+"""Builds nftables' netlink messages and the expressions of rules (family ip, see of_family).
 
 nft_socket sends the messages.
 """
@@ -36,6 +36,7 @@ _HEADER: Final = struct.Struct("=IH10x")  # struct nlmsghdr: length, type
 _DROP: Final = 0  # NF_DROP
 _NETWORK, _TRANSPORT = 1, 2  # bases of payload
 _SOURCE, _DESTINATION = 12, 16  # offsets in the IPv4 header
+_DESTINATION6: Final = 24  # in the IPv6 header
 
 Message = Any  # pyroute2's
 Expression = Any
@@ -52,6 +53,11 @@ def load_source(into: int = REGISTER) -> Expression:
 def load_destination(into: int = REGISTER) -> Expression:
     """The packet's destination address."""
     return _payload(_NETWORK, _DESTINATION, 4, into)
+
+
+def load_destination6() -> Expression:
+    """The destination address of an IPv6 packet."""
+    return _payload(_NETWORK, _DESTINATION6, 16)
 
 
 def load_destination_port(into: int = REGISTER) -> Expression:
@@ -80,7 +86,7 @@ def leaves_by(ifindex: int) -> Expressions:
 
 
 def protocol(number: int) -> Expressions:
-    """The protocol that IPv4 carries, by its number."""
+    """The protocol that IP carries, by its number."""
     return [genex("meta", {"key": _META_L4PROTO, "dreg": REGISTER}),
             _compare(EQUAL, bytes([number]))]
 
@@ -245,6 +251,13 @@ def message(kind: Any, verb: str, thing: str, attributes: list[Any]) -> Message:
     made["header"]["type"] = _SUBSYSTEM | getattr(nft, f"NFT_MSG_{verb.upper()}{thing}")
     made["header"]["flags"] = _REQUEST | _FLAGS[verb]
     return made
+
+
+def of_family(family: int, messages: Sequence[Message]) -> Sequence[Message]:
+    """Make these messages about tables of another family; return them."""
+    for each in messages:
+        each["nfgen_family"] = family
+    return messages
 
 
 def bracket(kind: int) -> Message:

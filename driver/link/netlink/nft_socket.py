@@ -102,10 +102,10 @@ def _socket(what: str) -> Iterator[socket.socket]:
         raise Refused(what, error.errno or errno.EIO) from error
 
 
-def remove_table(name: str, what: str) -> None:
+def remove_table(name: str, what: str, family: int = socket.AF_INET) -> None:
     """Remove the table.  Does nothing without the table or without nf_tables.  Error: Refused."""
     try:
-        commit(batch([nft.table("del", name)]), what)
+        commit(batch(nft.of_family(family, [nft.table("del", name)])), what)
     except Refused as error:
         if error.code not in (errno.ENOENT, *_LACKING):
             raise

@@ -32,7 +32,7 @@ class KernelInspector:
         self._path_of = path_of
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
-             underlay: IPv4Address, just_set_up: bool = False) -> Findings:
+             underlay: IPv4Address | None, just_set_up: bool = False) -> Findings:
         """See ports.Inspector.  Whether virtual addresses are tracked follows the rules found."""
 
         def inside() -> Findings:
@@ -49,16 +49,16 @@ class KernelInspector:
                            if filters.others_filters(route, interface.ifindex)), "")
                 found_rules = own_rules(ipv6=any(
                     endpoint.address6 is not None for endpoint, _ in members))
-                has_host_path = bool(members and members[0][0].port)
-                exempt = untracked.read() if has_host_path else b""
+                host_path = underlay if members and members[0][0].port else None
+                exempt = untracked.read() if host_path is not None else b""
                 missing = ""
-                if has_host_path and not just_set_up:
-                    missing = _missing_of_host_path(route, found[0][1], underlay, exempt)
+                if host_path is not None and not just_set_up:
+                    missing = _missing_of_host_path(route, found[0][1], host_path, exempt)
                 if not missing and not just_set_up:
                     missing = next(filter(None, (
                         self._missing(route, *each) for each in found)), "")
-                if has_host_path:
-                    untracked.follow(exempt, underlay, () if found_rules else [
+                if host_path is not None:
+                    untracked.follow(exempt, host_path, () if found_rules else [
                         endpoint.address.ip for endpoint, _ in members if endpoint.address])
             return Findings(missing, lost, tc or found_rules, lost6)
 

@@ -43,8 +43,8 @@ class KernelSandboxes:
         """See ports.Sandboxes."""
         return namespaces.cookie_of(self._path_of(sandbox_key))
 
-    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
-               overlay_mtu: int, primary: bool) -> None:
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *,
+               underlay: IPv4Address | None, overlay_mtu: int, primary: bool) -> None:
         """See ports.Sandboxes.  overlay_mtu in bytes.
 
         Errors: NamespaceAbsent; LinkError naming the step, also when the interface is not
@@ -63,8 +63,10 @@ class KernelSandboxes:
                 if self.ingress_program_fd is not None:
                     filters.plan_ingress(changes, interface.ifindex, self.ingress_program_fd,
                                          SANDBOX_FILTER_NAME)
-                if not primary:
+                if not primary or underlay is None:
                     changes.apply()
+                    if primary:  # of an earlier underlay
+                        _remove_host_path(route)
                     return
                 # Before the host path, which without it does not work for every program.
                 if untracked.missing(untracked.read(), underlay):  # a new driver mostly finds it
@@ -108,19 +110,23 @@ class KernelSandboxes:
 
         namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
 
-    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:  # noqa: ARG002
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address | None) -> None:  # noqa: ARG002
         """See ports.Sandboxes.  A namespace that is gone has taken everything with it."""
 
         def inside() -> None:
             with open_route() as route:
-                rules.remove(route)
-                routes.remove_host_path(route)
-            untracked.remove()
+                _remove_host_path(route)
 
         try:
             namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
         except namespaces.NamespaceAbsent:
             return
+
+
+def _remove_host_path(route: Route) -> None:
+    rules.remove(route)
+    routes.remove_host_path(route)
+    untracked.remove()
 
 
 def find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:

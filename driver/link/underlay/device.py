@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final
 
 from driver.errors import LinkError
 from driver.link.netlink.monitor import Monitor
 from driver.link.netlink.news import LinkNews
 from driver.link.netlink.sockets import Route, dump, open_route, step
+from driver.link.underlay import ipv6
+from driver.model import HostAddress
 
-# RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE
+# RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE; the same of IPv6
 _GROUPS: Final = 0x1 | 0x10 | 0x40
+_GROUPS6: Final = 0x1 | 0x100 | 0x400
+_BY_IPV6: Final = "/ipv6"  # behind a device's name: its IPv6 address is wanted
+_TENTATIVE_S: Final = 5.0  # duplicate address detection takes one or two seconds
+_AGAIN_S: Final = 0.1
+_RTM_NEWADDR: Final = 20
+_RTM_DELADDR: Final = 21
 _RTM_NEWROUTE: Final = 24
 _RTM_DELROUTE: Final = 25
+_TYPE_UNICAST: Final = 1  # RTN_UNICAST
 _TABLE_MAIN: Final = 254
 _IFA_F_SECONDARY: Final = 0x1
 _SCOPE_UNIVERSE: Final = 0
@@ -34,18 +43,32 @@ class Underlay:
 
     name: str
     ifindex: int
-    address: IPv4Address  # U
+    address: HostAddress  # U
     mtu: int  # bytes
     mac: str = ""
 
+    @property
+    def address4(self) -> IPv4Address | None:
+        """U, if it is an IPv4 address; None: there is no host path."""
+        return self.address if isinstance(self.address, IPv4Address) else None
+
 
 def find_underlay(wanted: str = "") -> Underlay:
-    """Find it by `wanted`: a device, an IPv4 address, or "" for the default route's device.
+    """Find it by `wanted`: an address, a device, or "" for the default route's device.
 
+    The device's address is its IPv4 address, or with /ipv6 behind it (also behind "") its IPv6
+    address.  Waits until the kernel knows whether another machine has an IPv6 address, too.
     Error: LinkError, which says what is missing and which setting helps.
     """
-    with open_route() as route, step("look for the underlay"):
-        return _find(route, wanted)
+    end_s = time.monotonic() + _TENTATIVE_S
+    while True:
+        try:
+            with open_route() as route, step("look for the underlay"):
+                return _find(route, wanted)
+        except ipv6.TentativeError:
+            if time.monotonic() >= end_s:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 class UnderlayWatcher:
@@ -63,7 +86,8 @@ class UnderlayWatcher:
         self._current = current
         self._known: Underlay | None = None
         self._told = False
-        self._monitor = Monitor("underlay", _GROUPS, self)
+        over_ipv6 = _is_ipv6(wanted) or (current is not None and current.address.version == 6)
+        self._monitor = Monitor("underlay", _GROUPS6 if over_ipv6 else _GROUPS, self)
 
     def start(self) -> None:
         """Start.  Error: LinkError."""
@@ -83,10 +107,14 @@ class UnderlayWatcher:
 
     def _look(self, route: Route) -> Underlay | None:
         if self._current is not None:
-            with suppress(LinkError):
+            try:
                 kept = _find(route, str(self._current.address))
                 if kept.ifindex == self._current.ifindex:
                     return kept
+            except ipv6.TentativeError:  # its cable was out for a moment
+                return self._known or self._current
+            except LinkError:
+                pass
         try:
             return _find(route, self._wanted)
         except LinkError:
@@ -103,14 +131,39 @@ class UnderlayWatcher:
             # A dozen for each container that starts or stops.  Before another link could become the
             # underlay, it gets an address or a default route.
             known = (self._known, self._current)
-            return (self._known is None or message.name == self._wanted
+            return (self._known is None or message.name == self._wanted.removesuffix(_BY_IPV6)
                     or message.ifindex in {each.ifindex for each in known if each is not None})
         # A router's host may change thousands of routes a minute; only default routes count.
-        is_route = message["header"]["type"] in (_RTM_NEWROUTE, _RTM_DELROUTE)
-        return not is_route or message["dst_len"] == 0
+        kind = message["header"]["type"]
+        if kind in (_RTM_NEWADDR, _RTM_DELADDR):  # each interface gets a link-local one
+            return bool(message["scope"] == _SCOPE_UNIVERSE)
+        return kind not in (_RTM_NEWROUTE, _RTM_DELROUTE) or message["dst_len"] == 0
 
 
 def _find(route: Route, wanted: str) -> Underlay:
+    return _find6(route, wanted) if _is_ipv6(wanted) else _find4(route, wanted)
+
+
+def _find6(route: Route, wanted: str) -> Underlay:
+    # A kernel without IPv6 lists what it has.
+    addresses = [found for found in dump(route, "get_addr", family=socket.AF_INET6)
+                 if found["family"] == socket.AF_INET6 and found["scope"] == _SCOPE_UNIVERSE]
+    if not wanted.endswith(_BY_IPV6):
+        address = IPv6Address(wanted)
+        ifindex = ipv6.named(addresses, address)
+        return _underlay(_present(route, ifindex), ifindex, address)
+    name = wanted.removesuffix(_BY_IPV6)
+    ifindex = int(_named(route, name)["index"]) if name else ipv6.default_interface(
+        found for found in dump(route, "get_routes", family=socket.AF_INET6)
+        if found["family"] == socket.AF_INET6 and found["dst_len"] == 0
+        and _table(found) == _TABLE_MAIN and found["type"] == _TYPE_UNICAST
+        and _interface(found) is not None)
+    link = _present(route, ifindex)
+    name = str(link.get_attr("IFLA_IFNAME"))
+    return _underlay(link, ifindex, ipv6.only_one(addresses, ifindex, name))
+
+
+def _find4(route: Route, wanted: str) -> Underlay:
     addresses = [found for found in dump(route, "get_addr", family=socket.AF_INET)
                  if found["scope"] == _SCOPE_UNIVERSE]
     preferred: str | None = None
@@ -123,21 +176,36 @@ def _find(route: Route, wanted: str) -> Underlay:
             raise LinkError(f"underlay: no interface of this host has the address {wanted}")
         ifindex = holders[0]
     else:
-        named = _link(route, ifname=wanted)
-        if named is None:
-            raise LinkError(f"underlay: there is no interface {wanted}")
-        ifindex = named["index"]
-    link = _link(route, index=ifindex)
-    if link is None:
+        ifindex = _named(route, wanted)["index"]
+    link = _present(route, ifindex)
+    address = preferred or _primary_address(addresses, ifindex)
+    if address is None:
+        name = link.get_attr("IFLA_IFNAME")
+        raise LinkError(f"underlay: interface {name} has no IPv4 address (its IPv6 address: "
+                        f"--underlay {name}{_BY_IPV6})")
+    return _underlay(link, ifindex, IPv4Address(address))
+
+
+def _named(route: Route, name: str) -> Any:
+    found = _link(route, ifname=name)
+    if found is None:
+        raise LinkError(f"underlay: there is no interface {name}")
+    return found
+
+
+def _present(route: Route, ifindex: int) -> Any:
+    found = _link(route, index=ifindex)
+    if found is None:
         raise LinkError(f"underlay: interface {ifindex} has gone")
+    return found
+
+
+def _underlay(link: Any, ifindex: int, address: HostAddress) -> Underlay:
     name = str(link.get_attr("IFLA_IFNAME"))
     if link["ifi_type"] != _ETHERNET:
         raise LinkError(f"underlay: {name} carries no Ethernet frames (a tunnel?): put a VXLAN "
                         "device on top of it and name that with --underlay (docs/security.md)")
-    address = preferred or _primary_address(addresses, ifindex)
-    if address is None:
-        raise LinkError(f"underlay: interface {name} has no IPv4 address")
-    return Underlay(name, int(ifindex), IPv4Address(address), int(link.get_attr("IFLA_MTU")),
+    return Underlay(name, int(ifindex), address, int(link.get_attr("IFLA_MTU")),
                     str(link.get_attr("IFLA_ADDRESS")))
 
 
@@ -156,7 +224,7 @@ def _default_route(route: Route) -> tuple[int, str | None]:
                 and _interface(found) is not None]
     if not defaults:
         raise LinkError("underlay: this host has no IPv4 default route; name a device or an "
-                        "address with --underlay")
+                        f"address with --underlay ({_BY_IPV6}: the IPv6 default route's device)")
     best = min(defaults, key=lambda found: found.get_attr("RTA_PRIORITY") or 0)
     return int(_interface(best) or 0), best.get_attr("RTA_PREFSRC")
 
@@ -175,6 +243,10 @@ def _primary_address(addresses: Sequence[Any], ifindex: int) -> str | None:
 
 def _table(found: Any) -> int:
     return int(found.get_attr("RTA_TABLE") or found["table"])
+
+
+def _is_ipv6(wanted: str) -> bool:
+    return ":" in wanted or wanted.endswith(_BY_IPV6)
 
 
 def _is_address(text: str) -> bool:

@@ -21,18 +21,20 @@ from driver.client_ports import Ports
 from driver.link.netlink import nft, nft_socket
 from driver.link.netlink.names import GUARD_SET, GUARD_TABLE
 from driver.link.underlay import nat_ports
+from driver.model import HostAddress
 
 # Before other tables' filters, and after their source NAT (100), which may choose the port.
 _BEFORE_FILTERS, _BEHIND_NAT = -10, 300
-_IPV4_ADDRESS = 7  # nft's number of the type, which only matters to what its command shows
-_ELEMENTS: Final = 1000  # per message: an attribute has at most 64 KiB, an element has 16 bytes
+# The hosts' set: nft's number of the type, which only matters to what its command shows, and bytes.
+_KEYS: Final = {socket.AF_INET: (7, 4), socket.AF_INET6: (8, 16)}
+_ELEMENTS: Final = 1000  # per message: an attribute has at most 64 KiB, an element 28 bytes
 
 
 @dataclass(frozen=True)
 class Guarded:
     """What is protected on this host."""
 
-    underlay: IPv4Address
+    underlay: HostAddress
     underlay_ifindex: int
     vxlan_port: int  # UDP
     endpoints: Ports  # TCP
@@ -40,35 +42,49 @@ class Guarded:
 
 
 class KernelGuard:
-    """services.guarding.Guard in the kernel's packet filter.  Stateless; thread-safe."""
+    """services.guarding.Guard in the kernel's packet filter.  Stateless; thread-safe.
+
+    Its table is of the underlay's family, IPv4 or IPv6.
+    """
 
     def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
+        over_ipv4 = isinstance(guarded.underlay, IPv4Address)
+        self._family = socket.AF_INET if over_ipv4 else socket.AF_INET6
+        self._other = socket.AF_INET6 if over_ipv4 else socket.AF_INET
 
-    def install(self, hosts: Collection[IPv4Address]) -> None:
+    def install(self, hosts: Collection[HostAddress]) -> None:
         """See guarding.Guard.  One transaction: there is no moment without the table."""
-        messages = [*nft.emptied(GUARD_TABLE),
-                    nft.new_set(GUARD_TABLE, GUARD_SET, 1, key_type=_IPV4_ADDRESS, key_length=4),
-                    nat_ports.remembered()]
+        kind, length = _KEYS[self._family]
         rules = _rules(self._guarded)
-        for chain, hook, priority, kind in _CHAINS:
-            messages.append(nft.chain(GUARD_TABLE, chain, hook, priority, kind))
-            messages += [nft.rule(GUARD_TABLE, chain, each) for each in rules[chain]]
+        messages = [*nft.emptied(GUARD_TABLE),
+                    nft.new_set(GUARD_TABLE, GUARD_SET, 1, key_type=kind, key_length=length)]
+        if "translation" in rules:
+            messages.append(nat_ports.remembered())
+        for chain, hook, priority, type_ in _CHAINS:
+            if chain in rules:
+                messages.append(nft.chain(GUARD_TABLE, chain, hook, priority, type_))
+                messages += [nft.rule(GUARD_TABLE, chain, each) for each in rules[chain]]
         messages += _elements("new", hosts)
-        nft_socket.commit(nft_socket.batch(messages), "install the guard (nftables table slim)")
+        self._commit(messages, "install the guard (nftables table slim)")
+        # Of an earlier underlay; the other family's packets are no host's of this cluster.
+        nft_socket.remove_table(GUARD_TABLE, "remove the guard of before", self._other)
 
-    def change(self, added: Collection[IPv4Address], removed: Collection[IPv4Address]) -> None:
+    def change(self, added: Collection[HostAddress], removed: Collection[HostAddress]) -> None:
         """See guarding.Guard."""
         messages = [*_elements("new", added), *_elements("del", removed)]
         if messages:
-            nft_socket.commit(nft_socket.batch(messages), "change the guard's hosts")
+            self._commit(messages, "change the guard's hosts")
+
+    def _commit(self, messages: list[nft.Message], what: str) -> None:
+        nft_socket.commit(nft_socket.batch(nft.of_family(self._family, messages)), what)
 
     def dropped(self) -> int | None:
         """See guarding.Guard."""
         # Only its own table: Docker's and others' rules may be tens of thousands.
-        answer = nft_socket.answers(_question(), "read the guard")
+        answer = nft_socket.answers(_question(self._family), "read the guard")
         counts = [_count(rule) for rule in nft.read_rules(answer)]
-        return sum(counts) if len(counts) == _RULES else None
+        return sum(counts) if len(counts) == _RULES[self._family] else None
 
 
 def packet_filter_works() -> None:
@@ -80,24 +96,29 @@ def packet_filter_works() -> None:
 
 def remove_guard() -> None:
     """Remove the table.  Does nothing if it is absent.  Error: LinkError."""
-    nft_socket.remove_table(GUARD_TABLE, "remove the guard")
+    for family in _RULES:
+        nft_socket.remove_table(GUARD_TABLE, "remove the guard", family)
 
 
 _CHAINS: Final = (("input", nft.INPUT, _BEFORE_FILTERS, "filter"),
                   ("forward", nft.FORWARD, _BEFORE_FILTERS, "filter"),
                   ("translation", nft.POSTROUTING, nat_ports.FIRST_OF_NAT, "nat"),
                   ("postrouting", nft.POSTROUTING, _BEHIND_NAT, "filter"))
-_RULES: Final = 6
+_RULES: Final = {socket.AF_INET: 6, socket.AF_INET6: 2}
 
 
 def _rules(guarded: Guarded) -> dict[str, list[nft.Expressions]]:
-    to_peer = [nft.load_destination(), nft.in_set(GUARD_SET)]
     vxlan = [*nft.protocol(socket.IPPROTO_UDP), *nft.port(2, guarded.vxlan_port)]
+    # Against senders who can use a peer's source address to one of the host's other interfaces.
+    from_elsewhere = [*nft.interface(nft.UNEQUAL, guarded.underlay_ifindex), *vxlan, *_drop()]
+    if not isinstance(guarded.underlay, IPv4Address):  # there is no host path
+        to_peer = [nft.load_destination6(), nft.in_set(GUARD_SET)]
+        return {"input": [from_elsewhere], "forward": [[*to_peer, *vxlan, *_drop()]]}
+    to_peer = [nft.load_destination(), nft.in_set(GUARD_SET)]
     ports = guarded.endpoints
     way_out = guarded.underlay_ifindex, guarded.underlay
     return {
-        # Against senders who can use a peer's source address to one of the host's other interfaces.
-        "input": [[*nft.interface(nft.UNEQUAL, guarded.underlay_ifindex), *vxlan, *_drop()]],
+        "input": [from_elsewhere],
         "forward": [
             [*to_peer, *vxlan, *_drop()],
             [*to_peer, *nft.protocol(socket.IPPROTO_TCP), *nft.ports(2, *ports), *_drop()]],
@@ -121,7 +142,7 @@ def _count(rule: nft.Message) -> int:
     return 0
 
 
-def _elements(verb: str, hosts: Collection[IPv4Address]) -> list[nft.Message]:
+def _elements(verb: str, hosts: Collection[HostAddress]) -> list[nft.Message]:
     every = list(hosts)
     return [nft.message(nftsocket.nft_set_elem_list_msg, verb, "SETELEM", [
         ("NFTA_SET_ELEM_LIST_TABLE", GUARD_TABLE), ("NFTA_SET_ELEM_LIST_SET", GUARD_SET),
@@ -132,5 +153,5 @@ def _elements(verb: str, hosts: Collection[IPv4Address]) -> list[nft.Message]:
 
 
 @cache
-def _question() -> bytes:
-    return nft_socket.encode(nft.rules_of(GUARD_TABLE))
+def _question(family: int) -> bytes:
+    return nft_socket.encode(*nft.of_family(family, [nft.rules_of(GUARD_TABLE)]))

@@ -23,13 +23,14 @@ from driver.link.pairs.owner import device_owner
 from driver.model import HostId
 
 _IFF_UP: Final = 0x1
-# Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.
+# Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what the tunnel adds to a packet.  IPv6 has 40.
 VXLAN_OVERHEAD: Final = 50
+VXLAN_OVERHEAD6: Final = 70
 
 
-def overlay_mtu(underlay_mtu: int) -> int:
+def overlay_mtu(underlay_mtu: int, *, over_ipv6: bool = False) -> int:
     """Return the largest packet (bytes) that the overlay carries unfragmented, e.g. 1500 - 50."""
-    return underlay_mtu - VXLAN_OVERHEAD
+    return underlay_mtu - (VXLAN_OVERHEAD6 if over_ipv6 else VXLAN_OVERHEAD)
 
 
 def create_vxlan(port: int, mtu: int, ifindex: int = 0, *, alias: str = "") -> int:

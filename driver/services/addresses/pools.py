@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import ip_network
 
 from driver.errors import Conflict, Exhausted, InvalidArgument, NotFound, StoreUnavailable
 from driver.ipam.pools import Pool, Supernet, choose_pool, overlapping, parse_pool
-from driver.model import GLOBAL_HOLDER, GLOBAL_SPACE, SPACES, HoldKind, HostId, PoolUse, SubnetUse
+from driver.model import (
+    GLOBAL_HOLDER,
+    GLOBAL_SPACE,
+    SPACES,
+    HoldKind,
+    HostAddress,
+    HostId,
+    PoolUse,
+    SubnetUse,
+)
 from driver.services.addresses.overlaps import bridge_to_come
 from driver.services.addresses.pool_ids import PoolName
 from driver.services.addresses.swarm_pools import SWARM_USER
@@ -32,7 +41,7 @@ class Pools:
     """Requests and releases of pools.  Thread-safe; all its state is in the address book."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
-                 routed: RoutedNetworks, underlay: IPv4Address | None,
+                 routed: RoutedNetworks, underlay: HostAddress | None,
                  request_id: Callable[[], str], doubts: Doubts) -> None:
         self._book = book
         self._host = host

@@ -30,6 +30,7 @@ from driver.model import (
     EndpointId,
     Hold,
     HoldKind,
+    HostAddress,
     HostId,
     NetworkId,
 )
@@ -58,7 +59,7 @@ class AddressService:
     """Implements driver.services.ports.Addresses.  Thread-safe."""
 
     def __init__(self, book: AddressBook, host: HostId, *, supernets: Sequence[Supernet],
-                 routed: RoutedNetworks, underlay: IPv4Address | None = None,
+                 routed: RoutedNetworks, underlay: HostAddress | None = None,
                  random: Random | None = None, holdings: Holdings | None = None,
                  bury: Callable[[EndpointId], bool] = lambda _: False,
                  orphaned: Callable[[IpAddress], bool] = lambda _: False,

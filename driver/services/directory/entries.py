@@ -1,18 +1,19 @@
-"""Defines what the maps say of one endpoint: a value in 72 bytes."""
+"""Defines what the maps say of one endpoint: a value in 84 bytes."""
 
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any, Self
 
-from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, HostId, NetworkId, Vni
 
-# Flags (below), VNI, U, P, MAC, address, address6.  Packed, because an Endpoint takes a kilobyte,
-# and there are tens of thousands of them.
-_PACKED = struct.Struct("=BIIH6sI16s")
+# Flags (below), VNI, U (IPv4 as ::ffff:U), P, MAC, address, address6.  Packed, because an Endpoint
+# takes a kilobyte, and there are tens of thousands of them.
+_PACKED = struct.Struct("=BI16sH6sI16s")
 # It has an address; an address6; is another host's; peers may call its address6 on its port.
 _ADDRESS, _ADDRESS6, _OTHERS, _TAKES_IPV6 = 1, 2, 4, 8
+_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 
 
 class Entry(bytes):
@@ -32,7 +33,7 @@ class Entry(bytes):
                  | (_ADDRESS6 if address6 is not None else 0) | (_OTHERS if others else 0)
                  | (_TAKES_IPV6 if address6 is not None and endpoint.takes_ipv6 else 0))
         return cls(_PACKED.pack(
-            flags, endpoint.vni, int(endpoint.underlay), endpoint.port, endpoint.mac,
+            flags, endpoint.vni, _packed(endpoint.underlay), endpoint.port, endpoint.mac,
             int(address) if address is not None else 0,  # int() drops an interface's prefix length
             address6.packed if address6 is not None else b""))
 
@@ -41,7 +42,7 @@ class Entry(bytes):
         flags, vni, underlay, port, mac, address, address6 = self._fields()
         return Endpoint(
             id=endpoint_id, network_id=NetworkId(""), vni=Vni(vni), host=HostId(""),
-            underlay=IPv4Address(underlay), mac=mac, port=port,
+            underlay=_unpacked(underlay), mac=mac, port=port,
             address=IPv4Interface(address) if flags & _ADDRESS else None,
             address6=IPv6Interface(address6) if flags & _ADDRESS6 else None,
             takes_ipv6=bool(flags & _TAKES_IPV6))
@@ -57,13 +58,13 @@ class Entry(bytes):
         return Vni(self._fields()[1])
 
     @property
-    def name(self) -> tuple[IPv4Address, int]:
+    def name(self) -> tuple[HostAddress, int]:
         """Its host's address U and its endpoint port P."""
         fields = self._fields()
-        return IPv4Address(fields[2]), fields[3]
+        return _unpacked(fields[2]), fields[3]
 
     @property
-    def underlay(self) -> IPv4Address:
+    def underlay(self) -> HostAddress:
         """Its host's address U."""
         return self.name[0]
 
@@ -104,3 +105,13 @@ class Entry(bytes):
 
     def _fields(self) -> tuple[Any, ...]:
         return _PACKED.unpack(self)
+
+
+def _packed(underlay: HostAddress) -> bytes:
+    return underlay.packed if isinstance(underlay, IPv6Address) else _MAPPED + underlay.packed
+
+
+def _unpacked(packed: bytes) -> HostAddress:
+    if packed.startswith(_MAPPED):
+        return IPv4Address(packed[len(_MAPPED):])
+    return IPv6Address(packed)

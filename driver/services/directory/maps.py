@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from ipaddress import IPv4Address
 
 from driver.errors import DatapathError
-from driver.model import Endpoint, EndpointId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, Vni, by_family
 from driver.services.directory.entries import Entry
 from driver.services.directory.view import UNCOMPARED, NetworkView
 from driver.services.peers.index import PeerIndex
@@ -30,21 +30,24 @@ class DirectoryMaps:
 
     def __init__(self, datapath: Datapath, peers: PeerIndex, ledger: Ledger, *,
                  own_missing: Callable[[], None], address: Callable[[Vni, IPv4Address], None],
+                 reaches: Callable[[HostAddress], bool] = lambda _underlay: True,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """peers: is told which endpoints the maps have.  clock: seconds, monotonic.
 
         own_missing: called when one of this host's own endpoints is missing in etcd.
         address: called with each address that an endpoint turns out to have.
+        reaches: whether this host's underlay has the family of another one's.
         """
         self._datapath = datapath
         self._peers = peers
         self._own_missing = own_missing
         self._address = address
+        self._reaches = reaches
         self._clock = clock
         self.lock = threading.RLock()
         self.views: dict[Vni, NetworkView] = {}
         # Entries in doubt, by host (U) and endpoint port.
-        self._doubtful: dict[tuple[IPv4Address, int], tuple[Vni, EndpointId]] = {}
+        self._doubtful: dict[tuple[HostAddress, int], tuple[Vni, EndpointId]] = {}
         self._refused: Page[Vni, None] = ledger.page(
             "directory of network", lambda vni, _none: self.tend(vni))
 
@@ -81,6 +84,10 @@ class DirectoryMaps:
         """
         endpoint_id = endpoint.id
         view.unreadable.discard(endpoint_id)
+        if entry.others and not self._reaches(entry.underlay):
+            self._keep_out(view, endpoint_id, entry)
+            return True
+        view.out_of_reach.discard(endpoint_id)
         if view.entries.get(endpoint_id) == entry:
             if endpoint_id in view.doubts:
                 self._trust(view, endpoint_id)
@@ -116,6 +123,7 @@ class DirectoryMaps:
     def left(self, view: NetworkView, endpoint_id: EndpointId, entry: Entry) -> None:
         """Remove an endpoint that is said to be gone."""
         view.unreadable.discard(endpoint_id)
+        view.out_of_reach.discard(endpoint_id)
         view.rivals.pop(endpoint_id, None)
         places = set(entry.places())
         # An inherited entry has no endpoint id: it is the same if its content is the same.
@@ -160,7 +168,8 @@ class DirectoryMaps:
         if not view.flood_changed:
             return
         try:
-            self._datapath.set_flood(vni, sorted(view.hosts), sorted(set(view.local.values())))
+            hosts = sorted(filter(self._reaches, view.hosts), key=by_family)
+            self._datapath.set_flood(vni, hosts, sorted(set(view.local.values())))
             view.flood_changed = False
         except DatapathError as error:
             self._refused.note(vni, None, error)
@@ -200,6 +209,14 @@ class DirectoryMaps:
             for endpoint_id, entry in list(view.refused.items()):
                 self.put_or_contest(view, entry.endpoint(endpoint_id), entry)
             self.after_change(vni)
+
+    def _keep_out(self, view: NetworkView, endpoint_id: EndpointId, entry: Entry) -> None:
+        """Leave out an endpoint that nothing can be sent to, and what it has taken the place of."""
+        view.rivals.pop(endpoint_id, None)
+        view.out_of_reach.add(endpoint_id)
+        for other in (endpoint_id, *view.others_at(entry, endpoint_id)):
+            if other == endpoint_id or not view.is_sure(other):
+                self.delete(view, other)
 
     def _end_port_holder(self, vni: Vni, endpoint_id: EndpointId, entry: Entry) -> None:
         found = self._doubtful.get(entry.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import islice
 
-from driver.model import Endpoint, EndpointId, HostId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, HostId, Vni
 from driver.services.directory.entries import Entry
 from driver.services.directory.maps import DirectoryMaps, is_inherited
 from driver.services.directory.view import UNCOMPARED, Doubt
@@ -39,10 +39,11 @@ class HostDoubts:
 class Uncertain:
     """All entries without a readable record."""
 
-    hosts: dict[IPv4Address, HostDoubts]
+    hosts: dict[HostAddress, HostDoubts]
     unreadable: tuple[EndpointId, ...]  # with unreadable records; their entries stay unchanged
     contested: int  # records whose address another endpoint has on record, too
     unlisted: int  # entries of networks that are not on record for this host
+    out_of_reach: int  # records of hosts whose underlay has another family than this one's
 
     @property
     def missing(self) -> int:
@@ -57,7 +58,7 @@ class Publisher:
     """
 
     def __init__(self, datapath: Datapath, host: HostId, peers: PeerIndex | None = None, *,
-                 underlay: IPv4Address | None = None, ledger: Ledger | None = None,
+                 underlay: HostAddress | None = None, ledger: Ledger | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """peers: is told which endpoints the maps have.  underlay: this host's address.
 
@@ -71,7 +72,8 @@ class Publisher:
         self.on_address: Callable[[Vni, IPv4Address], None] = lambda _vni, _address: None
         self._maps = DirectoryMaps(
             datapath, peers or PeerIndex(), ledger or Ledger(), clock=clock,
-            own_missing=self._own_missing, address=self._address)
+            own_missing=self._own_missing, address=self._address,
+            reaches=lambda other: underlay is None or other.version == underlay.version)
         self._lock = self._maps.lock
         self._followed: set[Vni] | None = None  # None: not known yet
         for endpoint in datapath.list_remotes():
@@ -136,6 +138,7 @@ class Publisher:
         with self._lock:
             view = maps.view(vni)
             view.unreadable &= unreadable
+            view.out_of_reach &= seen
             for endpoint_id in {*view.rivals, *view.refused} - seen:
                 view.rivals.pop(endpoint_id, None)
                 view.refused.pop(endpoint_id, None)
@@ -173,6 +176,7 @@ class Publisher:
             view = self._maps.views.get(vni)
             if view is not None:
                 view.unreadable.discard(endpoint_id)
+                view.out_of_reach.discard(endpoint_id)
                 view.rivals.pop(endpoint_id, None)
                 view.refused.pop(endpoint_id, None)
                 self._maps.doubt(view, [endpoint_id], revision)
@@ -190,6 +194,7 @@ class Publisher:
             if view is not None:
                 view.rivals.clear()
                 view.unreadable.clear()
+                view.out_of_reach.clear()
                 for endpoint_id in [*view.entries, *view.refused]:
                     self._maps.delete(view, endpoint_id)
                 self._maps.after_change(vni)
@@ -218,9 +223,9 @@ class Publisher:
     # ---------------------------------------------------------------- what is in doubt
     def uncertain(self) -> Uncertain:
         """Return all entries without a readable record."""
-        hosts: dict[IPv4Address, list[Doubt]] = defaultdict(list)
+        hosts: dict[HostAddress, list[Doubt]] = defaultdict(list)
         unreadable: list[EndpointId] = []
-        unlisted = contested = 0
+        unlisted = contested = out_of_reach = 0
         with self._lock:
             for vni, view in self._maps.views.items():
                 lacks_list = self._followed is not None and vni not in self._followed
@@ -231,13 +236,14 @@ class Publisher:
                         unlisted += 1
                 unreadable += view.unreadable
                 contested += len(view.rivals)
+                out_of_reach += len(view.out_of_reach)
         return Uncertain({underlay: HostDoubts(
             len(found), max(doubt.revision for doubt in found),
             min(doubt.since_s for doubt in found)) for underlay, found in hosts.items()},
-            tuple(sorted(unreadable)), contested, unlisted)
+            tuple(sorted(unreadable)), contested, unlisted, out_of_reach)
 
-    def settle(self, answers: Mapping[IPv4Address, int],
-               read: Callable[[Vni], Iterable[Said]]) -> Counter[IPv4Address]:
+    def settle(self, answers: Mapping[HostAddress, int],
+               read: Callable[[Vni], Iterable[Said]]) -> Counter[HostAddress]:
         """Remove doubtful entries of hosts (U) that had all endpoints on record as of a revision.
 
         Return how many entries of each host were removed.  read: lists a network as of now, which
@@ -249,7 +255,7 @@ class Publisher:
                 endpoint_id: doubt for endpoint_id, doubt in view.doubts.items()
                 if doubt is not UNCOMPARED and doubt.revision <= answers.get(
                     view.entries[endpoint_id].underlay, 0)})}
-        gone: Counter[IPv4Address] = Counter()
+        gone: Counter[HostAddress] = Counter()
         for vni, found in asked.items():
             on_record: set[EndpointId] = set()
             recorded: set[Entry] = set()

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from driver.model import EndpointId, Vni
+from driver.model import EndpointId, HostAddress, Vni
 from driver.services.directory.entries import Entry
 
 
@@ -38,10 +37,12 @@ class NetworkView:
     # On record, but another endpoint that is on record has their address.
     rivals: dict[EndpointId, Entry] = field(default_factory=dict)
     refused: dict[EndpointId, Entry] = field(default_factory=dict)  # could not be entered
+    # On record, but this host's underlay does not reach their host's: not entered.
+    out_of_reach: set[EndpointId] = field(default_factory=set)
     # Places that may be in the maps but should not be: removing or entering them failed.
     surplus: set[Entry] = field(default_factory=set)
     local: dict[EndpointId, int] = field(default_factory=dict)  # ifindexes of the host's ends
-    hosts: Counter[IPv4Address] = field(default_factory=Counter)  # others -> endpoint count
+    hosts: Counter[HostAddress] = field(default_factory=Counter)  # others -> endpoint count
     # The broadcast targets have changed, or are unknown: an earlier driver may have written them.
     flood_changed: bool = True
 
@@ -102,4 +103,5 @@ class NetworkView:
     def empty(self) -> bool:
         """Whether nothing is known of the network."""
         return not (self.entries or self.local or self.refused or self.rivals
-                    or self.unreadable or self.surplus or self.flood_changed)
+                    or self.out_of_reach or self.unreadable or self.surplus
+                    or self.flood_changed)

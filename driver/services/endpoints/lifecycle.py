@@ -277,11 +277,11 @@ class EndpointService:
         self.restore_ports()
         return self._ports.request(endpoint.id)  # a repeated request returns the held port
 
-    @staticmethod
     def _meant_for_host_path(
-            network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG004
+            self, network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG002
         """Return whether an endpoint is to have a host path; every request for a port asks here."""
-        return address is not None  # the host path is for IPv4
+        # The host path is for IPv4, on the wire, too.
+        return address is not None and self._host.underlay.version == 4
 
     def restore_ports(self, owned: Iterable[int] = ()) -> None:
         """Learn once which ports this host's endpoints have, before any is handed out.

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address
 from typing import Protocol
 
 from driver.errors import LinkError
-from driver.model import Vni
+from driver.model import HostAddress, Vni
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +20,10 @@ log = logging.getLogger(__name__)
 class Guard(Protocol):
     """Drops what this host would forward to peers as its own packets.  All errors: LinkError."""
 
-    def install(self, hosts: Collection[IPv4Address]) -> None:
+    def install(self, hosts: Collection[HostAddress]) -> None:
         """Create it afresh, for these underlay addresses of peers."""
 
-    def change(self, added: Collection[IPv4Address], removed: Collection[IPv4Address]) -> None:
+    def change(self, added: Collection[HostAddress], removed: Collection[HostAddress]) -> None:
         """Change the peers.  Fails if the guard does not exist."""
 
     def dropped(self) -> int | None:
@@ -34,12 +33,12 @@ class Guard(Protocol):
 class Guarding:
     """Keeps the guard in place and its peers correct.  Thread-safe."""
 
-    def __init__(self, guard: Guard, inherited: Collection[IPv4Address]) -> None:
+    def __init__(self, guard: Guard, inherited: Collection[HostAddress]) -> None:
         """inherited: peers that an earlier driver knew; protected as long as this one runs."""
         self._guard = guard
         self._inherited = frozenset(inherited)
-        self._by_network: dict[Vni, frozenset[IPv4Address]] = {}
-        self._installed: frozenset[IPv4Address] | None = None  # None: must be created
+        self._by_network: dict[Vni, frozenset[HostAddress]] = {}
+        self._installed: frozenset[HostAddress] | None = None  # None: must be created
         self._problem: str | None = None
         self._lock = threading.Lock()
 
@@ -48,7 +47,7 @@ class Guarding:
         with self._lock:
             self._bring_up()
 
-    def hosts_changed(self, vni: Vni, hosts: Sequence[IPv4Address]) -> None:
+    def hosts_changed(self, vni: Vni, hosts: Sequence[HostAddress]) -> None:
         """Take the other hosts that now have endpoints of the network."""
         with self._lock:
             if hosts:

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from driver.errors import Conflict, LinkError, SlimError, UnsupportedRecord
-from driver.model import Absence, Host, HostId, KnownHost, Removal, Seen
+from driver.model import Absence, Host, HostAddress, HostId, KnownHost, Removal, Seen
 from driver.services.ports import Absences, Presence, Prober
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class _Place(NamedTuple):
     """A host at an address: the host may move, and another one may take its place."""
 
     host: HostId
-    underlay: IPv4Address
+    underlay: HostAddress
 
 
 def _place(host: Host) -> _Place:
@@ -61,12 +60,15 @@ class HostWatch:
     """Watches the hosts without a lease.  `run` is called at intervals, from one thread."""
 
     def __init__(self, *, me: HostId, absences: Absences, prober: Prober,
-                 refuse: Callable[[Collection[IPv4Address]], None],
+                 refuse: Callable[[Collection[HostAddress]], None],
                  remove: Callable[[Absence], None],
+                 reaches: Callable[[HostAddress], bool] = lambda _underlay: True,
                  apart: Callable[[Callable[[], None]], None] = lambda act: act(),
                  clock: Callable[[], float] = time.monotonic) -> None:
         """refuse: see ports.Datapath.refuse_hosts.
 
+        reaches: whether another host's address is of this host's family; hosts of the other one are
+        left to those that can judge them.
         remove: removes what a host's absence names.  apart: calls in another thread, because
         removing may take longer than a minute, and a refused host must be probed once a minute.
         clock: seconds, monotonic.
@@ -76,12 +78,13 @@ class HostWatch:
         self._prober = prober
         self._refuse = refuse
         self._remove = remove
+        self._reaches = reaches
         self._apart = apart
         self._clock = clock
         self._lock = threading.Lock()  # of the next two
         self._live: dict[HostId, Host] | None = None  # None: not heard of yet
         # None: what an earlier driver has left there is not known.
-        self._refused: frozenset[IPv4Address] | None = None
+        self._refused: frozenset[HostAddress] | None = None
         self._known: dict[HostId, KnownHost] = {}
         self._watched: dict[HostId, _Watched] = {}
         self._absent: dict[HostId, KnownHost] = {}  # whose records are to be checked
@@ -108,7 +111,8 @@ class HostWatch:
         if look:
             self._try("who is absent", self._read_known)
         absent = {host_id: known for host_id, known in self._known.items()
-                  if host_id not in live and host_id != self._me}
+                  if host_id not in live and host_id != self._me
+                  and self._reaches(known.host.underlay)}
         self._watched = {host_id: self._watched.get(host_id, _Watched()) for host_id in absent}
         self._ask(live, absent)
         with self._lock:
@@ -142,7 +146,7 @@ class HostWatch:
 
     def _ask(self, live: dict[HostId, Host], absent: dict[HostId, KnownHost]) -> None:
         asked = {_place(known.host) for known in absent.values()}
-        alive = {_place(host) for host in live.values()}
+        alive = {_place(host) for host in live.values() if self._reaches(host.underlay)}
         if self._clock() - self._calibrate_s >= CALIBRATE_S:
             self._calibrate_s = self._clock()
             asked |= {place for place in alive if place.host != self._me} - self._answered
@@ -187,7 +191,7 @@ class HostWatch:
             log.warning("host %s (%s) has no lease and gives no sign of life: connections to "
                         "its containers are refused until it does", host.name, host.underlay)
 
-    def _refuse_only(self, gone: frozenset[IPv4Address]) -> None:
+    def _refuse_only(self, gone: frozenset[HostAddress]) -> None:
         # A machine may have a new id, or another machine may have the old one's address.
         gone -= {host.underlay for host in (self._live or {}).values()}
         # Also if nothing has changed: a refusal lasts only a minute.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from driver.model import Endpoint, EndpointId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, Vni
 from driver.services.names.spelling import usable
 from driver.services.ports import DirectoryListener, Left, Said, Unreadable
 
@@ -28,7 +28,7 @@ class Named:
     names: tuple[str, ...]
     address: IPv4Address | None
     address6: IPv6Address | None
-    underlay: IPv4Address  # of its host
+    underlay: HostAddress  # of its host
 
 
     def found_by(self) -> set[Key]:

@@ -35,9 +35,10 @@ class PeerIndex:
 
     def put(self, endpoint: Endpoint, *, others: bool) -> None:
         """Enter an endpoint if it can use the host path; `others`: it is on another host."""
-        if endpoint.port and endpoint.address is not None:
+        underlay = endpoint.underlay
+        if _on_host_path(endpoint) and isinstance(underlay, IPv4Address):
             with self._lock:
-                networks = (self._theirs.setdefault(endpoint.underlay, {}) if others
+                networks = (self._theirs.setdefault(underlay, {}) if others
                             else self._mine)
                 if endpoint.vni not in networks:
                     networks[endpoint.vni] = array("H")
@@ -46,9 +47,10 @@ class PeerIndex:
 
     def remove(self, endpoint: Endpoint, *, others: bool) -> None:
         """Undo `put`.  Unknown: nothing to do."""
-        if endpoint.port and endpoint.address is not None:
+        underlay = endpoint.underlay
+        if _on_host_path(endpoint) and isinstance(underlay, IPv4Address):
             with self._lock:
-                networks = self._theirs.get(endpoint.underlay, {}) if others else self._mine
+                networks = self._theirs.get(underlay, {}) if others else self._mine
                 ports = networks.get(endpoint.vni, array("H"))
                 with suppress(ValueError):
                     ports.remove(endpoint.port)
@@ -56,7 +58,7 @@ class PeerIndex:
                     networks.pop(endpoint.vni, None)
                     self._hosts = None
                 if others and not networks:
-                    self._theirs.pop(endpoint.underlay, None)
+                    self._theirs.pop(underlay, None)
 
     def hosts(self) -> frozenset[IPv4Address]:
         """Return the other hosts that have a network in common with this one."""
@@ -93,3 +95,7 @@ class PeerIndex:
                         chosen.setdefault(port, vni)
             return [Target(host, port, tuple(self._mine[vni][:CALLERS]))
                     for port, vni in chosen.items()]
+
+
+def _on_host_path(endpoint: Endpoint) -> bool:
+    return endpoint.port != 0 and endpoint.address is not None

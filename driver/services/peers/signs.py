@@ -11,6 +11,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Address
 
 from driver.errors import DatapathError, LinkError
+from driver.model import HostAddress
 from driver.services.peers.index import PeerIndex
 from driver.services.ports import Presence, Probe, Prober, Reply, SynProber
 
@@ -22,8 +23,11 @@ NOBODY = 0  # a caller's port that is no endpoint's
 class SignsOfLife:
     """Implements services.ports.Prober; for one thread."""
 
-    def __init__(self, pings: Prober, syns: SynProber, index: PeerIndex, last_port: int) -> None:
-        """last_port: the last endpoint port, probed where no endpoint is known.
+    def __init__(self, pings: Prober, syns: SynProber | None, index: PeerIndex, last_port: int
+                 ) -> None:
+        """syns: None: there is no host path.
+
+        last_port: the last endpoint port, probed where no endpoint is known.
 
         Usually no endpoint has it, so the host itself refuses.
         """
@@ -33,19 +37,21 @@ class SignsOfLife:
         self._last_port = last_port
         self._cannot = ""  # why no SYN can be sent
 
-    def probe(self, hosts: Collection[IPv4Address], wait_s: float
-              ) -> dict[IPv4Address, Presence]:
+    def probe(self, hosts: Collection[HostAddress], wait_s: float
+              ) -> dict[HostAddress, Presence]:
         """See ports.Prober.  Waits at most `wait_s` each for pings and SYNs."""
         found = self._pings.probe(hosts, wait_s)
-        rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED]
-        for host in self._answering(rest, wait_s) if rest else ():
+        rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED
+                and isinstance(host, IPv4Address)]
+        for host in self._answering(self._syns, rest, wait_s) if rest and self._syns else ():
             found[host] = Presence.ANSWERED
         return found
 
-    def _answering(self, hosts: Collection[IPv4Address], wait_s: float) -> set[IPv4Address]:
+    def _answering(self, syns: SynProber, hosts: Collection[IPv4Address], wait_s: float
+                   ) -> set[IPv4Address]:
         probes = [probe for host in hosts for probe in self._probes(host)]
         try:
-            replies = self._syns.ask(probes, wait_s)
+            replies = syns.ask(probes, wait_s)
         except (LinkError, DatapathError) as error:  # such as without CAP_NET_RAW
             if str(error) != self._cannot:
                 log.warning("hosts are asked for a sign of life by pings only: %s", error)

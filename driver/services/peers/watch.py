@@ -85,7 +85,9 @@ class PeerWatch:
     def hosts_changed(self, live: Mapping[HostId, Host]) -> None:
         """Take all hosts that have a lease, at first and at each change."""
         with self._lock:
-            before, self._live = self._live, {host.underlay: host for host in live.values()}
+            before, self._live = self._live, {
+                host.underlay: host for host in live.values()
+                if isinstance(host.underlay, IPv4Address)}
             self._returned |= self._live.keys() - before.keys()
             self._known = {host: known for host, known in self._known.items()
                            if host in self._peers} | self._live

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Protocol
 
-from driver.model import Endpoint, Vni
+from driver.model import Endpoint, HostAddress, Vni
 from driver.services.ports.links import Veth
 
 
@@ -73,13 +73,13 @@ class Datapath(Protocol):
     def local_networks(self) -> set[Vni]:
         """Return the networks that an interface of this host is in."""
 
-    def set_flood(self, vni: Vni, hosts: Sequence[IPv4Address], ifindexes: Sequence[int]) -> None:
+    def set_flood(self, vni: Vni, hosts: Sequence[HostAddress], ifindexes: Sequence[int]) -> None:
         """Send the network's broadcasts to these hosts' underlay addresses and local veths."""
 
     def list_floods(self) -> Collection[Vni]:
         """Return the networks whose broadcasts have any target."""
 
-    def refuse_hosts(self, hosts: Collection[IPv4Address]) -> None:
+    def refuse_hosts(self, hosts: Collection[HostAddress]) -> None:
         """Make connect() to endpoints of exactly these hosts (U) fail at once.
 
         Holds for at least a minute; repeat the call before that.  Error: DatapathError.

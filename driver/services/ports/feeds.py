@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from driver.model import Endpoint, EndpointId, Host, HostId, NetworkId, Vip, Vni
+from driver.model import Endpoint, EndpointId, Host, HostAddress, HostId, NetworkId, Vip, Vni
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Answer:
     """A statement that all endpoints of a host were on record as of a revision of etcd."""
 
     revision: int
-    underlay: IPv4Address | None = None  # of a removed host: whoever removed it answers for it
+    underlay: HostAddress | None = None  # of a removed host: whoever removed it answers for it
 
 
 class Answers(Protocol):

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Protocol
 
-from driver.model import Endpoint, EndpointId
+from driver.model import Endpoint, EndpointId, HostAddress
 
 
 class Presence(Enum):
@@ -25,8 +25,8 @@ class Presence(Enum):
 class Prober(Protocol):
     """Asks other machines for a sign of life."""
 
-    def probe(self, hosts: Collection[IPv4Address], wait_s: float
-              ) -> dict[IPv4Address, Presence]:
+    def probe(self, hosts: Collection[HostAddress], wait_s: float
+              ) -> dict[HostAddress, Presence]:
         """Ask all concurrently.  Error: LinkError (nothing could be asked)."""
 
 
@@ -87,11 +87,12 @@ class Sandboxes(Protocol):
     def cookie(self, sandbox_key: str) -> int | None:
         """Return the namespace's cookie (SO_NETNS_COOKIE, 64 bit); None: there is no namespace."""
 
-    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *, underlay: IPv4Address,
-               overlay_mtu: int, primary: bool) -> None:
+    def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *,
+               underlay: IPv4Address | None, overlay_mtu: int, primary: bool) -> None:
         """Set up routes, rules and the ingress hook for one endpoint that dockerd has moved in.
 
-        `primary`: this interface carries the host path (its routing table names it).  Idempotent.
+        underlay: None: there is no host path.  `primary`: this interface carries the host path
+        (its routing table names it).  Idempotent.
         """
 
     def listeners(self, sandbox_key: str) -> Listeners:
@@ -104,7 +105,7 @@ class Sandboxes(Protocol):
         gave, finds nothing to move back.  Error: LinkError, also if the interface is not inside.
         """
 
-    def tear_down(self, sandbox_key: str, underlay: IPv4Address) -> None:
+    def tear_down(self, sandbox_key: str, underlay: IPv4Address | None) -> None:
         """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
 
 

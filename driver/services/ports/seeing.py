@@ -102,7 +102,7 @@ class SocketNames(Protocol):
 class Location:
     """Where the directory has an endpoint."""
 
-    host: IPv4Address  # U
+    host: Address  # U
     port: int  # 0: no host path is offered
 
 
@@ -133,10 +133,10 @@ class Lookups(Protocol):
     def share_used(self, cookie: int) -> bool:
         """Return whether a sandbox may open no more connections on the host path."""
 
-    def is_dead(self, host: IPv4Address) -> bool:
+    def is_dead(self, host: Address) -> bool:
         """Return whether connections to a host (U) are refused at once."""
 
-    def is_blocked(self, host: IPv4Address) -> bool:
+    def is_blocked(self, host: Address) -> bool:
         """Return whether SYNs of the host path are known not to get through to a host (U)."""
 
     def age_s(self, flow: FlowName) -> float | None:

@@ -74,10 +74,10 @@ class Inspector(Protocol):
     """Inspects sandboxes."""
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
-             underlay: IPv4Address, just_set_up: bool = False) -> Findings:
+             underlay: IPv4Address | None, just_set_up: bool = False) -> Findings:
         """Compare a sandbox with what was set up; the first member carries the host path.
 
-        just_set_up: our own setup need not be compared.
+        underlay: None: there is no host path.  just_set_up: our own setup need not be compared.
 
         Error: LinkError (the sandbox is gone, or an interface is not inside).
         """

@@ -54,14 +54,16 @@ class Finisher:
     """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
 
     def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, teardowns: Teardowns,
-                 underlay: IPv4Address, overlay_mtu: Callable[[], int],
+                 underlay: IPv4Address | None, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool, bool], None] = (
                      lambda _id, _offered, _takes_ipv6: None),
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,
                  withholding: Withholding | None = None, names: SandboxNames | None = None,
                  ledger: Ledger | None = None, took: Callable[[float], None] = lambda _s: None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """overlay_mtu: in bytes, read again for each endpoint.  clock: seconds, monotonic.
+        """underlay: None: there is no host path.  clock: seconds, monotonic.
+
+        overlay_mtu: in bytes, read again for each endpoint.
 
         offer_host_path: tells the other hosts whether an endpoint can be called on its port, and
         whether by its IPv6 address, too; called when a sandbox is given up, and when it succeeds
@@ -164,7 +166,8 @@ class Finisher:
         """Set one sandbox up and publish it again.  Returns at once."""
         with self._guard:
             found = [each.endpoint.id for each in self._expected.values()
-                     if each.endpoint.sandbox_key == sandbox_key and each.has_host_path]
+                     if each.endpoint.sandbox_key == sandbox_key
+                     and (each.has_host_path or self._underlay is None)]
         for endpoint_id in found:
             self._finishing.put(endpoint_id, None)
 

@@ -26,7 +26,8 @@ class TeardownWorker:
     continues there.
     """
 
-    def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns, underlay: IPv4Address,
+    def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns,
+                 underlay: IPv4Address | None,
                  locks: KeyedLocks, in_use: Callable[[str], bool], ledger: Ledger) -> None:
         """locks: by sandbox key, one change of a sandbox at a time.
 

@@ -28,6 +28,7 @@ LOOK_SHARE: Final = 20  # a sandbox that changes all the time takes one second i
 LOOK_MAX_S: Final = 1.0
 LOST_AGAIN_S: Final = 10.0  # repeated losses within this time are repaired with growing delays
 REPAIR_MAX_S: Final = 0.8  # the longest of those delays
+NO_HOST_PATH: Final = "none: the underlay is IPv6, so TCP takes the overlay path"
 REPAIRED_S: Final = 1.0  # after a repair until the next look, unless one comes earlier
 TELL_LOST_S: Final = 1.0  # peers are told of lost routes that are not back by then
 
@@ -36,10 +37,12 @@ class Withholding:
     """All sandboxes of this host.  Thread-safe."""
 
     def __init__(self, *, verdicts: Verdicts, inspector: Inspector, watch: Watch,
-                 underlay: IPv4Address, choice_of: Callable[[Endpoint], HostPath],
+                 underlay: IPv4Address | None, choice_of: Callable[[Endpoint], HostPath],
                  clock: Callable[[], float] = time.monotonic,
                  later: Callable[..., Later[str]] = Later) -> None:
-        """choice_of: what the user has chosen for an endpoint (standing.choose).
+        """underlay: None: there is no host path, whatever is found.
+
+        choice_of: what the user has chosen for an endpoint (standing.choose).
 
         later: makes what runs looks and repairs, in threads of its own.
         """
@@ -113,6 +116,8 @@ class Withholding:
 
     def uses_host_path(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint has a part in its sandbox's host path."""
+        if self._underlay is None:
+            return False
         standing = self._standing_of(endpoint.id)
         if standing is None:
             return self._choice_of(endpoint) is not HostPath.OFF
@@ -191,6 +196,8 @@ class Withholding:
 
     def describe(self) -> str:
         """Describe all sandboxes in one line, for the status."""
+        if self._underlay is None:
+            return NO_HOST_PATH
         with self._guard:
             standings = list(self._by_key.values())
         counts = Counter(each.entered for each in standings if each.entered is not None)

@@ -183,7 +183,7 @@ class _Seen:
     peer: tuple[Address, int]  # as called
     vni: Vni | None  # None: in no network of slim's
     answering: Address  # in that network
-    host: IPv4Address | None  # the peer's; None: not known
+    host: Address | None  # the peer's; None: not known
     path: Path
     age_s: float | None = None
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_network
+from ipaddress import ip_network
 from typing import Final, Protocol
 
 from driver.errors import Conflict, NotFound
-from driver.model import Endpoint, Network, NetworkId, Vni
+from driver.model import Endpoint, HostAddress, Network, NetworkId, Vni
 from driver.services.names.spelling import spelled
 from driver.services.names.table import Named
 from driver.services.ports import Address, NamesView
@@ -59,8 +59,8 @@ class Sources:
     networks: Callable[[], Sequence[Network]]  # this host's
     view: Callable[[], NamesView]  # Docker's names, as last seen
     table: KnownNames
-    host_name: Callable[[IPv4Address], str]  # of a U, for people
-    underlay: IPv4Address  # U of this host
+    host_name: Callable[[HostAddress], str]  # of a U, for people
+    underlay: HostAddress  # U of this host
 
 
 class Roster:
@@ -157,11 +157,16 @@ class Roster:
                  for named in (self._sources.table.find(network.vni, name) if name else ())}
         return sorted(self.host_name(each) for each in found - {self._sources.underlay})
 
-    def host_name(self, host: IPv4Address) -> str:
+    def host_name(self, host: HostAddress) -> str:
         """Return a host's name and address, for people."""
         return "this host" if host == self._sources.underlay else self._sources.host_name(host)
 
-    def is_this_host(self, host: IPv4Address) -> bool:
+    @property
+    def over_ipv6(self) -> bool:
+        """Whether the underlay has IPv6."""
+        return self._sources.underlay.version == 6
+
+    def is_this_host(self, host: HostAddress) -> bool:
         """Return whether a U is this host's."""
         return host == self._sources.underlay
 

@@ -43,6 +43,7 @@ class Facts:
     here: bool = False  # it is on this host
     host: str = ""  # whose it is, for people
     dead: bool = False
+    over_ipv6: bool = False  # the underlay has IPv6
     finished: bool = True  # this sandbox is known to the connect hooks, with that network
     unfinished: str = ""  # why not, as far as is known
     withheld: str = ""  # reason
@@ -92,6 +93,10 @@ def _checks(facts: Facts) -> tuple[Check, ...]:
     peer = _peer(facts)
     if not peer.good or facts.is_own or facts.here:
         return (network, peer)
+    if facts.over_ipv6:
+        return (network, peer, _host(facts), Check(
+            "underlay", False, "the underlay is IPv6: there is no host path", "ipv6_underlay",
+            Path.OVERLAY))
     return (network, peer, _host(facts), *_client(facts), _offer(facts), *_ipv6(facts),
             _wire(facts), _share(facts))
 

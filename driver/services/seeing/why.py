@@ -134,7 +134,7 @@ class Why:
             is not None,
             is_own=roster.resident_at(vni, address) is asking.caller,
             known=at is not None, here=here, host=host,
-            dead=at is not None and lookups.is_dead(at.host),
+            dead=at is not None and lookups.is_dead(at.host), over_ipv6=roster.over_ipv6,
             finished=own is not None, unfinished=_unfinished(caller, endpoint),
             withheld=reason, withheld_because=self._because(caller, endpoint, reason),
             own_port=own.port if own is not None else 0,
@@ -158,8 +158,8 @@ class Why:
         """Return what a reason means, with the container's name."""
         return _CONTAINER.sub(lambda _: caller, self._inside.meanings.get(reason, reason), count=1)
 
-    def _blocked(self, host: IPv4Address, name: str) -> str:
-        if not self._lookups.is_blocked(host):
+    def _blocked(self, host: Address, name: str) -> str:
+        if not isinstance(host, IPv4Address) or not self._lookups.is_blocked(host):
             return ""
         trouble = self._inside.trouble(host)
         return f"SYNs of the host path do not get through to {name}" + (

@@ -40,6 +40,10 @@ def _absent(found: Collected, name: Name) -> Iterable[Fault]:
                 yield Fault(Kind.UNFINISHED, (
                     f"{name(host_id)} ({host.underlay}): began the test and did not finish in "
                     "time: there, slim status, and its log"), host=host_id)
+        elif host.underlay.version == 6:
+            yield Fault(Kind.NO_ANSWER, (
+                f"{name(host_id)} ({host.underlay}): its underlay is IPv6, and slim test knows "
+                "IPv4 only: it takes no part"), host=host_id)
         elif not host.version:
             yield Fault(Kind.NO_ANSWER, (
                 f"{name(host_id)} ({host.underlay}): its driver is too old to take part: "

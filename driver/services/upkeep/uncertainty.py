@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import StoreUnavailable
-from driver.model import Host, HostId
+from driver.model import Host, HostAddress, HostId, by_family
 from driver.services.directory.publisher import HostDoubts, Publisher
 from driver.services.ports import Answers, Directory, Publications
 from driver.services.vips.mirror import VipMirror
@@ -44,8 +44,8 @@ class Uncertainty:
         self._publications = publications
         self._clock = clock
         self._lock = threading.Lock()  # of the next one
-        self._live: dict[IPv4Address, Host] = {}
-        self._reported: set[IPv4Address] = set()  # hosts
+        self._live: dict[HostAddress, Host] = {}
+        self._reported: set[HostAddress] = set()  # hosts
         self._vips_reported = False
         self._pause_s = LOOK_S
 
@@ -81,7 +81,7 @@ class Uncertainty:
         parts = []
         if found.hosts:
             shown = ", ".join(f"{self.name_of(underlay)}: {doubts.count}" for underlay, doubts
-                              in sorted(found.hosts.items()))
+                              in sorted(found.hosts.items(), key=lambda each: by_family(each[0])))
             parts.append(f"{found.missing} in doubt, kept though etcd lacks them ({shown})")
         if found.unlisted:
             parts.append(f"{found.unlisted} kept of networks that etcd does not have for this host")
@@ -90,6 +90,9 @@ class Uncertainty:
             parts.append(f"{len(found.unreadable)} records cannot be read ({named})")
         if found.contested:
             parts.append(f"{found.contested} with an address that another one has, too")
+        if found.out_of_reach:
+            parts.append(f"{found.out_of_reach} left out: this host's underlay does not reach "
+                         "theirs")
         return "; ".join(parts)
 
     def describe_vips(self) -> str:
@@ -98,10 +101,10 @@ class Uncertainty:
         return (f"{len(found)} in doubt, kept though etcd lacks them ({_named(found)})" if found
                 else "")
 
-    def _settle_hosts(self, hosts: dict[IPv4Address, HostDoubts]) -> None:
+    def _settle_hosts(self, hosts: dict[HostAddress, HostDoubts]) -> None:
         answers = self._answers.all()
         removed = {answer.underlay: answer.revision for answer in answers.values()}
-        said: dict[IPv4Address, int] = {}
+        said: dict[HostAddress, int] = {}
         to_ask = []
         with self._lock:
             live = dict(self._live)
@@ -132,7 +135,7 @@ class Uncertainty:
         if wanted:
             self._publications.ask(wanted)
 
-    def _report(self, hosts: dict[IPv4Address, HostDoubts]) -> None:
+    def _report(self, hosts: dict[HostAddress, HostDoubts]) -> None:
         for underlay in hosts.keys() - self._reported:
             log.warning(
                 "etcd lacks %d endpoints of host %s, which has not said that they are gone: they "
@@ -149,7 +152,7 @@ class Uncertainty:
                         _named(vips))
         self._vips_reported = bool(vips)
 
-    def name_of(self, underlay: IPv4Address) -> str:
+    def name_of(self, underlay: HostAddress) -> str:
         """Return a host's name and address, for people."""
         with self._lock:
             host = self._live.get(underlay)

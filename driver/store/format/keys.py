@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, unquote
 
-from driver.model import EndpointId, HostId, NetworkId, NetworkKey, Vni
+from driver.model import EndpointId, HostAddress, HostId, NetworkId, NetworkKey, Vni
 
 ROOT = "/slim/v1/"
 
@@ -160,7 +160,7 @@ def host_of(key: str) -> HostId:
     return HostId(unquote(key.removeprefix(HOSTS)))
 
 
-def underlay(ip: IPv4Address) -> str:
+def underlay(ip: HostAddress) -> str:
     """Return the key of an underlay address, which only one host with a lease can hold."""
     return f"{UNDERLAYS}{ip}"
 

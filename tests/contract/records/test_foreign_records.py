@@ -96,7 +96,7 @@ def _record(made: Endpoint, **changes: object) -> bytes:
 
 @pytest.mark.parametrize("changes", [
     {"port": 65536}, {"port": -1}, {"port": 61000.0}, {"vni": 0}, {"vni": 1 << 24},
-    {"underlay": 3325256709}, {"underlay": "fd00::1"}, {"underlay": ""}, {"address": 7},
+    {"underlay": 3325256709}, {"underlay": "fe80::1"}, {"underlay": ""}, {"address": 7},
     {"address": "10.32.0.2/33"}, {"address6": "10.32.0.2/16"}, {"address": ["10.32.0.2", 16]},
     {"mac": "02"}, {"mac": None}, {"id": 1}, {"host": None}])
 def test_fields_out_of_bounds(kv: Kv, feeds: Feeds, changes: dict[str, object]) -> None:

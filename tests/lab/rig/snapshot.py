@@ -49,7 +49,7 @@ class HostState:
 _COUNTED_TYPES = {1, 5, 11, 18}
 # Their entries stay for a while: they count for all sandboxes together, or are for namespaces that
 # may come back to a network.
-_LASTING_MAPS = {"shares", "notes"}
+_LASTING_MAPS = {"shares", "notes", "hosts6", "numbers6"}
 
 
 def _map_entries(pins: Sequence[Path]) -> Iterator[tuple[str, int]]:

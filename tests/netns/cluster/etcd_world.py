@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 from driver.model import Endpoint
 from driver.store.format import keys, records
@@ -49,6 +50,7 @@ FLOW = """
     for line in sys.stdin:
         print(len(asked(c, line.encode() * 100)), flush=True)
 """
+W = TypeVar("W", bound="World")
 # A key and a value of the map `directory`, as kernel/include/slim.h has them.
 KEY, VALUE = struct.Struct("=I4s"), struct.Struct("=4s2s6s")
 
@@ -71,6 +73,7 @@ class World:
     """See the module; every fault must pass `wait_converged` and `assert_data_path`."""
 
     network = NET
+    underlay = "eth0"  # --underlay of the hosts
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
@@ -108,7 +111,7 @@ class World:
         join(self._store, f"s{number}", namespace, "eth1")
         self.wire.ip(f"link set p{number} master br0")
         self._store.ip(f"link set s{number} master br0")
-        namespace.ip(f"addr add 198.18.7.{number}/24 dev eth0")
+        self.address(namespace, number)
         namespace.ip(f"addr add 10.99.7.{number}/24 dev eth1")
         own = folder / f"h{number}"
         own.mkdir()
@@ -119,10 +122,15 @@ class World:
             "--etcd-ca", mine[0], "--etcd-cert", mine[1], "--etcd-key", mine[2],
             "--etcd-user", "slim", "--etcd-password-file", str(own / "password"),
             "--docker-socket", ""))
+        host.underlay = self.underlay
         host.cgroup.mkdir()
         stack.callback(host.close)
         host.pins.mkdir()
         return host
+
+    def address(self, namespace: Netns, number: int) -> None:
+        """Give a host its address in the underlay."""
+        namespace.ip(f"addr add 198.18.7.{number}/24 dev eth0")
 
     def _serve_and_connect(self) -> None:
         first, second = self.boxes
@@ -308,10 +316,10 @@ def directory(host: Host) -> set[tuple[object, ...]]:
 
 
 @contextmanager
-def running_world(folder: Path) -> Iterator[World]:
+def running_world(folder: Path, kind: type[W] = World) -> Iterator[W]:  # type: ignore[assignment]
     """A world for all tests of a module; at the end nothing may be left."""
     require_root()
     with ExitStack() as stack:
-        world = World(stack, folder)
+        world = kind(stack, folder)
         yield world
         world.close()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ from driver.link.sandbox.lost_sockets import lost_sockets
 from driver.link.sandbox.sandbox import KernelSandboxes
 from driver.link.underlay.port_settings import ephemeral_ports
 from driver.link.underlay.vxlan import create_vxlan, overlay_mtu
-from driver.model import Endpoint, EndpointId, HostId, NetworkId, Vni
+from driver.model import Endpoint, EndpointId, HostAddress, HostId, NetworkId, Vni
 from driver.services.ports import Attachment, SandboxEntry, Veth
 from driver.services.sandboxes.publishing import publish
 from tests.support.fakes import dockerd
@@ -50,7 +50,7 @@ from tests.support.world.settings import put_back
 
 PORT_FIRST, PORT_LAST = 61000, 65535
 VXLAN_PORT = 14789
-FIRST_SUBNET = 77  # of 198.18.0.0/16, /24 each
+FIRST_SUBNET = 77  # of 198.18.0.0/16, /24 each; with IPv6 of fd00:198:18::/48, /64 each
 MTU = 1500
 
 
@@ -151,7 +151,7 @@ class Machine:
     """One host."""
 
     netns: Netns
-    underlay: IPv4Address
+    underlay: HostAddress
     cgroup: Path
     pins: Path
     loaded: Loaded
@@ -162,6 +162,11 @@ class Machine:
     containers: list[Container] = field(default_factory=list)
     next_port: int = PORT_FIRST
     links: Veths = field(default_factory=Veths)
+
+    @property
+    def underlay4(self) -> IPv4Address | None:
+        """The underlay's address; None: it is IPv6, and there is no host path."""
+        return self.underlay if isinstance(self.underlay, IPv4Address) else None
 
     def container(self, *addresses: str, vni: int = 1, host_path: bool = True,
                   address6: str | None = None) -> Container:
@@ -189,7 +194,7 @@ class Machine:
             mac=b"\x02" + secrets.token_bytes(5), address=IPv4Interface(address),
             address6=IPv6Interface(address6) if address6 else None,
             takes_ipv6=address6 is not None and takes_ipv6,
-            port=self.next_port, sandbox_key=container.netns.path)
+            port=self.next_port if self.underlay4 else 0, sandbox_key=container.netns.path)
         self.next_port += 1
         veth = self.netns.call(lambda: self.links.create_veth(endpoint.id, endpoint.mac, MTU))
         self.datapath.publish_endpoint(endpoint, veth)
@@ -211,8 +216,9 @@ class Machine:
         """What the driver does when the container's end has come up."""
         key = container.netns.path
         for index, (endpoint, veth) in enumerate(container.endpoints):
-            self.sandboxes.set_up(key, endpoint, veth, underlay=self.underlay,
-                                  overlay_mtu=overlay_mtu(MTU), primary=index == 0)
+            self.sandboxes.set_up(
+                key, endpoint, veth, underlay=self.underlay4, primary=index == 0,
+                overlay_mtu=overlay_mtu(MTU, over_ipv6=self.underlay4 is None))
         attachments = tuple(
             Attachment(e.vni, e.address, e.port, v.host_ifindex,
                        e.address6 if e.takes_ipv6 else None)
@@ -283,9 +289,11 @@ class Machine:
 class Cluster:
     """Machines on one wire, and the directory that etcd would keep."""
 
-    def __init__(self, stack: ExitStack, ports: Ports = (PORT_FIRST, PORT_LAST)) -> None:
-        """`ports`: endpoint ports of every machine."""
+    def __init__(self, stack: ExitStack, ports: Ports = (PORT_FIRST, PORT_LAST), *,
+                 over_ipv6: bool = False) -> None:
+        """`ports`: endpoint ports of every machine.  over_ipv6: the underlay has IPv6 only."""
         self.stack = stack
+        self.over_ipv6 = over_ipv6
         self.ports = ports
         self.wire = stack.enter_context(netns.made("wire"))
         self.machines: list[Machine] = []
@@ -295,11 +303,26 @@ class Cluster:
         name = f"br{subnet - FIRST_SUBNET}"
         if name not in self.wire.ip("-br link show type bridge"):
             if subnet != FIRST_SUBNET:
-                self.wire.sysctl("ipv4.ip_forward", 1)
+                self.wire.sysctl("ipv6.conf.all.forwarding" if self.over_ipv6
+                                 else "ipv4.ip_forward", 1)
             self.wire.ip(f"link add {name} type bridge")
-            self.wire.ip(f"addr add 198.18.{subnet}.254/24 dev {name}")
+            self.wire.ip(f"addr add {self._address(subnet, 254)}{self._prefix} dev {name} "
+                         f"{self._at_once}")
             self.wire.ip(f"link set {name} up")
         return name
+
+    def _address(self, subnet: int, number: int) -> HostAddress:
+        if self.over_ipv6:
+            return IPv6Address(f"fd00:198:18:{subnet}::{number}")
+        return IPv4Address(f"198.18.{subnet}.{number}")
+
+    @property
+    def _prefix(self) -> str:
+        return "/64" if self.over_ipv6 else "/24"
+
+    @property
+    def _at_once(self) -> str:
+        return "nodad" if self.over_ipv6 else ""
 
     def add_machine(self, subnet: int = FIRST_SUBNET, *,
                     kernel_folder: Path = KERNEL_FOLDER, direct: bool = True,
@@ -310,15 +333,16 @@ class Cluster:
         """
         number = len(self.machines) + 1
         namespace = self.stack.enter_context(netns.made(f"h{number}"))
-        address = IPv4Address(f"198.18.{subnet}.{number}")
+        address = self._address(subnet, number)
         netns.join(self.wire, f"p{number}", namespace, "eth0")
         self.wire.ip(f"link set p{number} master {self._bridge(subnet)}")
-        namespace.ip(f"addr add {address}/24 dev eth0")
-        namespace.ip(f"route add default via 198.18.{subnet}.254")
+        namespace.ip(f"addr add {address}{self._prefix} dev eth0 {self._at_once}")
+        namespace.ip(f"route add default via {self._address(subnet, 254)}")
         namespace.sysctl("ipv4.ip_forward", 1)  # as dockerd does; bpf_fib_lookup asks for it
         namespace.sysctl("ipv4.conf.all.rp_filter", 1)
         namespace.sysctl("ipv4.conf.eth0.rp_filter", 1)
-        vxlan = namespace.call(lambda: create_vxlan(VXLAN_PORT, overlay_mtu(MTU)))
+        vxlan = namespace.call(lambda: create_vxlan(
+            VXLAN_PORT, overlay_mtu(MTU, over_ipv6=self.over_ipv6)))
         uplink = namespace.ifindex("eth0")
 
         cgroup = cgroup2_mount() / f"{namespace.name}"
@@ -340,7 +364,7 @@ class Cluster:
                 partial(attach_to_netkit, fd, ifindex)))
         self.stack.callback(attachments.detach_host, uplink, vxlan)
         datapath = EbpfDatapath(loaded, attachments, lost_sockets=lambda key, cookie, names: (
-            lost_sockets(key, cookie, address.packed, names)))
+            lost_sockets(key, cookie, address.packed, names) if len(address.packed) == 4 else ()))
         sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs["to_container"])
         machine_stack = self.stack.enter_context(ExitStack())
         machine = Machine(namespace, address, cgroup, pins, loaded, datapath, sandboxes,

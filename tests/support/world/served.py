@@ -40,6 +40,7 @@ class Host:
         self.folder = folder
         self.etcd_options = ("--etcd", etcd, *options)  # what other commands need, too
         self.options: tuple[str, ...] = ()  # more of them, from the next start on
+        self.underlay = "eth0"
         self.socket = str(folder / "slim.sock")
         self.dockerd = Dockerd(self.socket)
         self.cgroup = cgroup2_mount() / netns.name
@@ -60,7 +61,8 @@ class Host:
                 self.netns.command(
                     *self.prefix, sys.executable, "-m", "driver", "serve",
                     *self.etcd_options, *self.options,
-                    "--underlay", "eth0", "--cgroup", str(self.cgroup), "--bpffs", str(self.pins),
+                    "--underlay", self.underlay, "--cgroup", str(self.cgroup),
+                    "--bpffs", str(self.pins),
                     "--socket", self.socket, "--state", str(self.folder / "state"),
                     "--config", os.devnull, "--log-level", "debug"),
                 cwd=PROJECT, stdout=log, stderr=log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 import pytest
 
@@ -83,3 +83,12 @@ def test_without_syns_pings_have_to_do(error: SlimError, caplog: pytest.LogCaptu
     for _ in range(2):
         assert world.found() == {PEER: Presence.ABSENT, STRANGER: Presence.SILENT}
     assert caplog.text.count(str(error)) == 1
+
+
+def test_hosts_of_ipv6_are_asked_by_pings_only() -> None:
+    """There is no host path whose SYNs could reach them."""
+    world, six = World(), IPv6Address("2001:db8::6")
+    assert world.signs.probe([six], 1.0) == {six: Presence.SILENT}
+    over_ipv6 = SignsOfLife(world, None, PeerIndex(), LAST)
+    assert over_ipv6.probe([six, PEER], 1.0) == {six: Presence.SILENT, PEER: Presence.SILENT}
+    assert world.asked == []

@@ -21,7 +21,8 @@ TOP = {"__main__", "commands", "commands.cluster", "compose", "compose.parts", "
 # Room -> what it may import besides itself and SHARED.
 MAY_IMPORT: dict[str, set[str]] = {
     "client_ports": set(),
-    "settings": set(),
+    "host_addresses": set(),
+    "settings": {"host_addresses"},
     "process": set(),
     "ipam": set(),
     "services": set(),
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {"services", "services.endpoints", "services.networks", "services.ports",
             "services.seeing"},
     "store.kv": set(),
-    "store.format": {"services.ports", "store.kv"},
+    "store.format": {"host_addresses", "services.ports", "store.kv"},
     "store.etcd": {"store.format", "store.kv"},
     "store.feeds": {"services.ports", "store.format", "store.kv"},
     "store.hosts": {"store.format", "store.kv"},
@@ -63,7 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "link.netlink": set(),
     "link.pairs": {"link.netlink", "services.ports"},
-    "link.underlay": {"client_ports", "link.netlink", "link.pairs", "services.ports"},
+    "link.underlay": {"client_ports", "host_addresses", "link.netlink", "link.pairs",
+                      "services.ports"},
     "link.sandbox": {"link.netlink", "link.pairs", "link.underlay", "services.ports"},
     "datapath.code": set(),
     "datapath.loading": {"client_ports", "datapath.code"},

@@ -70,6 +70,9 @@ def test_lists_in_the_file(config: Path) -> None:
     ("port_range", "65000-64000"), ("port_range", "61000-65536"), ("port_range", "6_1000-65535"),
     ("vxlan_port", "0"), ("vxlan_port", "-1"), ("vxlan_port", "x"), ("vxlan_port", "65536"),
     ("underlay", "10.0.0.300"), ("underlay", "a b"), ("underlay", "averyveryverylongname"),
+    ("underlay", "fe80::1"), ("underlay", "ff02::1"), ("underlay", "::"), ("underlay", "::1"),
+    ("underlay", "::ffff:10.0.0.1"), ("underlay", "2001:db8::1%eth0"), ("underlay", "2001:db8::g"),
+    ("underlay", "eth0/ipv4"), ("underlay", "averyveryverylongname/ipv6"),
     ("bpffs", "sys"), ("bpffs", ""), ("socket", "slim.sock"), ("state", "x"),
     ("log_level", "loud"), ("supernet", "10.0.0.1/8"), ("supernet", "10.0.0.0/24"),
     ("supernet", "fd00::/8"), ("scope", "swarm"), ("etcd_user", "a\nb"),
@@ -85,6 +88,21 @@ def test_wrong_values_name_the_source(config: Path, name: str, value: str) -> No
         with pytest.raises(SettingsError, match=re.escape(source)) as caught:
             loaded(config, flags, environment)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("2001:DB8:0::5", "2001:db8::5"), ("fd00::1", "fd00::1"), ("eth0/ipv6", "eth0/ipv6"),
+    ("/ipv6", "/ipv6"), ("10.0.0.1", "10.0.0.1"), ("eth0", "eth0"), ("", "")])
+def test_an_underlay_of_either_family(config: Path, text: str, found: str) -> None:
+    assert loaded(config, {"underlay": text}).underlay == found
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("fe80::1", "is link-local"), ("::ffff:10.0.0.1", "write 10.0.0.1"), ("ff02::1", "no address"),
+    ("2001:db8::1%eth0", "has a zone")])
+def test_an_ipv6_underlay_that_cannot_be_says_why(config: Path, text: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        loaded(config, {"underlay": text})
 
 
 @pytest.mark.parametrize(("flags", "named"), [

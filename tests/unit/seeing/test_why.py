@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -254,3 +255,11 @@ def test_targets(text: str, found: tuple[str, int]) -> None:
 def test_bad_targets(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse(text)
+
+
+def test_over_an_ipv6_underlay_there_is_no_host_path(world: World) -> None:
+    world.underlay = IPv6Address("2001:db8::1")
+    for each in world.why.ask("client", "web:80").ways:
+        assert each.judgement.path is Path.OVERLAY
+        assert bad(each) == [("underlay", "ipv6_underlay")]
+        assert each.verdict == "overlay path, because the underlay is IPv6: there is no host path"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 
 from driver.errors import LinkError
 from driver.model import Endpoint, EndpointId, HostId, Network, NetworkId, NetworkKey, Vni
@@ -128,6 +128,7 @@ class World:
         self.only_ipv6: set[str] = set()
         self.switched_off: set[EndpointId] = set()
         self.detail = self.trouble = ""
+        self.underlay: IPv4Address | IPv6Address = HERE
         self.now_s = 0.0
         self.on_read: Callable[[], None] = lambda: None
         self.client = self.add("client", endpoint("c0", "10.32.0.2/16", address6="fd00:32::2/64"))
@@ -203,7 +204,7 @@ class World:
 
         return Sources(endpoints, lambda: NETWORKS, lambda: NamesView(
             tuple(self.containers), {NETWORKS[0].id: "app", NETWORKS[1].id: "back"}, {}),
-            self.table, lambda host: f"node2 ({host})", HERE)
+            self.table, lambda host: f"node2 ({host})", self.underlay)
 
     @property
     def connections(self) -> Connections:

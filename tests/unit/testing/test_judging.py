@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -121,6 +122,13 @@ def test_hosts_that_do_not_answer() -> None:
     assert "too old" in found.faults[1].text
     assert "(1.0) is alive and does not answer" in found.faults[2].text
     assert set(found.ways) == {(A.host, B.host), (B.host, A.host)}
+
+
+def test_a_host_with_an_ipv6_underlay_takes_no_part() -> None:
+    six = replace(participant(4), underlay=IPv6Address("2001:db8::4"))
+    (fault,) = judge(collected(A, B, silent=[six])).faults  # type: ignore[list-item]
+    assert fault.kind is Kind.NO_ANSWER
+    assert "(2001:db8::4): its underlay is IPv6, and slim test knows IPv4 only" in fault.text
 
 
 HOSTS: list[tuple[dict[str, Any], Kind, str]] = [

@@ -176,6 +176,7 @@ def test_one_line_each_and_the_exit_status(monkeypatch: pytest.MonkeyPatch,
 LOST = "registered; etcd did not know this host any more"
 NOTHING = "nothing: every step has been done"
 AGAIN = "link of endpoint 0123 since 2026-01-01 00:00:00 (2 attempts; the device is busy)"
+APART = "1 out of reach, whose underlay is IPv4 and this host's IPv6 (web2 (192.0.2.2))"
 BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, but no SYN"
 
 
@@ -183,6 +184,10 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
     ({"Status": {"peers": BLOCKED}},
      [f"FAIL  peers        {BLOCKED}: let TCP 61000-65535, and TCP option 254, pass between the "
       "hosts"]),
+    ({"Status": {"hosts": f"2 registered, 0 absent, 0 gone; {APART}"}},
+     [f"FAIL  hosts        2 registered, 0 absent, 0 gone; {APART}: name addresses of one family "
+      "with --underlay on all hosts"]),
+    ({"Status": {"hosts": "2 registered, 0 absent, 0 gone"}}, []),
     ({"Status": {"peers": "2 on the host path"}}, ["ok    peers        2 on the host path"]),
     ({"Status": {"registration": "registered", "outstanding": NOTHING, "peers": "0"}},
      ["ok    registration registered", f"ok    outstanding  {NOTHING}", "ok    peers        0"]),
@@ -203,8 +208,8 @@ BLOCKED = "1 on the host path, 1 blocked: web2 (192.0.2.2): it answers pings, bu
     ({"Status": {}}, []),  # an older driver
     (NotRunningError("nobody"), []),
     (SlimError("no access to it"), ["FAIL  peers        no access to it"]),
-], ids=["blocked", "open", "well", "refused", "stuck", "lost", "lost, in doubt", "entered again",
-        "a copy", "an older driver", "no driver", "no access"])
+], ids=["blocked", "apart", "together", "open", "well", "refused", "stuck", "lost",
+        "lost, in doubt", "entered again", "a copy", "an older driver", "no driver", "no access"])
 def test_what_the_running_driver_says(monkeypatch: pytest.MonkeyPatch, answer: object,
                                             lines: list[str]) -> None:
     def ask(path: str, call: str) -> object:
