@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from driver.datapath.loading.load import ASSIGNS_GROUPS, kernel_release
 from tests.netns.both_families import HERE6, THERE6, Pair
+from tests.netns.kept_off.noted import told
 from tests.netns.talk import (
     best_path,
     client,
     counted,
     counts,
     host_path,
+    overlay,
     run,
     server,
     started,
@@ -159,7 +163,13 @@ def test_a_reuseport_group_shares(across6: Pair, v6only_: bool) -> None:
             server.listen(1024)
             serve(server, handle)
         """, name, int(v6only_))
-    with host_path(here, there, connections=60, also={"listener_assigned"} if v6only_ else None):
+    with ExitStack() as stack:
+        if kernel_release() < ASSIGNS_GROUPS:  # test_listener_groups.py
+            stack.enter_context(told(there))
+            stack.enter_context(overlay(here, there))
+        else:
+            stack.enter_context(host_path(here, there, connections=60,
+                                          also={"listener_assigned"} if v6only_ else None))
         assert run(here, """
             seen = set()
             for _ in range(60):
