@@ -153,7 +153,7 @@ def _refuse(error: SlimError, settings: Settings | None) -> int:
 
 def serve(settings: Settings) -> int:
     """Run the driver until it is told to stop."""
-    logs.begin(settings.log_level.upper())
+    logs.begin(settings.log_level.upper(), settings.log_format)
     memory.limit_arenas()
     priority.open_many_files()
     from driver.compose.claims import claim  # noqa: PLC0415

@@ -15,8 +15,9 @@ name=slim:latest
 [[ -e build/plugin/config.json ]] || die "there is no build/plugin: make plugin"
 settings=()
 if docker plugin inspect "$name" > /dev/null 2>&1; then
+    settable=$(python3 -c 'import json; print(*(e["name"] for e in json.load(open("plugin.json"))["env"] if e["settable"]), sep="|")')
     mapfile -t settings < <(docker plugin inspect -f '{{range .Settings.Env}}{{println .}}{{end}}' "$name" |
-        grep -E '^(ETCD|ETCD_[A-Z_]+|UNDERLAY|PORT_RANGE|VXLAN_PORT|PAIR_KIND|SUPERNET|COLLECT_AFTER|RETURN_ADDRESSES_AFTER|LOG_LEVEL|SCOPE)=')
+        grep -E "^($settable)=")
     mapfile -t -O "${#settings[@]}" settings < <(docker plugin inspect \
         -f '{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}' "$name" | grep .)
     docker plugin disable -f "$name" > /dev/null 2>&1 || true

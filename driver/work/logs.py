@@ -1,18 +1,25 @@
 """Sets up the log: its format, and a limit of once an hour for faults that persist.
 
+A line is one line, in the formats `logfmt` and `json` also if an error's trace belongs to it.
+
 A caller marks such a line with `extra=STANDING`: repeating the text would say nothing new.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
-FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TEXT, LOGFMT, JSON = FORMATS = "text", "logfmt", "json"
+_PLAIN: Final = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+_BARE: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")  # a value of logfmt that needs no quotes
 STANDING: Final = {"standing": True}
 AGAIN_S: Final = 3600.0
 KEPT = 10_000  # texts; with more faults than that, the oldest are logged again
@@ -44,8 +51,33 @@ class StandingOnce(logging.Filter):
         return True
 
 
-def begin(level: str = "INFO") -> None:
-    """Write everything from `level` on to standard error."""
+class Fields(logging.Formatter):
+    """Writes a line as `time`, `level`, `logger`, `msg` and, if there is one, the trace `error`."""
+
+    def __init__(self, write: Callable[[dict[str, str]], str]) -> None:
+        """write: makes the line of the fields, in their order."""
+        super().__init__()
+        self._write = write
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(), "logger": record.name, "msg": record.getMessage()}
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return self._write(fields)
+
+
+def as_logfmt(fields: dict[str, str]) -> str:
+    """Return `key=value` pairs; what is not bare is quoted as in JSON."""
+    return " ".join(f"{key}={value if _BARE.fullmatch(value) else json.dumps(value)}"
+                    for key, value in fields.items())
+
+
+def begin(level: str = "INFO", form: str = TEXT) -> None:
+    """Write everything from `level` on to standard error, in one of FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter({TEXT: _PLAIN, LOGFMT: Fields(as_logfmt), JSON: Fields(json.dumps)}[form])
     handler.addFilter(StandingOnce())
-    logging.basicConfig(level=level, format=FORMAT, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler])

@@ -118,7 +118,7 @@ def run_serve(settings: Settings, _: dict[str, Any]) -> int:
     from driver.cluster.etcd.members import EtcdMembers  # noqa: PLC0415
     from driver.cluster.keeping.keeper import Keeper  # noqa: PLC0415
 
-    logs.begin(settings.log_level.upper())
+    logs.begin(settings.log_level.upper(), settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -139,6 +139,16 @@ def test_a_plugins_settings_have_plain_names(config: Path, project: Path) -> Non
     assert with_plain_names({"ETCD": "ignored"}) == {"ETCD": "ignored"}
 
 
+def test_a_plugin_installed_over_another_keeps_all_settings(project: Path) -> None:
+    """scripts/plugin-install.sh finds their names in plugin.json by a line of its own."""
+    plugin = json.loads((project / "plugin.json").read_text())
+    line = next(line for line in (project / "scripts/plugin-install.sh").read_text().splitlines()
+                if "settable=$(" in line)
+    names = subprocess.run(["bash", "-c", f"{line}; echo $settable"], cwd=project, check=True,
+                           capture_output=True, text=True).stdout.strip()
+    assert names.split("|") == [each["name"] for each in plugin["env"] if each["settable"]]
+
+
 def test_who_goes_on_answering(config: Path) -> None:
     """A driver that is started again and again, and no command that somebody types."""
     assert keeps_answering({"SLIM_PLAIN_NAMES": "yes"})
