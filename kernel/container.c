@@ -3,6 +3,8 @@
  * cuts off its own listeners.
  */
 
+#define ESOCKTNOSUPPORT_ 94
+
 /* State of the socket that the tuple on the wire finds; 0 if there is none. */
 static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
 {
@@ -83,7 +85,7 @@ static __always_inline int assign(struct __sk_buff *skb, const struct flow_key *
     u32 state = state_on_wire(skb, key);
     if (state && state != BPF_TCP_LISTEN)
         return TC_ACT_OK;
-    if (!bpf_sk_assign(skb, listener, 0)) {
+    if (bpf_sk_assign(skb, listener, 0) != -ESOCKTNOSUPPORT_) {
         count(REASON_listener_assigned);
         return TC_ACT_OK;
     }

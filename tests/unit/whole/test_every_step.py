@@ -74,7 +74,7 @@ READS = {
     "EndpointService.get_endpoint", "NetworkService.check", "AddressService.default_spaces",
     "Finisher.counts", "Publisher.has",
     "Publisher.directory_size", "Publisher.uncertain", "Publisher.local_size", "Publisher.sizes",
-    "Finisher.waiting", "Withholding.counts",
+    "Finisher.waiting", "Withholding.counts", "Withholding.detail",
     # The feed's single changes; a snapshot, which is tried, does the same with each.
     "Publisher.put", "Publisher.left", "Publisher.missing", "Publisher.unreadable",
     # Nothing but removals, as `left`: tests/unit/directory/test_publisher.py.
