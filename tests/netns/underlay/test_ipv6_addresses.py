@@ -149,9 +149,12 @@ def test_a_sign_of_life(pair: tuple[Netns, Netns], answers: str) -> None:
         there.run("ip6tables", "-A", "INPUT", "-p", "udp", "-j", "DROP")
     prober = UnderlayProber()
     expected = Presence.SILENT if answers == "nothing" else Presence.ANSWERED
-    # Sockets keep the namespace in which they were opened.
-    assert here.call(lambda: prober.probe([PEER], 1.0)) == {PEER: expected}
-    prober.close()
+    try:  # again and again: the first probe may wait for neighbour discovery
+        # Sockets keep the namespace in which they were opened.
+        wait_until(lambda: here.call(lambda: prober.probe([PEER], 1.0)) == {PEER: expected}, 30,
+                   str(expected))
+    finally:
+        prober.close()
 
 
 def test_both_families_at_once_and_nobody_there(pair: tuple[Netns, Netns]) -> None:
