@@ -9,9 +9,9 @@ import http.client
 import json
 from collections.abc import Mapping
 
-from driver.commands.table import plain
 from driver.errors import SlimError
 from driver.process.unix_http import UnixConnection
+from driver.work.shown import plain
 
 TIMEOUT_S = 5.0
 

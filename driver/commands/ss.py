@@ -6,9 +6,10 @@ import json
 from typing import Any, Final
 
 from driver.commands.control_client import ask
-from driver.commands.table import plain, print_table
+from driver.commands.table import print_table
 from driver.errors import SlimError
 from driver.settings import Settings
+from driver.work.shown import plain
 
 HEADING: Final = ("CONTAINER", "LOCAL", "PEER", "NAME", "HOST", "PATH", "STATE", "AGE", "RTT",
                   "RETRANS", "IN", "OUT")

@@ -15,8 +15,3 @@ def print_table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> N
         print("  ".join(cell.rjust(width) if at in right else cell.ljust(width)
                         for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
               .rstrip())
-
-
-def plain(text: object) -> str:
-    """Return a text from outside as a terminal may get it: without control characters."""
-    return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -19,7 +19,7 @@ from driver.errors import Conflict, NotFound, SlimError
 from driver.model import HostId
 from driver.services.ports import TOKEN_BYTES, Round
 from driver.services.testing.asking import Asking, Clock
-from driver.services.testing.fault import natural, printable
+from driver.services.testing.fault import natural
 from driver.services.testing.judging import Judged, judge
 from driver.services.testing.ways import Way
 from driver.settings import Settings
@@ -27,6 +27,7 @@ from driver.state import host
 from driver.store.hosts.absences import EtcdAbsences
 from driver.store.rounds import EtcdRounds
 from driver.work import deadline
+from driver.work.shown import plain
 
 ALL_WELL, FAULTS, COULD_NOT_RUN = 0, 1, 2  # exit statuses
 LIMIT_S: Final = 90.0  # for everything, another round before this one included
@@ -120,7 +121,7 @@ def _host_cells(found: Judged, host_id: HostId) -> tuple[str, ...]:
         address = live.underlay if live else known.host.underlay if known else "?"
         return (str(address), *("-",) * 3, "-", "does not answer" if live else "no driver")
     clock = found.found.clocks.get(host_id)
-    return (str(each.underlay), printable(each.version), str(each.mtu),
+    return (str(each.underlay), plain(each.version) or "?", str(each.mtu),
             f"{each.etcd_us / 1000:.1f} ms",
             _ahead(clock) if clock else "-",
             "missing" if each.guard else "in force")

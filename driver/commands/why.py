@@ -7,9 +7,9 @@ import textwrap
 from typing import Any, Final
 
 from driver.commands.control_client import ask
-from driver.commands.table import plain
 from driver.errors import SlimError
 from driver.settings import Settings
+from driver.work.shown import plain
 
 WIDTH: Final = 100
 _MARKS: Final = {True: "ok", False: "NO", None: "?"}

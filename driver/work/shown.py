@@ -1,4 +1,4 @@
-"""Shortens a long list for one line of `slim status`."""
+"""Makes texts for people: a long list in one line, and foreign text without control characters."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def some_of(texts: Sequence[str], between: str = "; ") -> str:
     """Return the first texts and how many more there are; empty: none."""
     more = [f"{len(texts) - NAMED} more"] if len(texts) > NAMED else []
     return between.join([*texts[:NAMED], *more])
+
+
+def plain(text: object) -> str:
+    """Return a text from outside as a terminal may get it: without what it would obey."""
+    return "".join(each if each.isprintable() else "?" for each in str(text))

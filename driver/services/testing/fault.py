@@ -60,11 +60,6 @@ class Fault:
 ABSENT = (Kind.NO_DRIVER, Kind.NO_ANSWER, Kind.UNFINISHED)  # ways to such a host are not tested
 
 
-def printable(text: str) -> str:
-    """Return foreign text without what a terminal would obey."""
-    return "".join(each if each.isprintable() else "?" for each in text) or "?"
-
-
 def natural(name: str) -> tuple[tuple[str, int], ...]:
     """Return what sorts names as people do: host9 before host10."""
     return tuple((text, int(digits or 0))

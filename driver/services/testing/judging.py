@@ -10,8 +10,9 @@ from driver.model import HostId
 from driver.services.ports import Heard, Round, Sent
 from driver.services.testing import hosts, ways
 from driver.services.testing.asking import Collected
-from driver.services.testing.fault import ABSENT, Fault, printable
+from driver.services.testing.fault import ABSENT, Fault
 from driver.services.testing.ways import Way
+from driver.work.shown import plain
 
 ID_SHOWN = 12  # digits of a host's id, where hosts have the same name
 
@@ -41,7 +42,7 @@ def judge(found: Collected) -> Judged:
         for sender in found.participants.values() for receiver in found.participants.values()
         if found.asked.includes(sender.host, receiver.host)
         and sender.host in found.rows and receiver.host in found.rows]
-    faults = [replace(fault, text=printable(fault.text))
+    faults = [replace(fault, text=plain(fault.text))
               for fault in (*hosts.faults(found, name), *ways.faults(judged, name))
               if _concerns(fault, found.asked)]
     return Judged(found, names, {way.ends: way for way in judged},
@@ -54,8 +55,8 @@ def _concerns(fault: Fault, asked: Round) -> bool:
 
 
 def _names(found: Collected) -> dict[HostId, str]:
-    called = {host_id: printable(known.host.name) for host_id, known in found.known.items()}
-    called |= {host_id: printable(host.name) for host_id, host in found.live.items()}
+    called = {host_id: plain(known.host.name) or "?" for host_id, known in found.known.items()}
+    called |= {host_id: plain(host.name) or "?" for host_id, host in found.live.items()}
     times = Counter(called.values())
     return {host_id: name if times[name] == 1 else f"{name}/{host_id[:ID_SHOWN]}"
             for host_id, name in called.items()}
