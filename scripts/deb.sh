@@ -42,7 +42,7 @@ make_root() {   # the release's base, a way to the network, and what builds pack
 copy_source() {
     local source=$root/build/slim
     mkdir -p "$source" "$source/packaging"
-    cp -r driver kernel docs requirements.txt README.md CHANGELOG.md "$source/"
+    cp -r driver kernel docs examples requirements.txt README.md CHANGELOG.md "$source/"
     cp -r packaging/network packaging/*.service "$source/packaging/"
     cp -r packaging/deb "$source/debian"
     find "$source" -name __pycache__ -prune -exec rm -rf {} +

@@ -33,6 +33,18 @@ goes_on() { # the one connection that there ever was has more echoes than before
         die "$1: the open connection does not go on"
     say "ok: $1"
 }
+sees() { # what the unit's rights must allow: the one connection, the way of another, metrics, sockets for `slim test`
+    local line
+    line=$(on slim ss peer)
+    [[ $line == *peer*:9000*web*local*ESTAB* ]] || die "$1: slim ss: $line"
+    line=$(on slim why peer web:80)
+    [[ $line == local* ]] || die "$1: slim why: $line"
+    line=$(on slim metrics | grep '^slim_endpoints ' || true)
+    [[ $line == "slim_endpoints 2.0" ]] || die "$1: slim metrics: $line"
+    on slim test --json > "$T/test.log" || die "$1: slim test: $(cat "$T/test.log")"
+    grep -q '"all_well": true' "$T/test.log" || die "$1: slim test: $(cat "$T/test.log")"
+    say "ok: $1: connections, a way, metrics and a test are seen"
+}
 reserved() { on cat /proc/sys/net/ipv4/ip_local_reserved_ports; }
 
 found=(build/deb/"$RELEASE"/slim_*.deb)
@@ -69,6 +81,8 @@ on slim doctor > "$T/doctor.log" || die "$(cat "$T/doctor.log")"
     _shtab_slim; echo "$COMPREPLY"') == status ]] || die "bash completes nothing"
 on docker import /root/busybox.tar bb > /dev/null; containers
 talk "two containers"
+on grep -q examples/monitoring/ /usr/share/doc/slim/docs/metrics.md || die "the documentation is not there to be read"
+on test -e /usr/share/doc/slim/examples/monitoring/alerts.yml || die "what it names is not there"
 
 # Files that keep the network's managers away: networkd is told to take all that begins with an s.
 # In a container without udev it waits for that, unless /sys is read-only.
@@ -88,6 +102,7 @@ on bash -c 'rm /etc/systemd/network/*; systemctl stop managed; ip link del sothe
 say "ok: systemd-networkd leaves the links alone"
 
 hold_open
+sees "the package"
 driver=$(pid slim) docker=$(pid docker) etcd=$(pid etcd)
 apt install ./next.deb
 well upgrade

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Proves the package's cluster on three fresh machines under systemd, of both releases of Debian:
-# `init`, `join`, three members of etcd, containers that find each other by name, a member that dies.
+# `init`, `join`, three members of etcd, `slim test`, containers that find each other by name, a member
+# that dies.
 #
 #   tests/fresh/join.sh           4 to 6 minutes, with build/deb as `make deb` left it for both
 #
@@ -75,6 +76,10 @@ until_says 1 "slim cluster status || true" "host3 .*(follower|leader) "
 typed 1 "slim cluster status" > "$W/said" || die "status: $(cat "$W/said")"
 cat "$W/said"
 say "ok: three members, of both releases"
+typed 2 "slim test" > "$W/said" || die "slim test: $(cat "$W/said")"
+cat "$W/said"
+grep -q "3 hosts, 3 took part; 6 of 6 ways tested" "$W/said" || die "slim test has left something out"
+say "ok: all ways between the hosts work"
 for i in 1 3; do
     typed $i "docker network create -d slim --ipam-driver slim --subnet 10.32.0.0/16 app" > "$W/said" ||
         die "$(cat "$W/said")"

@@ -65,6 +65,11 @@ def test_the_plugin_follows_the_cluster(two: list[Host]) -> None:
     h2.docker("run", "-d", "--name", "asks", "--network", "app", TOOLS, "sleep", "100000")
     wait_until(lambda: "0% packet loss" in h2.docker(
         "exec", "asks", "ping", "-c1", "-w5", "web"), SETTLE_S, "web is reached by its name")
+    # The commands beside the plugin find it, and it has the rights for what they ask.
+    assert "web" in shell(h1, "slim names app")
+    assert "CONTAINER" in shell(h1, "slim ss web")
+    assert "slim_endpoints 1.0" in shell(h1, "slim metrics")
+    assert "2 hosts, 2 took part; 2 of 2 ways tested" in shell(h1, "slim test")
     assert "networks of slim (app)" in refused(h2, "slim cluster leave")
     for host, name in ((h1, "web"), (h2, "asks")):
         host.docker("rm", "-f", name)
