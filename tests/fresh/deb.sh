@@ -38,7 +38,7 @@ sees() { # what the unit's rights must allow: the one connection, the way of ano
     line=$(on slim ss peer)
     [[ $line == *peer*:9000*web*local*ESTAB* ]] || die "$1: slim ss: $line"
     line=$(on slim why peer web:80)
-    [[ $line == local* ]] || die "$1: slim why: $line"
+    [[ $line == "directly, on this host"* ]] || die "$1: slim why: $line"
     line=$(on slim metrics | grep '^slim_endpoints ' || true)
     [[ $line == "slim_endpoints 2.0" ]] || die "$1: slim metrics: $line"
     on slim test --json > "$T/test.log" || die "$1: slim test: $(cat "$T/test.log")"
