@@ -33,7 +33,8 @@ goes_on() { # the one connection that there ever was has more echoes than before
         die "$1: the open connection does not go on"
     say "ok: $1"
 }
-sees() { # what the unit's rights must allow: the one connection, the way of another, metrics, sockets for `slim test`
+sees() { # what the unit's rights must allow: the one connection, the way of another, metrics, sockets for
+    # `slim test`; and what `slim support` collects of all that
     local line
     line=$(on slim ss peer)
     [[ $line == *peer*:9000*web*local*ESTAB* ]] || die "$1: slim ss: $line"
@@ -43,7 +44,12 @@ sees() { # what the unit's rights must allow: the one connection, the way of ano
     [[ $line == "slim_endpoints 2.0" ]] || die "$1: slim metrics: $line"
     on slim test --json > "$T/test.log" || die "$1: slim test: $(cat "$T/test.log")"
     grep -q '"all_well": true' "$T/test.log" || die "$1: slim test: $(cat "$T/test.log")"
-    say "ok: $1: connections, a way, metrics and a test are seen"
+    on bash -euc 'slim support /root/support.tar.gz; cd /root; tar -xf support.tar.gz' > "$T/support.log" 2>&1 ||
+        die "$1: slim support: $(cat "$T/support.log")"
+    on grep -q "slim.*Docker network driver" /root/support/log || die "$1: slim support has not the journal"
+    ! on grep -r "not to be had" /root/support || die "$1: slim support lacks something"
+    on rm -r /root/support /root/support.tar.gz
+    say "ok: $1: connections, a way, metrics, a test and a bundle are seen"
 }
 reserved() { on cat /proc/sys/net/ipv4/ip_local_reserved_ports; }
 
