@@ -55,9 +55,9 @@ class Here:
         self._clock = clock
         self._before: _Counts | None = None
 
-    def forget(self) -> None:
-        """Forget the last summary: the next one has no rates."""
-        self._sampler.forget()
+    def begin_anew(self) -> None:
+        """Have the next summary be the first one, without rates."""
+        self._sampler.begin_anew()
         self._before = None
 
     def take(self) -> Summary:

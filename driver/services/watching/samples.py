@@ -100,7 +100,7 @@ class Samples:
         """Wait, without waking up in between; return False at the end."""
         with self._changed:
             if not self._wanted() and not self._stopped:
-                self._here.forget()
+                self._here.begin_anew()
                 self._latest, self._problem = None, ""
                 self._changed.wait_for(lambda: self._stopped or self._wanted())
             return not self._stopped

@@ -63,8 +63,8 @@ class Sampler:
         self._before: dict[str, _Before] = {}  # by sandbox key
         self._looked_s: dict[str, float] = {}  # when at which, also if in vain
 
-    def forget(self) -> None:
-        """Forget the last sample: the next one has no rates."""
+    def begin_anew(self) -> None:
+        """Have the next sample be the first one, without rates."""
         self._before, self._looked_s = {}, {}
 
     def sample(self, roster: Roster) -> Sample:
