@@ -52,7 +52,9 @@ def make_parser() -> ArgumentParser:
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
-        command = commands.add_parser(name, help=about, description=about)
+        # The `--cluster` of `slim top` replaces the setting's, which it has no use for.
+        command = commands.add_parser(name, help=about, description=about, conflict_handler=(
+            "resolve" if name == "top" else "error"))
         if name != "version":
             settings_module.add_options(command)
         if name == "names":

@@ -36,7 +36,7 @@ class Wanted:
 
 def wanted_of(options: dict[str, Any]) -> Wanted:
     """Return what these arguments ask for."""
-    return Wanted(options["cluster"], options["by"], not options["containers"], options["once"],
+    return Wanted(options["all_hosts"], options["by"], not options["containers"], options["once"],
                   options["as_json"], options["interval_s"])
 
 

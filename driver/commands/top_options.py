@@ -12,7 +12,8 @@ _LEAST_S, _MOST_S = 0.5, 3600.0
 
 def add_top_options(parser: ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("--cluster", action="store_true", help="all hosts, not this one alone")
+    parser.add_argument("--cluster", dest="all_hosts", action="store_true",
+                        help="all hosts, not this one alone")
     parser.add_argument("--by", default=BY[0], choices=BY, help="what the busiest is judged by")
     rows = parser.add_mutually_exclusive_group()
     rows.add_argument("--pairs", action="store_true", help="a row for each pair (the default)")

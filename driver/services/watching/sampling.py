@@ -123,8 +123,10 @@ class Sampler:
                 return False
             was = known.get(socket.cookie)
             # Who talks to whom stays so, but for a socket whose names were not there yet.
-            key = was[0] if was is not None and was[0] is not None and (
-                was[0][2] is not Path.OUTSIDE) else self._key(roster, resident, socket)
+            if was is not None and (was[0] is None or was[0][2] is not Path.OUTSIDE):
+                key = was[0]
+            else:
+                key = self._key(roster, resident, socket)
             sockets[socket.cookie] = key, socket.received_bytes, socket.sent_bytes
             return True
 
