@@ -15,7 +15,8 @@ from driver.work.shown import plain, some_of
 
 INSIDE: Final = ("host", "overlay", "local")  # paths of slim's networks
 CONNECTIONS: Final = ("connected", "local")  # counters of connections made; and all fallbacks
-NAME_SHOWN: Final = 32  # characters of a container's name
+NAME_SHOWN: Final = 32  # characters of a name
+SAID_SHOWN: Final = 200  # of a problem
 PAIRS_HEADING: Final = ("FROM", "HOST", "TO", "HOST", "PATH", "OPEN", "NEW/S", "OUT/S", "IN/S")
 CONTAINERS_HEADING: Final = ("CONTAINER", "HOST", "NETWORK", "OPEN", "NEW/S", "OUT/S", "IN/S",
                              "OVERLAY", "PEERS")
@@ -73,18 +74,16 @@ class Names:
 
     def container(self, end: End) -> str:
         """Return an address's container; the address itself, if that is not known."""
-        name = self._endpoints.get(end, {}).get("Container") or end[1]
-        shown = plain(name)
-        return shown if len(shown) <= NAME_SHOWN else shown[:NAME_SHOWN - 1] + "…"
+        return _short(self._endpoints.get(end, {}).get("Container") or end[1])
 
     def host(self, end: End) -> str:
         """Return the name of its host."""
         host = self._endpoints.get(end, {}).get("Host", "")
-        return plain(self._hosts.get(host, host[:12]) or "-")
+        return _short(self._hosts.get(host, host[:12]) or "-")
 
     def network(self, end: End) -> str:
         """Return the name of its network."""
-        return plain(self._networks.get(end[0], f"VNI {end[0]}"))
+        return _short(self._networks.get(end[0], f"VNI {end[0]}"))
 
     def endpoint(self, end: End) -> End:
         """Return the address that stands for all of the endpoint's."""
@@ -139,9 +138,6 @@ def lines(picture: Picture, *, cluster: bool, by: str, by_pairs: bool, rows: int
     room = max(1, rows - len(head) - 2) if rows else 0
     names, pairs = Names(picture), joined(picture["Pairs"])
     found = _pairs(pairs, names, by, room) if by_pairs else _containers(pairs, names, by, room)
-    more = picture["More"]
-    if more["Pairs"] and (not rows or len(head) + len(found) < rows):
-        found.append(f"... and {int(more['Pairs'])} more pairs, of little traffic")
     return [*head, "", *found]
 
 
@@ -153,8 +149,10 @@ def heading(picture: Picture, *, cluster: bool) -> list[str]:
     asked = hosts if cluster else told
     every = picture["EverySeconds"]
     who = (f"{len(told)} of {len(asked)} hosts" if cluster else "this host alone")
-    first = [f"slim top on {plain(here)}: {who}",
+    first = [f"slim top on {_short(here)}: {who}",
              f"a sample each {every:g} s" if every else "the first sample is being taken"]
+    if more := int(picture["More"]["Pairs"]):
+        first.append(f"{more} pairs of little traffic are left out")
     rates = Rates(picture, cluster=cluster)
     return [", ".join(first), rates.line(), *_wrong(asked)]
 
@@ -198,21 +196,27 @@ def _wrong(hosts: Sequence[dict[str, Any]]) -> list[str]:
         if each["State"] not in ("here", "ok"):
             by_state.setdefault(each["State"], []).append(_host(each))
         else:
-            found += [f"! {plain(each['Name'])}: {plain(said)}" for said in each["Problems"][:2]]
+            found += [f"! {_short(each['Name'])}: {_short(said, SAID_SHOWN)}"
+                      for said in each["Problems"][:2]]
     return [f"! {plain(state)}: {some_of(said)}"
             for state, said in sorted(by_state.items())] + found[:3]
 
 
 def _host(each: dict[str, Any]) -> str:
-    why = "".join(f" ({plain(said)})" for said in each["Problems"][:1])
-    return f"{plain(each['Name'])}{why}"
+    why = "".join(f" ({_short(said, SAID_SHOWN)})" for said in each["Problems"][:1])
+    return f"{_short(each['Name'])}{why}"
+
+
+def _short(text: object, most: int = NAME_SHOWN) -> str:
+    shown = plain(str(text)[:most + 1])
+    return shown if len(shown) <= most else shown[:most - 1] + "…"
 
 
 def _pairs(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]:
     chosen = _first(pairs, by, room)
     return table([PAIRS_HEADING, *((
         names.container(each.first), names.host(each.first), names.container(each.second),
-        names.host(each.second), plain(each.path), str(each.connections), rate(each.opened),
+        names.host(each.second), _short(each.path), str(each.connections), rate(each.opened),
         amount(each.out_bytes), amount(each.in_bytes)) for each in chosen)], range(5, 9))
 
 

@@ -93,9 +93,10 @@ class Here:
 
 
 def _one_each(networks: Iterable[Network]) -> list[Network]:
-    """Return one of Docker's networks for each virtual one."""
-    return list({network.vni: network for network in sorted(
-        networks, key=lambda each: each.id, reverse=True)}.values())
+    """Return one of Docker's networks for each virtual one, in the order of their numbers."""
+    first = {network.vni: network for network in sorted(
+        networks, key=lambda each: each.id, reverse=True)}
+    return [first[vni] for vni in sorted(first)]
 
 
 def _room(cidr: str) -> int:
