@@ -78,6 +78,10 @@ class EtcdSummaries:
         """See ports.Summaries."""
         self._watching.revoke()
 
+    def size_bytes(self, summary: Summary) -> int:
+        """See ports.Summaries."""
+        return len(summaries.encode(summary))
+
     def put(self, summary: Summary) -> None:
         """See ports.Summaries."""
         self._summary.put(summaries.encode(summary))

@@ -44,7 +44,8 @@ def build_picture(ground: Ground, endpoints: EndpointParts, hosts: HostParts, se
         Sampler(seeing.open_sockets, Sight(seeing.names, seeing.lookups)))
     samples = Samples(here)
     sharing = Sharing(ground.me, EtcdSummaries(ground.stores.admitted, ground.me),
-                      samples.latest, samples.watched)
+                      samples.latest, samples.watched,
+                      hosts=lambda: hosts.watch.counts()["registered"])
 
     def peer(vni: Vni, address: Address) -> Peer:
         named = endpoints.names.table.find(vni, address)

@@ -140,6 +140,9 @@ class Summaries(Protocol):
     def unwatch(self) -> None:
         """Take that back.  Idempotent."""
 
+    def size_bytes(self, summary: Summary) -> int:
+        """Return how much `put` would write."""
+
     def put(self, summary: Summary) -> None:
         """Leave this host's summary."""
 

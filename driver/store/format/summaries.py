@@ -1,11 +1,13 @@
 """Encodes and decodes summaries of hosts; bounded in size, the most important first.
 
-Lists in lists, without names: there are many rows, and they are written every few seconds.
+Lists in lists, and compressed: they are written every few seconds, and etcd keeps each for a while.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from math import isfinite
@@ -29,12 +31,12 @@ from driver.store.format import records
 from driver.store.format.records import Fields
 from driver.store.kv.protocol import Entry
 
-# Bytes of the lists, 60 KiB together; the rest of a value is less than 4 KiB.
+# Bytes of the lists, 60 KiB together; the rest is less than 4 KiB.  All before compression.
 PAIRS_BYTES: Final = 28 << 10
 ENDPOINTS_BYTES: Final = 20 << 10
 NETWORKS_BYTES: Final = 6 << 10
 REASONS_BYTES: Final = 6 << 10
-SUMMARY_BYTES: Final = 64 << 10  # of a whole value; what is longer is not read
+SUMMARY_BYTES: Final = 64 << 10  # what is longer is not read
 PROBLEMS: Final = 5
 PROBLEM_CHARACTERS: Final = 100
 NAME_CHARACTERS: Final = 80
@@ -46,11 +48,17 @@ T = TypeVar("T")
 
 def encode(summary: Summary) -> bytes:
     """Return the value: what there is no room for is counted."""
+    plain = json.dumps(_fields(summary), separators=(",", ":")).encode()
+    return records.encode({"host": summary.host,
+                           "packed": base64.b64encode(zlib.compress(plain)).decode()})
+
+
+def _fields(summary: Summary) -> Fields:
     pairs = _fitting(summary.pairs, _pair_fields, PAIRS_BYTES)
     endpoints = _fitting(summary.endpoints, _endpoint_fields, ENDPOINTS_BYTES)
-    return records.encode({
-        "host": summary.host, "version": summary.version[:NAME_CHARACTERS],
-        "every": summary.every_s, "ready": summary.ready,
+    return {
+        "version": summary.version[:NAME_CHARACTERS],
+        "every": round(summary.every_s, 2), "ready": summary.ready,
         "networks": _fitting(summary.networks, _network_fields, NETWORKS_BYTES),
         "endpoints": endpoints, "pairs": pairs,
         "reasons": _fitting(summary.reasons, _reason_fields, REASONS_BYTES),
@@ -58,21 +66,37 @@ def encode(summary: Summary) -> bytes:
             each.opened_per_s, each.in_per_s, each.out_per_s)] for each in summary.paths],
         "problems": [each[:PROBLEM_CHARACTERS] for each in summary.problems[:PROBLEMS]],
         "more": [summary.more_pairs + len(summary.pairs) - len(pairs),
-                 summary.more_endpoints + len(summary.endpoints) - len(endpoints)]})
+                 summary.more_endpoints + len(summary.endpoints) - len(endpoints)]}
 
 
 def decode(entry: Entry) -> Summary:
     """Inverse of `encode`.  Error: UnsupportedRecord."""
-    if len(entry.value) > SUMMARY_BYTES:
-        raise UnsupportedRecord(f"{entry.key} in etcd has {len(entry.value)} bytes, more than "
-                                f"{SUMMARY_BYTES}: left alone")
-    return records.decode(entry, _summary)
+    if len(entry.value) > 2 * SUMMARY_BYTES:
+        raise UnsupportedRecord(f"{entry.key} in etcd has {len(entry.value)} bytes, more than any "
+                                "summary: left alone")
+    return records.decode(entry, _packed)
 
 
-def _summary(fields: Fields) -> Summary:
+def _packed(fields: Fields) -> Summary:
+    unpacking = zlib.decompressobj()
+    try:
+        plain = unpacking.decompress(base64.b64decode(_text(fields["packed"]), validate=True),
+                                     SUMMARY_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if not unpacking.eof:
+        raise ValueError(f"it has more than {SUMMARY_BYTES} bytes, or its end is missing")
+    try:
+        found = json.loads(plain)
+    except RecursionError:
+        raise ValueError("its lists are too deep") from None
+    return _summary(HostId(_text(fields["host"])), found)
+
+
+def _summary(host: HostId, fields: Fields) -> Summary:
     more_pairs, more_endpoints = (_count(each) for each in fields["more"])
     return Summary(
-        HostId(_text(fields["host"])), _text(fields["version"]), _rate(fields["every"]),
+        host, _text(fields["version"]), _rate(fields["every"]),
         fields["ready"] is True, tuple(map(_network, fields["networks"])),
         tuple(map(_endpoint, fields["endpoints"])), tuple(map(_pair, fields["pairs"])),
         tuple(map(_reason, fields["reasons"])), tuple(map(_path_rate, fields["paths"])),
@@ -95,7 +119,7 @@ def _fitting(rows: Iterable[T], fields: Callable[[T], list[Any]], room_bytes: in
 def _pair_fields(pair: PairRate) -> list[Any]:
     return [pair.here.vni, str(pair.here.address), pair.there.vni, str(pair.there.address),
             pair.path.value, pair.connections,
-            *_rates(pair.opened_per_s, pair.in_per_s, pair.out_per_s)]
+            *_rough(pair.opened_per_s, pair.in_per_s, pair.out_per_s)]
 
 
 def _pair(row: list[Any]) -> PairRate:
@@ -146,6 +170,11 @@ def _reason(row: list[Any]) -> ReasonRate:
 
 def _rates(*values: float) -> list[float]:
     return [round(each, 2) for each in values]
+
+
+def _rough(*values: float) -> list[float]:
+    """Return them in three digits: there are many, and noise is what takes room."""
+    return [float(f"{each:.3g}") for each in _rates(*values)]
 
 
 def _numbers(values: list[Any]) -> tuple[int, float, float, float]:

@@ -37,8 +37,9 @@ class HostWithEtcd:
     def __init__(self, me: HostId, store: FakeStore, clock: Clock) -> None:
         self.summary: Summary | None = None
         self.watched = False
+        self.hosts = 2
         self.sharing = Sharing(me, EtcdSummaries(FakeKeyValue(store), me), lambda: self.summary,
-                               self._watched, clock)
+                               self._watched, hosts=lambda: self.hosts, clock=clock)
         self.listener = WatcherListener(self.sharing.watchers)
 
     def _watched(self, by_others: bool) -> None:
@@ -82,6 +83,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def heard(world: World) -> Summary | None:
+    """What the first host has heard of the second one; a tenth of a second later."""
+    world.clock.now_s += 0.1
     found = world.one.sharing.ask().heard.get(TWO)
     return found.summary if found else None
 
@@ -95,17 +98,52 @@ def watched(world: World) -> None:
 
 
 def test_a_summary_while_somebody_watches(world: World) -> None:
-    world.two.summary = Summary(TWO, "1")
+    world.two.summary = Summary(TWO, "1", every_s=2.0)
     assert world.stored() == []
     watched(world)
-    wait_until(lambda: heard(world) == Summary(TWO, "1"), LONG_S, "it is told")
-    world.two.summary = Summary(TWO, "2")
-    wait_until(lambda: heard(world) == Summary(TWO, "2"), LONG_S, "the next one, too")
+    wait_until(lambda: heard(world) == Summary(TWO, "1", every_s=2.0), LONG_S, "it is told")
+    world.two.summary = Summary(TWO, "2", every_s=2.0)
+    wait_until(lambda: heard(world) == Summary(TWO, "2", every_s=2.0), LONG_S, "the next one, too")
     assert world.stored() == [keys.summary(TWO), keys.watching(ONE)]  # the watcher tells nobody
 
 
+def test_many_hosts_together_write_as_much_as_a_few(world: World) -> None:
+    world.two.summary, world.two.hosts = Summary(TWO, "1", every_s=2.0), 10_000
+    watched(world)
+    wait_until(lambda: heard(world) is not None, LONG_S, "it is told")
+    first = heard(world)
+    assert first is not None
+    assert first.every_s > 30  # so nobody takes it for silent
+    world.two.summary = Summary(TWO, "2", every_s=2.0)
+    seen = world.one.sharing.ask()
+    wait_until(lambda: world.one.sharing.ask() is not seen, LONG_S, "another round")
+    assert heard(world) == first
+    world.clock.now_s += sharing.LINGER_S - 1
+    world.two.hosts = 2
+    wait_until(lambda: (told := heard(world)) is not None and told.version == "2", LONG_S,
+               "the next one is told")
+
+
+def test_a_long_watch_is_slower(world: World) -> None:
+    world.two.hosts = 1000
+    world.two.summary = Summary(TWO, "1", every_s=2.0)
+    watched(world)
+    wait_until(lambda: heard(world) is not None, LONG_S, "it is told")
+    first = heard(world)
+    for _ in range(int(sharing.QUICK_S)):
+        world.clock.now_s += 1
+        world.one.sharing.ask()
+    world.two.summary = Summary(TWO, "2", every_s=2.0)
+    wait_until(lambda: (told := heard(world)) is not None and told.version == "2", LONG_S,
+               "the next one is told")
+    later = heard(world)
+    assert first is not None
+    assert later is not None
+    assert later.every_s > 3 * first.every_s
+
+
 def test_nobody_asks_any_more(world: World) -> None:
-    world.two.summary = Summary(TWO)
+    world.two.summary = Summary(TWO, every_s=2.0)
     watched(world)
     wait_until(lambda: heard(world) is not None, LONG_S, "it is told")
     world.clock.now_s += sharing.LINGER_S + 1
@@ -120,31 +158,32 @@ def test_nobody_asks_any_more(world: World) -> None:
 
 
 def test_etcd_is_away_and_comes_back(world: World) -> None:
-    world.two.summary = Summary(TWO)
+    world.two.summary = Summary(TWO, every_s=2.0)
     watched(world)
     wait_until(lambda: heard(world) is not None, LONG_S, "it is told")
     world.store.away = True
     wait_until(lambda: "away" in world.one.sharing.ask().problem, LONG_S, "that is said")
-    assert heard(world) == Summary(TWO)  # as it was
+    assert heard(world) == Summary(TWO, every_s=2.0)  # as it was
     world.store.away = False
     wait_until(lambda: world.one.sharing.ask().problem == "", LONG_S, "that is over")
-    world.two.summary = Summary(TWO, "2")
-    wait_until(lambda: heard(world) == Summary(TWO, "2"), LONG_S, "the next one is told")
+    world.two.summary = Summary(TWO, "2", every_s=2.0)
+    wait_until(lambda: heard(world) == Summary(TWO, "2", every_s=2.0), LONG_S,
+               "the next one is told")
 
 
 def test_a_summary_that_becomes_unreadable(world: World) -> None:
-    world.two.summary = Summary(TWO)
+    world.two.summary = Summary(TWO, every_s=2.0)
     watched(world)
     wait_until(lambda: heard(world) is not None, LONG_S, "it is told")
     world.kv.commit([], [Put(keys.summary(TWO), b"\x00garbage")])
     wait_until(lambda: "no record of slim" in world.one.sharing.ask().heard[TWO].problem, LONG_S,
                "that is said")
-    assert heard(world) == Summary(TWO)  # the last one that could be read
+    assert heard(world) == Summary(TWO, every_s=2.0)  # the last one that could be read
 
 
 def test_a_stop_takes_everything_back() -> None:
     with running(World()) as made:
-        made.two.summary = Summary(TWO)
+        made.two.summary = Summary(TWO, every_s=2.0)
         watched(made)
         wait_until(lambda: heard(made) is not None, LONG_S, "it is told")
     assert made.stored() == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path as File
@@ -35,9 +37,9 @@ WHOLE = Summary(
     (NetworkSeen("n" * 64, 7, "app", (PoolFill("10.32.0.0/16", 2, 65533),), "auto", True),),
     (EndpointSeen("e" * 12, 7, "web", A.address, B.address, True),
      EndpointSeen("f" * 12, 7, "x", None, None, False)),
-    (PairRate(A, B, Path.HOST, 3, 0.5, 12.25, 1e9),
+    (PairRate(A, B, Path.HOST, 3, 0.5, 12.3, 1e9),
      PairRate(A, End(0, ip_address("1.1.1.1")), Path.OUTSIDE, 1, 0, 0, 0)),
-    (ReasonRate("spoofed_source", "drop", 0.25, 17),), (PathRate(Path.HOST, 3, 0.5, 12.25, 1e9),),
+    (ReasonRate("spoofed_source", "drop", 0.25, 17),), (PathRate(Path.HOST, 3, 0.5, 12.3, 1e9),),
     ("not all of web: it is gone",), 4, 5)
 
 
@@ -67,23 +69,40 @@ def test_it_is_bounded_and_what_is_cut_is_counted() -> None:
     assert len(found.endpoints) > 30
 
 
+def packed(plain: bytes) -> bytes:
+    return records.encode({"host": OTHER,
+                           "packed": base64.b64encode(zlib.compress(plain)).decode()})
+
+
+FIELDS: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(
+    json.loads(summaries.encode(WHOLE))["packed"])))
+
+
 def spoilt(**changes: Any) -> bytes:
+    """The record with other values of what is packed."""
+    return packed(json.dumps({**FIELDS, **changes}).encode())
+
+
+def outside(**changes: Any) -> bytes:
+    """The record with other values of what is not."""
     return json.dumps({**json.loads(summaries.encode(WHOLE)), **changes}).encode()
 
 
-PAIR = json.loads(summaries.encode(WHOLE))["pairs"][0]
+PAIR = FIELDS["pairs"][0]
 
 
 @pytest.mark.parametrize("value", [
-    b"\x00garbage", b"[]", spoilt(schema=2), spoilt(pairs=[[1, 2]]), spoilt(pairs=7),
+    b"\x00garbage", b"[]", outside(schema=2), outside(packed="!"), outside(packed="AAAA"),
+    outside(packed=7), packed(b"garbage"), packed(b"[]"), packed(b" " * (1 << 20)),
+    packed(b"[" * 50_000), spoilt(pairs=[[1, 2]]), spoilt(pairs=7),
     spoilt(pairs=[[*PAIR[:4], "none", *PAIR[5:]]]), spoilt(pairs=[[*PAIR[:1], "x", *PAIR[2:]]]),
     spoilt(pairs=[[-1, *PAIR[1:]]]), spoilt(pairs=[[1 << 24, *PAIR[1:]]]),
     spoilt(pairs=[[*PAIR[:5], 1.5, *PAIR[6:]]]), spoilt(pairs=[[*PAIR[:8], float("nan")]]),
-    spoilt(pairs=[[*PAIR[:8], -1]]), spoilt(pairs=[[*PAIR[:8], True]]), spoilt(host=None),
+    spoilt(pairs=[[*PAIR[:8], -1]]), spoilt(pairs=[[*PAIR[:8], True]]), outside(host=None),
     spoilt(more=[1]), spoilt(more=[-1, 0]), spoilt(problems=[7]), spoilt(every="2"),
     spoilt(endpoints=[["e", 7, "web", "10.0.0.0/8", None, True]]), spoilt(networks=[[]]),
     spoilt(reasons=[["x", "drop", 1e400, 1]]),
-    summaries.encode(WHOLE) + b" " * summaries.SUMMARY_BYTES])
+    summaries.encode(WHOLE) + b" " * 2 * summaries.SUMMARY_BYTES])
 def test_what_is_bad_is_refused(value: bytes) -> None:
     with pytest.raises(UnsupportedRecord, match=r"/slim/v1/summaries/b{32} in etcd"):
         summaries.decode(entry(value))
@@ -159,7 +178,7 @@ def test_many_hosts_are_read_in_pages(kv: FakeKeyValue) -> None:
     assert all(each.summary is not None for each in found.values())
 
 
-@pytest.mark.parametrize("value", [b"\x00", spoilt(schema=2), summaries.encode(WHOLE)],
+@pytest.mark.parametrize("value", [b"\x00", outside(schema=2), summaries.encode(WHOLE)],
                          ids=["garbage", "newer", "swapped"])
 def test_a_bad_one_cuts_nothing(kv: FakeKeyValue, value: bytes) -> None:
     EtcdSummaries(kv, OTHER).put(WHOLE)
@@ -185,6 +204,5 @@ def test_who_watches_whatever_the_value_says() -> None:
 
 def test_the_documentation_has_the_keys_and_their_fields(project: File) -> None:
     text = (project / "docs/top.md").read_text()
-    for name in ("watching/<host>", "summaries/<host>", *json.loads(summaries.encode(WHOLE))):
-        if name not in ("schema", "write"):
-            assert f"`{name}`" in text, name
+    for name in ("watching/<host>", "summaries/<host>", "host", "packed", *FIELDS):
+        assert f"`{name}`" in text, name
