@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from driver.__main__ import main
 from driver.commands.control_client import ask
 from driver.store.format import keys
 from tests.netns.cluster.etcd_world import LONG_S, Box, World
@@ -98,6 +99,22 @@ def test_bytes_and_new_connections(quiet: World) -> None:
 
     wait_until(both, LONG_S, "both tell of bytes and of the new connection")
     program.end()
+
+
+@pytest.mark.parametrize("rows", ["--pairs", "--containers"])
+def test_the_command(quiet: World, capsys: pytest.CaptureFixture[str], rows: str) -> None:
+    here, there = quiet.boxes
+    assert main(["top", "--socket", here.host.socket, "--config", "/dev/null", "--cluster",
+                 "--once", rows]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 2 hosts" in out
+    table = [line.split() for line in out.splitlines()]
+    # Names are ids where there is no Docker; what both hosts tell of is one row.
+    ids = {box.endpoint[:12] for box in (here, there)}
+    if rows == "--pairs":
+        assert [{line[0], line[2]} for line in table if ids & set(line)] == [ids]
+    else:
+        assert sorted(line[0] for line in table if ids & set(line)) == sorted(ids)
 
 
 def test_this_host_alone_asks_nobody(quiet: World) -> None:
