@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
-from driver.commands.seeing_options import add_seeing_options, sockets_request
+from driver.commands.seeing_options import add_seeing_options, flows_request, sockets_request
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -46,6 +46,7 @@ def make_parser() -> ArgumentParser:
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
                         ("why", "say which way a connection would take now, and why"),
+                        ("flows", "show connections as they open and close, and what is refused"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -61,7 +62,7 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--from-here", action="store_true",
                                  help="only ways from this host")
             command.add_argument("--json", action="store_true", help="print JSON")
-        if name in ("ss", "why"):
+        if name in ("ss", "why", "flows"):
             add_seeing_options(name, command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             "names": partial(names, network),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
+            "flows": partial(flows, network, options),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -262,6 +264,14 @@ def why(options: dict[str, Any], settings: Settings) -> int:
     from driver.commands.why import run_why  # noqa: PLC0415
 
     return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
+
+
+def flows(network: str, options: dict[str, Any], settings: Settings) -> int:
+    """Show connections as they open and close, or what was refused."""
+    from driver.commands.flows import run_flows  # noqa: PLC0415
+
+    return run_flows(settings, flows_request(network, options), follow=options["follow"],
+                     refused=options["refused"], as_json=options["as_json"])
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

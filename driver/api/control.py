@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from driver.api import seeing
+from driver.api import flows, seeing
 from driver.api.messages import Answer
 from driver.api.table import Call, with_request, without_request
 from driver.errors import SlimError
 from driver.services.ports import SocketFilter
 from driver.services.seeing.connections import Listing
+from driver.services.seeing.flows import FlowsAnswer
+from driver.services.seeing.refusals import Refusal
+from driver.services.seeing.telling import FlowFilter
 from driver.services.seeing.why import Answer as Reasons
 
 PREFIX = "Slim."  # not the name of any Docker protocol
@@ -23,6 +26,8 @@ NAMES = "Slim.Names"
 METRICS = "Slim.Metrics"
 SOCKETS = "Slim.Sockets"
 WHY = "Slim.Why"
+FLOWS = "Slim.Flows"
+REFUSALS = "Slim.Refusals"
 
 
 def _nothing(*_arguments: object) -> Any:
@@ -37,11 +42,14 @@ class Control:
                  names: Callable[[], Sequence[Mapping[str, str]]] = list,
                  *, metrics: Callable[[], str] = str,
                  sockets: Callable[[SocketFilter], Listing] = _nothing,
-                 why: Callable[[str, str], Reasons] = _nothing) -> None:
+                 why: Callable[[str, str], Reasons] = _nothing,
+                 follow: Callable[[FlowFilter, str], FlowsAnswer] = _nothing,
+                 refusals: Callable[[FlowFilter], list[Refusal]] = _nothing) -> None:
         """`counters`: reason -> packets or connections.  `status`: part -> one line.
 
         `names`: an object per endpoint that has a name, on any host.  `metrics`: Prometheus' text.
         `sockets`: what is open, as asked for.  `why`: the way from a container to a target.
+        `follow`: what has happened since an answer.  `refusals`: what was refused.
         """
         self._counters = counters
         self._status = status
@@ -49,6 +57,8 @@ class Control:
         self._metrics = metrics
         self._sockets = sockets
         self._why = why
+        self._follow = follow
+        self._refusals = refusals
 
     def calls(self) -> dict[str, Call]:
         """Return all calls by the last part of their URL."""
@@ -57,7 +67,9 @@ class Control:
                 NAMES: without_request(self.get_names),
                 METRICS: without_request(self.get_metrics),
                 SOCKETS: with_request(seeing.socket_filter, self.get_sockets),
-                WHY: with_request(seeing.question, self.get_why)}
+                WHY: with_request(seeing.question, self.get_why),
+                FLOWS: with_request(flows.flows_request, self.get_flows),
+                REFUSALS: with_request(flows.flow_filter, self.get_refusals)}
 
     def get_counters(self) -> Answer:
         """Return the counters by reason."""
@@ -82,3 +94,11 @@ class Control:
     def get_why(self, asked: tuple[str, str]) -> Answer:
         """Return the way from a container to a target, and the reasons."""
         return seeing.reasons(self._why(*asked))
+
+    def get_flows(self, asked: flows.FlowsRequest) -> Answer:
+        """Return what connections have done since the answer before."""
+        return flows.flows_answer(self._follow(*asked))
+
+    def get_refusals(self, wanted: FlowFilter) -> Answer:
+        """Return what was refused."""
+        return flows.refusals(self._refusals(wanted))

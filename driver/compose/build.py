@@ -122,7 +122,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             status_of, ground, endpoints, hosts, swarm, upkeep.recovery,
             metrics=metrics),
             lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
-            metrics=metrics.text, sockets=seeing.sockets, why=seeing.why),
+            metrics=metrics.text, sockets=seeing.sockets, why=seeing.why,
+            follow=seeing.flows.follow, refusals=seeing.flows.refusals),
         tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [
@@ -153,5 +154,6 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             registry.joined() if upkeep.recovery.done.is_set() else None)),
         *endpoints.names.parts(),
         metrics.part(),
+        seeing.part,
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]
