@@ -16,9 +16,7 @@
 #define ATTEMPT_FORGOTTEN_NS 10000000000ULL /* after this silence, counting starts again */
 #define TOLD_AGAIN_NS 250000000ULL          /* at most four errors a second, for each sender and address */
 
-#define RING_PAGES 128 /* of 4 KiB: some 4,600 events */
-#undef PAGE_SIZE
-#define PAGE_SIZE 4096 /* for BCC's macro; the kernel rounds to nothing, 512 KiB suit its pages */
+#define PAGE_SIZE 4096 /* for BCC's macro alone; a multiple of the kernel's pages must come out */
 
 #define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: allocates memory per entry */
 
@@ -177,7 +175,7 @@ BPF_TABLE("array", u32, u64, names_until, 1);
 /* What becomes of connections, and what was refused (struct event). Writers: connect hooks, sockops,
  * from_container, from_wire, to_container; of all but refusals only while `watch` says so. Reader:
  * driver. Full: the event is lost, and counted in `watch`. Left by a driver: read by the next one. */
-BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+BPF_RINGBUF_OUTPUT(events, SLIM_EVENT_PAGES);
 
 /* Until when somebody follows connections (CLOCK_MONOTONIC, ns), whose, and how many events were lost:
  * WATCH_... in slim.h. Writers: driver, as long as it is asked; the lost ones: whoever loses one.

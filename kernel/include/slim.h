@@ -14,6 +14,7 @@
 #define SLIM_CHOICES 8 /* vips that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
 #define SLIM_MOVES 256        /* flows that move_flows changes per run */
+#define SLIM_EVENT_PAGES 128  /* of 4 KiB, for events that nobody has read: some 4,600 */
 #define SLIM_STREAMS 4096     /* groups of flows on the overlay path; a power of 2 */
 #define SLIM_NAMES_PORT 54 /* of slim's name server at 127.0.0.11; privileged, so that nobody gets it by chance */
 #define SLIM_NAMES_MARK 0x511e0000 /* mark of what it asks Docker's name server */

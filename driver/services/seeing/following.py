@@ -82,7 +82,7 @@ class Following:
         self._events.wake()
         with self._news:
             self._news.notify_all()
-        if self._thread.is_alive():
+        if self._thread.ident is not None:  # it was started
             self._thread.join()
             self._events.watch(0)
 
