@@ -18,7 +18,7 @@ from driver.work.shown import plain
 SHORT_S: Final = 5.0  # without --follow
 HEADING: Final = ("TIME", "EVENT", "CONTAINER", "", "PEER", "NAME", "HOST", "VERDICT", "REASON",
                   "LASTED", "IN", "OUT", "CLOSED BY")
-_WIDTHS: Final = (12, 7, 12, 2, 17, 8, 12, 7, 13, 6, 6, 6, 9)
+_WIDTHS: Final = (12, 7, 12, 2, 17, 8, 16, 7, 13, 6, 6, 6, 9)
 _NUMBERS: Final = (9, 10, 11)
 REFUSED: Final = ("LAST", "CONTAINER", "", "PEER", "NAME", "COUNT", "REASON", "MEANING")
 _NUMBERS_OF_REFUSED: Final = (5,)

@@ -24,10 +24,11 @@ def add_seeing_options(name: str, parser: ArgumentParser) -> None:
     elif name == "flows":
         parser.add_argument("container", nargs="?", default="",
                             help="its name or id; none: all of this host")
-        parser.add_argument("--follow", action="store_true",
-                            help="until it is interrupted, not only for 5 s")
-        parser.add_argument("--refused", action="store_true",
-                            help="what was refused before, and nothing else")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--follow", action="store_true",
+                          help="until it is interrupted, not only for 5 s")
+        what.add_argument("--refused", action="store_true",
+                          help="what was refused before, and nothing else")
         parser.add_argument("--network", default="", help="only that one's: its name, subnet or id")
         parser.add_argument("--verdict", default="", choices=_VERDICTS,
                             metavar="|".join(_VERDICTS), help="only connections that go that way")
