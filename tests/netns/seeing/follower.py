@@ -67,9 +67,9 @@ class Watch:
 
     def refused(self, reason: str, true: Callable[[Refusal], bool] = lambda _: True) -> Refusal:
         """Wait for a refusal."""
-        return wait_until(lambda: next((each for each in self.refusals.last()
-                                        if each.reason == reason and true(each)), None),
-                          20, f"a refusal: {reason}, not {self.refusals.last()}")
+        return wait_until(lambda: [each for each in self.refusals.last()
+                                   if each.reason == reason and true(each)],
+                          20, f"a refusal: {reason}, not {self.refusals.last()}")[0]
 
 
 @contextmanager

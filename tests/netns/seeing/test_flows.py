@@ -306,7 +306,7 @@ def test_a_ring_that_nobody_reads(across: Pair) -> None:
         """, there.address, 2600, timeout=120)
         lost = events.lost() - before
         assert lost > 0
-        taken = []
+        taken: list[bytes] = []
         while batch := events.take(1000):
             taken += batch
         assert len(taken) + lost == 2 * 2600
