@@ -66,6 +66,9 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Slim.Status", {}),
     ("Slim.Counters", {}),
     ("Slim.Metrics", {}),
+    ("Slim.Log", {}),
+    ("Slim.Refusals", {}),
+    ("Slim.Flows", {}),
 ]
 ODD_TEXTS = [
     "", " ", "\0", "\n", "\ud800", "../../etc/passwd", "/proc/self/ns/net", "; rm -rf /", "$(id)",
