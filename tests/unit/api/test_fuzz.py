@@ -67,8 +67,6 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Slim.Counters", {}),
     ("Slim.Metrics", {}),
     ("Slim.Log", {}),
-    ("Slim.Refusals", {}),
-    ("Slim.Flows", {}),
 ]
 ODD_TEXTS = [
     "", " ", "\0", "\n", "\ud800", "../../etc/passwd", "/proc/self/ns/net", "; rm -rf /", "$(id)",
