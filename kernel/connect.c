@@ -243,7 +243,7 @@ static __always_inline void tell_connect(struct bpf_sock_addr *ctx, u64 cookie,
         times = refusals_to_tell(cookie, reason);
         if (!times)
             return;
-    } else if (!is_watched(cookie)) {
+    } else if (!is_watched() || !is_followed(cookie)) {
         return;
     }
     struct event *event = watched.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -7,13 +7,18 @@
 #define SECOND_NS 1000000000ULL
 #define REFUSED (-1000) /* not a TC_ACT_*: REFUSED - reason: drop the packet, and tell why */
 
-/* Does anybody follow connections of this sandbox? */
-static __always_inline int is_watched(u64 sandbox)
+/* Does anybody follow connections? */
+static __always_inline int is_watched(void)
 {
-    u32 until = WATCH_UNTIL, only = WATCH_SANDBOX;
+    u32 until = WATCH_UNTIL;
     u64 *until_ns = watch.lookup(&until);
-    if (!until_ns || !*until_ns || bpf_ktime_get_ns() >= *until_ns)
-        return 0;
+    return until_ns && *until_ns && bpf_ktime_get_ns() < *until_ns;
+}
+
+/* If so: those of this sandbox? */
+static __always_inline int is_followed(u64 sandbox)
+{
+    u32 only = WATCH_SANDBOX;
     u64 *followed = watch.lookup(&only);
     return !followed || !*followed || *followed == sandbox;
 }

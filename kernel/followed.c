@@ -13,7 +13,7 @@ static __always_inline void want_callbacks(struct bpf_sock_ops *ops, u32 flags)
 static __always_inline void tell_connection(struct bpf_sock_ops *ops, const struct connection *c,
                                             u32 kind, u32 reason, u64 since_ns, u32 before)
 {
-    if (!is_watched(bpf_get_netns_cookie(ops)))
+    if (!is_watched() || !is_followed(bpf_get_netns_cookie(ops)))
         return;
     u32 endpoint_port = bpf_ntohs(c->port_be);
     struct wire_name name = {.underlay_be = c->flow.peer_be, .port_be = c->flow.peer_port_be};
@@ -95,9 +95,11 @@ static __always_inline int find_caller(struct bpf_sock_ops *ops, u64 cookie,
 /* A connection that was not made on the host path is established at its server. */
 static __always_inline void on_other_accept(struct bpf_sock_ops *ops)
 {
-    u64 cookie = bpf_get_netns_cookie(ops);
     struct bpf_sock *sk = ops->sk;
-    if (!is_watched(cookie) || !sk)
+    if (!is_watched() || !sk)
+        return;
+    u64 cookie = bpf_get_netns_cookie(ops);
+    if (!is_followed(cookie))
         return;
     struct sandbox *sandbox = sandboxes.lookup(&cookie);
     if (!sandbox)
@@ -124,7 +126,7 @@ static __always_inline void on_other_accept(struct bpf_sock_ops *ops)
 static __always_inline void follow_other(struct bpf_sock_ops *ops, struct bpf_sock *sk)
 {
     if ((ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_STATE_CB) ||
-        !is_watched(bpf_get_netns_cookie(ops)))
+        !is_watched() || !is_followed(bpf_get_netns_cookie(ops)))
         return;
     struct event *event = watched.sk_storage_get(sk, 0, 0);
     if (!event)

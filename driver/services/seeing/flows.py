@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from driver.services.seeing.following import Following
+from driver.errors import NotFound
+from driver.services.ports import Event
+from driver.services.seeing.following import NOBODY, Following
 from driver.services.seeing.refusals import Refusal, Refusals
 from driver.services.seeing.telling import FlowFilter, Telling, Told, check_reason, selection
 
@@ -18,6 +20,10 @@ class FlowsAnswer:
     next: str
     lost: int
     paused: bool
+
+
+def _nothing(_event: Event) -> bool:
+    return False
 
 
 class Flows:
@@ -35,17 +41,28 @@ class Flows:
     def follow(self, wanted: FlowFilter, after: str) -> FlowsAnswer:
         """Return what has happened since the answer whose `next` is `after`; "": begin.
 
-        Waits up to a second for something.
+        Waits up to a second for something, also for a container that has gone since: it may be
+        started again.
         Errors: NotFound, Conflict, InvalidArgument, DatapathError; SlimError, if too many follow.
         """
         check_reason(wanted.reason, self._reasons)
-        roster = self._telling.roster()
-        cookie = 0
-        if wanted.container:
-            cookie = self._cookie(roster.resident(wanted.container).sandbox_key) or 0
-        batch = self._following.follow(selection(wanted, roster), after, cookie)
+        try:
+            wants, cookie = self._selection(wanted)
+        except NotFound:
+            if not after:
+                raise
+            wants, cookie = _nothing, NOBODY
+        batch = self._following.follow(wants, after, cookie)
         return FlowsAnswer([self._telling.tell(event) for event in batch.events], batch.next,
                            batch.lost, batch.paused)
+
+    def _selection(self, wanted: FlowFilter) -> tuple[Callable[[Event], bool], int]:
+        """Return a test of events, and the cookie of the only sandbox that has them; 0: any."""
+        roster = self._telling.roster()
+        wants = selection(wanted, roster)
+        if not wanted.container:
+            return wants, 0
+        return wants, self._cookie(roster.resident(wanted.container).sandbox_key) or NOBODY
 
     def refusals(self, wanted: FlowFilter) -> list[Refusal]:
         """Return what was refused, the last first.  Errors: NotFound, Conflict, InvalidArgument."""

@@ -28,6 +28,7 @@ WATCH_S: Final = 3.0  # from a follower's question until it counts as gone
 WAIT_S: Final = 1.0  # that a question without an answer waits
 READ: Final = 500  # events of which one answer speaks
 _POSITION: Final = re.compile(r"([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
+NOBODY: Final = (1 << 64) - 1  # no sandbox's cookie
 FOLLOWERS: Final = 8  # questions at once: each has one of the threads that serve Docker, too
 
 
@@ -65,8 +66,8 @@ class Following:
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=KEPT)  # by number
         self._next = 1  # number of the next event; lost ones have numbers, too
         self._until_s = 0.0  # followed until then
+        self._wanted: dict[int, float] = {}  # cookies of sandboxes (0: all) -> wanted until then
         self._watch_number = secrets.randbits(32)  # grows when somebody begins after a pause
-        self._cookie = 0  # of the only sandbox that is followed; 0: all
         self._free = threading.BoundedSemaphore(FOLLOWERS)
         self._lost = 0  # as of the kernel's count
         self._thread = threading.Thread(target=self._run, name="flows", daemon=True)
@@ -113,12 +114,11 @@ class Following:
             now_s = self._clock()
             if now_s >= self._until_s:
                 self._watch_number += 1
-                self._cookie = cookie
                 self._kept.clear()
-            elif cookie != self._cookie:
-                self._cookie = 0
             self._until_s = now_s + WATCH_S
-            self._events.watch(WATCH_S, self._cookie)
+            self._wanted = {each: until_s for each, until_s in self._wanted.items()
+                            if now_s < until_s} | {cookie: self._until_s}
+            self._events.watch(WATCH_S, cookie if len(self._wanted) == 1 else 0)
             return self._watch_number
 
     def _answer(self, wanted: Callable[[Event], bool], watch: int, after: int) -> Batch:

@@ -210,11 +210,14 @@ def test_one_container_alone(made: Made) -> None:
     assert kernel.watched == (WATCH_S, 5)
     use.follow(every, "", 6)
     assert kernel.watched == (WATCH_S, 0)
+    clock.now_s += WATCH_S / 2
     use.follow(every, "", 6)
     assert kernel.watched == (WATCH_S, 0)
-    clock.now_s += WATCH_S
-    use.follow(every, "", 6)
+    clock.now_s += WATCH_S / 2
+    use.follow(every, "", 6)  # the other one has gone meanwhile
     assert kernel.watched == (WATCH_S, 6)
+    use.follow(every, "")
+    assert kernel.watched == (WATCH_S, 0)
 
 
 def test_too_many_followers(made: Made) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from driver.errors import InvalidArgument, NotFound
 from driver.services.ports import EventKind
+from driver.services.seeing import following
 from driver.services.seeing.flows import Flows
-from driver.services.seeing.following import Following
+from driver.services.seeing.following import WATCH_S, Following
 from driver.services.seeing.refusals import Refusals
+from driver.services.seeing.roster import Roster
 from driver.services.seeing.telling import (
     FlowFilter,
     Telling,
@@ -111,3 +113,22 @@ def test_refusals_by_filter() -> None:
         reasons(reason="x")
     with pytest.raises(InvalidArgument, match="there is no reason 'x'"):
         flows.follow(FlowFilter(reason="x"), "")
+
+
+def test_a_container_that_goes_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAIT_S", 0.01)
+    world, kernel = World(), Kernel()
+    telling = Telling(world.sources)
+    monkeypatch.setattr(telling, "roster", lambda: Roster(world.sources))
+    refusals = Refusals(telling, {})
+    flows = Flows(Following(kernel, refusals.note), refusals, telling, {}, world.cookie)
+    wanted = FlowFilter("client")
+    after = flows.follow(wanted, "").next
+    assert kernel.watched == (WATCH_S, world.client_cookie)
+    gone = world.endpoints.pop()
+    after = flows.follow(wanted, after).next
+    world.endpoints.append(gone)
+    flows.follow(wanted, after)
+    world.endpoints.pop()
+    with pytest.raises(NotFound):
+        flows.follow(wanted, "")
