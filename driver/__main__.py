@@ -19,7 +19,11 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
-from driver.commands.seeing_options import add_seeing_options, sockets_request
+from driver.commands.seeing_options import (
+    add_seeing_options,
+    add_ui_argument,
+    sockets_request,
+)
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -46,6 +50,7 @@ def make_parser() -> ArgumentParser:
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
                         ("why", "say which way a connection would take now, and why"),
+                        ("ui", "serve a page of the cluster for browsers, until it is stopped"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -63,6 +68,8 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("ss", "why"):
             add_seeing_options(name, command)
+        if name == "ui":
+            add_ui_argument(command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -96,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
             "names": partial(names, network),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
+            "ui": partial(ui, options.get("at", "")),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -262,6 +270,13 @@ def why(options: dict[str, Any], settings: Settings) -> int:
     from driver.commands.why import run_why  # noqa: PLC0415
 
     return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
+
+
+def ui(at: str, settings: Settings) -> int:
+    """Serve the page."""
+    from driver.commands.ui import run_ui  # noqa: PLC0415 - loads flask
+
+    return run_ui(settings, at)
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Defines the arguments of `slim ss` and `slim why`."""
+"""Defines the arguments of `slim ss`, `slim why` and `slim ui`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any, Final
 
 _PATHS: Final = ("host", "overlay", "local", "outside")
+UI_AT: Final = "127.0.0.1:8118"  # where `slim ui` serves, if it is not told
 
 
 def add_seeing_options(name: str, parser: ArgumentParser) -> None:
@@ -31,3 +32,9 @@ def sockets_request(network: str, options: dict[str, Any]) -> dict[str, object]:
     """Return the request of Slim.Sockets that these arguments of `slim ss` ask for."""
     return {"Container": options["container"], "Network": network, "Path": options["only_path"],
             "Listening": options["listening"], "All": options["everything"]}
+
+
+def add_ui_argument(parser: ArgumentParser) -> None:
+    """Add the argument of `slim ui`."""
+    parser.add_argument("at", nargs="?", default=UI_AT, metavar="ADDRESS:PORT",
+                        help=f"where to serve it (default {UI_AT})")

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                         "services.vips"},
     "api": {"services", "services.endpoints", "services.networks", "services.ports",
             "services.seeing"},
+    "api.page": set(),
     "store.kv": set(),
     "store.format": {"host_addresses", "services.ports", "store.kv"},
     "store.etcd": {"store.format", "store.kv"},
