@@ -20,7 +20,8 @@ export function chart(title, samples, series, shown) {
   const paths = series.map((each) => {
     let d = "", last = -Infinity;
     for (const sample of kept) {
-      d += `${sample.At - last > GAP ? "M" : "L"}${x(sample.At)} ${y(each.of(sample))}`;
+      // A sample alone is a point: a line of no length, with round ends.
+      d += `${sample.At - last > GAP ? "M" : "L"}${x(sample.At)} ${y(each.of(sample))}${sample.At - last > GAP ? "h0" : ""}`;
       last = sample.At;
     }
     return s("path", { class: `line ${each.class}`, "stroke-width": 2, d });

@@ -10,8 +10,9 @@ export function setFilter(table, text) {
   filters.set(table, text);
 }
 
-// columns: [title, row -> content, "number"?]; key: row -> text; words: row -> what the filter looks at
-export function table(id, title, columns, rows, { key, words = null, none = "none" }) {
+// columns: [title, row -> content, "number"?]; key: row -> text; words: row -> what the filter looks at;
+// most: rows that are shown
+export function table(id, title, columns, rows, { key, words = null, none = "none", most = ROWS }) {
   const asked = (filters.get(id) ?? "").trim().toLowerCase();
   const found = asked && words ? rows.filter((row) => words(row).toLowerCase().includes(asked)) : rows;
   const field = words && (rows.length > 8 || asked) && h("label", { class: "filter" }, "filter ",
@@ -22,7 +23,7 @@ export function table(id, title, columns, rows, { key, words = null, none = "non
       : h("div", { class: "scroll", "data-key": "rows", tabindex: 0, role: "region", "aria-labelledby": `title-${id}` },
         h("table", null,
           h("thead", null, h("tr", null, columns.map(([head, , kind]) => h("th", { scope: "col", class: kind }, head)))),
-          h("tbody", null, found.slice(0, ROWS).map((row) => h("tr", { "data-key": key(row) },
+          h("tbody", null, found.slice(0, most).map((row) => h("tr", { "data-key": key(row) },
             columns.map(([, cell, kind]) => h("td", { class: kind }, cell(row)))))))),
-    found.length > ROWS && h("p", { class: "none", "data-key": "more" }, `and ${count(found.length - ROWS)} more: the filter finds them`));
+    found.length > most && h("p", { class: "none", "data-key": "more" }, `and ${count(found.length - most)} more: the filter finds them`));
 }

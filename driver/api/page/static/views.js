@@ -19,6 +19,18 @@ const hostCell = (model, id) => a(hostLink(id), foreign(model.hostName(id)));
 const networkCell = (model, vni) => a(networkLink(vni), foreign(model.networks.get(vni)?.Name ?? `VNI ${vni}`));
 const end = (each) => (each.endpoint ? [a(containerLink(each.endpoint), foreign(each.endpoint.Container)), " ", h("small", null, each.Address)] : foreign(each.Address));
 
+// A text of docs/counters.md: what is between ` is code.
+const text = (words) => words.split("`").map((part, at) => (at % 2 ? h("code", null, part) : part));
+const remedy = (words) => h("p", { class: "remedy" }, h("b", null, "What to do: "), text(words));
+
+// Names of counters come from other hosts, too: `constructor` is none.
+const explained = (model, reason) => Object.hasOwn(model.texts, reason) && model.texts[reason];
+
+function details(model, reason) {
+  const says = explained(model, reason);
+  return says && h("details", null, h("summary", null, text(says.Meaning)), remedy(says.Remedy));
+}
+
 function facts(...pairs) {
   return h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null).map(([term, ...value]) => h("div", null, h("dt", null, term), h("dd", null, ...value))));
 }
@@ -28,11 +40,10 @@ function notice(kind, key, title, ...more) {
 }
 
 function reasonNotice(model, reason, withHost = true) {
-  const text = model.texts[reason.Name];
+  const says = explained(model, reason.Name);
   return notice(reason.Kind, `${reason.Host} ${reason.Name}`,
     [h("b", null, rate(reason.PerSecond)), " ", h("code", null, name(reason.Name)), withHost ? [" on ", hostCell(model, reason.Host)] : null, `, ${count(reason.Total)} in all`],
-    text && h("p", { class: "meaning" }, text.Meaning),
-    text && h("p", { class: "remedy" }, h("b", null, "What to do: "), text.Remedy));
+    says && h("p", { class: "meaning" }, text(says.Meaning)), says && remedy(says.Remedy));
 }
 
 // What is wrong, worst first: hosts that are gone, drops, fallbacks, what hosts say of themselves.
@@ -40,7 +51,7 @@ function attention(model, only = null) {
   const hosts = [...model.hosts.values()].filter((host) => only === null || host.Id === only);
   const found = [
     ...hosts.filter((host) => host.State === "gone").map((host) => notice("gone", `gone ${host.Id}`, ["host ", hostCell(model, host.Id), " is gone: calls to its containers are refused at once"],
-      h("p", { class: "remedy" }, h("b", null, "What to do: "), "is it down? ", h("code", null, "slim hosts"), " says since when"))),
+      remedy("is it down? `slim hosts` says since when"))),
     ...model.active.filter((reason) => reason.Kind === "drop" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
     ...hosts.filter((host) => host.State === "silent" || host.State === "unknown").map((host) => notice("silent", `silent ${host.Id}`, ["host ", hostCell(model, host.Id), ` has not told of itself for ${age(host.AgeSeconds)}`])),
     ...hosts.flatMap((host) => host.Problems.map((problem, at) => notice("problem", `problem ${host.Id} ${at}`, [hostCell(model, host.Id), ": ", foreign(problem)]))),
@@ -92,20 +103,20 @@ const tables = {
     ["network", (each) => networkCell(model, each.Vni)], ["host", (each) => hostCell(model, each.Host)],
     ["host path", (each) => (each.OffersHostPath ? "offered" : "not offered")]],
   rows, { key: (each) => `${each.Vni} ${each.Id}`, words: (each) => `${each.Container} ${each.Address} ${each.Address6 ?? ""} ${model.hostName(each.Host)} ${model.networks.get(each.Vni)?.Name ?? ""}` }),
-  pairs: (model, rows, title = "Who talks to whom") => table("pairs", title, [
+  pairs: (model, rows, title = "Who talks to whom", most = 200) => table("pairs", title, [
     ["one end", (pair) => end(pair.a)], ["other end", (pair) => end(pair.b)], ["path", (pair) => path(pair.path)],
     ["→", (pair) => bytes(pair.ab), "number"], ["←", (pair) => bytes(pair.ba), "number"],
     ["open", (pair) => count(pair.connections), "number"], ["opened", (pair) => rate(pair.opened), "number"]],
-  rows, { key: (pair) => pair.key, words: (pair) => `${pair.a.endpoint?.Container ?? ""} ${pair.a.Address} ${pair.b.endpoint?.Container ?? ""} ${pair.b.Address} ${pair.path}`, none: "no open connections" }),
+  rows, { key: (pair) => pair.key, words: (pair) => `${pair.a.endpoint?.Container ?? ""} ${pair.a.Address} ${pair.b.endpoint?.Container ?? ""} ${pair.b.Address} ${pair.path}`, none: "no open connections", most }),
   refusals: (model, rows) => table("refusals", "Last drops and refusals", [
     ["at", (each) => clock(each.At)], ["host", (each) => hostCell(model, each.Host)], ["container", (each) => foreign(each.Container)],
     ["towards", (each) => foreign(each.Peer)], ["times", (each) => count(each.Count), "number"],
-    ["reason", (each) => [h("code", null, name(each.Name)), model.texts[each.Name] && h("details", null, h("summary", null, model.texts[each.Name].Meaning), h("p", { class: "remedy" }, h("b", null, "What to do: "), model.texts[each.Name].Remedy))], "wide"]],
+    ["reason", (each) => [h("code", null, name(each.Name)), details(model, each.Name)], "wide"]],
   rows, { key: (each) => `${each.At} ${each.Host} ${each.Container} ${each.Peer} ${each.Name}`, words: (each) => `${each.Container} ${each.Peer} ${each.Name} ${model.hostName(each.Host)}`, none: "none is known" }),
   counters: (model, rows) => table("counters", "All fallbacks and drops", [
     ["reason", (each) => h("code", null, name(each.Name))], ["kind", (each) => each.Kind], ["host", (each) => hostCell(model, each.Host)],
     ["now", (each) => rate(each.PerSecond), "number"], ["in all", (each) => count(each.Total), "number"],
-    ["meaning", (each) => model.texts[each.Name] && h("details", null, h("summary", null, model.texts[each.Name].Meaning), h("p", { class: "remedy" }, h("b", null, "What to do: "), model.texts[each.Name].Remedy)), "wide"]],
+    ["meaning", (each) => details(model, each.Name), "wide"]],
   rows, { key: (each) => `${each.Host} ${each.Name}`, words: (each) => `${each.Name} ${each.Kind} ${model.hostName(each.Host)}` }),
 };
 
@@ -130,7 +141,7 @@ function overview(model, samples, layout) {
     attention(model),
     h("section", { "data-key": "picture", "aria-labelledby": "title-picture" }, h("h2", { id: "title-picture" }, "Who talks to whom"), legend(), picture(model, layout),
       left && h("p", { class: "none" }, `left out by the driver: ${left}`)),
-    charts(model, samples), tables.hosts(model), tables.networks(model), tables.pairs(model, model.pairs, "Busiest pairs")];
+    charts(model, samples), tables.hosts(model), tables.networks(model), tables.pairs(model, model.pairs, "Busiest pairs", 25)];
 }
 
 function host(model, samples, id) {
