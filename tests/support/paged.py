@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +29,14 @@ class Served:
 
 
 @contextmanager
-def page(ask: Callable[[bool], dict[str, Any]], guard: Guard | None = None) -> Iterator[Served]:
-    """Serve it on loopback.  guard: None: that of a loopback address."""
+def page(ask: Callable[[bool], dict[str, Any]], guard: Guard | None = None,
+         past: Iterable[dict[str, Any]] = ()) -> Iterator[Served]:
+    """Serve it on loopback.  guard: None: that of a loopback address.  past: pictures of before."""
     listener = TcpListener("127.0.0.1", 0)
     port = int(listener.socket.getsockname()[1])
     feed = Feed(ask)
+    for each in past:
+        feed.history.add(each)
     server = ApiServer(create_page(feed, guard or Guard("127.0.0.1", port)), listener.path,
                        threads=THREADS, listener=listener, name="page server",
                        connections=CONNECTIONS)
@@ -45,4 +47,3 @@ def page(ask: Callable[[bool], dict[str, Any]], guard: Guard | None = None) -> I
     finally:
         feed.stop()
         server.stop()
-        assert "page feed" not in {each.name for each in threading.enumerate()}

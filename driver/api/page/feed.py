@@ -20,7 +20,8 @@ log = logging.getLogger("slim.page")
 
 BROWSERS: Final = 20
 FOLLOWED_EVERY_S: Final = 2.0
-_MEMBERS: Final = ("Hosts", "Networks", "Endpoints", "Pairs", "Reasons", "Refusals")
+_MEMBERS: Final = ("Hosts", "Networks", "Endpoints", "Pairs", "Reasons", "Totals",
+                  "Refusals")
 
 
 class TooManyError(SlimError):
@@ -43,7 +44,7 @@ class Feed:
         self._ended = False
         self._version = 0  # of the news
         self._news = b""
-        self._history = History()
+        self.history: Final = History()  # of the thread, once that runs
         self._thread = threading.Thread(target=self._run, name="page feed", daemon=True)
 
     @property
@@ -85,7 +86,7 @@ class Feed:
         with self._changed:
             # The picture of before may be of this host alone: the next one is soon here.
             seen = self._version
-            begun = event("history", self._history.all())
+            begun = event("history", self.history.all())
         yield begun
         while True:
             with self._changed:
@@ -116,14 +117,14 @@ class Feed:
         """Return the events of a new sample, if there is one, and of a new question."""
         try:
             picture = checked(self._ask(cluster))
-            more = self._history.add(picture)
+            more = self.history.add(picture)
         except SlimError as error:
             return b"", event("trouble", str(error))
         except Exception as error:  # the driver is another version, perhaps
             log.exception("the driver's picture")
             return b"", event("trouble", f"the driver's answer is not understood ({error}): are "
                               "`slim ui` and the driver of one version?")
-        return (event("sample", self._history.all()[-1]) if more else b"",
+        return (event("sample", self.history.all()[-1]) if more else b"",
                 event("picture", picture))
 
     def _tell(self, *events: bytes) -> None:

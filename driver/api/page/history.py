@@ -21,8 +21,13 @@ class History:
         self._samples: deque[Sample] = deque(maxlen=KEPT)
 
     def add(self, picture: Picture) -> bool:
-        """Take a sample, unless the last one is too recent; say whether it did."""
+        """Take a sample, unless the last one is too recent, or there are no rates yet.
+
+        Return whether one was taken.
+        """
         at = float(picture["At"])
+        if not any(total["Host"] == picture["Host"] for total in picture["Totals"]):
+            return False
         if self._samples and abs(at - self._samples[-1]["At"]) < EVERY_S * 0.9:
             return False
         self._samples.append(sample(picture))
@@ -34,21 +39,21 @@ class History:
 
 
 def sample(picture: Picture) -> Sample:
-    """Add up what the host that answers tells of itself; others' shares are left out.
+    """Return what the host that answers tells of itself; others' shares are left out.
 
-    Bytes: per second, by path, both ways.  On one host a pair's both ends are reported: the sent
-    bytes of each are all.
+    Bytes: per second, by path, both ways.  On one host both ends are counted: what they have sent
+    is all.
     """
     here = picture["Host"]
-    own = [pair for pair in picture["Pairs"] if pair["Reporter"] == here]
+    own = [total for total in picture["Totals"] if total["Host"] == here]
     sent = dict.fromkeys(PATHS, 0.0)
-    for pair in own:
-        if pair["Path"] in sent:
-            came = 0.0 if pair["Path"] == "local" else float(pair["BytesInPerSecond"])
-            sent[pair["Path"]] += float(pair["BytesOutPerSecond"]) + came
+    for total in own:
+        if total["Path"] in sent:
+            came = 0.0 if total["Path"] == "local" else float(total["BytesInPerSecond"])
+            sent[total["Path"]] += float(total["BytesOutPerSecond"]) + came
     reasons = [reason for reason in picture["Reasons"] if reason["Host"] == here]
     return {"At": float(picture["At"]), "Bytes": sent,
-            "Opened": sum(float(pair["OpenedPerSecond"]) for pair in own),
+            "Opened": sum(float(total["OpenedPerSecond"]) for total in own),
             "Fallbacks": _rate(reasons, "fallback"), "Drops": _rate(reasons, "drop")}
 
 

@@ -1,4 +1,4 @@
-"""Makes answers of Slim.Picture as a driver would: of any size, with hostile names, ever changing."""
+"""Makes answers of Slim.Picture as a driver: of any size, ever changing, with hostile names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Pictures:
                  for report in self._reports(ends, number, turn)]
         drops = (turn % 5) * 0.8
         return {
-            "At": self.at, "Host": "h0",
+            "At": self.at, "Host": "h0", "EverySeconds": 2.0, "Ready": turn > 1,
             "Hosts": [self._host(number) for number in range(self.hosts)],
             "Networks": [self._network(number)
                          for number in range(-(-self.endpoints // _SUBNET))],
@@ -54,6 +54,7 @@ class Pictures:
                 _reason("h0", "spoofed_source", "drop", drops, 7 + turn),
                 _reason("h0", "link_local6", "drop", 0.0, 44),
                 _reason("h0", "connected", "other", 41.0, 90_000 + turn)],
+            "Totals": _totals(pairs),
             "Refusals": [{"At": self.at - 3 - 11 * number, "Host": "h0",
                           "Container": ends[0]["Container"], "Name": "host_dead",
                           "Peer": f"{ends[1 + number]['Address']}:80", "Count": 2 + number}
@@ -62,8 +63,9 @@ class Pictures:
 
     def _host(self, number: int) -> dict[str, Any]:
         last = number == self.hosts - 1 and self.hosts > 2
-        name = self._evil(number) if self.hostile and number < len(HOSTILE) else f"node-{number + 1}"
-        return {"Id": f"h{number}", "Name": name, "Address": f"192.0.2.{number + 1}",
+        evil = self._evil(number) if number < len(HOSTILE) else ""
+        return {"Id": f"h{number}", "Name": evil or f"node-{number + 1}",
+                "Address": f"192.0.2.{number + 1}",
                 "State": "here" if number == 0 else "silent" if last else "ok",
                 "Version": "0.1.0", "AgeSeconds": 95.0 if last else 1.5,
                 "Problems": [self._evil(number) or "peers: SYNs to node-3 are not answered"]
@@ -78,11 +80,13 @@ class Pictures:
 
     def _endpoint(self, number: int) -> dict[str, Any]:
         name = f"{_NAMES[number % len(_NAMES)]}-{number // len(_NAMES) + 1}"
-        return {"Id": f"e{number:011x}", "Vni": 100 + number // _SUBNET,
-                "Container": self._evil(number) if self.hostile and number < len(HOSTILE) else name,
+        known = number != 5  # of the other one only an IPv6 address is known
+        return {"Id": f"e{number:011x}" if known else "", "Vni": 100 + number // _SUBNET,
+                "Container": (self._evil(number) if number < len(HOSTILE) else "") or name,
                 "Host": f"h{number % self.hosts}",
-                "Address": f"10.{32 + number // _SUBNET}.0.{number % _SUBNET + 2}",
-                "Address6": f"fd00::{number:x}" if number % 3 == 0 else None,
+                "Address": (f"10.{32 + number // _SUBNET}.0.{number % _SUBNET + 2}" if known
+                            else None),
+                "Address6": f"fd00::{number:x}" if number % 3 == 0 or not known else None,
                 "OffersHostPath": number % 11 != 4}
 
     def _reports(self, ends: list[dict[str, Any]], number: int, turn: int
@@ -103,7 +107,15 @@ class Pictures:
 
 
 def _end(endpoint: dict[str, Any]) -> dict[str, Any]:
-    return {"Vni": endpoint["Vni"], "Address": endpoint["Address"]}
+    return {"Vni": endpoint["Vni"], "Address": endpoint["Address"] or endpoint["Address6"]}
+
+
+def _totals(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rates = ("Connections", "OpenedPerSecond", "BytesInPerSecond", "BytesOutPerSecond")
+    return [{"Host": host, "Path": path, **{
+        rate: sum(each[rate] for each in pairs
+                  if (each["Reporter"], each["Path"]) == (host, path)) for rate in rates}}
+            for host, path in sorted({(each["Reporter"], each["Path"]) for each in pairs})]
 
 
 def _reason(host: str, name: str, kind: str, per_s: float, total: int) -> dict[str, Any]:

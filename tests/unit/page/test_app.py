@@ -168,3 +168,13 @@ def test_stopping_does_not_wait_for_browsers() -> None:
 def test_the_files_are_in_the_package(project: Path) -> None:
     text = (project / "pyproject.toml").read_text()
     assert '"driver.api.page" = ["static/*"]' in text
+
+
+def test_every_import_of_the_scripts_is_there() -> None:
+    """A name that a module does not export stops the whole page."""
+    for file in STATIC.glob("*.js"):
+        for names, module in re.findall(r"import \{ ([^}]*) \} from \"\./([^\"]+)\"",
+                                        file.read_text()):
+            exported = re.findall(r"export (?:const|function|class) (\w+)",
+                                  (STATIC / module).read_text())
+            assert set(names.split(", ")) <= set(exported), f"{file.name}: {module}"

@@ -35,7 +35,8 @@ def test_addresses_are_meant(header: str) -> None:
 
 
 @pytest.mark.parametrize("header", [
-    None, "", "evil.example", "evil.example:8118", "localhost.evil.example", "127.0.0.1.evil.example",
-    "[::1", "[::1]x", "::1", "127.0.0.1:x", "127.0.0.1:8118:1", "127.1", "127.0.0.1@evil.example"])
+    None, "", "evil.example", "evil.example:8118", "localhost.evil.example",
+    "127.0.0.1.evil.example", "[::1", "[::1]x", "::1", "127.0.0.1:x", "127.0.0.1:8118:1", "127.1",
+    "127.0.0.1@evil.example"])
 def test_names_are_not(header: str | None) -> None:
     assert not is_meant(header)

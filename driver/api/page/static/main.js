@@ -17,7 +17,7 @@ if (new URLSearchParams(location.search).has("token")) history.replaceState(null
 
 function say() {
   const late = heard && Date.now() - heard > LATE_MS;
-  const text = trouble ? sentence(trouble) : late ? `no news for ${age((Date.now() - heard) / 1000)}` : picture ? `live, ${clock(picture.At)}` : "connecting…";
+  const text = trouble ? sentence(trouble) : late ? `no news for ${age((Date.now() - heard) / 1000)}` : picture ? `${picture.Ready === false ? "first rates are on their way" : "live"}, ${clock(picture.At)}` : "connecting…";
   morphChildren(live, [document.createTextNode(text)]);
   live.className = trouble || late ? "wrong" : "";
   document.body.classList.toggle("stale", Boolean(picture && (trouble || late)));

@@ -1,5 +1,8 @@
 // Makes of the driver's picture what the views ask for: who an address is, pairs of two reports joined.
 
+// An endpoint of which only the address is known has no id.
+export const endpointKey = (each) => `${each.Vni} ${each.Host} ${each.Id} ${each.Address ?? each.Address6}`;
+export const peerAddress = (peer) => peer.replace(/^\[?(.*?)\]?:\d+$/, "$1");
 export const endKey = (end) => `${end.Vni}|${end.Address}`;
 
 export class Model {
@@ -18,7 +21,14 @@ export class Model {
     this.reasons = picture.Reasons.filter((reason) => reason.Kind !== "other" && (reason.PerSecond > 0 || reason.Total > 0));
     this.active = this.reasons.filter((reason) => reason.PerSecond > 0)
       .sort((one, other) => (one.Kind === "drop" ? 0 : 1) - (other.Kind === "drop" ? 0 : 1) || other.PerSecond - one.PerSecond);
+    // What nobody has to do anything about is in the tables alone.
+    this.pressing = this.active.filter((reason) => !this.explain(reason.Name)?.Remedy.startsWith("nothing:"));
     this.refusals = picture.Refusals;
+  }
+
+  // Names of counters come from other hosts, too: `constructor` is none.
+  explain(reason) {
+    return Object.hasOwn(this.texts, reason) ? this.texts[reason] : null;
   }
 
   hostName(id) {

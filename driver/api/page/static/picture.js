@@ -2,6 +2,7 @@
 // A host and an endpoint keep their places as long as the page is open.
 
 import { s } from "./dom.js";
+import { endpointKey, peerAddress } from "./model.js";
 import { bytes, count, name, rate } from "./words.js";
 import { containerLink, hostLink } from "./links.js";
 
@@ -54,7 +55,7 @@ export class Layout {
     const inside = new Map();
     for (const [id, endpoints] of members) {
       if (!this.endpoints.has(id)) this.endpoints.set(id, new Places());
-      inside.set(id, this.endpoints.get(id).of(endpoints.map((each) => each.Id + each.Vni)));
+      inside.set(id, this.endpoints.get(id).of(endpoints.map(endpointKey)));
       this.room = Math.max(this.room, this.endpoints.get(id).size);
     }
     const disc = 18 + DOT * 2.4 * Math.sqrt(this.room);
@@ -70,7 +71,7 @@ export class Layout {
       host.angle = Math.atan2(host.y - height / 2, host.x - width / 2);
       hosts.set(id, host);
       for (const endpoint of members.get(id)) {
-        const at = inside.get(id).get(endpoint.Id + endpoint.Vni);
+        const at = inside.get(id).get(endpointKey(endpoint));
         const away = DOT * 2.2 * Math.sqrt(at + 0.3);
         endpoints.set(endpoint, { x: host.x + away * Math.cos(at * GOLDEN), y: host.y + away * Math.sin(at * GOLDEN) });
       }
@@ -95,7 +96,7 @@ export function who(end) {
 
 // A refused connection's two ends, where both are in the picture.
 function refused(model, refusal) {
-  const address = refusal.Peer.replace(/^\[?(.*?)\]?:\d+$/, "$1");
+  const address = peerAddress(refusal.Peer);
   for (const from of model.endpoints) {
     if (from.Host !== refusal.Host || from.Container !== refusal.Container) continue;
     const to = model.byAddress.get(`${from.Vni}|${address}`);
@@ -120,7 +121,7 @@ export function picture(model, layout) {
   for (const refusal of model.refusals) {
     if (model.picture.At - refusal.At > 60) break;
     const ends = refused(model, refusal);
-    const key = ends && `refused ${ends[0].Id} ${ends[1].Id}`;
+    const key = ends && `refused ${ends.map(endpointKey).join(" ")}`;
     if (!ends || seen.has(key) || !placed.endpoints.has(ends[0]) || !placed.endpoints.has(ends[1])) continue;
     seen.add(key);
     lines.push(s("path", { "data-key": key, class: "line dropped", "stroke-width": fixed(Math.max(1.5 * unit, 2.2 * pen)),
@@ -136,7 +137,7 @@ export function picture(model, layout) {
 
 function disc(model, placed, id, at, unit) {
   const host = model.hosts.get(id);
-  const trouble = model.active.filter((reason) => reason.Host === id);
+  const trouble = model.pressing.filter((reason) => reason.Host === id);
   const worst = trouble[0]; // drops come before fallbacks
   const says = worst ? `${rate(worst.PerSecond)} ${worst.Name}` : host.State === "ok" || host.State === "here" ? "" : host.State;
   return s("g", { "data-key": id, class: `host ${host.State} ${worst?.Kind ?? ""}` },
@@ -167,7 +168,7 @@ function spoke(placed, at, host) {
 
 function dot(endpoint, at) {
   // Not one by one by the keyboard, which has the tables for that.
-  return s("a", { "data-key": `${endpoint.Id} ${endpoint.Vni}`, href: containerLink(endpoint), tabindex: -1 },
+  return s("a", { "data-key": endpointKey(endpoint), href: containerLink(endpoint), tabindex: -1 },
     s("circle", { class: endpoint.OffersHostPath ? "dot" : "dot kept", cx: fixed(at.x), cy: fixed(at.y), r: DOT },
-      s("title", null, `${name(endpoint.Container)} ${endpoint.Address}`)));
+      s("title", null, `${name(endpoint.Container)} ${endpoint.Address ?? endpoint.Address6}`)));
 }

@@ -3,7 +3,8 @@
 import { chart } from "./chart.js";
 import { h } from "./dom.js";
 import { containerLink, hostLink, networkLink } from "./links.js";
-import { picture, who } from "./picture.js";
+import { endpointKey, peerAddress } from "./model.js";
+import { picture } from "./picture.js";
 import { table } from "./table.js";
 import { age, bytes, clock, count, name, plural, rate } from "./words.js";
 
@@ -23,11 +24,8 @@ const end = (each) => (each.endpoint ? [a(containerLink(each.endpoint), foreign(
 const text = (words) => words.split("`").map((part, at) => (at % 2 ? h("code", null, part) : part));
 const remedy = (words) => h("p", { class: "remedy" }, h("b", null, "What to do: "), text(words));
 
-// Names of counters come from other hosts, too: `constructor` is none.
-const explained = (model, reason) => Object.hasOwn(model.texts, reason) && model.texts[reason];
-
 function details(model, reason) {
-  const says = explained(model, reason);
+  const says = model.explain(reason);
   return says && h("details", null, h("summary", null, text(says.Meaning)), remedy(says.Remedy));
 }
 
@@ -40,7 +38,7 @@ function notice(kind, key, title, ...more) {
 }
 
 function reasonNotice(model, reason, withHost = true) {
-  const says = explained(model, reason.Name);
+  const says = model.explain(reason.Name);
   return notice(reason.Kind, `${reason.Host} ${reason.Name}`,
     [h("b", null, rate(reason.PerSecond)), " ", h("code", null, name(reason.Name)), withHost ? [" on ", hostCell(model, reason.Host)] : null, `, ${count(reason.Total)} in all`],
     says && h("p", { class: "meaning" }, text(says.Meaning)), says && remedy(says.Remedy));
@@ -52,15 +50,15 @@ function attention(model, only = null) {
   const found = [
     ...hosts.filter((host) => host.State === "gone").map((host) => notice("gone", `gone ${host.Id}`, ["host ", hostCell(model, host.Id), " is gone: calls to its containers are refused at once"],
       remedy("is it down? `slim hosts` says since when"))),
-    ...model.active.filter((reason) => reason.Kind === "drop" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
-    ...hosts.filter((host) => host.State === "silent" || host.State === "unknown").map((host) => notice("silent", `silent ${host.Id}`, ["host ", hostCell(model, host.Id), ` has not told of itself for ${age(host.AgeSeconds)}`])),
+    ...model.pressing.filter((reason) => reason.Kind === "drop" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
+    ...hosts.filter((host) => host.State === "silent" || host.State === "unknown").map((host) => notice("silent", `silent ${host.Id}`, ["host ", hostCell(model, host.Id), host.AgeSeconds === null ? " has not told of itself yet" : ` has not told of itself for ${age(host.AgeSeconds)}`])),
     ...hosts.flatMap((host) => host.Problems.map((problem, at) => notice("problem", `problem ${host.Id} ${at}`, [hostCell(model, host.Id), ": ", foreign(problem)]))),
-    ...model.active.filter((reason) => reason.Kind === "fallback" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
+    ...model.pressing.filter((reason) => reason.Kind === "fallback" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
   ];
   const most = 5;
   return h("section", { "data-key": "attention", "aria-labelledby": "title-attention" },
     h("h2", { id: "title-attention" }, "Needs attention", h("small", null, ` ${count(found.length)}`)),
-    found.length ? h("ul", { class: "notices" }, found.slice(0, only === null ? most : 50)) : h("p", { class: "none" }, "nothing: no drops and no fallbacks at the moment"),
+    found.length ? h("ul", { class: "notices" }, found.slice(0, only === null ? most : 50)) : h("p", { class: "none" }, "nothing at the moment"),
     found.length > most && only === null && h("p", { class: "none" }, a("#/refusals", `and ${count(found.length - most)} more`)));
 }
 
@@ -102,7 +100,7 @@ const tables = {
     ["address", (each) => [name(each.Address), each.Address6 && h("div", null, h("small", null, name(each.Address6)))]],
     ["network", (each) => networkCell(model, each.Vni)], ["host", (each) => hostCell(model, each.Host)],
     ["host path", (each) => (each.OffersHostPath ? "offered" : "not offered")]],
-  rows, { key: (each) => `${each.Vni} ${each.Id}`, words: (each) => `${each.Container} ${each.Address} ${each.Address6 ?? ""} ${model.hostName(each.Host)} ${model.networks.get(each.Vni)?.Name ?? ""}` }),
+  rows, { key: endpointKey, words: (each) => `${each.Container} ${each.Address} ${each.Address6 ?? ""} ${model.hostName(each.Host)} ${model.networks.get(each.Vni)?.Name ?? ""}` }),
   pairs: (model, rows, title = "Who talks to whom", most = 200) => table("pairs", title, [
     ["one end", (pair) => end(pair.a)], ["other end", (pair) => end(pair.b)], ["path", (pair) => path(pair.path)],
     ["→", (pair) => bytes(pair.ab), "number"], ["←", (pair) => bytes(pair.ba), "number"],
@@ -112,7 +110,7 @@ const tables = {
     ["at", (each) => clock(each.At)], ["host", (each) => hostCell(model, each.Host)], ["container", (each) => foreign(each.Container)],
     ["towards", (each) => foreign(each.Peer)], ["times", (each) => count(each.Count), "number"],
     ["reason", (each) => [h("code", null, name(each.Name)), details(model, each.Name)], "wide"]],
-  rows, { key: (each) => `${each.At} ${each.Host} ${each.Container} ${each.Peer} ${each.Name}`, words: (each) => `${each.Container} ${each.Peer} ${each.Name} ${model.hostName(each.Host)}`, none: "none is known" }),
+  rows, { key: (each) => `${each.Host} ${each.Container} ${each.Peer} ${each.Name}`, words: (each) => `${each.Container} ${each.Peer} ${each.Name} ${model.hostName(each.Host)}`, none: "none is known" }),
   counters: (model, rows) => table("counters", "All fallbacks and drops", [
     ["reason", (each) => h("code", null, name(each.Name))], ["kind", (each) => each.Kind], ["host", (each) => hostCell(model, each.Host)],
     ["now", (each) => rate(each.PerSecond), "number"], ["in all", (each) => count(each.Total), "number"],
@@ -136,7 +134,7 @@ function overview(model, samples, layout) {
   const left = [more.Pairs && plural(more.Pairs, "pair"), more.Endpoints && plural(more.Endpoints, "endpoint")].filter(Boolean).join(" and ");
   return [h("h1", null, "The cluster", h("small", null, ` as ${name(model.hostName(model.picture.Host))} knows it`)),
     facts(["hosts well", `${count(well)} of ${count(states.length)}`], ["containers", a("#/containers", count(model.endpoints.length))],
-      ["open connections", count(totals.connections)], ["host path", bytes(totals.paths.host)], ["overlay path", bytes(totals.paths.overlay)],
+      ["open connections", `${more.Pairs ? "over " : ""}${count(totals.connections)}`], ["host path", bytes(totals.paths.host)], ["overlay path", bytes(totals.paths.overlay)],
       ["on one host", bytes(totals.paths.local)], ["fallbacks", rate(totals.fallbacks)], ["drops", rate(totals.drops)]),
     attention(model),
     h("section", { "data-key": "picture", "aria-labelledby": "title-picture" }, h("h2", { id: "title-picture" }, "Who talks to whom"), legend(), picture(model, layout),
@@ -176,7 +174,7 @@ function container(model, vni, address) {
       ["endpoint", name(found.Id)], ["host path", found.OffersHostPath ? "offered" : "not offered"]),
     overlay.length > 0 && h("p", { class: "hint", "data-key": "hint" }, `${plural(overlay.length, "peer")} by the overlay path.  Why, and what to do: `, h("code", null, `slim why ${name(found.Container)} PEER`), " on its host."),
     tables.pairs(model, pairs),
-    tables.refusals(model, model.refusals.filter((each) => (each.Host === found.Host && each.Container === found.Container) || each.Peer.startsWith(`${found.Address}:`)))];
+    tables.refusals(model, model.refusals.filter((each) => (each.Host === found.Host && each.Container === found.Container) || [found.Address, found.Address6].includes(peerAddress(each.Peer))))];
 }
 
 function missing(kind, text) {
