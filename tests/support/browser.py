@@ -62,10 +62,10 @@ class Browser:
         """Ask by the DevTools protocol."""
         return self._ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def size(self, width: int, height: int) -> None:
-        """Make the page's area so large, in CSS pixels."""
+    def size(self, width: int, height: int, scale: float = 1) -> None:
+        """Make the page's area so large, in CSS pixels, of which each is `scale` wide."""
         self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                 deviceScaleFactor=1, mobile=False)
+                 deviceScaleFactor=scale, mobile=False)
 
     def prefer(self, scheme: str) -> None:
         """Be light or dark."""

@@ -14,9 +14,11 @@ from tests.support.paged import page
 from tests.support.run.wait import wait_until
 
 FOLDER = Path(__file__).parents[3] / "docs/pictures"
-# name, view, light or dark, size
-PICTURES = (("overview", "#/", "light", 1200, 1330), ("refusals", "#/refusals", "dark", 1200, 640),
-            ("narrow", "#/host/h1", "dark", 360, 740))
+# name, view, light or dark, size, scale
+PICTURES = (("overview", "#/", "light", 1240, 1210, 0.75),
+            ("host", "#/host/h0", "light", 1240, 960, 0.75),
+            ("refusals", "#/refusals", "dark", 1000, 620, 0.75),
+            ("narrow", "#/host/h1", "dark", 360, 740, 1))
 HOUR_S = 3600
 
 
@@ -38,9 +40,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     pictures = Hour(hosts=5, endpoints=60)
     with browser() as window, page(pictures.answer, past=pictures.past()) as served:
-        for name, view, scheme, width, height in PICTURES:
+        for name, view, scheme, width, height, scale in PICTURES:
             go(window, served, view)
-            window.size(width, height)
+            window.size(width, height, scale)
             window.prefer(scheme)
             first = shown(window)
             wait_until(lambda first=first: shown(window) != first, SHOWN_S, "another picture")
