@@ -24,6 +24,7 @@ from driver.commands.seeing_options import (
     add_ui_argument,
     sockets_request,
 )
+from driver.commands.top_options import add_top_options
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -49,13 +50,16 @@ def make_parser() -> ArgumentParser:
                         ("test", "test the ways between all hosts, from the hosts themselves"),
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
+                        ("top", "show who talks to whom now, the busiest first"),
                         ("why", "say which way a connection would take now, and why"),
                         ("ui", "serve a page of the cluster for browsers, until it is stopped"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
-        command = commands.add_parser(name, help=about, description=about)
+        # The `--cluster` of `slim top` replaces the setting's, which it has no use for.
+        command = commands.add_parser(name, help=about, description=about, conflict_handler=(
+            "resolve" if name == "top" else "error"))
         if name != "version":
             settings_module.add_options(command)
         if name == "names":
@@ -68,6 +72,8 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("ss", "why"):
             add_seeing_options(name, command)
+        if name == "top":
+            add_top_options(command)
         if name == "ui":
             add_ui_argument(command)
         if name == "forget-host":
@@ -103,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
             "names": partial(names, network),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
+            "top": partial(top, options),
             "ui": partial(ui, options.get("at", "")),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
@@ -277,6 +284,13 @@ def ui(at: str, settings: Settings) -> int:
     from driver.commands.ui import run_ui  # noqa: PLC0415 - loads flask
 
     return run_ui(settings, at)
+
+
+def top(options: dict[str, Any], settings: Settings) -> int:
+    """Show who talks to whom."""
+    from driver.commands.top import run_top, wanted_of  # noqa: PLC0415
+
+    return run_top(settings, wanted_of(options))
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

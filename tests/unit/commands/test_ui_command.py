@@ -1,4 +1,4 @@
-"""Tests `slim ui`: what it prints, what it serves without a driver, how it ends, and bad arguments."""
+"""Tests `slim ui`: what it prints and serves without a driver, how it ends, bad arguments."""
 
 from __future__ import annotations
 

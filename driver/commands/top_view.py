@@ -1,0 +1,249 @@
+"""Turns the driver's answer to Slim.Picture into the lines of `slim top`.
+
+A pair of two hosts is told of by both, each as it sees it: here it is one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from driver.commands.ss import amount
+from driver.commands.table import table
+from driver.work.shown import plain, some_of
+
+INSIDE: Final = ("host", "overlay", "local")  # paths of slim's networks
+CONNECTIONS: Final = ("connected", "local")  # counters of connections made; and all fallbacks
+NAME_SHOWN: Final = 32  # characters of a name
+SAID_SHOWN: Final = 200  # of a problem
+PAIRS_HEADING: Final = ("FROM", "HOST", "TO", "HOST", "PATH", "OPEN", "NEW/S", "OUT/S", "IN/S")
+CONTAINERS_HEADING: Final = ("CONTAINER", "HOST", "NETWORK", "OPEN", "NEW/S", "OUT/S", "IN/S",
+                             "OVERLAY", "PEERS")
+
+Picture = dict[str, Any]  # as the driver answers
+End = tuple[int, str]  # VNI and address
+
+
+@dataclass
+class Pair:
+    """Connections between two addresses by one path; `out`: bytes per second from `first`."""
+
+    first: End
+    second: End
+    path: str
+    connections: int = 0
+    opened: float = 0.0
+    out_bytes: float = 0.0
+    in_bytes: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Return bytes per second in both directions."""
+        return self.out_bytes + self.in_bytes
+
+
+@dataclass
+class Container:
+    """All that an endpoint has; a container has an endpoint in each of its networks."""
+
+    at: End
+    connections: int = 0
+    opened: float = 0.0
+    out_bytes: float = 0.0
+    in_bytes: float = 0.0
+    overlay_bytes: float = 0.0
+    peers: set[End] = field(default_factory=set)
+
+    @property
+    def bytes(self) -> float:
+        """Return bytes per second in both directions."""
+        return self.out_bytes + self.in_bytes
+
+
+class Names:
+    """Who has which address, and where."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._hosts = {each["Id"]: each["Name"] for each in picture["Hosts"]}
+        self._networks = {each["Vni"]: each["Name"] for each in picture["Networks"]}
+        self._endpoints = {(each["Vni"], address): each for each in picture["Endpoints"]
+                           for address in (each["Address"], each["Address6"]) if address}
+        self._first = {end: (each["Vni"], each["Address"] or each["Address6"])
+                       for end, each in self._endpoints.items()}
+
+    def container(self, end: End) -> str:
+        """Return an address's container; the address itself, if that is not known."""
+        return _short(self._endpoints.get(end, {}).get("Container") or end[1])
+
+    def host(self, end: End) -> str:
+        """Return the name of its host."""
+        host = self._endpoints.get(end, {}).get("Host", "")
+        return _short(self._hosts.get(host, host[:12]) or "-")
+
+    def network(self, end: End) -> str:
+        """Return the name of its network."""
+        return _short(self._networks.get(end[0], f"VNI {end[0]}"))
+
+    def endpoint(self, end: End) -> End:
+        """Return the address that stands for all of the endpoint's."""
+        return self._first.get(end, end)
+
+
+def joined(pairs: Iterable[dict[str, Any]]) -> list[Pair]:
+    """Return each pair once, whether one of its ends tells of it or both.
+
+    Both see the same connections: what one of them has not seen yet, the other may have.
+    """
+    found: dict[tuple[End, End, str], Pair] = {}
+    for each in pairs:
+        here, there = _end(each["From"]), _end(each["To"])
+        out_bytes, in_bytes = each["BytesOutPerSecond"], each["BytesInPerSecond"]
+        # A service's task and its caller name the same two addresses, so their order suffices.
+        first, second = sorted((here, there))
+        if first != here:
+            out_bytes, in_bytes = in_bytes, out_bytes
+        pair = found.setdefault((first, second, each["Path"]), Pair(first, second, each["Path"]))
+        pair.connections = max(pair.connections, each["Connections"])
+        pair.opened = max(pair.opened, each["OpenedPerSecond"])
+        pair.out_bytes = max(pair.out_bytes, out_bytes)
+        pair.in_bytes = max(pair.in_bytes, in_bytes)
+    return list(found.values())
+
+
+def containers(pairs: Iterable[Pair], names: Names) -> list[Container]:
+    """Return what each endpoint has, of the pairs that are told of."""
+    found: dict[End, Container] = {}
+    for pair in pairs:
+        for end, peer, out_bytes, in_bytes in (
+                (pair.first, pair.second, pair.out_bytes, pair.in_bytes),
+                (pair.second, pair.first, pair.in_bytes, pair.out_bytes)):
+            if end[0] == 0:  # outside slim's networks
+                continue
+            at = names.endpoint(end)
+            one = found.setdefault(at, Container(at))
+            one.connections += pair.connections
+            one.opened += pair.opened
+            one.out_bytes += out_bytes
+            one.in_bytes += in_bytes
+            one.overlay_bytes += (out_bytes + in_bytes) * (pair.path == "overlay")
+            one.peers.add(names.endpoint(peer))
+    return list(found.values())
+
+
+def lines(picture: Picture, *, cluster: bool, by: str, by_pairs: bool, rows: int = 0
+          ) -> list[str]:
+    """Return all lines; rows: how many there may be, 0: any number."""
+    head = heading(picture, cluster=cluster)
+    room = max(1, rows - len(head) - 2) if rows else 0
+    names, pairs = Names(picture), joined(picture["Pairs"])
+    found = _pairs(pairs, names, by, room) if by_pairs else _containers(pairs, names, by, room)
+    return [*head, "", *found]
+
+
+def heading(picture: Picture, *, cluster: bool) -> list[str]:
+    """Return what is said above the table: who is seen, what goes on in all, and what is wrong."""
+    hosts = picture["Hosts"]
+    told = [each for each in hosts if each["State"] in ("here", "ok")]
+    here = next((each["Name"] for each in hosts if each["State"] == "here"), "?")
+    asked = hosts if cluster else told
+    every = picture["EverySeconds"]
+    who = (f"{len(told)} of {len(asked)} hosts" if cluster else "this host alone")
+    first = [f"slim top on {_short(here)}: {who}",
+             f"a sample each {every:g} s" if every else "the first sample is being taken"]
+    if more := int(picture["More"]["Pairs"]):
+        first.append(f"{more} pairs of little traffic are left out")
+    rates = Rates(picture, cluster=cluster)
+    return [", ".join(first), rates.line(), *_wrong(asked)]
+
+
+class Rates:
+    """What goes on in all."""
+
+    def __init__(self, picture: Picture, *, cluster: bool) -> None:
+        """cluster: each byte is counted where it is sent; else also what comes from other hosts."""
+        self.connections = self.fallbacks = self.drops = 0.0
+        shown = {each["Id"] for each in picture["Hosts"] if each["State"] in ("here", "ok")}
+        for each in picture["Reasons"]:
+            if each["Host"] not in shown:
+                continue
+            self.connections += each["PerSecond"] * (
+                each["Name"] in CONNECTIONS or each["Kind"] == "fallback")
+            self.fallbacks += each["PerSecond"] * (each["Kind"] == "fallback")
+            self.drops += each["PerSecond"] * (each["Kind"] == "drop")
+        by_path = dict.fromkeys(INSIDE, 0.0)
+        for each in picture["Totals"]:
+            if each["Path"] in by_path and each["Host"] in shown:
+                by_path[each["Path"]] += each["BytesOutPerSecond"] + (
+                    0.0 if cluster or each["Path"] == "local" else each["BytesInPerSecond"])
+        self.bytes = sum(by_path.values())
+        between = by_path["host"] + by_path["overlay"]
+        self.overlay = by_path["overlay"] / between if between else None
+
+    def line(self) -> str:
+        """Say it."""
+        share = "-" if self.overlay is None else f"{self.overlay:.0%}"
+        return (f"{rate(self.connections)} connections/s, {amount(self.bytes)}/s, overlay {share} "
+                f"of the bytes between hosts, {rate(self.fallbacks)} fallbacks/s, "
+                f"{rate(self.drops)} drops/s")
+
+
+def _wrong(hosts: Sequence[dict[str, Any]]) -> list[str]:
+    """Say which hosts do not tell, and why; many of one kind together."""
+    by_state: dict[str, list[str]] = {}
+    found = []
+    for each in hosts:
+        if each["State"] not in ("here", "ok"):
+            by_state.setdefault(each["State"], []).append(_host(each))
+        else:
+            found += [f"! {_short(each['Name'])}: {_short(said, SAID_SHOWN)}"
+                      for said in each["Problems"][:2]]
+    return [f"! {plain(state)}: {some_of(said)}"
+            for state, said in sorted(by_state.items())] + found[:3]
+
+
+def _host(each: dict[str, Any]) -> str:
+    why = "".join(f" ({_short(said, SAID_SHOWN)})" for said in each["Problems"][:1])
+    return f"{_short(each['Name'])}{why}"
+
+
+def _short(text: object, most: int = NAME_SHOWN) -> str:
+    shown = plain(str(text)[:most + 1])
+    return shown if len(shown) <= most else shown[:most - 1] + "…"
+
+
+def _pairs(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]:
+    chosen = _first(pairs, by, room)
+    return table([PAIRS_HEADING, *((
+        names.container(each.first), names.host(each.first), names.container(each.second),
+        names.host(each.second), _short(each.path), str(each.connections), rate(each.opened),
+        amount(each.out_bytes), amount(each.in_bytes)) for each in chosen)], range(5, 9))
+
+
+def _containers(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]:
+    chosen = _first(containers(pairs, names), by, room)
+    return table([CONTAINERS_HEADING, *((
+        names.container(each.at), names.host(each.at), names.network(each.at),
+        str(each.connections), rate(each.opened), amount(each.out_bytes), amount(each.in_bytes),
+        f"{each.overlay_bytes / each.bytes:.0%}" if each.bytes else "-", str(len(each.peers)))
+        for each in chosen)], range(3, 9))
+
+
+def _first(rows: Iterable[Any], by: str, room: int) -> list[Any]:
+    """Return the most important rows; room 0: all."""
+    def order(each: Any) -> tuple[object, ...]:
+        first = (each.bytes,) if by == "bytes" else (each.opened, each.connections)
+        return (*(-value for value in (*first, each.bytes, each.connections)),
+                each.at if isinstance(each, Container) else (each.first, each.second))
+
+    ordered = sorted(rows, key=order)
+    return ordered[:room] if room else ordered
+
+
+def _end(said: dict[str, Any]) -> End:
+    return int(said["Vni"]), str(said["Address"])
+
+
+def rate(per_s: float) -> str:
+    """Return a number per second in few digits."""
+    return f"{per_s:.0f}" if per_s >= 10 or per_s == 0 else f"{per_s:.1f}"
