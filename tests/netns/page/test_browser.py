@@ -148,6 +148,22 @@ def test_everything_has_a_name_for_who_does_not_see(window: Browser,
     assert unnamed == []
 
 
+def test_a_page_that_is_not_seen_does_not_follow(window: Browser) -> None:
+    with page(Pictures().answer) as served:
+        go(window, served)
+        see = ("Object.defineProperty(document, 'hidden', {value: arguments[0], "
+               "configurable: true});"
+               "document.dispatchEvent(new Event('visibilitychange'))")
+        assert served.feed.followers == 1
+        window.run(see, True)
+        wait_until(lambda: served.feed.followers == 0, SHOWN_S, "it follows no more")
+        first = shown(window)
+        window.run(see, False)
+        wait_until(lambda: shown(window) != first, SHOWN_S, "another picture")
+        assert served.feed.followers == 1
+        well(window, served)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable(window: Browser, crowd: tuple[Served, Pictures], scheme: str) -> None:
     """Texts have a contrast of 4.5 to what is behind them."""

@@ -68,8 +68,8 @@ class Pictures:
                 "Address": f"192.0.2.{number + 1}",
                 "State": "here" if number == 0 else "silent" if last else "ok",
                 "Version": "0.1.0", "AgeSeconds": 95.0 if last else 1.5,
-                "Problems": [self._evil(number) or "peers: SYNs to node-3 are not answered"]
-                if number == 1 else []}
+                "Problems": ([self._evil(number) or "peers: SYNs to node-3 are not answered"]
+                             if number == 1 else ["its lease has ended"] if last else [])}
 
     def _network(self, number: int) -> dict[str, Any]:
         used = min(_SUBNET, self.endpoints - number * _SUBNET)

@@ -11,7 +11,7 @@ import { age, clock, sentence } from "./words.js";
 const HOUR = 3600, AGAIN_MS = 5000, LATE_MS = 8000;
 const main = document.getElementById("main"), live = document.getElementById("live"), nav = document.getElementById("nav");
 const layout = new Layout();
-let reasons = {}, picture = null, samples = [], trouble = "", heard = 0;
+let reasons = {}, picture = null, samples = [], trouble = "", heard = 0, source = null;
 
 if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname + location.hash);
 
@@ -35,9 +35,15 @@ function show() {
   document.title = title ? `${title} – slim` : "slim";
 }
 
+// Nobody is asked for a page that is not seen.
 function follow() {
-  const source = new EventSource("events");
-  const on = (kind, then) => source.addEventListener(kind, (event) => {
+  source?.close();
+  source = document.hidden ? null : new EventSource("events");
+  if (source) listen(source);
+}
+
+function listen(events) {
+  const on = (kind, then) => events.addEventListener(kind, (event) => {
     heard = Date.now();
     then(JSON.parse(event.data));
   });
@@ -56,17 +62,17 @@ function follow() {
     picture = found;
     show();
   });
-  source.onerror = async () => {
+  events.onerror = async () => {
     trouble = "slim ui does not answer";
     say();
-    if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    if (events.readyState !== EventSource.CLOSED) return; // it tries again by itself
     // It was refused, and does not say why: too many browsers, or another token.
     try {
       const answer = await fetch("events", { method: "HEAD" });
       trouble = answer.status === 403 ? "the token is another one: open the address that slim ui printed" : "too many browsers have this page open";
     } catch { /* as before */ }
     say();
-    setTimeout(follow, AGAIN_MS);
+    setTimeout(() => events === source && follow(), AGAIN_MS);
   };
 }
 
@@ -74,6 +80,10 @@ document.addEventListener("input", (event) => {
   if (event.target.dataset.filter === undefined) return;
   setFilter(event.target.dataset.filter, event.target.value);
   show();
+});
+document.addEventListener("visibilitychange", () => {
+  heard = 0;
+  follow();
 });
 addEventListener("hashchange", () => {
   show();

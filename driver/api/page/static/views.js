@@ -6,7 +6,7 @@ import { containerLink, hostLink, networkLink } from "./links.js";
 import { endpointKey, peerAddress } from "./model.js";
 import { picture } from "./picture.js";
 import { table } from "./table.js";
-import { age, bytes, clock, count, name, plural, rate } from "./words.js";
+import { age, bytes, clock, count, name, plural, rate, sentence } from "./words.js";
 
 const PATHS = [["host", "host path"], ["overlay", "overlay path"], ["local", "on one host"], ["outside", "outside"]];
 const STATES = { here: "this host", ok: "ok", silent: "silent", gone: "gone", unknown: "unknown" };
@@ -44,15 +44,18 @@ function reasonNotice(model, reason, withHost = true) {
     says && h("p", { class: "meaning" }, text(says.Meaning)), says && remedy(says.Remedy));
 }
 
+const says = (host) => host.Problems.map((problem) => h("p", { class: "meaning" }, h("bdi", null, sentence(problem))));
+
 // What is wrong, worst first: hosts that are gone, drops, fallbacks, what hosts say of themselves.
 function attention(model, only = null) {
   const hosts = [...model.hosts.values()].filter((host) => only === null || host.Id === only);
   const found = [
-    ...hosts.filter((host) => host.State === "gone").map((host) => notice("gone", `gone ${host.Id}`, ["host ", hostCell(model, host.Id), " is gone: calls to its containers are refused at once"],
-      remedy("is it down? `slim hosts` says since when"))),
+    ...hosts.filter((host) => host.State === "gone").map((host) => notice("gone", `gone ${host.Id}`, ["host ", hostCell(model, host.Id), " is gone: it gives no sign of life"],
+      says(host), remedy("is it down? `slim hosts` says since when"))),
     ...model.pressing.filter((reason) => reason.Kind === "drop" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
-    ...hosts.filter((host) => host.State === "silent" || host.State === "unknown").map((host) => notice("silent", `silent ${host.Id}`, ["host ", hostCell(model, host.Id), host.AgeSeconds === null ? " has not told of itself yet" : ` has not told of itself for ${age(host.AgeSeconds)}`])),
-    ...hosts.flatMap((host) => host.Problems.map((problem, at) => notice("problem", `problem ${host.Id} ${at}`, [hostCell(model, host.Id), ": ", foreign(problem)]))),
+    ...hosts.filter((host) => host.State === "silent" || host.State === "unknown").map((host) => notice("silent", `silent ${host.Id}`, ["host ", hostCell(model, host.Id), host.AgeSeconds === null ? " has not told of itself yet" : ` has not told of itself for ${age(host.AgeSeconds)}`], says(host))),
+    ...hosts.filter((host) => host.State === "here" || host.State === "ok").flatMap((host) => host.Problems.map((problem, at) =>
+      notice("problem", `problem ${host.Id} ${at}`, [hostCell(model, host.Id), ": ", h("bdi", null, sentence(problem))]))),
     ...model.pressing.filter((reason) => reason.Kind === "fallback" && (only === null || reason.Host === only)).map((reason) => reasonNotice(model, reason, only === null)),
   ];
   const most = 5;
@@ -161,6 +164,7 @@ function network(model, vni) {
   return [h("h1", null, "Network ", foreign(found.Name)),
     facts(["VNI", String(found.Vni)], ["id", name(found.Id)], ["host path", name(found.HostPath)], ["internal", found.Internal ? "yes" : "no"], ["containers", count(members.length)],
       ...found.Subnets.map((subnet) => [name(subnet.Cidr), h("meter", { min: 0, max: subnet.Size, value: subnet.Used, high: subnet.Size * 0.95, "aria-label": "addresses used" }), ` ${count(subnet.Used)} used, `, free(subnet), " free"])),
+    tables.refusals(model, model.refusals.filter((each) => members.some((one) => one.Host === each.Host && one.Container === each.Container))),
     tables.pairs(model, model.pairs.filter((pair) => pair.a.Vni === found.Vni || pair.b.Vni === found.Vni)), tables.endpoints(model, members)];
 }
 
