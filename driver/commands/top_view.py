@@ -5,6 +5,7 @@ A pair of two hosts is told of by both, each as it sees it: here it is one row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +33,7 @@ class Pair:
     first: End
     second: End
     path: str
+    stale: bool = False  # only a host that is silent by now has told of it
     connections: int = 0
     opened: float = 0.0
     out_bytes: float = 0.0
@@ -90,25 +92,37 @@ class Names:
         return self._first.get(end, end)
 
 
-def joined(pairs: Iterable[dict[str, Any]]) -> list[Pair]:
+def joined(picture: Picture) -> list[Pair]:
     """Return each pair once, whether one of its ends tells of it or both.
 
-    Both see the same connections: what one of them has not seen yet, the other may have.
+    Both see the same connections: what one of them has not seen yet, the other may have.  What a
+    host told before it fell silent counts only for pairs that no other one tells of.
     """
+    telling = _telling(picture)
     found: dict[tuple[End, End, str], Pair] = {}
-    for each in pairs:
-        here, there = _end(each["From"]), _end(each["To"])
-        out_bytes, in_bytes = each["BytesOutPerSecond"], each["BytesInPerSecond"]
-        # A service's task and its caller name the same two addresses, so their order suffices.
-        first, second = sorted((here, there))
-        if first != here:
-            out_bytes, in_bytes = in_bytes, out_bytes
-        pair = found.setdefault((first, second, each["Path"]), Pair(first, second, each["Path"]))
-        pair.connections = max(pair.connections, each["Connections"])
-        pair.opened = max(pair.opened, each["OpenedPerSecond"])
-        pair.out_bytes = max(pair.out_bytes, out_bytes)
-        pair.in_bytes = max(pair.in_bytes, in_bytes)
+    for stale in (False, True):
+        for each in picture["Pairs"]:
+            if (each["Reporter"] in telling) is stale:
+                continue
+            here, there = _end(each["From"]), _end(each["To"])
+            first, second = sorted((here, there))
+            pair = found.setdefault((first, second, each["Path"]),
+                                    Pair(first, second, each["Path"], stale))
+            if pair.stale is not stale:
+                continue
+            out_bytes, in_bytes = each["BytesOutPerSecond"], each["BytesInPerSecond"]
+            if first != here:
+                out_bytes, in_bytes = in_bytes, out_bytes
+            pair.connections = max(pair.connections, each["Connections"])
+            pair.opened = max(pair.opened, each["OpenedPerSecond"])
+            pair.out_bytes = max(pair.out_bytes, out_bytes)
+            pair.in_bytes = max(pair.in_bytes, in_bytes)
     return list(found.values())
+
+
+def _telling(picture: Picture) -> set[str]:
+    """Return the hosts whose figures are of now."""
+    return {each["Id"] for each in picture["Hosts"] if each["State"] in ("here", "ok")}
 
 
 def containers(pairs: Iterable[Pair], names: Names) -> list[Container]:
@@ -136,7 +150,7 @@ def lines(picture: Picture, *, cluster: bool, by: str, by_pairs: bool, rows: int
     """Return all lines; rows: how many there may be, 0: any number."""
     head = heading(picture, cluster=cluster)
     room = max(1, rows - len(head) - 2) if rows else 0
-    names, pairs = Names(picture), joined(picture["Pairs"])
+    names, pairs = Names(picture), joined(picture)
     found = _pairs(pairs, names, by, room) if by_pairs else _containers(pairs, names, by, room)
     return [*head, "", *found]
 
@@ -162,15 +176,16 @@ class Rates:
 
     def __init__(self, picture: Picture, *, cluster: bool) -> None:
         """cluster: each byte is counted where it is sent; else also what comes from other hosts."""
-        self.connections = self.fallbacks = self.drops = 0.0
-        shown = {each["Id"] for each in picture["Hosts"] if each["State"] in ("here", "ok")}
+        self.connections = 0.0
+        shown = _telling(picture)
+        self._reasons: dict[str, Counter[str]] = {"fallback": Counter(), "drop": Counter()}
         for each in picture["Reasons"]:
             if each["Host"] not in shown:
                 continue
             self.connections += each["PerSecond"] * (
                 each["Name"] in CONNECTIONS or each["Kind"] == "fallback")
-            self.fallbacks += each["PerSecond"] * (each["Kind"] == "fallback")
-            self.drops += each["PerSecond"] * (each["Kind"] == "drop")
+            if each["Kind"] in self._reasons and each["PerSecond"]:
+                self._reasons[each["Kind"]][each["Name"]] += each["PerSecond"]
         by_path = dict.fromkeys(INSIDE, 0.0)
         for each in picture["Totals"]:
             if each["Path"] in by_path and each["Host"] in shown:
@@ -184,8 +199,13 @@ class Rates:
         """Say it."""
         share = "-" if self.overlay is None else f"{self.overlay:.0%}"
         return (f"{rate(self.connections)} connections/s, {amount(self.bytes)}/s, overlay {share} "
-                f"of the bytes between hosts, {rate(self.fallbacks)} fallbacks/s, "
-                f"{rate(self.drops)} drops/s")
+                f"of the bytes between hosts, {self._of('fallback')}, {self._of('drop')}")
+
+    def _of(self, kind: str) -> str:
+        """Say how many there are of a kind, and which reason has the most."""
+        reasons = self._reasons[kind]
+        most = "".join(f" ({_short(name)})" for name, _ in reasons.most_common(1))
+        return f"{rate(sum(reasons.values()))} {kind}s/s{most}"
 
 
 def _wrong(hosts: Sequence[dict[str, Any]]) -> list[str]:
@@ -216,8 +236,9 @@ def _pairs(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]
     chosen = _first(pairs, by, room)
     return table([PAIRS_HEADING, *((
         names.container(each.first), names.host(each.first), names.container(each.second),
-        names.host(each.second), _short(each.path), str(each.connections), rate(each.opened),
-        amount(each.out_bytes), amount(each.in_bytes)) for each in chosen)], range(5, 9))
+        names.host(each.second), _short(each.path) + ", stale" * each.stale,
+        str(each.connections), rate(each.opened), amount(each.out_bytes),
+        amount(each.in_bytes)) for each in chosen)], range(5, 9))
 
 
 def _containers(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]:
@@ -233,7 +254,8 @@ def _first(rows: Iterable[Any], by: str, room: int) -> list[Any]:
     """Return the most important rows; room 0: all."""
     def order(each: Any) -> tuple[object, ...]:
         first = (each.bytes,) if by == "bytes" else (each.opened, each.connections)
-        return (*(-value for value in (*first, each.bytes, each.connections)),
+        return (isinstance(each, Pair) and each.stale,
+                *(-value for value in (*first, each.bytes, each.connections)),
                 each.at if isinstance(each, Container) else (each.first, each.second))
 
     ordered = sorted(rows, key=order)

@@ -85,7 +85,7 @@ def _judge(seen: HostSeen, heard: Heard | None, others: Others, now_s: float) ->
 
 def _why_silent(seen: HostSeen, heard: Heard | None, others: Others, now_s: float) -> str:
     if others.problem:
-        return f"it cannot be asked: {others.problem}"
+        return "it cannot be asked: etcd does not answer this host"
     if not seen.registered:
         return "it has no lease: its driver is stopped, or does not reach etcd"
     if heard is not None:

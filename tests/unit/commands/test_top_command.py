@@ -88,7 +88,8 @@ FOUND: dict[str, Any] = {
 
 TABLE = """\
 slim top on node1: 2 of 3 hosts, a sample each 2 s
-12 connections/s, 6.8kB/s, overlay 25% of the bytes between hosts, 2.0 fallbacks/s, 0.2 drops/s
+12 connections/s, 6.8kB/s, overlay 25% of the bytes between hosts, \
+2.0 fallbacks/s (overlay_only), 0.2 drops/s (spoofed_source)
 ! silent: node3 (it has told nothing for 30 s)
 
 FROM   HOST   TO     HOST   PATH     OPEN  NEW/S  OUT/S   IN/S
@@ -132,23 +133,33 @@ def test_containers(found: dict[str, Any]) -> None:
 
 
 def test_a_pair_that_two_tell_of_is_one() -> None:
-    one, = joined(FOUND["Pairs"][:2])
+    one, = joined({**FOUND, "Pairs": FOUND["Pairs"][:2]})
     assert (one.first, one.second) == ((1, "10.32.0.2"), (1, "10.32.0.6"))
     assert (one.connections, one.opened, one.out_bytes, one.in_bytes) == (3, 1.5, 5000, 120)
-    assert len(joined(FOUND["Pairs"])) == 3
+    assert len(joined(FOUND)) == 3
 
 
 def test_the_same_addresses_by_another_path_or_network_are_others() -> None:
     others = [pair(ONE, "10.32.0.2", "10.32.0.6", Path="overlay"),
               pair(ONE, "10.32.0.2", "10.32.0.6", From={"Vni": 2, "Address": "10.32.0.2"},
                    To={"Vni": 2, "Address": "10.32.0.6"})]
-    assert len(joined([*FOUND["Pairs"][:2], *others])) == 3
+    assert len(joined({**FOUND, "Pairs": [*FOUND["Pairs"][:2], *others]})) == 3
+
+
+def test_what_a_silent_host_has_told(found: dict[str, Any]) -> None:
+    """It counts for nothing that another host tells of, and is marked where it is all there is."""
+    found["Pairs"] += [pair(THREE, "10.32.0.6", "10.32.0.2", BytesOutPerSecond=1e9),
+                       pair(THREE, "10.32.0.8", "10.32.0.9", BytesOutPerSecond=1e9)]
+    rows = shown(found)[5:]
+    assert [row.split()[0] for row in rows] == ["web", "web", "1.1.1.1", "10.32.0.8"]
+    assert "5.0kB" in rows[0]
+    assert ["host, stale" in row for row in rows] == [False, False, False, True]
 
 
 def test_both_addresses_of_a_container_are_one_row(found: dict[str, Any]) -> None:
     found["Endpoints"][0]["Address6"] = "fd00::2"
     found["Pairs"].append(pair(ONE, "fd00::2", "fd00::6"))
-    rows = containers(joined(found["Pairs"]), Names(found))
+    rows = containers(joined(found), Names(found))
     assert [each.connections for each in rows if each.at == (1, "10.32.0.2")] == [9]
 
 

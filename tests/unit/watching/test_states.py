@@ -38,7 +38,7 @@ def test_one_that_tells() -> None:
     (None, {}, "silent", "asked for 900 s"),
     (None, {"registered": False}, "silent", "has no lease"),
     (None, {"registered": False, "gone": True}, "gone", "no sign of life"),
-    (None, {"problem": "etcd is away"}, "silent", "cannot be asked: etcd is away"),
+    (None, {"problem": "etcd is away"}, "silent", "cannot be asked: etcd does not"),
     (None, {"problem": "etcd is away", "since_s": NOW_S}, "silent", "cannot be asked"),
     (Heard(1, NOW_S - 30, SUMMARY), {}, "silent", "told nothing for 30 s"),
     (Heard(1, NOW_S - 30, SUMMARY), {"registered": False}, "silent", "has no lease"),
