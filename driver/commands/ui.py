@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 import threading
 from functools import partial
@@ -15,7 +16,7 @@ from driver.api.server import ApiServer
 from driver.commands.control_client import ask
 from driver.commands.seeing_options import UI_AT
 from driver.errors import SettingsError
-from driver.settings import Settings, parse_socket_address
+from driver.settings import Settings, SocketAddress, parse_socket_address
 
 THREADS: Final = BROWSERS + 4  # a browser that follows has one
 CONNECTIONS: Final = 200  # a browser has some, for the page's files
@@ -32,6 +33,10 @@ def run_ui(settings: Settings, at: str) -> int:
         raise SettingsError(f"ui {at}: {error}") from None
     if place is None:
         raise SettingsError(f"ui: want ADDRESS:PORT, as in {UI_AT}")
+    ports = settings.port_range
+    if ports.first <= place.port <= ports.last:
+        raise SettingsError(f"ui {at}: the port is one of --port-range={ports}, whose packets are "
+                            "for containers; choose another one")
     listener = TcpListener(place.host, place.port, "address for `slim ui`")
     guard = Guard(place.host, place.port)
     feed = Feed(partial(_picture, settings.socket))
@@ -42,14 +47,20 @@ def run_ui(settings: Settings, at: str) -> int:
         signal.signal(number, lambda *_: told.set())
     server.start()
     feed.start()
-    print(f"the page: http://{place}/" + (f"?token={guard.token}" if guard.needs_token else ""),
-          "(Ctrl-C ends it)", flush=True)
+    print(f"the page: {_url(place, guard)} (Ctrl-C ends it)", flush=True)
     try:
         told.wait()
     finally:
         feed.stop()
         server.stop()
     return 0
+
+
+def _url(place: SocketAddress, guard: Guard) -> str:
+    """Return what to open."""
+    anywhere = ipaddress.ip_address(place.host).is_unspecified
+    host = f"ADDRESS-OF-THIS-HOST:{place.port}" if anywhere else str(place)
+    return f"http://{host}/" + (f"?token={guard.token}" if guard.needs_token else "")
 
 
 def _picture(socket: str, cluster: bool) -> dict[str, Any]:

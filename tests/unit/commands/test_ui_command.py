@@ -52,7 +52,8 @@ def test_it_says_where_it_is_and_what_it_lacks_and_ends(tmp_path: Path, number: 
 def test_other_addresses_come_with_a_token(tmp_path: Path) -> None:
     port = free_port("127.0.0.1")
     with running(tmp_path, f"0.0.0.0:{port}") as (_, said):
-        found = re.fullmatch(rf"the page: (http://0\.0\.0\.0:{port})(/\?token=[\w-]{{32}}) "
+        found = re.fullmatch(rf"the page: (http://ADDRESS-OF-THIS-HOST:{port})"
+                             r"(/\?token=[\w-]{32}) "
                              r"\(Ctrl-C ends it\)\n", said)
         assert found
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)) as browser:
@@ -66,7 +67,8 @@ def test_other_addresses_come_with_a_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("at", "said"), [
     ("localhost:8118", "ui localhost:8118: want ADDRESS:PORT, as in 127.0.0.1:9500 or [::1]:9500"),
     ("127.0.0.1", "ui 127.0.0.1: want ADDRESS:PORT"), ("", "ui: want ADDRESS:PORT"),
-    ("127.0.0.1:0", "ui 127.0.0.1:0: want a port from")])
+    ("127.0.0.1:0", "ui 127.0.0.1:0: want a port from"),
+    ("127.0.0.1:61001", "ui 127.0.0.1:61001: the port is one of --port-range=61000-65535")])
 def test_bad_addresses(at: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ui", at]) == 2
     assert said in capsys.readouterr().err
