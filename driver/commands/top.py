@@ -11,7 +11,8 @@ from typing import Any, Final
 from driver.commands import screen
 from driver.commands.control_client import ask
 from driver.commands.top_options import INTERVAL_S
-from driver.commands.top_view import Picture, lines
+from driver.commands.top_rows import Picture
+from driver.commands.top_view import lines
 from driver.errors import SlimError
 from driver.settings import Settings
 from driver.work.shown import plain

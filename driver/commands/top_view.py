@@ -1,148 +1,34 @@
 """Turns the driver's answer to Slim.Picture into the lines of `slim top`.
 
-A pair of two hosts is told of by both, each as it sees it: here it is one row.
+top_rows.py has the rows; this module what is said of all, and the columns.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from driver.commands.ss import amount
 from driver.commands.table import table
+from driver.commands.top_rows import (
+    Container,
+    Names,
+    Pair,
+    Picture,
+    containers,
+    joined,
+    short,
+    telling,
+)
 from driver.work.shown import plain, some_of
 
 INSIDE: Final = ("host", "overlay", "local")  # paths of slim's networks
 CONNECTIONS: Final = ("connected", "local")  # counters of connections made; and all fallbacks
-NAME_SHOWN: Final = 32  # characters of a name
 SAID_SHOWN: Final = 200  # of a problem
 PAIRS_HEADING: Final = ("FROM", "HOST", "TO", "HOST", "PATH", "OPEN", "NEW/S", "OUT/S", "IN/S")
 CONTAINERS_HEADING: Final = ("CONTAINER", "HOST", "NETWORK", "OPEN", "NEW/S", "OUT/S", "IN/S",
                              "OVERLAY", "PEERS")
-
-Picture = dict[str, Any]  # as the driver answers
-End = tuple[int, str]  # VNI and address
-
-
-@dataclass
-class Pair:
-    """Connections between two addresses by one path; `out`: bytes per second from `first`."""
-
-    first: End
-    second: End
-    path: str
-    stale: bool = False  # only a host that is silent by now has told of it
-    connections: int = 0
-    opened: float = 0.0
-    out_bytes: float = 0.0
-    in_bytes: float = 0.0
-
-    @property
-    def bytes(self) -> float:
-        """Return bytes per second in both directions."""
-        return self.out_bytes + self.in_bytes
-
-
-@dataclass
-class Container:
-    """All that an endpoint has; a container has an endpoint in each of its networks."""
-
-    at: End
-    connections: int = 0
-    opened: float = 0.0
-    out_bytes: float = 0.0
-    in_bytes: float = 0.0
-    overlay_bytes: float = 0.0
-    peers: set[End] = field(default_factory=set)
-
-    @property
-    def bytes(self) -> float:
-        """Return bytes per second in both directions."""
-        return self.out_bytes + self.in_bytes
-
-
-class Names:
-    """Who has which address, and where."""
-
-    def __init__(self, picture: Picture) -> None:
-        self._hosts = {each["Id"]: each["Name"] for each in picture["Hosts"]}
-        self._networks = {each["Vni"]: each["Name"] for each in picture["Networks"]}
-        self._endpoints = {(each["Vni"], address): each for each in picture["Endpoints"]
-                           for address in (each["Address"], each["Address6"]) if address}
-        self._first = {end: (each["Vni"], each["Address"] or each["Address6"])
-                       for end, each in self._endpoints.items()}
-
-    def container(self, end: End) -> str:
-        """Return an address's container; the address itself, if that is not known."""
-        return _short(self._endpoints.get(end, {}).get("Container") or end[1])
-
-    def host(self, end: End) -> str:
-        """Return the name of its host."""
-        host = self._endpoints.get(end, {}).get("Host", "")
-        return _short(self._hosts.get(host, host[:12]) or "-")
-
-    def network(self, end: End) -> str:
-        """Return the name of its network."""
-        return _short(self._networks.get(end[0], f"VNI {end[0]}"))
-
-    def endpoint(self, end: End) -> End:
-        """Return the address that stands for all of the endpoint's."""
-        return self._first.get(end, end)
-
-
-def joined(picture: Picture) -> list[Pair]:
-    """Return each pair once, whether one of its ends tells of it or both.
-
-    Both see the same connections: what one of them has not seen yet, the other may have.  What a
-    host told before it fell silent counts only for pairs that no other one tells of.
-    """
-    telling = _telling(picture)
-    found: dict[tuple[End, End, str], Pair] = {}
-    for stale in (False, True):
-        for each in picture["Pairs"]:
-            if (each["Reporter"] in telling) is stale:
-                continue
-            here, there = _end(each["From"]), _end(each["To"])
-            first, second = sorted((here, there))
-            pair = found.setdefault((first, second, each["Path"]),
-                                    Pair(first, second, each["Path"], stale))
-            if pair.stale is not stale:
-                continue
-            out_bytes, in_bytes = each["BytesOutPerSecond"], each["BytesInPerSecond"]
-            if first != here:
-                out_bytes, in_bytes = in_bytes, out_bytes
-            pair.connections = max(pair.connections, each["Connections"])
-            pair.opened = max(pair.opened, each["OpenedPerSecond"])
-            pair.out_bytes = max(pair.out_bytes, out_bytes)
-            pair.in_bytes = max(pair.in_bytes, in_bytes)
-    return list(found.values())
-
-
-def _telling(picture: Picture) -> set[str]:
-    """Return the hosts whose figures are of now."""
-    return {each["Id"] for each in picture["Hosts"] if each["State"] in ("here", "ok")}
-
-
-def containers(pairs: Iterable[Pair], names: Names) -> list[Container]:
-    """Return what each endpoint has, of the pairs that are told of."""
-    found: dict[End, Container] = {}
-    for pair in pairs:
-        for end, peer, out_bytes, in_bytes in (
-                (pair.first, pair.second, pair.out_bytes, pair.in_bytes),
-                (pair.second, pair.first, pair.in_bytes, pair.out_bytes)):
-            if end[0] == 0:  # outside slim's networks
-                continue
-            at = names.endpoint(end)
-            one = found.setdefault(at, Container(at))
-            one.connections += pair.connections
-            one.opened += pair.opened
-            one.out_bytes += out_bytes
-            one.in_bytes += in_bytes
-            one.overlay_bytes += (out_bytes + in_bytes) * (pair.path == "overlay")
-            one.peers.add(names.endpoint(peer))
-    return list(found.values())
 
 
 def lines(picture: Picture, *, cluster: bool, by: str, by_pairs: bool, rows: int = 0
@@ -163,7 +49,7 @@ def heading(picture: Picture, *, cluster: bool) -> list[str]:
     asked = hosts if cluster else told
     every = picture["EverySeconds"]
     who = (f"{len(told)} of {len(asked)} hosts" if cluster else "this host alone")
-    first = [f"slim top on {_short(here)}: {who}",
+    first = [f"slim top on {short(here)}: {who}",
              f"a sample each {every:g} s" if every else "the first sample is being taken"]
     if more := int(picture["More"]["Pairs"]):
         first.append(f"{more} pairs of little traffic are left out")
@@ -177,7 +63,7 @@ class Rates:
     def __init__(self, picture: Picture, *, cluster: bool) -> None:
         """cluster: each byte is counted where it is sent; else also what comes from other hosts."""
         self.connections = 0.0
-        shown = _telling(picture)
+        shown = telling(picture)
         self._reasons: dict[str, Counter[str]] = {"fallback": Counter(), "drop": Counter()}
         for each in picture["Reasons"]:
             if each["Host"] not in shown:
@@ -204,7 +90,7 @@ class Rates:
     def _of(self, kind: str) -> str:
         """Say how many there are of a kind, and which reason has the most."""
         reasons = self._reasons[kind]
-        most = "".join(f" ({_short(name)})" for name, _ in reasons.most_common(1))
+        most = "".join(f" ({short(name)})" for name, _ in reasons.most_common(1))
         return f"{rate(sum(reasons.values()))} {kind}s/s{most}"
 
 
@@ -216,27 +102,22 @@ def _wrong(hosts: Sequence[dict[str, Any]]) -> list[str]:
         if each["State"] not in ("here", "ok"):
             by_state.setdefault(each["State"], []).append(_host(each))
         else:
-            found += [f"! {_short(each['Name'])}: {_short(said, SAID_SHOWN)}"
+            found += [f"! {short(each['Name'])}: {short(said, SAID_SHOWN)}"
                       for said in each["Problems"][:2]]
     return [f"! {plain(state)}: {some_of(said)}"
             for state, said in sorted(by_state.items())] + found[:3]
 
 
 def _host(each: dict[str, Any]) -> str:
-    why = "".join(f" ({_short(said, SAID_SHOWN)})" for said in each["Problems"][:1])
-    return f"{_short(each['Name'])}{why}"
-
-
-def _short(text: object, most: int = NAME_SHOWN) -> str:
-    shown = plain(str(text)[:most + 1])
-    return shown if len(shown) <= most else shown[:most - 1] + "…"
+    why = "".join(f" ({short(said, SAID_SHOWN)})" for said in each["Problems"][:1])
+    return f"{short(each['Name'])}{why}"
 
 
 def _pairs(pairs: Iterable[Pair], names: Names, by: str, room: int) -> list[str]:
     chosen = _first(pairs, by, room)
     return table([PAIRS_HEADING, *((
         names.container(each.first), names.host(each.first), names.container(each.second),
-        names.host(each.second), _short(each.path) + ", stale" * each.stale,
+        names.host(each.second), short(each.path) + ", stale" * each.stale,
         str(each.connections), rate(each.opened), amount(each.out_bytes),
         amount(each.in_bytes)) for each in chosen)], range(5, 9))
 
@@ -260,10 +141,6 @@ def _first(rows: Iterable[Any], by: str, room: int) -> list[Any]:
 
     ordered = sorted(rows, key=order)
     return ordered[:room] if room else ordered
-
-
-def _end(said: dict[str, Any]) -> End:
-    return int(said["Vni"]), str(said["Address"])
 
 
 def rate(per_s: float) -> str:

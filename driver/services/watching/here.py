@@ -22,6 +22,7 @@ from driver.services.seeing.roster import ID_SHOWN, Roster, Sources
 from driver.services.watching.sampling import Sampler
 
 KINDS: Final = ("fallback", "drop")  # what is told apart from what is normal
+PROBLEMS_MAX: Final = 10
 NOT_USABLE: Final = 3  # addresses of a pool: network, broadcast and gateway
 SIZE_MAX: Final = (1 << 53) - 1  # what programs that read JSON take for a whole number
 
@@ -70,7 +71,7 @@ class Here:
             host=parts.host, version=parts.version, ready=ready,
             networks=self._networks(roster), endpoints=_endpoints(roster, sample.pairs),
             pairs=sample.pairs, reasons=reasons, paths=sample.paths,
-            problems=tuple(f"not all of {name}: {why}" for name, why in sample.unread.items()),
+            problems=_problems(sample.unread),
             more_pairs=sample.more_pairs)
 
     def _reasons(self) -> tuple[ReasonRate, ...]:
@@ -90,6 +91,13 @@ class Here:
             tuple(PoolFill(cidr, sizes.get(network.vni, 0), _room(cidr))
                   for cidr in network.subnets), network.host_path.value, network.internal)
             for network in _one_each(roster.networks))
+
+
+def _problems(unread: Mapping[str, str]) -> tuple[str, ...]:
+    """Say which containers were not read as a whole, and why: of many, the first ones."""
+    said = [f"not all of {name}: {why}" for name, why in unread.items()]
+    more = [f"nor of {len(said) - PROBLEMS_MAX} more"] if len(said) > PROBLEMS_MAX else []
+    return (*said[:PROBLEMS_MAX], *more)
 
 
 def _one_each(networks: Iterable[Network]) -> list[Network]:

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from driver.api.control import Control
-from driver.commands import top, top_view
-from driver.commands.top_view import Names, Rates, containers, joined, lines
+from driver.commands import top, top_rows
+from driver.commands.top_rows import Names, containers, joined
+from driver.commands.top_view import Rates, lines
 from driver.errors import DatapathError
 from driver.model import HostId
 from driver.services.ports import End, EndpointSeen, PairRate
@@ -184,7 +185,7 @@ def test_hostile_texts(found: dict[str, Any]) -> None:
         for row in shown(found, by_pairs=by_pairs):
             assert row.isprintable()
         table = shown(found, by_pairs=by_pairs)[4:]
-        assert all(len(cell) <= top_view.NAME_SHOWN for row in table for cell in row.split()[:1])
+        assert all(len(cell) <= top_rows.NAME_SHOWN for row in table for cell in row.split()[:1])
 
 
 def test_only_as_many_rows_as_there_is_room_for(found: dict[str, Any]) -> None:

@@ -202,3 +202,16 @@ def test_this_hosts_summary() -> None:
     assert here.take().problems == ("not all of both: no",)
     here.begin_anew()
     assert not here.take().ready
+
+
+def test_many_containers_that_cannot_be_read_are_counted() -> None:
+    world = World()
+    for number in range(1, 30):
+        key = f"/netns/x{number}"
+        world.add(f"x{number}", endpoint(f"{number:02x}", f"10.32.1.{number}/16", key=key))
+        world.broken[key] = "no"
+    here = Here(Parts(ME, "1.0", world.sources, dict, dict, {}),
+                Sampler(world, Sight(world, world.maps), lambda: 0.0), lambda: 0.0)
+    found = here.take().problems
+    assert len(found) == 11
+    assert found[-1] == "nor of 19 more"
