@@ -19,7 +19,12 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
-from driver.commands.seeing_options import add_seeing_options, flows_request, sockets_request
+from driver.commands.seeing_options import (
+    add_seeing_options,
+    add_ui_argument,
+    flows_request,
+    sockets_request,
+)
 from driver.commands.top_options import add_top_options
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
@@ -49,6 +54,7 @@ def make_parser() -> ArgumentParser:
                         ("top", "show who talks to whom now, the busiest first"),
                         ("why", "say which way a connection would take now, and why"),
                         ("flows", "show connections as they open and close, and what is refused"),
+                        ("ui", "serve a page of the cluster for browsers, until it is stopped"),
                         ("support", "write what somebody who helps needs to see of this host"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
@@ -73,6 +79,8 @@ def make_parser() -> ArgumentParser:
             add_seeing_options(name, command)
         if name == "top":
             add_top_options(command)
+        if name == "ui":
+            add_ui_argument(command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -110,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ss": partial(ss, network, options), "why": partial(why, options),
             "top": partial(top, options),
             "flows": partial(flows, network, options),
+            "ui": partial(ui, options.get("at", "")),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -283,6 +292,13 @@ def why(options: dict[str, Any], settings: Settings) -> int:
     from driver.commands.why import run_why  # noqa: PLC0415
 
     return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
+
+
+def ui(at: str, settings: Settings) -> int:
+    """Serve the page."""
+    from driver.commands.ui import run_ui  # noqa: PLC0415 - loads flask
+
+    return run_ui(settings, at)
 
 
 def top(options: dict[str, Any], settings: Settings) -> int:

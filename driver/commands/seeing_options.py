@@ -1,4 +1,4 @@
-"""Defines the arguments of `slim ss`, `slim why` and `slim flows`."""
+"""Defines the arguments of `slim ss`, `slim why`, `slim flows` and `slim ui`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 _PATHS: Final = ("host", "overlay", "local", "outside")
 _VERDICTS: Final = ("host", "overlay", "local", "refused")
+UI_AT: Final = "127.0.0.1:8118"  # where `slim ui` serves, if it is not told
 
 
 def add_seeing_options(name: str, parser: ArgumentParser) -> None:
@@ -51,3 +52,9 @@ def flows_request(network: str, options: dict[str, Any]) -> dict[str, object]:
     """Return the request of Slim.Flows that these arguments of `slim flows` ask for."""
     return {"Container": options["container"], "Network": network, "Verdict": options["verdict"],
             "Reason": options["reason"]}
+
+
+def add_ui_argument(parser: ArgumentParser) -> None:
+    """Add the argument of `slim ui`."""
+    parser.add_argument("at", nargs="?", default=UI_AT, metavar="ADDRESS:PORT",
+                        help=f"where to serve it (default {UI_AT})")
