@@ -66,11 +66,11 @@ class MapLookups:
                  for index in range(min(service.count, _TASKS_MAX))]
         return tuple(address_of(each.value) for each in found if each is not None)
 
-    def endpoint_of(self, host: IPv4Address, port: int) -> tuple[Vni, IPv4Address] | None:
+    def endpoint_of(self, host: Address, port: int) -> tuple[Vni, IPv4Address] | None:
         """See ports.Lookups."""
         table = self._table("reverse")
         key = table.Key()
-        key.underlay_be, key.port_be = u32_be(host), u16_be(port)
+        key.underlay_be, key.port_be = self._hosts.number(host), u16_be(port)
         found = table.get(key)
         return None if found is None else (Vni(int(found.vni)), address_of(found.addr_be))
 
@@ -105,7 +105,7 @@ class MapLookups:
         key = table.Key()
         peer, key_port, own_port = flow
         key.peer_be, key.peer_port_be, key.local_port_be = (
-            u32_be(peer), u16_be(key_port), u16_be(own_port))
+            self._hosts.number(peer), u16_be(key_port), u16_be(own_port))
         found = table.get(key)
         if found is None or found.state == _CLAIMED:
             return None

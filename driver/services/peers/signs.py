@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from ipaddress import IPv4Address
 
 from driver.errors import DatapathError, LinkError
 from driver.model import HostAddress
@@ -42,13 +41,13 @@ class SignsOfLife:
         """See ports.Prober.  Waits at most `wait_s` each for pings and SYNs."""
         found = self._pings.probe(hosts, wait_s)
         rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED
-                and isinstance(host, IPv4Address)]
+                and host.version == self._index.version]
         for host in self._answering(self._syns, rest, wait_s) if rest and self._syns else ():
             found[host] = Presence.ANSWERED
         return found
 
-    def _answering(self, syns: SynProber, hosts: Collection[IPv4Address], wait_s: float
-                   ) -> set[IPv4Address]:
+    def _answering(self, syns: SynProber, hosts: Collection[HostAddress], wait_s: float
+                   ) -> set[HostAddress]:
         probes = [probe for host in hosts for probe in self._probes(host)]
         try:
             replies = syns.ask(probes, wait_s)
@@ -62,7 +61,7 @@ class SignsOfLife:
         return {probe.host for probe, reply in replies.items()
                 if reply in (Reply.PROVEN, Reply.PLAIN)}
 
-    def _probes(self, host: IPv4Address) -> list[Probe]:
+    def _probes(self, host: HostAddress) -> list[Probe]:
         # The oldest endpoints on both sides: a host whose driver is away knows no others.
         return [Probe(host, target.port, caller) for target in self._index.targets(host, (), _first)
                 for caller in target.callers] or [Probe(host, self._last_port, NOBODY)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import InvalidArgument, LinkError
@@ -136,8 +135,7 @@ class Connections:
         if names is not None:
             return self._on_host_path(reading, names)
         own, peer = (socket.local, socket.local_port), (socket.peer, socket.peer_port)
-        if isinstance(socket.local, IPv4Address) and isinstance(socket.peer, IPv4Address) and (
-                reading.roster.is_this_host(socket.local)):
+        if reading.roster.is_this_host(socket.local):
             # Its names are lost: a driver of another layout made it, or there was no memory.
             age_s = self._lookups.age_s(
                 (socket.peer, socket.peer_port, socket.local_port))
