@@ -65,6 +65,9 @@ class UnderlayState:
     def __init__(self, found: Underlay, moved: Callable[[], None]) -> None:
         """Moved: called when the underlay has changed to another one."""
         self.found = found
+        # U, if sockets in containers can be bound to it; None: there is no host path.
+        self.host_path: HostAddress | None = found.address4 or (
+            found.address if nonlocal_bind.works() else None)
         self.on_mtu: Callable[[], None] = nothing
         self._moved = moved
         self._mtu = found.mtu
@@ -74,11 +77,6 @@ class UnderlayState:
     def mtu(self) -> int:
         """Return the MTU in bytes, of the underlay and thus of containers' interfaces."""
         return self._mtu
-
-    @property
-    def host_path(self) -> HostAddress | None:
-        """U, if connections can be bound to it; None: there is no host path."""
-        return self.found.address4 or (self.found.address if nonlocal_bind.works() else None)
 
     def overlay_mtu(self) -> int:
         """Return the MTU of the overlay path in bytes."""

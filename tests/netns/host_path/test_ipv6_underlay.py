@@ -12,7 +12,7 @@ from scapy.layers.l2 import Ether
 
 from driver.datapath.tables.host_paths import BlockedHosts
 from driver.datapath.tables.withheld import WithheldMaps
-from driver.services.ports import Why
+from driver.services.ports import Reply, Why
 from tests.netns.overlay.test_ipv6_underlay import HERE6, THERE6, Pair, cluster6, machines6, pair
 from tests.netns.talk import (
     best_path,
@@ -27,6 +27,7 @@ from tests.netns.talk import (
     started,
     wait_for_no_flows,
 )
+from tests.netns.underlay.test_probes import reply
 from tests.support.world.machines import Cluster, Machine
 from tests.support.world.netns import require_root
 
@@ -337,3 +338,17 @@ def test_the_container_shows_no_address_of_its_host(pair: Pair) -> None:
             c.connect(("fd00:32::9", 9))
             print(c.getsockname()[0])
         """) in (HERE6, THERE6)
+
+
+def test_probes(pair: Pair) -> None:
+    """Answered with a proof, whatever the endpoint's container does; nothing counts."""
+    here, there = pair
+    there.netns.run("nft", "table inet own { chain in { type filter hook input priority 0; "
+                           "policy drop; }\n}")
+    with counted(here, there) as total:
+        assert reply(here, there) is reply(there, here) is Reply.PROVEN
+    assert total == {}
+    there.machine.netns.run("nft", "table inet own { chain in { type filter hook input priority 0;"
+                                   " policy drop; }\n}")
+    assert reply(here, there) is Reply.PROVEN
+    assert reply(here, there, port=22, wait_s=0.3) is Reply.NONE
