@@ -190,7 +190,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
         struct attachment *own = &sandbox->attachments[i];
         u32 endpoint_port = bpf_ntohs(own->port_be);
         struct port *port = ports.lookup(&endpoint_port);
-        if (port) /* first: to_container may have looked before, and insert its result after us */
+        if (port && endpoint_port) /* first: to_container may have looked before, and insert its result after us */
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;

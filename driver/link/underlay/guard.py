@@ -25,7 +25,8 @@ from driver.model import HostAddress
 # Before other tables' filters, and after their source NAT (100), which may choose the port.
 _BEFORE_FILTERS, _BEHIND_NAT = -10, 300
 # The hosts' set: nft's number of the type, which only matters to what its command shows, and bytes.
-_KEYS: Final = {socket.AF_INET: (7, 4), socket.AF_INET6: (8, 16)}
+_KEYS: Final[dict[int, tuple[int, int]]] = {
+    socket.AF_INET: (7, 4), socket.AF_INET6: (8, 16)}
 _ELEMENTS: Final = 1000  # per message: an attribute has at most 64 KiB, an element 28 bytes
 
 

@@ -35,7 +35,7 @@ from tests.support.world.machines import VXLAN_PORT, Cluster, Container, Machine
 
 __all__ = ["cluster6", "machines6", "pair"]
 
-STRANGER = "fd00:198:18:77::fe"  # the wire's own address, of no host
+STRANGER = "fd00:198:18:77::254"  # the wire's own address, of no host
 ROUTED = "02:00:00:00:00:01"  # a group's address would not be routed
 _HOLD = """
     c = connected(sys.argv[1], 80, family=socket.AF_INET6)

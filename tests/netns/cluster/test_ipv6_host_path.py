@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -227,20 +226,10 @@ def test_an_address_moves(world: WorldWith6) -> None:
     assert world._flow.line() == "ready"
 
 
-def test_slim_why_and_ss(world: WorldWith6) -> None:
+def test_slim_ss_and_why(world: WorldWith6) -> None:
     here, there = world.boxes
     to = world.address6[there.endpoint]
-    asked = json.loads(_slim(here.host, "ss", "--json"))
-    open_ = [each for each in asked["connections"] if each["path"] == "host"]
-    assert [(each["peer"], each["peer_host"]) for each in open_] == [
-        (f"[{to}]:80", open_[0]["peer_host"])]
-
-
-def _slim(host: Host, *words: str) -> str:
-    import os
-    import sys
-    return host.netns.run(sys.executable, "-m", "driver", *words, "--socket", host.socket,
-                          "--config", os.devnull).stdout
-
-
-assert socket
+    shown = here.host.dockerd.ok("Slim.Sockets", Listening=False)["Sockets"]
+    assert [(each["Peer"], each["Path"]) for each in shown if each["State"] == "ESTAB"] == [
+        ([to, 80], "host")]
+    assert there.ip not in str(shown)

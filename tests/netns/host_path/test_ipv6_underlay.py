@@ -352,3 +352,15 @@ def test_probes(pair: Pair) -> None:
                                    " policy drop; }\n}")
     assert reply(here, there) is Reply.PROVEN
     assert reply(here, there, port=22, wait_s=0.3) is Reply.NONE
+
+
+@pytest.mark.parametrize("kind", ["plain", "MPTCP"])
+def test_syn_cookies(pair: Pair, kind: str) -> None:
+    """The ACK finds the listener again, as the SYN did."""
+    here, there = pair
+    there.netns.sysctl("ipv4.tcp_syncookies", 2)  # always
+    protocol = "MPTCP" if kind == "MPTCP" else "0"
+    started(there, f"serve(listen('::', 80, family=socket.AF_INET6, protocol={protocol}))")
+    with host_path(here, there, connections=3, also={"listener_assigned"}):
+        for _ in range(3):
+            assert client(here, THERE6).split()[2:] == [THERE6, "80"]
