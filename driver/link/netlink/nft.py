@@ -40,7 +40,8 @@ _HEADER: Final = struct.Struct("=IH10x")  # struct nlmsghdr: length, type
 _DROP: Final = 0  # NF_DROP
 _NETWORK, _TRANSPORT = 1, 2  # bases of payload
 # Offsets of source and destination in the IP header, and their bytes.
-_ADDRESSES: Final[dict[int, tuple[int, int, int]]] = {socket.AF_INET: (12, 16, 4), socket.AF_INET6: (8, 24, 16)}
+_ADDRESSES: Final[dict[int, tuple[int, int, int]]] = {
+    socket.AF_INET: (12, 16, 4), socket.AF_INET6: (8, 24, 16)}
 
 Message = Any  # pyroute2's
 Expression = Any

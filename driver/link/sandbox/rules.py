@@ -21,7 +21,7 @@ from driver.link.netlink.names import (
     RULE_MARK,
     RULE_TO_UNDERLAY,
 )
-from driver.link.netlink.sockets import Changes, Route, dump
+from driver.link.netlink.sockets import Changes, Route, dump, step
 from driver.model import HostAddress
 
 _TABLE_MAIN: Final = 254
@@ -43,6 +43,7 @@ class Rule:
 
 
 FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host booted without IPv6
 KERNELS_LOCAL: Final = Rule(0, _TABLE_LOCAL, protocol=_PROTOCOL_KERNEL)
 
 
@@ -107,7 +108,10 @@ def remove(route: Route, version: int) -> bool:
 
 
 def _ours(route: Route, family: int) -> set[Rule]:
-    found = (_decode(message) for message in dump(route, "get_rules", family=family))
+    messages: tuple[Any, ...] = ()
+    with step("read the rules", ignore=_NO_FAMILY):
+        messages = dump(route, "get_rules", family=family)
+    found = map(_decode, messages)
     return {rule for rule in found
             if rule.protocol == ROUTE_PROTOCOL or rule == KERNELS_LOCAL}
 

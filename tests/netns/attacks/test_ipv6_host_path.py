@@ -51,7 +51,7 @@ def _option(caller: int, virtual: int = 80, *, kind: int = OPTION_KIND,
     return [(kind, b"".join(n.to_bytes(2, "big") for n in (experiment, virtual, caller)))]
 
 
-def _segment(source: object, sport: int, to: object, dport: int,  # noqa: PLR0917
+def _segment(source: object, sport: int, to: object, dport: int,
              flags: str = "S", **fields: object) -> Packet:
     return IPv6(src=str(source), dst=str(to)) / TCP(sport=sport, dport=dport, flags=flags, **fields)
 
@@ -92,7 +92,8 @@ def test_the_hosts_source_for_anything_but_plain_tcp(pair: Pair) -> None:
     segment = TCP(sport=sport, dport=peer.port, flags="A")
     forged = [ip / UDP(sport=5, dport=VXLAN_PORT) / Raw(b"x"), ip / ICMPv6EchoRequest(),
               ip / IPv6ExtHdrHopByHop() / segment, ip / IPv6ExtHdrRouting() / segment,
-              ip / IPv6ExtHdrFragment() / segment, ip / IPv6ExtHdrFragment(offset=9) / Raw(b"x" * 9),
+              ip / IPv6ExtHdrFragment() / segment,
+              ip / IPv6ExtHdrFragment(offset=9) / Raw(b"x" * 9),
               IPv6(src=own, dst=str(peer.underlay), nh=6) / Raw(b"short")]
     with counted(here, there) as total:
         _send(here, *forged)
