@@ -196,6 +196,10 @@ class Hold:
         return self.owner == KEPT
 
 
+# What an endpoint's address gets that nobody holds: who requested it is not known there.
+STAND_IN = Hold(HoldKind.EXACT)
+
+
 @dataclass(frozen=True)
 class Reservation:
     """An address of a subnet with its holders: host ids, and "global" for swarm managers.

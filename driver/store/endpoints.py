@@ -14,10 +14,10 @@ from ipaddress import IPv4Interface, IPv6Interface
 from driver.errors import Conflict, NotFound, StoreUnavailable, UnsupportedRecord
 from driver.model import (
     GLOBAL_HOLDER,
+    STAND_IN,
     SWARM_ID_LENGTH,
     Endpoint,
     EndpointId,
-    Hold,
     HoldKind,
     HostId,
     Network,
@@ -305,7 +305,7 @@ class EtcdEndpoints:
         if entry is None:
             # dockerd may bring an address of its own (CreateEndpoint's answer, for example) and
             # will release it through our IPAM all the same.
-            reservation = Reservation(address.ip, {holder or self._host: Hold(HoldKind.EXACT)})
+            reservation = Reservation(address.ip, {holder or self._host: STAND_IN})
         else:
             reservation = records.decode(entry, records.reservation)
         if reservation.endpoint not in ("", endpoint.id):

@@ -17,7 +17,10 @@ from ipaddress import ip_address
 from driver.errors import Conflict, StoreUnavailable, UnsupportedRecord
 from driver.ipam.allocation import IpAddress
 from driver.model import (
+    GLOBAL_HOLDER,
     LOCAL_SPACE,
+    STAND_IN,
+    EndpointId,
     Hold,
     HoldKind,
     HostId,
@@ -139,9 +142,11 @@ class Holdings:
                     self.held(name, reservation.value.address, hold)
         self._pool_notes.complete()
 
-    def enter(self, book: AddressBook, request_id: Callable[[], str]) -> list[str]:
+    def enter(self, book: AddressBook, request_id: Callable[[], str],
+              is_ours: Callable[[EndpointId], bool] = lambda _: False) -> list[str]:
         """Put back on record what etcd lacks; return descriptions of what is in the way.
 
+        is_ours: whether an endpoint is this host's.
         A concurrent release may be undone: the left-over is collected, as Docker does not know
         it.  Error: StoreUnavailable.
         """
@@ -161,17 +166,20 @@ class Holdings:
             if name is None:
                 continue
             try:
-                self._enter_hold(book, name, note)
+                self._enter_hold(book, name, note, is_ours)
             except (Conflict, UnsupportedRecord) as error:
                 conflicts.append(str(error))
         return conflicts
 
-    def _enter_hold(self, book: AddressBook, name: PoolName, note: HoldNote) -> None:
+    def _enter_hold(self, book: AddressBook, name: PoolName, note: HoldNote,
+                    is_ours: Callable[[EndpointId], bool]) -> None:
         address = ip_address(note.address)
         for _ in contended.attempts():
             subnet = book.subnet(name.cidr)
             before = book.reservation(name.cidr, address)
             found = before.value or Reservation(address)
+            if is_ours(found.endpoint):
+                found = self._without_stand_in(found, note.hold)
             with self._lock:
                 noted = _key(name.cidr, address) in self._holds
             if subnet.value is None or not noted:
@@ -197,6 +205,16 @@ class Holdings:
                 log.warning("address %s of this host is on record again", address)
                 return
         raise StoreUnavailable(f"address {address} has too many concurrent changes; try again")
+
+    def _without_stand_in(self, found: Reservation, noted: Hold) -> Reservation:
+        """Return it without what our endpoint got when it was entered before its address was.
+
+        The note knows better who requested the address, and who will release it.
+        """
+        for holder in (self._host, GLOBAL_HOLDER):
+            if found.holds.get(holder) == STAND_IN != noted:
+                found = found.released(holder)
+        return found
 
     def _count(self, name: PoolName, by: int) -> None:
         if name.space != LOCAL_SPACE:

@@ -201,16 +201,17 @@ class AddressService:
         """Do what etcd did not confirm earlier.  Error: StoreUnavailable."""
         self._doubts.settle()
 
-    def enter(self) -> list[str]:
+    def enter(self, is_ours: Callable[[EndpointId], bool]) -> list[str]:
         """Put back on record what etcd has lost of this host's; return what is in the way.
 
+        is_ours: whether an endpoint is this host's.
         Errors: StoreUnavailable, UnsupportedRecord, StateError.
         """
         if self._holdings is None:
             return []
         self._doubts.settle()
         self._holdings.fill(self._book)
-        return self._holdings.enter(self._book, self._request_id)
+        return self._holdings.enter(self._book, self._request_id, is_ours)
 
     def give_up(self) -> None:
         """Release all of this host in its own space.  Errors: StoreUnavailable, StateError."""

@@ -137,7 +137,8 @@ class Entering:
                 self._service.take_or_delete(endpoint)
 
     def _enter_addresses(self, in_the_way: list[str]) -> bool:
-        in_the_way += self._addresses.enter()
+        in_the_way += self._addresses.enter(
+            lambda endpoint: self._endpoints.get(endpoint) is not None)
         return False
 
     @staticmethod

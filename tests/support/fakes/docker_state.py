@@ -63,9 +63,10 @@ class DockerState:
             return 200, []
         if not self.manager:
             return 503, {"message": NO_MANAGER}
-        return 200, {"swarm": {"ID": SWARM}, "plugins": [
+        shown = {"swarm": {"ID": SWARM}, "plugins": [
             {"Name": "slim", "Config": {"Interface": {"Socket": "slim.sock"}}}],
-            "services": self._services(), "tasks": self._tasks()}[what]
+            "services": self._services(), "tasks": self._tasks()}.get(what)
+        return (200, shown) if shown is not None else (404, {"message": "page not found"})
 
     def _services(self) -> list[object]:
         return [{"ID": name, "Spec": {"Name": name}, "Endpoint": {"VirtualIPs": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -9,7 +10,14 @@ import pytest
 
 from driver.compose.parts.removal import remove_records
 from driver.errors import Conflict, StoreUnavailable
-from driver.model import Endpoint, EndpointId, Network, NetworkId, Removal
+from driver.model import (
+    SWARM_ID_LENGTH,
+    Endpoint,
+    EndpointId,
+    Network,
+    NetworkId,
+    Removal,
+)
 from driver.services.addresses.service import NAME
 from driver.services.upkeep.comeback import give_up_everything
 from driver.store.endpoints import EtcdEndpoints
@@ -313,3 +321,39 @@ def test_containers_start_while_etcd_lacks_their_network(whole: Whole) -> None:
     for call in (NET.request_address(), NET.create_endpoint(), NET.join()):
         call.act(whole)
     assert whole.store.entries[key_of(whole, "local endpoint")]
+
+
+class SwarmNet(Net):
+    """A swarm's network, whose id all its nodes share."""
+
+    @property
+    def id(self) -> NetworkId:
+        return NetworkId(f"{self.number}" * SWARM_ID_LENGTH)
+
+
+@pytest.mark.parametrize("net", [Net(3), SwarmNet(3)], ids=["local", "swarm"])
+def test_an_address_is_lost_after_the_look_at_addresses(
+        whole: Whole, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its endpoint is entered before the next look; that knows who has requested the address."""
+    for call in (net.request_pool(), net.request_gateway(), net.create_network(),
+                 net.request_address(), net.create_endpoint(), net.join(), net.come_up()):
+        call.act(whole)
+        call.believes(whole)
+        whole.settle()
+    address = keys.address(net.pool, net.address)
+    before, holds = whole.view(), json.loads(whole.store.entries[address][0].value)["holds"]
+    enter = whole.addresses.enter
+
+    def enter_and_lose(is_ours: Callable[[EndpointId], bool]) -> list[str]:
+        found = enter(is_ours)
+        wipe(whole, address)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whole.addresses, "enter", enter_and_lose)
+        assert whole.entering.run()
+    assert address in whole.store.entries
+    assert whole.entering.run()
+    whole.settle()
+    assert json.loads(whole.store.entries[address][0].value)["holds"] == holds
+    assert whole.difference(before) == ""
