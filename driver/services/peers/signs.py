@@ -22,11 +22,8 @@ NOBODY = 0  # a caller's port that is no endpoint's
 class SignsOfLife:
     """Implements services.ports.Prober; for one thread."""
 
-    def __init__(self, pings: Prober, syns: SynProber | None, index: PeerIndex, last_port: int
-                 ) -> None:
-        """syns: None: there is no host path.
-
-        last_port: the last endpoint port, probed where no endpoint is known.
+    def __init__(self, pings: Prober, syns: SynProber, index: PeerIndex, last_port: int) -> None:
+        """last_port: the last endpoint port, probed where no endpoint is known.
 
         Usually no endpoint has it, so the host itself refuses.
         """
@@ -42,15 +39,14 @@ class SignsOfLife:
         found = self._pings.probe(hosts, wait_s)
         rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED
                 and host.version == self._index.version]
-        for host in self._answering(self._syns, rest, wait_s) if rest and self._syns else ():
+        for host in self._answering(rest, wait_s) if rest else ():
             found[host] = Presence.ANSWERED
         return found
 
-    def _answering(self, syns: SynProber, hosts: Collection[HostAddress], wait_s: float
-                   ) -> set[HostAddress]:
+    def _answering(self, hosts: Collection[HostAddress], wait_s: float) -> set[HostAddress]:
         probes = [probe for host in hosts for probe in self._probes(host)]
         try:
-            replies = syns.ask(probes, wait_s)
+            replies = self._syns.ask(probes, wait_s)
         except (LinkError, DatapathError) as error:  # such as without CAP_NET_RAW
             if str(error) != self._cannot:
                 log.warning("hosts are asked for a sign of life by pings only: %s", error)
