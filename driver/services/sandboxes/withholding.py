@@ -117,8 +117,8 @@ class Withholding:
 
     def uses_host_path(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint has a part in its sandbox's host path."""
-        if self._underlay is None:
-            return False
+        if self._underlay is None or (self._underlay.version == 6 and endpoint.address6 is None):
+            return False  # it may have got its port while the underlay was another one
         standing = self._standing_of(endpoint.id)
         if standing is None:
             return self._choice_of(endpoint) is not HostPath.OFF
