@@ -20,6 +20,7 @@ from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
 from driver.commands.seeing_options import add_seeing_options, sockets_request
+from driver.commands.top_options import add_top_options
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -45,13 +46,16 @@ def make_parser() -> ArgumentParser:
                         ("test", "test the ways between all hosts, from the hosts themselves"),
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
+                        ("top", "show who talks to whom now, the busiest first"),
                         ("why", "say which way a connection would take now, and why"),
                         ("support", "write what somebody who helps needs to see of this host"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
-        command = commands.add_parser(name, help=about, description=about)
+        # The `--cluster` of `slim top` replaces the setting's, which it has no use for.
+        command = commands.add_parser(name, help=about, description=about, conflict_handler=(
+            "resolve" if name == "top" else "error"))
         if name != "version":
             settings_module.add_options(command)
         if name == "names":
@@ -66,6 +70,8 @@ def make_parser() -> ArgumentParser:
             command.add_argument("file", help="to be made; its name ends in .tar.gz")
         if name in ("ss", "why"):
             add_seeing_options(name, command)
+        if name == "top":
+            add_top_options(command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -101,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             "support": partial(support, file),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
+            "top": partial(top, options),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -274,6 +281,13 @@ def why(options: dict[str, Any], settings: Settings) -> int:
     from driver.commands.why import run_why  # noqa: PLC0415
 
     return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
+
+
+def top(options: dict[str, Any], settings: Settings) -> int:
+    """Show who talks to whom."""
+    from driver.commands.top import run_top, wanted_of  # noqa: PLC0415
+
+    return run_top(settings, wanted_of(options))
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

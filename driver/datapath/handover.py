@@ -130,10 +130,10 @@ class Handover:
                 continue
             before, live = self._entered.get(entry.cookie, {}), {}
             for socket in sockets:
-                if socket.local != self._underlay:
+                number = loaded.hosts.find(socket.peer)
+                if socket.local != self._underlay or number is None:
                     continue
-                name = (loaded.hosts.number(socket.peer), u16_be(socket.peer_port),
-                        u16_be(socket.local_port))
+                name = number, u16_be(socket.peer_port), u16_be(socket.local_port)
                 port = _endpoint_port(socket, name, entry, reverse)
                 if port:
                     live[name] = socket, port

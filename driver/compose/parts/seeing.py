@@ -22,10 +22,14 @@ from driver.services.seeing.why import Answer, Inside, Why
 
 @dataclass(frozen=True)
 class Seeing:
-    """The two questions."""
+    """The two questions, and what else may look at the same."""
 
     sockets: Callable[[SocketFilter], Listing]
     why: Callable[[str, str], Answer]
+    sources: Sources
+    open_sockets: DiagSockets
+    names: StoredNames
+    lookups: MapLookups
 
 
 def build_seeing(ground: Ground, endpoints: EndpointParts, hosts: HostParts) -> Seeing:
@@ -49,4 +53,5 @@ def build_seeing(ground: Ground, endpoints: EndpointParts, hosts: HostParts) -> 
         uses_host_path=endpoints.withholding.uses_host_path, trouble=hosts.peers.explain))
     aside = Aside()
     return Seeing(lambda wanted: aside.run(lambda: listing.list(wanted)),
-                  lambda container, target: aside.run(lambda: reasoning.ask(container, target)))
+                  lambda container, target: aside.run(lambda: reasoning.ask(container, target)),
+                  sources, sockets, stored, lookups)

@@ -56,6 +56,7 @@ class OpenSocket:
     sent_bytes: int = 0  # each counted once
     waiting: int = 0  # of a listener: connections that nobody has accepted yet
     backlog: int = 0  # of a listener: how many may wait
+    cookie: int = 0  # names it among the sockets of its namespace as long as it lives; 0: not known
 
 
 class Sockets(Protocol):
