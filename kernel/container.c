@@ -155,13 +155,13 @@ int to_container(struct __sk_buff *skb)
     int verdict = TC_ACT_OK;
 
     struct bpf_sock *listener = find_listener(skb, &key, syn);
-    if (!listener) {
+    int listening = listener && listener->state == BPF_TCP_LISTEN;
+    if (!listening) {
+        if (listener)
+            bpf_sk_release(listener);
         count(REASON_no_listener);
-        return TC_ACT_OK;
-    }
-    if (listener->state != BPF_TCP_LISTEN) {
-        bpf_sk_release(listener);
-        count(REASON_no_listener);
+        tell_refused_syn(&key, syn->sandbox, syn->vni, syn->addr_be, syn->port_be,
+                         syn->peer_addr_be, REASON_no_listener);
         return TC_ACT_OK;
     }
     if (!remember_listener(skb, &name, listener)) {

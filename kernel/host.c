@@ -172,7 +172,11 @@ static __always_inline int sent(struct __sk_buff *skb, int at_sender)
 /* tc ingress of the host's end of a pair. */
 int from_container(struct __sk_buff *skb)
 {
-    return sent(skb, 0);
+    int verdict = sent(skb, 0);
+    if (verdict > REFUSED)
+        return verdict;
+    tell_refused(skb, REFUSED - verdict);
+    return TC_ACT_SHOT;
 }
 
 /* netkit's hook at a container's end: packets that may go to other hosts leave from here.  All

@@ -7,13 +7,13 @@
 #define CROSS TC_ACT_OK /* from the sender's end to the host's (NETKIT_PASS has the same number) */
 
 /* Drop and count at the host's end, with either kind of pair: a drop at the sender's hook would be
- * an error for the sending program (ENOBUFS). */
+ * an error for the sending program (ENOBUFS).  from_container() tells why. */
 static __always_inline int refuse(u32 reason, int at_sender)
 {
     if (at_sender)
         return CROSS;
     count(reason);
-    return TC_ACT_SHOT;
+    return is_told(reason) ? REFUSED - (int)reason : TC_ACT_SHOT;
 }
 
 static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to, int at_sender)

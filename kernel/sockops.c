@@ -13,13 +13,6 @@
 #define TCP_USER_TIMEOUT_ 18
 #define TCPOPT_TIMESTAMP 8
 
-/* All programs attached here share a socket's callback flags: we add ours to the others', and
- * remove only our own. */
-static __always_inline void want_callbacks(struct bpf_sock_ops *ops, u32 flags)
-{
-    bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | flags);
-}
-
 /* Switch off our header options callback: no program must run per packet because of us. */
 static __always_inline void no_more_options(struct bpf_sock_ops *ops, struct connection *c)
 {
@@ -135,8 +128,10 @@ static __always_inline int is_at_underlay(struct bpf_sock_ops *ops, u32 *peer_be
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
     u32 peer_be;
-    if (ops->local_port < CONSTANT(PORT_FIRST) || !is_at_underlay(ops, &peer_be))
+    if (ops->local_port < CONSTANT(PORT_FIRST) || !is_at_underlay(ops, &peer_be)) {
+        on_other_accept(ops);
         return;
+    }
     struct bpf_sock *sk = ops->sk;
     struct flow_key key = {.peer_be = peer_be,
                            .peer_port_be = bpf_htons(bpf_ntohl(ops->remote_port)),
@@ -174,6 +169,7 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     want_callbacks(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
     pending.delete(&key);
     count(REASON_accepted);
+    tell_connection(ops, &child, EVENT_ACCEPT, REASON_accepted, mine.since_ns, 0);
 }
 
 /* The container listens on a new socket, which may now be the listener for any of its addresses. */
@@ -218,6 +214,11 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection
         else
             doubt_peer(c);
     }
+    int failed = before == BPF_TCP_SYN_SENT;
+    tell_connection(ops, c, failed ? EVENT_FAILED : EVENT_CLOSE,
+                    failed && c->unanswered ? REASON_syn_unanswered
+                    : c->local_port_be ? REASON_accepted : REASON_connected,
+                    flow->since_ns, before);
     if (before == BPF_TCP_LAST_ACK || before == BPF_TCP_SYN_SENT) {
         remove_flow(&key, flow->sandbox);
         return;
@@ -248,8 +249,11 @@ int sockops(struct bpf_sock_ops *ops)
         return 1;
     sk = ops->sk;
     c = sk ? connections.sk_storage_get(sk, 0, 0) : 0;
-    if (!c)
+    if (!c) {
+        if (sk)
+            follow_other(ops, sk);
         return 1;
+    }
 
     switch (ops->op) {
     case BPF_SOCK_OPS_TCP_CONNECT_CB:

@@ -126,7 +126,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             metrics=metrics),
             lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
             metrics=metrics.text, log=logs.recent, sockets=seeing.sockets, why=seeing.why,
-            picture=picture.take),
+            picture=picture.take, follow=seeing.flows.follow, refusals=seeing.flows.refusals),
         tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [
@@ -158,5 +158,6 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *endpoints.names.parts(),
         *picture.parts,
         metrics.part(),
+        seeing.part,
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

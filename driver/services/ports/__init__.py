@@ -44,6 +44,7 @@ from driver.services.ports.feeds import (
     VipSaid,
     VipUnreadable,
 )
+from driver.services.ports.flows import Ending, Event, EventKind, Events
 from driver.services.ports.links import (
     Interface,
     Joins,
@@ -142,9 +143,13 @@ __all__ = [
     "DirectoryListener",
     "End",
     "EndpointSeen",
+    "Ending",
     "Endpoints",
     "Engine",
     "EngineView",
+    "Event",
+    "EventKind",
+    "Events",
     "FailedStarts",
     "Findings",
     "FlowName",

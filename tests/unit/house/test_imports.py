@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                         "services.vips"},
     "api": {"services", "services.endpoints", "services.networks", "services.ports",
             "services.seeing", "services.watching"},
+    "api.page": set(),
     "store.kv": set(),
     "store.format": {"host_addresses", "services.ports", "store.kv"},
     "store.etcd": {"store.format", "store.kv"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import zlib
 from dataclasses import replace
@@ -102,7 +103,8 @@ PAIR = FIELDS["pairs"][0]
     spoilt(more=[1]), spoilt(more=[-1, 0]), spoilt(problems=[7]), spoilt(every="2"),
     spoilt(endpoints=[["e", 7, "web", "10.0.0.0/8", None, True]]), spoilt(networks=[[]]),
     spoilt(reasons=[["x", "drop", 1e400, 1]]),
-    summaries.encode(WHOLE) + b" " * 2 * summaries.SUMMARY_BYTES])
+    summaries.encode(WHOLE) + b" " * 2 * summaries.SUMMARY_BYTES],
+    ids=itertools.count(1))  # a record has a random part: the values are no names
 def test_what_is_bad_is_refused(value: bytes) -> None:
     with pytest.raises(UnsupportedRecord, match=r"/slim/v1/summaries/b{32} in etcd"):
         summaries.decode(entry(value))
