@@ -44,6 +44,7 @@ struct destination {
     struct ipv6 asked6;
     struct ipv6 own6;      /* of the sandbox's endpoint in that network */
     struct location *peer; /* not 0: use the host path, to this (U, P) */
+    struct ipv6 *host6;    /* over an IPv6 underlay: the address that U stands for */
     u32 why;               /* enum reason: why not, or how; 0: it is none of slim's */
     u32 host_be;           /* U of the peer's host; 0: not known */
 };
@@ -108,7 +109,8 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     u32 source_be = ip6 ? sk->src_ip6[3] : sk->src_ip4;
     u32 source_port = sk->src_port;
     int earlier = forget_earlier(ctx, sk, socket);
-    int tied = earlier && source_be == CONSTANT(UNDERLAY_BE);
+    int tied = earlier && (CONSTANT(IPV6_UNDERLAY) ? ip6 && is_bound_to_underlay6(sk)
+                                                   : source_be == CONSTANT(UNDERLAY_BE));
 
     if (!own || is_own(own, to))
         goto elsewhere;
@@ -127,9 +129,14 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         set_retval(-EHOSTUNREACH_); /* at once, instead of two minutes of SYNs */
         return DENY;
     }
-    if (CONSTANT(IPV6_UNDERLAY)) { /* an IPv4 socket cannot connect over IPv6 */
-        decide(to, REASON_ipv6_underlay);
-        goto elsewhere;
+    if (CONSTANT(IPV6_UNDERLAY)) {
+        to->host6 = hosts6.lookup(&location->underlay_be);
+        /* A socket of IPv4 cannot connect over IPv6, nor does its listener, which may have an IPv4
+         * socket when an IPv4-mapped address is called, take packets of IPv6. */
+        if (!to->ipv6 || !to->host6) {
+            decide(to, REASON_ipv6_underlay);
+            goto elsewhere;
+        }
     }
     u32 *why = withheld.lookup(&cookie);
     if (why) {
@@ -190,7 +197,8 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
         int found = claim_any_port(ctx, &key, &mine, ip6, room);
         if (found != BOUND) {
             decide(to, found == NO_IPV4 ? REASON_ipv6_only
-                                        : room ? REASON_ports_busy : REASON_share_used);
+                                         : found == NO_UNDERLAY6 ? REASON_routing_lost
+                                         : room ? REASON_ports_busy : REASON_share_used);
             return ALLOW;
         }
     }
@@ -330,7 +338,10 @@ int connect6(struct bpf_sock_addr *ctx)
     }
     int verdict = find_way(ctx, &to, 1);
     if (to.peer) {
-        map_address(ctx, to.peer->underlay_be);
+        if (!CONSTANT(IPV6_UNDERLAY))
+            map_address(ctx, to.peer->underlay_be);
+        else if (to.host6)
+            write_address6(ctx, to.host6);
         ctx->user_port = to.peer->port_be;
     } else if (to.addr_be != to.asked_be) {
         ctx->user_ip6[3] = to.addr_be;

@@ -15,7 +15,8 @@ static __always_inline struct listener_key listener_of(const struct pending *syn
 {
     struct listener_key name = {.sandbox = syn->sandbox, .vni = syn->vni,
                                 .addr_be = syn->addr_be, .port_be = syn->port_be,
-                                .ipv6 = syn->ipv6};
+                                .ipv6 = CONSTANT(IPV6_UNDERLAY) ? LISTENS_OVER_IPV6
+                                                                : syn->ipv6};
     return name;
 }
 
@@ -51,7 +52,9 @@ static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32
 {
     count(REASON_syn_withheld);
     u32 came_by = skb->ifindex;
-    if (withheld_for_a_moment(sandbox, why) || turn_into_unreachable(skb, UNREACHABLE_FILTERED))
+    if (withheld_for_a_moment(sandbox, why) ||
+        (CONSTANT(IPV6_UNDERLAY) ? turn_into_unreachable6(skb, 0)
+                                 : turn_into_unreachable(skb, UNREACHABLE_FILTERED)))
         return TC_ACT_SHOT;
     return came_by == CONSTANT(UNDERLAY_IFINDEX) ? bpf_redirect(came_by, 0) : answer(skb);
 }
@@ -65,7 +68,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
     struct syn_option option = {};
     struct address *caller = 0;
     u32 reason, kept_off;
-    if (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option)) {
+    if (!option_read(skb, host_path_tcp_at(), doff, &option)) {
         option.port_be = 0;
         if (!callee->sandbox)
             return NOT_OURS;
@@ -97,6 +100,10 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
         goto withheld;
     }
     int ipv6 = option_means_ipv6(&option);
+    if (CONSTANT(IPV6_UNDERLAY) && !ipv6) { /* no driver calls IPv4 addresses by IPv6 */
+        reason = REASON_syn_no_option;
+        goto refused;
+    }
     if (ipv6) {
         struct ipv6 own;
         if (!addresses6.lookup(caller)) {

@@ -37,7 +37,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, u32 vni, u32 underl
         struct ipv6 *host = hosts6.lookup(&underlay_be);
         if (!host)
             return 0;
-        struct ipv6 own = {.words = {CONSTANT(UNDERLAY6_HIGH), CONSTANT(UNDERLAY6_LOW)}};
+        struct ipv6 own = own_underlay6();
         __builtin_memcpy(key.remote_ipv6, host->words, sizeof(key.remote_ipv6));
         __builtin_memcpy(key.local_ipv6, own.words, sizeof(key.local_ipv6));
         return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0;
@@ -224,8 +224,7 @@ static __always_inline u32 sender_of(const struct bpf_tunnel_key *key)
         return bpf_htonl(key->remote_ipv4);
     struct ipv6 host;
     __builtin_memcpy(host.words, key->remote_ipv6, sizeof(host.words));
-    u32 *number_be = numbers6.lookup(&host);
-    return number_be ? *number_be : 0;
+    return number_of(&host);
 }
 
 /* tc ingress of the VXLAN device.  Its port is open for both IPv4 and IPv6; the kernel gives no key

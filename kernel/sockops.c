@@ -110,15 +110,30 @@ static __always_inline void end_soon(struct bpf_sock_ops *ops)
     count(REASON_syn_forgotten);
 }
 
+/* Is the socket's own address U?  Fills the peer's U. */
+static __always_inline int is_at_underlay(struct bpf_sock_ops *ops, u32 *peer_be)
+{
+    if (!CONSTANT(IPV6_UNDERLAY)) {
+        *peer_be = ops->remote_ip4;
+        return ops->local_ip4 == CONSTANT(UNDERLAY_BE);
+    }
+    if (ops->family != AF_INET6_)
+        return 0;
+    struct ipv6 local = CONTEXT6(ops->local_ip6), remote = CONTEXT6(ops->remote_ip6);
+    *peer_be = number_of(&remote);
+    return is_own_underlay6(&local);
+}
+
 /* Our listener has accepted: the child socket takes over from `pending`. */
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
-    if (ops->local_ip4 != CONSTANT(UNDERLAY_BE) || ops->local_port < CONSTANT(PORT_FIRST)) {
+    u32 peer_be;
+    if (ops->local_port < CONSTANT(PORT_FIRST) || !is_at_underlay(ops, &peer_be)) {
         on_other_accept(ops);
         return;
     }
     struct bpf_sock *sk = ops->sk;
-    struct flow_key key = {.peer_be = ops->remote_ip4,
+    struct flow_key key = {.peer_be = peer_be,
                            .peer_port_be = bpf_htons(bpf_ntohl(ops->remote_port)),
                            .local_port_be = bpf_htons(ops->local_port)};
     struct pending *syn = pending.lookup(&key);
@@ -160,8 +175,6 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
 /* The container listens on a new socket, which may now be the listener for any of its addresses. */
 static __always_inline void on_listen(struct bpf_sock_ops *ops)
 {
-    if (CONSTANT(IPV6_UNDERLAY)) /* no SYN of the host path looks for it */
-        return;
     u64 cookie = bpf_get_netns_cookie(ops);
     struct sandbox *sandbox = sandboxes.lookup(&cookie);
     if (!sandbox)
@@ -173,13 +186,15 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
         struct attachment *own = &sandbox->attachments[i];
         u32 endpoint_port = bpf_ntohs(own->port_be);
         struct port *port = ports.lookup(&endpoint_port);
-        if (port) /* first: to_container may have looked before, and insert its result after us */
+        if (port && endpoint_port) /* first: to_container may have looked before, and insert its result after us */
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;
-        name.ipv6 = 0;
+        name.ipv6 = LISTENS_IPV4;
         listeners.delete(&name);
-        name.ipv6 = 1;
+        name.ipv6 = LISTENS_IPV6;
+        listeners.delete(&name);
+        name.ipv6 = LISTENS_OVER_IPV6;
         listeners.delete(&name);
     }
 }

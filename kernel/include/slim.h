@@ -192,12 +192,15 @@ struct attempt {
     __u64 told_ns; /* when its sender was last told; 0: never */
 };
 
+#define LISTENS_IPV4 0
+#define LISTENS_IPV6 1      /* for the endpoint's IPv6 address, to packets of IPv4 */
+#define LISTENS_OVER_IPV6 2 /* the same, to packets of IPv6: also sockets with IPV6_V6ONLY */
 struct listener_key {
     __u64 sandbox; /* an address may move to another sandbox while an old listener is open */
     __u32 vni;
     __u32 addr_be; /* also stands for the endpoint's IPv6 address */
     __u16 port_be;
-    __u16 ipv6;    /* 1: listener for the IPv6 address */
+    __u16 ipv6;    /* LISTENS_... */
     __u32 zero;
 };
 

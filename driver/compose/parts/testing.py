@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
 
 from driver import __version__
 from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part, nothing
 from driver.datapath.loading.layout import LAYOUT
 from driver.link.underlay.marking import KernelMarker
+from driver.model import HostAddress
 from driver.services.ports import Participant
 from driver.services.testing.newcomer import Newcomer
 from driver.services.testing.taking_part import TakingPart
@@ -21,7 +21,7 @@ from driver.store.format import keys
 from driver.store.rounds import EtcdRounds, RoundListener
 
 
-def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, str]],
+def testing_parts(ground: Ground, troubles: Callable[[], Mapping[HostAddress, str]],
                   joined: Callable[[], bool | None]) -> list[Part]:
     """Return them.  troubles: what the probes of the host path have found, by peer.
 

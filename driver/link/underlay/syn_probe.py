@@ -13,10 +13,10 @@ import struct
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError
+from driver.model import HostAddress
 from driver.services.ports import Probe, ProbeFlow, ProbeTable, Reply
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _LOOK_S, _LOOK_MAX_S = 0.002, 0.05  # between looks at the answers; doubled, up 
 class RawSynProber:
     """driver.services.ports.SynProber with a raw socket.  Not thread-safe: for one thread."""
 
-    def __init__(self, table: ProbeTable, underlay: IPv4Address, ifindex: int,
+    def __init__(self, table: ProbeTable, underlay: HostAddress, ifindex: int,
                  source_ports: Sequence[int]) -> None:
         """source_ports: those of containers' connections, so that answers come the same way."""
         self._table = table
@@ -73,7 +73,10 @@ class RawSynProber:
     def _open(self) -> socket.socket:
         if self._socket is None:
             try:
-                opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+                # With IPPROTO_RAW the IP header is ours, for IPv6, too.
+                opened = socket.socket(
+                    socket.AF_INET if self._underlay.version == 4 else socket.AF_INET6,
+                    socket.SOCK_RAW, socket.IPPROTO_RAW)
             except OSError as error:
                 raise LinkError(f"cannot probe peers: {error}") from error
             # Send by the host path's device, even if routes name another one.
@@ -102,18 +105,25 @@ class RawSynProber:
         return None
 
 
-def syn(source: IPv4Address, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
-    """Return the packet: Linux's SYN plus our option; the kernel adds IP's checksum."""
+def syn(source: HostAddress, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
+    """Return the packet: Linux's SYN plus our option; the kernel adds IPv4's checksum."""
     options = _OPTIONS.pack(2, 4, 1460, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
     options += struct.pack("!BBHHH", _OPTION_KIND, 8, _EXPERIMENT, 0, caller)
     length = 20 + len(options)
     head = struct.pack("!HHIIBBH", flow.source_port, flow.port, sequence, 0, length // 4 << 4,
                        _SYN, _WINDOW)
-    pseudo = source.packed + flow.host.packed + struct.pack("!HH", socket.IPPROTO_TCP, length)
+    pseudo = source.packed + flow.host.packed + struct.pack("!II", length, socket.IPPROTO_TCP)
     check = _checksum(pseudo + head + options)
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
-                     socket.IPPROTO_TCP, 0) + source.packed + flow.host.packed
-    return ip + head + struct.pack("!HH", check, 0) + options
+    return (_ip_header(source, flow.host, length) + head + struct.pack("!HH", check, 0) + options)
+
+
+def _ip_header(source: HostAddress, to: HostAddress, length: int) -> bytes:
+    """Return the header of a packet with `length` bytes of TCP."""
+    if source.version == 6:
+        return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, _TTL) + (
+            source.packed + to.packed)
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
+                       socket.IPPROTO_TCP, 0) + source.packed + to.packed
 
 
 def _checksum(data: bytes) -> int:

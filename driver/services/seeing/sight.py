@@ -6,7 +6,6 @@ Addresses are those that the program sees; names for people are the roster's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from driver.model import Vni
 from driver.services.ports import Address, Lookups, Names, OpenSocket, Path, SocketNames
@@ -42,8 +41,7 @@ class Sight:
         if names is not None:
             return self._on_host_path(resident, names)
         own, peer = (socket.local, socket.local_port), (socket.peer, socket.peer_port)
-        if isinstance(socket.local, IPv4Address) and isinstance(socket.peer, IPv4Address) and (
-                roster.is_this_host(socket.local)):
+        if roster.is_this_host(socket.local):
             # Its names are lost: a driver of another layout made it, or there was no memory.
             age_s = self._lookups.age_s(
                 (socket.peer, socket.peer_port, socket.local_port))

@@ -9,11 +9,10 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError, SlimError
-from driver.model import HostId
+from driver.model import HostAddress, HostId
 from driver.services.ports import Marker, Marking, Participant, Round, Rounds, Row, Target
 from driver.services.testing.plan import target
 from driver.work import deadline
@@ -34,7 +33,7 @@ class TakingPart:
 
     def __init__(self, *, me: HostId, rounds: Rounds, marker: Marker,
                  describe: Callable[[], Participant],
-                 troubles: Callable[[], Mapping[IPv4Address, str]]) -> None:
+                 troubles: Callable[[], Mapping[HostAddress, str]]) -> None:
         """describe: returns this host as it is now.
 
         troubles: what the driver's own probes have found, by the other host's underlay address.
