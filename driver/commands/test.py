@@ -97,6 +97,7 @@ def _in_order(found: Judged) -> list[HostId]:
 def wanted_ways(found: Judged) -> int:
     """Return how many ways there are between all hosts that are known."""
     return sum(found.found.asked.includes(sender, receiver)
+               and not found.are_apart(sender, receiver)
                for sender in found.names for receiver in found.names)
 
 
@@ -116,10 +117,9 @@ def as_object(found: Judged, took_s: float) -> dict[str, Any]:
 def _host_cells(found: Judged, host_id: HostId) -> tuple[str, ...]:
     each = found.found.participants.get(host_id)
     if each is None:
-        known = found.found.known.get(host_id)
-        live = found.found.live.get(host_id)
-        address = live.underlay if live else known.host.underlay if known else "?"
-        return (str(address), *("-",) * 3, "-", "does not answer" if live else "no driver")
+        host = found.host(host_id)
+        return (str(host.underlay) if host else "?", *("-",) * 4,
+                "does not answer" if host_id in found.found.live else "no driver")
     clock = found.found.clocks.get(host_id)
     return (str(each.underlay), plain(each.version) or "?", str(each.mtu),
             f"{each.etcd_us / 1000:.1f} ms",
@@ -139,7 +139,7 @@ def _round_trip(found: Judged, sender: HostId, receiver: HostId) -> str:
         return "-"
     way = found.ways.get((sender, receiver))
     if way is None:
-        return "?"
+        return "families" if found.are_apart(sender, receiver) else "?"
     serious = [kind for kind in way.kinds if not kind.is_hint]
     if serious:
         return min(serious).shown
@@ -149,7 +149,7 @@ def _round_trip(found: Judged, sender: HostId, receiver: HostId) -> str:
 def _sign(found: Judged, sender: HostId, receiver: HostId) -> str:
     way = found.ways.get((sender, receiver))
     if way is None:
-        return "-" if sender == receiver else "?"
+        return "-" if sender == receiver or found.are_apart(sender, receiver) else "?"
     if not way.kinds:
         return "."
     return "~" if all(kind.is_hint for kind in way.kinds) else "!"

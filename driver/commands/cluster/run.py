@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from driver import settings as settings_module
 from driver.cluster import tokens
+from driver.cluster.addresses import parse_member
 from driver.cluster.changes.founding import Founding, ensure_token
 from driver.cluster.changes.joining import Joining
-from driver.cluster.door.visitor import parse_address
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost, driver_answers
 from driver.cluster.model import CLIENT_PORT, DOOR_PORT
@@ -79,7 +79,7 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
     """Join a cluster."""
     here = this_host(settings)
     token = tokens.parse(options["token"])
-    member = parse_address(options["member"])
+    member = parse_member(options["member"], DOOR_PORT)
     _refuse_other_etcd(settings, here)
     _refuse_two_drivers(here, options)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from typing import Any
 
+from driver.cluster.addresses import in_order
 from driver.cluster.authority import validity
 from driver.cluster.door.visitor import JOIN_AGAIN
 from driver.cluster.etcd.members import EtcdMembers
@@ -80,7 +80,7 @@ def show(found: Found) -> None:
           f"{', '.join(versions) or 'does not answer'}\n")
     by_address = {host.address: host for host in found.hosts or ()}
     rows = [("MEMBER", "ADDRESS", "STATE", "IN USE", "ON DISK")]
-    for member in sorted(found.members, key=lambda each: IPv4Address(each.address)):
+    for member in sorted(found.members, key=lambda each: in_order(each.address)):
         said = found.health.get(member.id)
         name = by_address[member.address].name if member.address in by_address else "?"
         rows.append((name, member.address, _state(member, said),

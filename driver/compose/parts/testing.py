@@ -14,6 +14,7 @@ from driver.compose.parts.ground import Ground
 from driver.compose.parts.part import Part, nothing
 from driver.datapath.loading.layout import LAYOUT
 from driver.link.underlay.marking import KernelMarker
+from driver.model import HostAddress
 from driver.services.ports import Participant
 from driver.services.testing.newcomer import Newcomer
 from driver.services.testing.taking_part import TakingPart
@@ -28,21 +29,24 @@ def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, st
     joined: whether this host is new to etcd; None: that is not known yet.
     """
     stores, underlay = ground.stores, ground.underlay
-    address = underlay.found.address4
-    if address is None:  # the packets of such a test are IPv4's; `slim test` says so
-        return []
+    address = underlay.found.address
+    # Over IPv6 there is no host path: nobody listens on endpoint ports.
+    ports = ground.host_ports.endpoints if underlay.found.address4 is not None else ()
     rounds = EtcdRounds(stores.kv)
 
     def describe() -> Participant:
         guard = ground.kernel.guarding.state()
         return Participant(
             ground.me, ground.this_host.name, address, __version__, LAYOUT,
-            ground.settings.vxlan_port, ground.host_ports.endpoints, underlay.found.name,
+            ground.settings.vxlan_port, ports, underlay.found.name,
             underlay.mtu(), guard if guard.startswith(("missing", "unknown")) else "",
             rounds.measure_us(), time.time_ns() // 1000)
 
+    def known_troubles() -> Mapping[HostAddress, str]:
+        return {host: text for host, text in troubles().items()}  # noqa: C416 - another key type
+
     taking_part = TakingPart(
-        me=ground.me, rounds=rounds, describe=describe, troubles=troubles,
+        me=ground.me, rounds=rounds, describe=describe, troubles=known_troubles,
         marker=KernelMarker(address, underlay.found.ifindex,
                             ground.host_ports.clients.all()))
     parts = [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),

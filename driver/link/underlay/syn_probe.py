@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError
+from driver.model import HostAddress
 from driver.services.ports import Probe, ProbeFlow, ProbeTable, Reply
 
 log = logging.getLogger(__name__)
@@ -102,18 +103,23 @@ class RawSynProber:
         return None
 
 
-def syn(source: IPv4Address, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
-    """Return the packet: Linux's SYN plus our option; the kernel adds IP's checksum."""
-    options = _OPTIONS.pack(2, 4, 1460, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
+def syn(source: HostAddress, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
+    """Return the packet: Linux's SYN plus our option; the kernel adds the checksum of IPv4."""
+    mss = 1460 if source.version == 4 else 1440
+    options = _OPTIONS.pack(2, 4, mss, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
     options += struct.pack("!BBHHH", _OPTION_KIND, 8, _EXPERIMENT, 0, caller)
     length = 20 + len(options)
     head = struct.pack("!HHIIBBH", flow.source_port, flow.port, sequence, 0, length // 4 << 4,
                        _SYN, _WINDOW)
-    pseudo = source.packed + flow.host.packed + struct.pack("!HH", socket.IPPROTO_TCP, length)
+    ends: bytes = source.packed + flow.host.packed
+    pseudo = ends + struct.pack("!II", length, socket.IPPROTO_TCP)  # the sum of IPv4's is the same
     check = _checksum(pseudo + head + options)
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
-                     socket.IPPROTO_TCP, 0) + source.packed + flow.host.packed
-    return ip + head + struct.pack("!HH", check, 0) + options
+    if source.version == 4:
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
+                         socket.IPPROTO_TCP, 0)
+    else:
+        ip = struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, _TTL)
+    return ip + ends + head + struct.pack("!HH", check, 0) + options
 
 
 def _checksum(data: bytes) -> int:

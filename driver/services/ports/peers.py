@@ -11,6 +11,8 @@ from enum import Enum, auto
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from driver.model import HostAddress
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -41,7 +43,7 @@ class SynProber(Protocol):
 class ProbeFlow:
     """The connection that a probe pretends to open."""
 
-    host: IPv4Address
+    host: HostAddress
     port: int
     source_port: int
 

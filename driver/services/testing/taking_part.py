@@ -9,13 +9,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError, SlimError
-from driver.model import HostId
+from driver.model import HostAddress, HostId
 from driver.services.ports import Marker, Marking, Participant, Round, Rounds, Row, Target
-from driver.services.testing.plan import target
+from driver.services.testing.plan import apart, target
 from driver.work import deadline
 from driver.work.later import Later
 
@@ -34,7 +33,7 @@ class TakingPart:
 
     def __init__(self, *, me: HostId, rounds: Rounds, marker: Marker,
                  describe: Callable[[], Participant],
-                 troubles: Callable[[], Mapping[IPv4Address, str]]) -> None:
+                 troubles: Callable[[], Mapping[HostAddress, str]]) -> None:
         """describe: returns this host as it is now.
 
         troubles: what the driver's own probes have found, by the other host's underlay address.
@@ -98,7 +97,7 @@ class TakingPart:
                 targets = self._targets(asked, described)
             few = [replace(target, whole=target.whole[:1]) for target in targets]
             for attempt in range(ATTEMPTS):
-                # All sizes once, when the first packets have found the way (ARP).
+                # All sizes once, when the first packets have found the way (ARP, or NDP).
                 marking.send(targets if attempt == 1 else few)
                 marking.listen(PAUSE_S)
             marking.listen(LAST_S)
@@ -123,7 +122,8 @@ class TakingPart:
         return [target(described, peer)
                 for host_id, peer in self._rounds.participants(asked).items()
                 if asked.includes(self._me, host_id)
-                and host_id in live and live[host_id].underlay == peer.underlay]
+                and host_id in live and live[host_id].underlay == peer.underlay
+                and not apart(described.underlay, peer.underlay)]
 
     def _row(self, marking: Marking) -> Row:
         troubles = self._troubles()
