@@ -5,15 +5,10 @@ IPv6 addresses are as in RFC 5952, and stand in brackets where a port follows.
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_address
-from typing import Final
 
 from driver.errors import InvalidArgument
 from driver.host_addresses import unfit
-
-_WITH_PORT: Final = re.compile(r"(?:\[(?P<six>[^]]*)\]|(?P<four>[^:\[\]]*))(?::(?P<port>\d{1,5}))?",
-                               re.ASCII)
 
 
 def host_address(text: str) -> str:
@@ -42,14 +37,14 @@ def parse_member(text: str, port: int) -> str:
 
     Error: InvalidArgument (no address, or another port).
     """
-    found = _WITH_PORT.fullmatch(text)
-    if found is None or found["port"] is None:
-        address = text
-    elif int(found["port"]) == port:
-        address = found["six"] or found["four"]
-    else:
-        raise InvalidArgument(f"{text!r}: hosts come in at port {port} only, so leave the port out")
-    return parse_address(address)
+    address, _, last = text.rpartition(":")
+    # A group of an IPv6 address has at most four digits.
+    if last.isdecimal() and (len(last) > 4 or address.endswith("]") or ":" not in address):
+        if last != str(port):
+            raise InvalidArgument(f"{text!r}: hosts come in at port {port} only, so leave the port "
+                                  "out")
+        return parse_address(address)
+    return parse_address(text)
 
 
 def place(address: str, port: int) -> str:
