@@ -43,6 +43,7 @@ def run_cluster(settings: Settings, command: str, options: dict[str, Any]) -> in
         "backup": care.run_backup, "restore": care.run_restore, "tidy": care.run_tidy}
     folder = ClusterFolder(Path(settings.cluster))
     folder.finish_removal()  # a `leave` that was killed, or a `join`
+    this_host(settings).drop_work()  # a `restore`
     if command in ("init", "leave"):  # `join` does so itself
         folder.drop_prepared()
     try:
