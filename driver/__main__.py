@@ -46,6 +46,7 @@ def make_parser() -> ArgumentParser:
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
                         ("why", "say which way a connection would take now, and why"),
+                        ("support", "write what somebody who helps needs to see of this host"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
@@ -61,6 +62,8 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--from-here", action="store_true",
                                  help="only ways from this host")
             command.add_argument("--json", action="store_true", help="print JSON")
+        if name == "support":
+            command.add_argument("file", help="to be made; its name ends in .tar.gz")
         if name in ("ss", "why"):
             add_seeing_options(name, command)
         if name == "forget-host":
@@ -82,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
+        file = options.pop("file", "")
         from_here, as_json = options.pop("from_here", False), options.pop("json", False)
         cluster_command = options.pop("cluster_command", "")
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
@@ -94,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
             "adopt-cluster": adopt_cluster, "cleanup": cleanup, "hosts": hosts,
             "forget-host": partial(forget_host, host, alive),
             "names": partial(names, network),
+            "support": partial(support, file),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
             "cluster": partial(cluster, cluster_command, options)}
@@ -248,6 +253,13 @@ def test(host: str, from_here: bool, as_json: bool, settings: Settings) -> int:
     from driver.commands.test import run_test  # noqa: PLC0415
 
     return run_test(settings, host, from_here=from_here, as_json=as_json)
+
+
+def support(file: str, settings: Settings) -> int:
+    """Write a file for whoever is asked for help."""
+    from driver.commands.support import run_support  # noqa: PLC0415
+
+    return run_support(settings, file)
 
 
 def ss(network: str, options: dict[str, Any], settings: Settings) -> int:

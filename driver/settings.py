@@ -221,7 +221,7 @@ class Settings:
                            "unix socket for dockerd; its name is the driver's")
     state: str = _setting("/var/lib/slim", parse_path, "folder for the host's id")
     log_level: str = _setting("info", one_of(*LOG_LEVELS), "one of " + ", ".join(LOG_LEVELS))
-    log_format: str = _setting("text", one_of(*logs.FORMATS), "one of " + ", ".join(logs.FORMATS))
+    log_format: str = _setting("logfmt", one_of(*logs.FORMATS), "one of " + ", ".join(logs.FORMATS))
     supernet: ipaddress.IPv4Network = _setting(  # noqa: RUF009
         "10.128.0.0/9", parse_supernet, "where pools come from that no --subnet names")
     scope: str = _setting("local", one_of(*SCOPES), "local; global for a managed plugin in a swarm")

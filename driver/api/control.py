@@ -21,6 +21,7 @@ COUNTERS = "Slim.Counters"
 STATUS = "Slim.Status"
 NAMES = "Slim.Names"
 METRICS = "Slim.Metrics"
+LOG = "Slim.Log"
 SOCKETS = "Slim.Sockets"
 WHY = "Slim.Why"
 
@@ -36,17 +37,20 @@ class Control:
                  status: Callable[[], Mapping[str, str]],
                  names: Callable[[], Sequence[Mapping[str, str]]] = list,
                  *, metrics: Callable[[], str] = str,
+                 log: Callable[[], Sequence[str]] = list,
                  sockets: Callable[[SocketFilter], Listing] = _nothing,
                  why: Callable[[str, str], Reasons] = _nothing) -> None:
         """`counters`: reason -> packets or connections.  `status`: part -> one line.
 
         `names`: an object per endpoint that has a name, on any host.  `metrics`: Prometheus' text.
+        `log`: the last lines.
         `sockets`: what is open, as asked for.  `why`: the way from a container to a target.
         """
         self._counters = counters
         self._status = status
         self._names = names
         self._metrics = metrics
+        self._log = log
         self._sockets = sockets
         self._why = why
 
@@ -56,6 +60,7 @@ class Control:
                 STATUS: without_request(self.get_status),
                 NAMES: without_request(self.get_names),
                 METRICS: without_request(self.get_metrics),
+                LOG: without_request(self.get_log),
                 SOCKETS: with_request(seeing.socket_filter, self.get_sockets),
                 WHY: with_request(seeing.question, self.get_why)}
 
@@ -70,6 +75,10 @@ class Control:
     def get_metrics(self) -> Answer:
         """Return the metrics."""
         return {"Metrics": self._metrics()}
+
+    def get_log(self) -> Answer:
+        """Return the last lines of the log, each without its end."""
+        return {"Lines": list(self._log())}
 
     def get_status(self) -> Answer:
         """Return the state of each part."""

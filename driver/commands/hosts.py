@@ -29,20 +29,25 @@ ID_SHOWN = 12  # digits shown of a host's id; that many suffice to name it
 
 def run_hosts(settings: Settings) -> int:
     """Print one line per known host; return 0.  Error: SlimError."""
+    print_table(host_rows(settings))
+    return 0
+
+
+def host_rows(settings: Settings) -> list[tuple[str, ...]]:
+    """Return a heading and a row for each known host.  Error: SlimError."""
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         another = another_cluster(kv, settings)
         if another:
             print(another, file=sys.stderr)
         absences = EtcdAbsences(kv)
         registered = absences.registered()
-        rows = [("ID", "NAME", "UNDERLAY", "ENDPOINTS", "STATE")]
+        rows: list[tuple[str, ...]] = [("ID", "NAME", "UNDERLAY", "ENDPOINTS", "STATE")]
         for host_id, known in sorted(absences.known().items(), key=lambda item: (
                 item[1].host.name, item[0])):
             rows.append((host_id[:ID_SHOWN], known.host.name, str(known.host.underlay),
                          str(kv.count(keys.local_endpoints(host_id))),
                          _state(absences, known, host_id in registered)))
-    print_table(rows)
-    return 0
+    return rows
 
 
 def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:

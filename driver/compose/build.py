@@ -49,6 +49,7 @@ from driver.link.underlay.vxlan import create_vxlan
 from driver.model import Host
 from driver.services.upkeep.host_links import HostLinks
 from driver.settings import Settings
+from driver.work import logs
 from driver.work.ledger import Ledger
 
 ADMISSION_S = 2.0  # for the first attempt to register, before anything else is written
@@ -122,7 +123,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             status_of, ground, endpoints, hosts, swarm, upkeep.recovery,
             metrics=metrics),
             lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
-            metrics=metrics.text, sockets=seeing.sockets, why=seeing.why),
+            metrics=metrics.text, log=logs.recent, sockets=seeing.sockets, why=seeing.why),
         tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [

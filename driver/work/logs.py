@@ -13,15 +13,18 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TextIO
 
 TEXT, LOGFMT, JSON = FORMATS = "text", "logfmt", "json"
 _PLAIN: Final = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 _BARE: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")  # a value of logfmt that needs no quotes
 STANDING: Final = {"standing": True}
 AGAIN_S: Final = 3600.0
+RECENT_LINES: Final = 1000  # kept for `slim support` where nobody keeps the log
+RECENT_LINE_MOST: Final = 2000  # characters of each
 KEPT = 10_000  # texts; with more faults than that, the oldest are logged again
 
 
@@ -69,15 +72,33 @@ class Fields(logging.Formatter):
         return self._write(fields)
 
 
+class _Keeping(logging.StreamHandler[TextIO]):
+    """Keeps the last lines that it has written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Handler."""
+        line = super().format(record)
+        _recent.append(line[:RECENT_LINE_MOST])
+        return line
+
+
+_recent: deque[str] = deque(maxlen=RECENT_LINES)
+
+
+def recent() -> list[str]:
+    """Return the last lines of this process's log.  For any thread."""
+    return list(_recent)
+
+
 def as_logfmt(fields: dict[str, str]) -> str:
     """Return `key=value` pairs; what is not bare is quoted as in JSON."""
     return " ".join(f"{key}={value if _BARE.fullmatch(value) else json.dumps(value)}"
                     for key, value in fields.items())
 
 
-def begin(level: str = "INFO", form: str = TEXT) -> None:
+def begin(level: str = "INFO", form: str = LOGFMT) -> None:
     """Write everything from `level` on to standard error, in one of FORMATS."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Keeping(sys.stderr)
     handler.setFormatter({TEXT: _PLAIN, LOGFMT: Fields(as_logfmt), JSON: Fields(json.dumps)}[form])
     handler.addFilter(StandingOnce())
     logging.basicConfig(level=level, handlers=[handler])

@@ -30,7 +30,7 @@ from tests.support.world.netns import Netns
 SETTLED_S = 90
 COLLECT = ("--collect-after", "3")
 SUBNET, GATEWAY = "10.32.0.0/16", "10.32.0.1"
-PROBLEM = re.compile(r" (WARNING|ERROR) .*etcd")
+PROBLEM = re.compile(r"level=(warning|error) .*etcd")
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -74,7 +74,7 @@ def test_it_works_with_what_the_unit_grants(
     assert host.stored_keys() == before
     assert host.end_driver(signal.SIGTERM) == 0, host.log()
     assert "not permitted" not in host.log()
-    assert "ERROR" not in host.log()
+    assert "level=error" not in host.log()
 
 
 # What a driver says without a capability; what does not need it goes on.

@@ -145,7 +145,7 @@ def test_reserved_ports_that_cannot_be_set(host: Host) -> None:
     assert reserved(host) == ""
     advice = "sysctl -w net.ipv4.ip_local_reserved_ports=32768-40000"
     assert advice in host.status()["ports"]
-    assert "WARNING slim: net.ipv4.ip_local_reserved_ports cannot be set" in (
+    assert 'level=warning logger=slim msg="net.ipv4.ip_local_reserved_ports cannot be set' in (
         host.folder / "driver.log").read_text()
     host.netns.sysctl("ipv4.ip_local_reserved_ports", "32768-40000")
     assert host.status()["ports"] == "0 endpoint ports in use"
@@ -153,7 +153,8 @@ def test_reserved_ports_that_cannot_be_set(host: Host) -> None:
     host.options = ()
     host.start_driver()
     log = (host.folder / "driver.log").read_text()
-    assert log.count("INFO slim: net.ipv4.ip_local_reserved_ports cannot be set") == 1
+    assert log.count(
+        'level=info logger=slim msg="net.ipv4.ip_local_reserved_ports cannot be set') == 1
     host.end_driver(signal.SIGTERM)
     cleanup(host)
     assert reserved(host) == "32768-40000"  # somebody else's

@@ -108,7 +108,8 @@ SINCE_START = re.compile(r"; \d+ entered again since the start|; etcd did not kn
 MENDING = re.compile(r"/slim/v1/(local/[^/]+/(fence|question)|absent/.*)")
 ANSWERS = "/slim/v1/answers/"
 QUESTION = re.compile(r"/slim/v1/local/[^/]+/question")  # ends with its lease, after a minute
-PROBLEM = re.compile(r" (WARNING|ERROR|CRITICAL) (?!driver\.api)")  # without answers to dockerd
+# Without answers to dockerd.
+PROBLEM = re.compile(r"level=(warning|error|critical) (?!logger=driver\.api)")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Slim.Status", {}),
     ("Slim.Counters", {}),
     ("Slim.Metrics", {}),
+    ("Slim.Log", {}),
 ]
 ODD_TEXTS = [
     "", " ", "\0", "\n", "\ud800", "../../etc/passwd", "/proc/self/ns/net", "; rm -rf /", "$(id)",

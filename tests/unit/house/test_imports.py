@@ -16,7 +16,8 @@ DRIVER = Path(__file__).resolve().parents[3] / "driver"
 # All rooms may import these, which import only each other.
 SHARED = {"errors", "model", "work"}
 # These put everything together, so they may import anything; no other room imports them.
-TOP = {"__main__", "commands", "commands.cluster", "compose", "compose.parts", "doctor"}
+TOP = {"__main__", "commands", "commands.cluster", "compose", "compose.parts", "doctor",
+       "support"}
 
 # Room -> what it may import besides itself and SHARED.
 MAY_IMPORT: dict[str, set[str]] = {

@@ -69,7 +69,8 @@ def test_the_compiler_is_the_one_program_that_the_driver_runs() -> None:
 def test_the_driver_does_not_reach_what_runs_programs() -> None:
     users = {str(path.relative_to(PROJECT / "driver")) for path in FILES
              if re.search(r"(?m)^\s*(from|import) driver\.cluster", path.read_text())}
-    assert {name.split("/")[0] for name in users} == {"cluster", "commands", "doctor"}
+    assert {name.split("/")[0] for name in users} == {"cluster", "commands", "doctor",
+                                                         "support"}
 
 
 def test_nothing_that_the_daemon_is_made_of_imports_them() -> None:

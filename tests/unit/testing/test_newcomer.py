@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from driver.errors import Conflict
-from driver.services.ports import Round
+from driver.model import Host
+from driver.services.ports import Participant, Round
 from driver.services.testing import newcomer
 from driver.services.testing.asking import Collected
 from driver.services.testing.newcomer import ATTEMPTS, Newcomer
-from driver.store.format import keys
+from driver.store.format import keys, records
+from driver.store.kv.protocol import Put
 from driver.store.rounds import EtcdRounds
 from tests.support.fakes.kv import FakeKeyValue
 from tests.support.run.wait import wait_until
@@ -41,10 +43,13 @@ class Answers:
 
 @contextmanager
 def started(monkeypatch: pytest.MonkeyPatch, answers: Answers | None = None,
-            joined: Callable[[], bool | None] = lambda: True, kv: FakeKeyValue | None = None
-            ) -> Iterator[Newcomer]:
+            joined: Callable[[], bool | None] = lambda: True, kv: FakeKeyValue | None = None,
+            live: Sequence[Participant] = (A, B)) -> Iterator[Newcomer]:
     monkeypatch.setattr(newcomer, "LOOK_S", 0.01)
-    made = Newcomer(A.host, "a", EtcdRounds(kv or FakeKeyValue()), joined, lambda: 0.0)
+    kv = kv or FakeKeyValue()
+    kv.commit([], [Put(keys.host(each.host), records.encode(records.host_fields(
+        Host(each.host, each.name, each.underlay)))) for each in live])
+    made = Newcomer(A.host, "a", EtcdRounds(kv), joined, lambda: 0.0)
     if answers is not None:
         as_any: Any = made
         as_any._asking = answers
@@ -126,10 +131,24 @@ def test_it_waits_until_that_is_known(monkeypatch: pytest.MonkeyPatch,
 
 def test_alone_there_is_nothing_to_say(monkeypatch: pytest.MonkeyPatch,
                                        caplog: pytest.LogCaptureFixture) -> None:
+    """The other one has gone meanwhile."""
     answers = Answers(collected(A))
     with started(monkeypatch, answers):
         wait_until(lambda: bool(answers.asked), 10, "it asks")
     assert caplog.records == []
+
+
+def test_the_first_host_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    answers = Answers(collected(A, B))
+
+    def look() -> bool:
+        looked.set()
+        return True
+
+    with started(monkeypatch, answers, look, live=(A,)):
+        assert looked.wait(10)
+    assert not answers.asked
 
 
 def test_it_stops_at_once_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

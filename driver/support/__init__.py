@@ -1,0 +1,1 @@
+"""What `slim support` puts into a file for whoever is asked for help."""
