@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
+from driver.commands.saying import say
 from driver.commands.seeing_options import add_seeing_options, sockets_request
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = vars(make_parser().parse_args(arguments))
         command = options.pop("command")
         if command == "version":
-            print(f"slim {__version__}")
+            say(f"slim {__version__}")
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
@@ -120,9 +121,9 @@ def _failed(command: str, error: SlimError, settings: Settings | None = None) ->
     if _refuses(command):
         return _refuse(error, settings)
     if isinstance(error, SettingsError):
-        print(f"slim: {error}", file=sys.stderr)
+        say(*f"slim: {error}".split("\n"), to_errors=True)
         return EXIT_USAGE
-    print(f"slim {command}: {error}", file=sys.stderr)
+    say(*f"slim {command}: {error}".split("\n"), to_errors=True)
     return EXIT_FAILED
 
 
@@ -149,7 +150,7 @@ def _refuse(error: SlimError, settings: Settings | None) -> int:
             settings.scope if settings else None, refusing.LATER_S if wrong else refusing.SOON_S,
             partial(readiness.tell_ready, os.environ, reason))
     except SlimError as second:  # somebody else serves the socket
-        print(f"{reason}; {second}", file=sys.stderr)
+        say(f"{reason}; {second}", to_errors=True)
         return EXIT_USAGE if wrong else EXIT_FAILED
     if not ended:
         _begin_anew()
@@ -230,7 +231,7 @@ def _show(settings: Settings, call: str, part: str) -> int:
         raise SlimError(f"{settings.socket} answers no {part.lower()}")
     width = max(map(len, found), default=0)
     for name, value in found.items():
-        print(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
     return 0
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from driver.commands.hosts import another_cluster, find_host, open_etcd
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import Conflict, NotFound, SlimError
 from driver.model import HostId
@@ -56,7 +56,7 @@ def run_test(settings: Settings, about: str, *, from_here: bool, as_json: bool) 
                 one_way=from_here)))
         took_s = time.monotonic() - began_s
     except SlimError as error:
-        print(f"slim test: {error}", file=sys.stderr)
+        say(*f"slim test: {error}".split("\n"), to_errors=True)
         return COULD_NOT_RUN
     if not found.found.participants:
         _say_nobody(found)
@@ -71,23 +71,23 @@ def run_test(settings: Settings, about: str, *, from_here: bool, as_json: bool) 
 def show(found: Judged, took_s: float) -> None:
     """Print the hosts, the matrix, and a line for each fault."""
     numbered = {host_id: str(number) for number, host_id in enumerate(_in_order(found), 1)}
-    print(f"{len(numbered)} hosts, {len(found.found.participants)} took part; {len(found.ways)} "
-          f"of {wanted_ways(found)} ways tested in {took_s:.1f} s\n")
+    say(f"{len(numbered)} hosts, {len(found.found.participants)} took part; {len(found.ways)} "
+        f"of {wanted_ways(found)} ways tested in {took_s:.1f} s", "")
     print_table([("#", "HOST", "UNDERLAY", "SLIM", "MTU", "ETCD", "CLOCK", "GUARD"),
                  *((number, found.names[host_id], *_host_cells(found, host_id))
                    for host_id, number in numbered.items())])
-    print()
+    say()
     cell = _sign if len(numbered) > WIDE else _round_trip
     print_table([("FROM", *(f"TO {number}" if number == "1" else number
                             for number in numbered.values())),
                  *((number, *(cell(found, sender, receiver) for receiver in numbered))
                    for sender, number in numbered.items())])
-    print("\nround trips in ms" if len(numbered) <= WIDE else
-          "\n. well  ~ with a hint  ! with a fault  ? not tested")
+    say("", "round trips in ms" if len(numbered) <= WIDE else
+        ". well  ~ with a hint  ! with a fault  ? not tested")
     for fault in found.faults:
-        print(f"{'~' if fault.kind.is_hint else '!'} {fault.kind.shown}: {fault.text}")
+        say(f"{'~' if fault.kind.is_hint else '!'} {fault.kind.shown}: {fault.text}")
     if not found.faults:
-        print("all well")
+        say("all well")
 
 
 def _in_order(found: Judged) -> list[HostId]:
@@ -182,10 +182,10 @@ def _way_object(found: Judged, way: Way) -> dict[str, Any]:
 
 
 def _say_nobody(found: Judged) -> None:
-    print("slim test: no driver took part: is `slim serve` of this version running anywhere?",
-          file=sys.stderr)
+    say("slim test: no driver took part: is `slim serve` of this version running anywhere?",
+        to_errors=True)
     for fault in found.faults:
-        print(f"! {fault.text}", file=sys.stderr)
+        say(f"! {fault.text}", to_errors=True)
 
 
 def _own_id(settings: Settings) -> HostId:

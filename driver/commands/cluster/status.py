@@ -16,6 +16,7 @@ from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import ClusterHost, Member, MemberHealth, majority
 from driver.cluster.records import ClusterRecords
 from driver.commands.cluster.here import this_host
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import StoreUnavailable
 from driver.settings import Settings
@@ -45,7 +46,7 @@ def run_status(settings: Settings, _: dict[str, Any]) -> int:
     show(found)
     wrong = complaints(found, time.time())
     for line in wrong:
-        print(f"! {line}")
+        say(f"! {line}")
     return 1 if wrong else 0
 
 
@@ -76,8 +77,8 @@ def look(folder: ClusterFolder) -> Found:
 def show(found: Found) -> None:
     """Print the tables."""
     versions = sorted({said.version for said in found.health.values()})
-    print(f"cluster {found.me.cluster_name} ({found.me.cluster[:ID_SHOWN]}), etcd "
-          f"{', '.join(versions) or 'does not answer'}\n")
+    say(f"cluster {found.me.cluster_name} ({found.me.cluster[:ID_SHOWN]}), etcd "
+        f"{', '.join(versions) or 'does not answer'}", "")
     by_address = {host.address: host for host in found.hosts or ()}
     rows = [("MEMBER", "ADDRESS", "STATE", "IN USE", "ON DISK")]
     for member in sorted(found.members, key=lambda each: in_order(each.address)):
@@ -89,7 +90,7 @@ def show(found: Found) -> None:
     print_table(rows)
     if found.hosts is None:
         return
-    print()
+    say()
     of_members = {member.address for member in found.members}
     hosts = [("HOST", "ADDRESS", "ID", "STATE", "ETCD", "CERTIFICATE UNTIL", "SLIM")]
     for host in found.hosts:

@@ -81,7 +81,7 @@ class Machine:
         patch.setattr(host_module, "driver_answers", lambda _: DRIVER in self.running)
         patch.setattr(host_module, "LOOK_S", 0.001)
         patch.setattr(os, "fsync", lambda _: None)  # no test cuts the power, and it takes time
-        rename, rmtree, link = Path.rename, shutil.rmtree, os.link
+        rename, rmtree, link, unlink = Path.rename, shutil.rmtree, os.link, Path.unlink
 
         def renamed(path: Path, target: Path) -> Any:
             if not path.is_relative_to(self.path):
@@ -94,6 +94,12 @@ class Machine:
             else:
                 rmtree(path, *arguments, **options)
 
+        def unlinked(path: Path, missing_ok: bool = False) -> None:
+            if self.steps.dead:  # who was killed tidies nothing up
+                raise Killed
+            unlink(path, missing_ok)
+
+        patch.setattr(Path, "unlink", unlinked)
         patch.setattr(os, "link", lambda source, path, **options: self.step(
             f"link {Path(path).name}", OSError, lambda: link(source, path, **options)))
         patch.setattr(Path, "rename", renamed)
