@@ -83,7 +83,7 @@ class Probes:
 
     def _key(self, flow: ProbeFlow) -> Any:
         key = self._probes.Key()
-        key.peer_be = u32_be(flow.host)
+        key.peer_be = u32_be(IPv4Address(int(flow.host)))  # no host path over IPv6
         key.peer_port_be, key.local_port_be = u16_be(flow.port), u16_be(flow.source_port)
         return key
 

@@ -104,22 +104,24 @@ class RawSynProber:
 
 
 def syn(source: HostAddress, flow: ProbeFlow, sequence: int, caller: int) -> bytes:
-    """Return the packet: Linux's SYN plus our option; the kernel adds the checksum of IPv4."""
-    mss = 1460 if source.version == 4 else 1440
-    options = _OPTIONS.pack(2, 4, mss, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
+    """Return the packet: Linux's SYN plus our option; the kernel adds IPv4's checksum."""
+    options = _OPTIONS.pack(2, 4, 1460, 4, 2, 8, 10, sequence ^ 0x5a5a5a5a, 0, 1, 3, 3, 7)
     options += struct.pack("!BBHHH", _OPTION_KIND, 8, _EXPERIMENT, 0, caller)
     length = 20 + len(options)
     head = struct.pack("!HHIIBBH", flow.source_port, flow.port, sequence, 0, length // 4 << 4,
                        _SYN, _WINDOW)
-    ends: bytes = source.packed + flow.host.packed
-    pseudo = ends + struct.pack("!II", length, socket.IPPROTO_TCP)  # the sum of IPv4's is the same
+    pseudo = source.packed + flow.host.packed + struct.pack("!II", length, socket.IPPROTO_TCP)
     check = _checksum(pseudo + head + options)
-    if source.version == 4:
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
-                         socket.IPPROTO_TCP, 0)
-    else:
-        ip = struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, _TTL)
-    return ip + ends + head + struct.pack("!HH", check, 0) + options
+    return (_ip_header(source, flow.host, length) + head + struct.pack("!HH", check, 0) + options)
+
+
+def _ip_header(source: HostAddress, to: HostAddress, length: int) -> bytes:
+    """Return the header of a packet with `length` bytes of TCP."""
+    if source.version == 6:
+        return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, _TTL) + (
+            source.packed + to.packed)
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _TTL,
+                       socket.IPPROTO_TCP, 0) + source.packed + to.packed
 
 
 def _checksum(data: bytes) -> int:
