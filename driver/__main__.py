@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
-        file = options.pop("file", "")
+        file = options.pop("file", "") if command == "support" else ""
         from_here, as_json = options.pop("from_here", False), options.pop("json", False)
         cluster_command = options.pop("cluster_command", "")
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
