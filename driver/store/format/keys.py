@@ -30,9 +30,10 @@ PUBLISHERS = ROOT + "publishers/"
 TRIAL = ROOT + "trial"  # key of the trial write; nobody ever creates it
 SERVICES_QUESTION = ROOT + "services-question"
 ANSWERS = ROOT + "answers/"
-ROUND = ROOT + "test/round"  # the test that is under way
-PARTICIPANTS = ROOT + "test/participants/"
-ROWS = ROOT + "test/rows/"
+TESTS = ROOT + "test/"  # all about a test of the ways between hosts, under its lease
+ROUND = TESTS + "round"  # the test that is under way
+PARTICIPANTS = TESTS + "participants/"
+ROWS = TESTS + "rows/"
 
 # What `slim cluster` keeps.  Drivers may not write there; hosts may read all but the secrets.
 CLUSTER_ROOT = "/slim-cluster/v1/"

@@ -279,8 +279,9 @@ class EtcdCluster:
 
 
 def live(entries: Iterable[Entry]) -> list[Entry]:
-    """Without tombstones, which go by themselves after some minutes."""
-    return [entry for entry in entries if not is_tombstone(entry.value)]
+    """Without what goes by itself: tombstones after some minutes, a test's records at its end."""
+    return [entry for entry in entries if not is_tombstone(entry.value)
+            and not entry.key.startswith(keys.TESTS)]
 
 
 def is_tombstone(value: bytes) -> bool:
