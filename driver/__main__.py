@@ -20,7 +20,13 @@ from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
 from driver.commands.saying import say
-from driver.commands.seeing_options import add_seeing_options, sockets_request
+from driver.commands.seeing_options import (
+    add_seeing_options,
+    add_ui_argument,
+    flows_request,
+    sockets_request,
+)
+from driver.commands.top_options import add_top_options
 from driver.errors import DOES_NOT_START, SettingsError, SlimError
 from driver.process import memory, priority, readiness
 from driver.settings import Settings
@@ -46,13 +52,18 @@ def make_parser() -> ArgumentParser:
                         ("test", "test the ways between all hosts, from the hosts themselves"),
                         ("names", "list containers' names, on all hosts of their networks"),
                         ("ss", "list the open TCP connections of this host's containers"),
+                        ("top", "show who talks to whom now, the busiest first"),
                         ("why", "say which way a connection would take now, and why"),
+                        ("flows", "show connections as they open and close, and what is refused"),
+                        ("ui", "serve a page of the cluster for browsers, until it is stopped"),
                         ("support", "write what somebody who helps needs to see of this host"),
                         ("forget-host", "remove all that a dead host has in etcd"),
                         ("adopt-cluster", "have this host belong to the cluster that etcd is of"),
                         ("cleanup", "after the driver has stopped: remove what outlives it"),
                         ("version", "print the version")):
-        command = commands.add_parser(name, help=about, description=about)
+        # The `--cluster` of `slim top` replaces the setting's, which it has no use for.
+        command = commands.add_parser(name, help=about, description=about, conflict_handler=(
+            "resolve" if name == "top" else "error"))
         if name != "version":
             settings_module.add_options(command)
         if name == "names":
@@ -65,8 +76,12 @@ def make_parser() -> ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON")
         if name == "support":
             command.add_argument("file", help="to be made; its name ends in .tar.gz")
-        if name in ("ss", "why"):
+        if name in ("ss", "why", "flows"):
             add_seeing_options(name, command)
+        if name == "top":
+            add_top_options(command)
+        if name == "ui":
+            add_ui_argument(command)
         if name == "forget-host":
             command.add_argument("host", help="its name or id, as `slim hosts` shows them")
             command.add_argument("--alive", action="store_true",
@@ -102,6 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
             "support": partial(support, file),
             "test": partial(test, host, from_here, as_json),
             "ss": partial(ss, network, options), "why": partial(why, options),
+            "top": partial(top, options),
+            "flows": partial(flows, network, options),
+            "ui": partial(ui, options.get("at", "")),
             "cluster": partial(cluster, cluster_command, options)}
         return commands[command](settings)
     except SlimError as error:
@@ -275,6 +293,28 @@ def why(options: dict[str, Any], settings: Settings) -> int:
     from driver.commands.why import run_why  # noqa: PLC0415
 
     return run_why(settings, options["container"], options["target"], as_json=options["as_json"])
+
+
+def ui(at: str, settings: Settings) -> int:
+    """Serve the page."""
+    from driver.commands.ui import run_ui  # noqa: PLC0415 - loads flask
+
+    return run_ui(settings, at)
+
+
+def top(options: dict[str, Any], settings: Settings) -> int:
+    """Show who talks to whom."""
+    from driver.commands.top import run_top, wanted_of  # noqa: PLC0415
+
+    return run_top(settings, wanted_of(options))
+
+
+def flows(network: str, options: dict[str, Any], settings: Settings) -> int:
+    """Show connections as they open and close, or what was refused."""
+    from driver.commands.flows import run_flows  # noqa: PLC0415
+
+    return run_flows(settings, flows_request(network, options), follow=options["follow"],
+                     refused=options["refused"], as_json=options["as_json"])
 
 
 def forget_host(name: str, alive: bool, settings: Settings) -> int:

@@ -3,6 +3,7 @@
  * All containers share U, and each namespace's kernel knows its own ports only.
  */
 #define EINVAL_ 22
+#define EADDRNOTAVAIL_ 99
 #define CLAIM_ATTEMPTS 16
 #define CLAIM_STALE_NS 5000000000ULL      /* a claim whose SYN never left */
 #define TIME_WAIT_NS 60000000000ULL       /* TCP_TIMEWAIT_LEN */
@@ -67,6 +68,8 @@ static __always_inline void release_claim(struct flow_key *key, u64 socket)
 /* Bind the socket to (U, port).  `ip6`: it is an IPv6 socket. */
 static __always_inline int bind_underlay(struct bpf_sock_addr *ctx, u16 port_be, int ip6)
 {
+    if (CONSTANT(IPV6_UNDERLAY))
+        return bind_underlay6(ctx, port_be);
     if (ip6) {
         struct sockaddr_in6 local6 = {};
         local6.sin6_family = 10; /* AF_INET6 */
@@ -92,6 +95,7 @@ static __always_inline u32 client_port(u32 n)
 #define BOUND 1
 #define NO_PORT 0
 #define NO_IPV4 (-1) /* bind() refuses an IPv4-mapped address: the socket has IPV6_V6ONLY */
+#define NO_UNDERLAY6 (-2) /* bind() refuses U: the container's ip_nonlocal_bind was switched off */
 
 /* Find a source port that nobody on this host uses towards the peer, and bind it.  No helper tells
  * whether a socket has IPV6_V6ONLY, and bpf_bind() changes nothing if it has. */
@@ -112,6 +116,8 @@ static __always_inline int claim_any_port(struct bpf_sock_addr *ctx, struct flow
         release_claim(key, mine->socket);
         if (ip6 && error == -EINVAL_)
             return NO_IPV4;
+        if (CONSTANT(IPV6_UNDERLAY) && error == -EADDRNOTAVAIL_)
+            return NO_UNDERLAY6;
     }
     return NO_PORT;
 }

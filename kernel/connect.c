@@ -44,7 +44,16 @@ struct destination {
     struct ipv6 asked6;
     struct ipv6 own6;      /* of the sandbox's endpoint in that network */
     struct location *peer; /* not 0: use the host path, to this (U, P) */
+    struct ipv6 *host6;    /* over an IPv6 underlay: the address that U stands for */
+    u32 why;               /* enum reason: why not, or how; 0: it is none of slim's */
+    u32 host_be;           /* U of the peer's host; 0: not known */
 };
+
+static __always_inline void decide(struct destination *to, u32 reason)
+{
+    count(reason);
+    to->why = reason;
+}
 
 static __always_inline struct location *locate(u32 vni, const struct destination *to)
 {
@@ -100,59 +109,66 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     u32 source_be = ip6 ? sk->src_ip6[3] : sk->src_ip4;
     u32 source_port = sk->src_port;
     int earlier = forget_earlier(ctx, sk, socket);
-    int tied = earlier && source_be == CONSTANT(UNDERLAY_BE);
+    int tied = earlier && (CONSTANT(IPV6_UNDERLAY) ? ip6 && is_bound_to_underlay6(sk)
+                                                   : source_be == CONSTANT(UNDERLAY_BE));
 
     if (!own || is_own(own, to))
         goto elsewhere;
     struct location *location = locate(own->vni, to);
     if (!location) {
-        count(REASON_unknown_peer);
+        decide(to, REASON_unknown_peer);
         goto elsewhere;
     }
+    to->host_be = location->underlay_be;
     if (location->underlay_be == CONSTANT(UNDERLAY_BE) && !tied) { /* no wire between: see overlay.c */
-        count(REASON_local);
+        decide(to, REASON_local);
         return ALLOW;
     }
     if (is_dead(location)) {
-        count(REASON_host_dead);
+        decide(to, REASON_host_dead);
         set_retval(-EHOSTUNREACH_); /* at once, instead of two minutes of SYNs */
         return DENY;
     }
-    if (CONSTANT(IPV6_UNDERLAY)) { /* an IPv4 socket cannot connect over IPv6 */
-        count(REASON_ipv6_underlay);
-        goto elsewhere;
+    if (CONSTANT(IPV6_UNDERLAY)) {
+        to->host6 = hosts6.lookup(&location->underlay_be);
+        /* A socket of IPv4 cannot connect over IPv6, nor does its listener, which may have an IPv4
+         * socket when an IPv4-mapped address is called, take packets of IPv6. */
+        if (!to->ipv6 || !to->host6) {
+            decide(to, REASON_ipv6_underlay);
+            goto elsewhere;
+        }
     }
     u32 *why = withheld.lookup(&cookie);
     if (why) {
-        count(*why & WITHHELD_WHY);
+        decide(to, *why & WITHHELD_WHY);
         goto elsewhere;
     }
     if (!location->port_be || !own->port_be) {
-        count(REASON_overlay_only);
+        decide(to, REASON_overlay_only);
         goto elsewhere;
     }
     if (to->ipv6 && has_ipv6_options(cookie)) {
-        count(REASON_ipv6_options);
+        decide(to, REASON_ipv6_options);
         goto elsewhere;
     }
     if (blocked_hosts.lookup(&location->underlay_be)) {
-        count(REASON_peer_blocked);
+        decide(to, REASON_peer_blocked);
         goto elsewhere;
     }
     if ((!tied && is_bound(sk, to, ip6)) || sk->bound_dev_if) {
-        count(REASON_bound_address);
+        decide(to, REASON_bound_address);
         goto elsewhere;
     }
     if (is_mptcp(sk)) {
-        count(REASON_mptcp_client);
+        decide(to, REASON_mptcp_client);
         goto elsewhere;
     }
     if (source_port >= CONSTANT(PORT_FIRST) && source_port <= CONSTANT(PORT_LAST)) {
-        count(REASON_bound_port); /* replies to it would go to an endpoint */
+        decide(to, REASON_bound_port); /* replies to it would go to an endpoint */
         goto elsewhere;
     }
     if (to->ipv6 && source_port && !tied) { /* bind() cannot be asked a second time */
-        count(REASON_ipv6_only);
+        decide(to, REASON_ipv6_only);
         goto elsewhere;
     }
 
@@ -165,14 +181,14 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     int room = may_open(cookie);
     if (source_port) {
         if (!claim(&key, &mine, room)) {
-            count(room ? REASON_flow_refused : REASON_share_used);
+            decide(to, room ? REASON_flow_refused : REASON_share_used);
             goto elsewhere;
         }
         if (!tied) {
             int mark = CONSTANT(MARK);
             if (bpf_setsockopt(ctx, SOL_SOCKET_, SO_MARK_, &mark, sizeof(mark))) {
                 release_claim(&key, socket);
-                count(REASON_flow_refused);
+                decide(to, REASON_flow_refused);
                 goto elsewhere;
             }
             init.marked = 1;
@@ -180,8 +196,9 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     } else {
         int found = claim_any_port(ctx, &key, &mine, ip6, room);
         if (found != BOUND) {
-            count(found == NO_IPV4 ? REASON_ipv6_only
-                                   : room ? REASON_ports_busy : REASON_share_used);
+            decide(to, found == NO_IPV4 ? REASON_ipv6_only
+                                         : found == NO_UNDERLAY6 ? REASON_routing_lost
+                                         : room ? REASON_ports_busy : REASON_share_used);
             return ALLOW;
         }
     }
@@ -193,7 +210,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
     init.flow = key;
     if (!store(sk, &init, to)) {
         release_claim(&key, socket);
-        count(REASON_storage_full);
+        decide(to, REASON_storage_full);
         return source_port ? ALLOW : DENY; /* already bound to U: no way back */
     }
     to->peer = location;
@@ -202,7 +219,7 @@ static __always_inline int take_host_path(struct bpf_sock_addr *ctx, struct sand
 elsewhere:
     if (!tied)
         return ALLOW;
-    count(REASON_reconnect_refused); /* bound to U by us: the overlay would drop it silently */
+    decide(to, REASON_reconnect_refused); /* bound to U by us: the overlay would drop it silently */
     return DENY;
 }
 
@@ -219,11 +236,50 @@ static __always_inline int find_own6(u64 cookie, struct destination *to, struct 
     return 1;
 }
 
+/* Tell whoever follows how a connect() goes, and at any time that it was refused.  The socket keeps
+ * what was told, for its end (followed.c). */
+static __always_inline void tell_connect(struct bpf_sock_addr *ctx, u64 cookie,
+                                         const struct attachment *own,
+                                         const struct destination *to, int verdict)
+{
+    struct bpf_sock *sk = ctx->sk;
+    u32 times = 0, kind = EVENT_CONNECT, reason = to->peer ? REASON_connected : to->why;
+    if (!sk || !(to->peer || to->why))
+        return;
+    if (verdict == DENY) {
+        kind = EVENT_REFUSED;
+        times = refusals_to_tell(cookie, reason);
+        if (!times)
+            return;
+    } else if (!is_watched() || !is_followed(cookie)) {
+        return;
+    }
+    struct event *event = watched.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!event)
+        return;
+    begin_event(event, kind, reason);
+    event->socket = bpf_get_socket_cookie(ctx);
+    event->times = times;
+    event->vni = own->vni;
+    event->host_be = to->host_be;
+    event->peer_port_be = ctx->user_port;
+    if (to->ipv6) {
+        event->local = to->own6;
+        event->peer = to->asked6;
+    } else {
+        write_mapped(&event->local, own->addr_be);
+        write_mapped(&event->peer, to->asked_be);
+        if (to->addr_be != to->asked_be)
+            event->task_be = to->addr_be;
+    }
+    tell_stored(event);
+}
+
 /* `ip6`: the socket is an IPv6 one.  Returns ALLOW or DENY, with `to` filled. */
 static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destination *to, int ip6)
 {
     struct attachment own = {};
-    int tcp = ctx->protocol == IPPROTO_TCP;
+    int tcp = ctx->protocol == IPPROTO_TCP, verdict = ALLOW;
     if (!tcp && (to->ipv6 || ctx->protocol != IPPROTO_UDP)) /* no service has an IPv6 address */
         return ALLOW;
     u64 cookie = bpf_get_netns_cookie(ctx);
@@ -236,18 +292,25 @@ static __always_inline int find_way(struct bpf_sock_addr *ctx, struct destinatio
         struct service *service = services.lookup(&name);
         if (service) {
             to->addr_be = choose(&name, service);
-            if (!to->addr_be)
-                return refuse_service();
+            if (!to->addr_be) {
+                to->why = REASON_service_empty;
+                verdict = refuse_service();
+                goto told;
+            }
             count(REASON_service_chosen);
         }
     }
-    int verdict = tcp ? take_host_path(ctx, sandbox, cookie, ours ? &own : 0, to, ip6) : ALLOW;
+    if (tcp)
+        verdict = take_host_path(ctx, sandbox, cookie, ours ? &own : 0, to, ip6);
     if (verdict == ALLOW && !to->peer && ctx->sk && !to->ipv6) {
         if (to->addr_be == to->asked_be)
             chosen.sk_storage_delete(ctx->sk);
         else
             remember(ctx->sk, to->asked_be, to->addr_be, 0);
     }
+told:
+    if (tcp)
+        tell_connect(ctx, cookie, ours ? &own : &sandbox->attachments[0], to, verdict);
     return verdict;
 }
 
@@ -275,7 +338,10 @@ int connect6(struct bpf_sock_addr *ctx)
     }
     int verdict = find_way(ctx, &to, 1);
     if (to.peer) {
-        map_address(ctx, to.peer->underlay_be);
+        if (!CONSTANT(IPV6_UNDERLAY))
+            map_address(ctx, to.peer->underlay_be);
+        else if (to.host6)
+            write_address6(ctx, to.host6);
         ctx->user_port = to.peer->port_be;
     } else if (to.addr_be != to.asked_be) {
         ctx->user_ip6[3] = to.addr_be;

@@ -9,12 +9,24 @@
 static __always_inline u32 state_on_wire(struct __sk_buff *skb, const struct flow_key *key)
 {
     struct bpf_sock_tuple wire = {};
-    wire.ipv4.saddr = key->peer_be;
-    wire.ipv4.sport = key->peer_port_be;
-    wire.ipv4.daddr = CONSTANT(UNDERLAY_BE);
-    wire.ipv4.dport = key->local_port_be;
-    struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &wire, sizeof(wire.ipv4),
-                                                BPF_F_CURRENT_NETNS, 0);
+    u32 bytes = sizeof(wire.ipv4);
+    if (CONSTANT(IPV6_UNDERLAY)) {
+        u32 peer_be = key->peer_be;
+        struct ipv6 own = own_underlay6(), *peer = hosts6.lookup(&peer_be);
+        if (!peer)
+            return 0;
+        bytes = sizeof(wire.ipv6);
+        __builtin_memcpy(wire.ipv6.saddr, peer->words, sizeof(wire.ipv6.saddr));
+        wire.ipv6.sport = key->peer_port_be;
+        __builtin_memcpy(wire.ipv6.daddr, own.words, sizeof(wire.ipv6.daddr));
+        wire.ipv6.dport = key->local_port_be;
+    } else {
+        wire.ipv4.saddr = key->peer_be;
+        wire.ipv4.sport = key->peer_port_be;
+        wire.ipv4.daddr = CONSTANT(UNDERLAY_BE);
+        wire.ipv4.dport = key->local_port_be;
+    }
+    struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &wire, bytes, BPF_F_CURRENT_NETNS, 0);
     if (!found)
         return 0;
     u32 state = found->state;
@@ -61,7 +73,7 @@ static __always_inline int at_one_address6(const struct bpf_sock *one, const str
 static __always_inline int remember_listener(struct __sk_buff *skb, struct listener_key *name,
                                              struct bpf_sock *listener)
 {
-    if (!name->ipv6)
+    if (name->ipv6 != LISTENS_IPV6)
         return !listeners.update(name, (void *)listener);
     struct bpf_sock_tuple wanted = {};
     wanted.ipv4.daddr = name->addr_be;
@@ -96,22 +108,45 @@ static __always_inline int assign(struct __sk_buff *skb, const struct flow_key *
     return TC_ACT_SHOT;
 }
 
-int to_container(struct __sk_buff *skb)
+/* A packet of the host path: its flow as seen from this host, and its TCP header; 0: none. */
+static __always_inline struct tcphdr *arrived4(struct __sk_buff *skb, struct flow_key *key)
 {
     struct headers4 h;
+    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) ||
+        h.ip->daddr != CONSTANT(UNDERLAY_BE))
+        return 0;
+    key->peer_be = h.ip->saddr;
+    return h.tcp;
+}
+
+static __always_inline struct tcphdr *arrived6(struct __sk_buff *skb, struct flow_key *key)
+{
+    struct headers6 h;
+    if (skb->protocol != bpf_htons(ETH_P_IPV6) || !headers_tcp6(skb, &h))
+        return 0;
+    struct ipv6 from = copied6(&h.ip->saddr), to = copied6(&h.ip->daddr);
+    if (!is_own_underlay6(&to))
+        return 0;
+    key->peer_be = number_of(&from);
+    return h.tcp;
+}
+
+int to_container(struct __sk_buff *skb)
+{
+    struct flow_key key = {};
     if (skb->mark != SLIM_SEEK)
         return TC_ACT_OK;
     skb->mark = 0; /* it has served its purpose, and others' rules must not see it */
-    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_tcp4(skb, &h) || h.tcp->psh || h.tcp->fin ||
-        h.tcp->rst || h.tcp->syn == h.tcp->ack || h.ip->daddr != CONSTANT(UNDERLAY_BE))
+    struct tcphdr *tcp = CONSTANT(IPV6_UNDERLAY) ? arrived6(skb, &key) : arrived4(skb, &key);
+    if (!tcp || tcp->psh || tcp->fin || tcp->rst || tcp->syn == tcp->ack)
         return TC_ACT_OK; /* from here on: a SYN, or an ACK that may answer a SYN cookie */
-    int syn_only = h.tcp->syn;
-    u32 local_port = bpf_ntohs(h.tcp->dest);
+    int syn_only = tcp->syn;
+    key.peer_port_be = tcp->source;
+    key.local_port_be = tcp->dest;
+    u32 local_port = bpf_ntohs(tcp->dest);
     struct port *port = ports.lookup(&local_port);
     if (!port || !(syn_only || port->assigned))
         return TC_ACT_OK;
-    struct flow_key key = {.peer_be = h.ip->saddr, .peer_port_be = h.tcp->source,
-                           .local_port_be = h.tcp->dest};
     struct pending *syn = pending.lookup(&key);
     if (!syn || !(syn_only || syn->assigned))
         return TC_ACT_OK;
@@ -120,13 +155,13 @@ int to_container(struct __sk_buff *skb)
     int verdict = TC_ACT_OK;
 
     struct bpf_sock *listener = find_listener(skb, &key, syn);
-    if (!listener) {
+    int listening = listener && listener->state == BPF_TCP_LISTEN;
+    if (!listening) {
+        if (listener)
+            bpf_sk_release(listener);
         count(REASON_no_listener);
-        return TC_ACT_OK;
-    }
-    if (listener->state != BPF_TCP_LISTEN) {
-        bpf_sk_release(listener);
-        count(REASON_no_listener);
+        tell_refused_syn(&key, syn->sandbox, syn->vni, syn->addr_be, syn->port_be,
+                         syn->peer_addr_be, REASON_no_listener);
         return TC_ACT_OK;
     }
     if (!remember_listener(skb, &name, listener)) {

@@ -15,7 +15,8 @@ static __always_inline struct listener_key listener_of(const struct pending *syn
 {
     struct listener_key name = {.sandbox = syn->sandbox, .vni = syn->vni,
                                 .addr_be = syn->addr_be, .port_be = syn->port_be,
-                                .ipv6 = syn->ipv6};
+                                .ipv6 = CONSTANT(IPV6_UNDERLAY) ? LISTENS_OVER_IPV6
+                                                                : syn->ipv6};
     return name;
 }
 
@@ -51,7 +52,9 @@ static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32
 {
     count(REASON_syn_withheld);
     u32 came_by = skb->ifindex;
-    if (withheld_for_a_moment(sandbox, why) || turn_into_unreachable(skb, UNREACHABLE_FILTERED))
+    if (withheld_for_a_moment(sandbox, why) ||
+        (CONSTANT(IPV6_UNDERLAY) ? turn_into_unreachable6(skb, 0)
+                                 : turn_into_unreachable(skb, UNREACHABLE_FILTERED)))
         return TC_ACT_SHOT;
     return came_by == CONSTANT(UNDERLAY_IFINDEX) ? bpf_redirect(came_by, 0) : answer(skb);
 }
@@ -62,40 +65,55 @@ static __always_inline int tell_withheld(struct __sk_buff *skb, u64 sandbox, u32
 static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *key,
                                  const struct port *callee, u32 doff)
 {
-    struct syn_option option;
-    if (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option)) {
+    struct syn_option option = {};
+    struct address *caller = 0;
+    u32 reason, kept_off;
+    if (!option_read(skb, host_path_tcp_at(), doff, &option)) {
+        option.port_be = 0;
         if (!callee->sandbox)
             return NOT_OURS;
-        count(REASON_syn_no_option);
-        return TC_ACT_SHOT;
+        reason = REASON_syn_no_option;
+        goto refused;
     }
     struct wire_name name = {.underlay_be = key->peer_be, .port_be = option.caller_port_be};
-    struct address *caller = reverse.lookup(&name);
+    caller = reverse.lookup(&name);
     if (caller && !option.port_be) /* nobody can listen there */
         return PROBED;
     if (!callee->sandbox)
         return NOT_OURS;
-    if (!caller) {
-        count(option.port_be ? REASON_syn_unknown_caller : REASON_probe_unknown);
+    if (!caller && !option.port_be) {
+        count(REASON_probe_unknown);
         return TC_ACT_SHOT;
     }
+    if (!caller) {
+        reason = REASON_syn_unknown_caller;
+        goto refused;
+    }
     if (caller->vni != callee->vni) {
-        count(REASON_syn_other_network);
-        return TC_ACT_SHOT;
+        reason = REASON_syn_other_network;
+        goto refused;
     }
     u64 sandbox = callee->sandbox;
     u32 *why = withheld.lookup(&sandbox);
-    if (why)
-        return tell_withheld(skb, sandbox, *why);
+    if (why) {
+        kept_off = *why;
+        goto withheld;
+    }
     int ipv6 = option_means_ipv6(&option);
+    if (CONSTANT(IPV6_UNDERLAY) && !ipv6) { /* no driver calls IPv4 addresses by IPv6 */
+        reason = REASON_syn_no_option;
+        goto refused;
+    }
     if (ipv6) {
         struct ipv6 own;
         if (!addresses6.lookup(caller)) {
-            count(REASON_syn_unknown_caller);
-            return TC_ACT_SHOT;
+            reason = REASON_syn_unknown_caller;
+            goto refused;
         }
-        if (!own_address6(sandbox, callee->vni, &own) || has_ipv6_options(sandbox))
-            return tell_withheld(skb, sandbox, REASON_ipv6_options);
+        if (!own_address6(sandbox, callee->vni, &own) || has_ipv6_options(sandbox)) {
+            kept_off = REASON_ipv6_options;
+            goto withheld;
+        }
     }
     struct pending syn = {.sandbox = callee->sandbox, .vni = callee->vni,
                           .addr_be = callee->addr_be, .peer_addr_be = caller->addr_be,
@@ -108,6 +126,15 @@ static __always_inline int admit(struct __sk_buff *skb, const struct flow_key *k
     if (!listener_known(&syn))
         seek_listener(skb);
     return ADMITTED;
+withheld:
+    tell_refused_syn(key, sandbox, callee->vni, callee->addr_be, option.port_be, caller->addr_be,
+                     REASON_syn_withheld);
+    return tell_withheld(skb, sandbox, kept_off);
+refused:
+    count(reason);
+    tell_refused_syn(key, callee->sandbox, callee->vni, callee->addr_be, option.port_be,
+                     caller && caller->vni == callee->vni ? caller->addr_be : 0, reason);
+    return TC_ACT_SHOT;
 }
 
 /* `key`: the flow as seen from this host, so its peer is the packet's source. */

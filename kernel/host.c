@@ -1,11 +1,16 @@
 /* The host's side of the wire: the veths' host ends and the underlay device (tc ingress). */
 
-static __always_inline int is_bare(const struct iphdr *ip, const struct tcphdr *tcp)
+/* `ip`: an IPv6 header over an IPv6 underlay, else one of IPv4 without options. */
+static __always_inline int is_bare(const void *ip, const struct tcphdr *tcp)
 {
-    return bpf_ntohs(ip->tot_len) == sizeof(*ip) + tcp->doff * 4;
+    const struct iphdr *ip4 = ip;
+    const struct ipv6hdr *ip6 = ip;
+    return CONSTANT(IPV6_UNDERLAY)
+               ? bpf_ntohs(ip6->payload_len) == tcp->doff * 4
+               : bpf_ntohs(ip4->tot_len) == sizeof(*ip4) + tcp->doff * 4;
 }
 
-static __always_inline int is_bare_ack(const struct iphdr *ip, const struct tcphdr *tcp)
+static __always_inline int is_bare_ack(const void *ip, const struct tcphdr *tcp)
 {
     return is_bare(ip, tcp) && tcp->ack && !(tcp->syn | tcp->fin | tcp->rst);
 }
@@ -13,7 +18,7 @@ static __always_inline int is_bare_ack(const struct iphdr *ip, const struct tcph
 /* Is it a bare RST from the sandbox's own endpoint port?  It answers a segment of a connection that
  * is forgotten here.  The port belongs to this endpoint alone, so the RST can end nobody else's
  * connection; remembering such segments instead would let outsiders fill `pending`. */
-static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcphdr *tcp,
+static __always_inline int is_own_reset(const void *ip, const struct tcphdr *tcp,
                                         const struct veth *veth)
 {
     u32 local_port = bpf_ntohs(tcp->source);
@@ -26,6 +31,8 @@ static __always_inline int is_own_reset(const struct iphdr *ip, const struct tcp
 /* `flow`: 0 for the answer to a SYN, which has no flow yet. */
 static __always_inline int to_wire(struct __sk_buff *skb, struct flow *flow, u32 dst_be)
 {
+    if (CONSTANT(IPV6_UNDERLAY)) /* `next_hop` has room for IPv4 only */
+        return send_by(0);
     u64 now_ns = ktime_get_coarse_ns();
     if (flow && now_ns <= flow->next_hop_until_ns)
         return send_by(flow->next_hop_be);
@@ -54,19 +61,17 @@ static __always_inline int to_neighbour(struct __sk_buff *skb, const struct flow
     return verdict;
 }
 
-/* A packet with the host's source address: allowed only in a connection of this sandbox. */
-static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
+/* A TCP packet with the host's source address: allowed only in a connection of this sandbox.
+ * `ip`: its header (is_bare).  `dst_be`: U of the host that it is for. */
+static __always_inline int check_and_send(struct __sk_buff *skb, const void *ip,
+                                          const struct tcphdr *tcp, u32 dst_be, int at_sender)
 {
-    struct headers4 h;
-    u32 ifindex = skb->ifindex;
-    if (!headers_tcp4(skb, &h))
-        return refuse(REASON_spoofed_source, at_sender);
-    u32 dst_be = h.ip->daddr, doff = h.tcp->doff;
+    u32 ifindex = skb->ifindex, doff = tcp->doff;
     if (at_sender && dst_be == CONSTANT(UNDERLAY_BE))
         return CROSS; /* before any look-up: the host's end makes them */
-    int syn = is_syn(h.tcp);
-    struct flow_key key = {.peer_be = dst_be, .peer_port_be = h.tcp->dest,
-                           .local_port_be = h.tcp->source};
+    int syn = is_syn(tcp);
+    struct flow_key key = {.peer_be = dst_be, .peer_port_be = tcp->dest,
+                           .local_port_be = tcp->source};
     struct flow *flow = flows.lookup(&key);
     if (!flow || syn || flow->ifindex != ifindex) { /* all except an open connection's packets */
         struct veth *veth = veths.lookup(&ifindex);
@@ -75,11 +80,11 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
         if (!flow) {
             struct pending *answered = pending.lookup(&key); /* SYN-ACK, or RST: refused */
             int allowed = answered ? !syn && answered->sandbox == veth->sandbox
-                                   : is_own_reset(h.ip, h.tcp, veth);
+                                   : is_own_reset(ip, tcp, veth);
             if (!allowed)
                 flow = flows.lookup(&key); /* accepted on another CPU in between? */
             if (!allowed && !flow)
-                return refuse(is_bare_ack(h.ip, h.tcp) ? REASON_late_ack : REASON_foreign_flow,
+                return refuse(is_bare_ack(ip, tcp) ? REASON_late_ack : REASON_foreign_flow,
                               at_sender);
         }
         if (flow && flow->sandbox != veth->sandbox)
@@ -88,13 +93,41 @@ static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
             flow->ifindex = ifindex;
         struct syn_option option;
         if (syn && flow &&
-            (!option_read(skb, sizeof(struct ethhdr) + sizeof(struct iphdr), doff, &option) ||
+            (!option_read(skb, host_path_tcp_at(), doff, &option) ||
              option.caller_port_be != flow->port_be))
             return refuse(REASON_forged_option, at_sender);
     }
     if (dst_be == CONSTANT(UNDERLAY_BE))
         return to_neighbour(skb, &key, syn, doff);
     return to_wire(skb, flow, dst_be);
+}
+
+/* A packet with the host's source address. */
+static __always_inline int host_path_out(struct __sk_buff *skb, int at_sender)
+{
+    struct headers4 h;
+    if (!headers_tcp4(skb, &h))
+        return refuse(REASON_spoofed_source, at_sender);
+    return check_and_send(skb, h.ip, h.tcp, h.ip->daddr, at_sender);
+}
+
+static __always_inline int host_path_out6(struct __sk_buff *skb, int at_sender)
+{
+    struct headers6 h;
+    if (!headers_tcp6(skb, &h))
+        return refuse(REASON_spoofed_source, at_sender);
+    struct ipv6 to = copied6(&h.ip->daddr);
+    return check_and_send(skb, h.ip, h.tcp, number_of(&to), at_sender);
+}
+
+/* Does the packet have the address that this host has in an IPv6 underlay as its source? */
+static __always_inline int is_from_underlay6(struct __sk_buff *skb)
+{
+    struct headers6 h;
+    if (skb->protocol != bpf_htons(ETH_P_IPV6) || !headers_ip6(skb, &h))
+        return 0;
+    struct ipv6 from = copied6(&h.ip->saddr);
+    return is_own_underlay6(&from);
 }
 
 static __always_inline int overlay_out(struct __sk_buff *skb, const struct veth *veth,
@@ -124,6 +157,8 @@ static __always_inline int sent(struct __sk_buff *skb, int at_sender)
     if (!CONSTANT(IPV6_UNDERLAY) && skb->protocol == bpf_htons(ETH_P_IP) && headers_ip4(skb, &h) &&
         h.ip->saddr == CONSTANT(UNDERLAY_BE))
         return host_path_out(skb, at_sender);
+    if (CONSTANT(IPV6_UNDERLAY) && is_from_underlay6(skb))
+        return host_path_out6(skb, at_sender);
     u32 ifindex = skb->ifindex;
     struct veth *veth = veths.lookup(&ifindex);
     if (!veth)
@@ -137,7 +172,11 @@ static __always_inline int sent(struct __sk_buff *skb, int at_sender)
 /* tc ingress of the host's end of a pair. */
 int from_container(struct __sk_buff *skb)
 {
-    return sent(skb, 0);
+    int verdict = sent(skb, 0);
+    if (verdict > REFUSED)
+        return verdict;
+    tell_refused(skb, REFUSED - verdict);
+    return TC_ACT_SHOT;
 }
 
 /* netkit's hook at a container's end: packets that may go to other hosts leave from here.  All
@@ -172,14 +211,62 @@ static __always_inline int icmp_error(struct __sk_buff *skb)
     return verdict == NOT_OURS ? TC_ACT_OK : verdict;
 }
 
+/* The same over an IPv6 underlay (RFC 4443): also "packet too big". */
+static __always_inline int icmp6_error(struct __sk_buff *skb)
+{
+    struct {
+        struct ipv6hdr ip;
+        u16 sport_be, dport_be;
+    } inner;
+    u8 type;
+    const u32 at = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
+    if (bpf_skb_load_bytes(skb, at, &type, sizeof(type)) || type >= ICMPV6_FIRST_QUERY ||
+        bpf_skb_load_bytes(skb, at + sizeof(struct icmphdr), &inner, sizeof(inner)) ||
+        inner.ip.nexthdr != IPPROTO_TCP)
+        return TC_ACT_OK;
+    struct ipv6 from = copied6(&inner.ip.saddr), to = copied6(&inner.ip.daddr);
+    if (!is_own_underlay6(&from))
+        return TC_ACT_OK;
+    struct flow_key key = {.peer_be = number_of(&to), .peer_port_be = inner.dport_be,
+                           .local_port_be = inner.sport_be};
+    int verdict = deliver(skb, &key, 0, 0);
+    return verdict == NOT_OURS ? TC_ACT_OK : verdict;
+}
+
+/* VXLAN over IPv6 is the device's. */
+static __always_inline int from_wire6(struct __sk_buff *skb)
+{
+    struct headers6 h;
+    if (skb->protocol != bpf_htons(ETH_P_IPV6) || !headers_ip6(skb, &h))
+        return TC_ACT_OK;
+    struct ipv6 from = copied6(&h.ip->saddr), to = copied6(&h.ip->daddr);
+    if (!is_own_underlay6(&to) || is_own_underlay6(&from) /* a martian */)
+        return TC_ACT_OK;
+    if (h.ip->nexthdr == IPPROTO_ICMPV6)
+        return icmp6_error(skb);
+    if (!headers_tcp6(skb, &h))
+        return TC_ACT_OK;
+    struct flow_key key = {.peer_be = number_of(&from), .peer_port_be = h.tcp->source,
+                           .local_port_be = h.tcp->dest};
+    int syn = is_syn(h.tcp), rst = h.tcp->rst;
+    int verdict = deliver(skb, &key, syn, h.tcp->doff);
+    if (verdict == PROBED)
+        return turn_into_answer6(skb) ? TC_ACT_SHOT : send_by(0);
+    if (verdict != NOT_OURS)
+        return verdict;
+    return rst && is_answer(skb, &key) ? TC_ACT_SHOT : TC_ACT_OK;
+}
+
 /* tc ingress of the underlay device.  Packets for no container pass unchanged. */
 int from_wire(struct __sk_buff *skb)
 {
     struct headers4 h;
-    if (CONSTANT(IPV6_UNDERLAY) /* no host path, and VXLAN is the device's */ ||
-        skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
-        skb->vlan_present /* another network's, on the same cable */ ||
-        skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
+    if (skb->pkt_type != 0 /* PACKET_HOST: a redirect would make a stranger's frame ours */ ||
+        skb->vlan_present /* another network's, on the same cable */)
+        return TC_ACT_OK;
+    if (CONSTANT(IPV6_UNDERLAY))
+        return from_wire6(skb);
+    if (skb->protocol != bpf_htons(ETH_P_IP) || !headers_ip4(skb, &h) ||
         h.ip->daddr != CONSTANT(UNDERLAY_BE) || h.ip->ihl != 5)
         return TC_ACT_OK;
     if (h.ip->protocol == IPPROTO_ICMP)

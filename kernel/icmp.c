@@ -195,8 +195,10 @@ static __always_inline int tell_unreachable(struct __sk_buff *skb, u32 vni, u32 
 {
     struct attempt_key name = {.vni = vni, .ifindex = skb->ifindex};
     *(u32 *)(name.addr + 12) = addr_be;
-    if (!may_be_answered(skb) || !is_in_vain(&name) ||
-        turn_into_unreachable(skb, UNREACHABLE_HOST))
+    if (!may_be_answered(skb) || !is_in_vain(&name))
+        return NOT_TOLD;
+    tell_refused(skb, REASON_told_unreachable);
+    if (turn_into_unreachable(skb, UNREACHABLE_HOST))
         return NOT_TOLD;
     count(REASON_told_unreachable);
     return answer(skb);
@@ -207,8 +209,10 @@ static __always_inline int tell_unreachable6(struct __sk_buff *skb, const struct
     int fragment;
     struct attempt_key name = {.vni = to->vni, .ifindex = skb->ifindex};
     __builtin_memcpy(name.addr, to->addr, sizeof(name.addr));
-    if (!may_be_answered6(skb, &fragment) || !is_in_vain(&name) ||
-        turn_into_unreachable6(skb, fragment))
+    if (!may_be_answered6(skb, &fragment) || !is_in_vain(&name))
+        return NOT_TOLD;
+    tell_refused(skb, REASON_told_unreachable);
+    if (turn_into_unreachable6(skb, fragment))
         return NOT_TOLD;
     count(REASON_told_unreachable);
     return answer(skb);

@@ -5,10 +5,22 @@
  */
 int listener_lookup(struct bpf_sk_lookup *ctx)
 {
-    if (ctx->protocol != IPPROTO_TCP || ctx->local_ip4 != CONSTANT(UNDERLAY_BE))
-        return SK_PASS;
-    struct flow_key key = {.peer_be = ctx->remote_ip4, .peer_port_be = ctx->remote_port,
+    struct flow_key key = {.peer_port_be = ctx->remote_port,
                            .local_port_be = bpf_htons(ctx->local_port)};
+    if (ctx->protocol != IPPROTO_TCP)
+        return SK_PASS;
+    if (CONSTANT(IPV6_UNDERLAY)) {
+        if (ctx->family != AF_INET6_)
+            return SK_PASS;
+        struct ipv6 local = CONTEXT6(ctx->local_ip6), remote = CONTEXT6(ctx->remote_ip6);
+        if (!is_own_underlay6(&local))
+            return SK_PASS;
+        key.peer_be = number_of(&remote);
+    } else {
+        if (ctx->local_ip4 != CONSTANT(UNDERLAY_BE))
+            return SK_PASS;
+        key.peer_be = ctx->remote_ip4;
+    }
     struct pending *syn = pending.lookup(&key);
     if (!syn)
         return SK_PASS;

@@ -16,6 +16,8 @@
 #define ATTEMPT_FORGOTTEN_NS 10000000000ULL /* after this silence, counting starts again */
 #define TOLD_AGAIN_NS 250000000ULL          /* at most four errors a second, for each sender and address */
 
+#define PAGE_SIZE 4096 /* for BCC's macro alone; a multiple of the kernel's pages must come out */
+
 #define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: allocates memory per entry */
 
 /* Who may use the host path, by network namespace cookie.
@@ -169,6 +171,25 @@ BPF_F_TABLE("sk_storage", int, struct choices, chosen, 0, NO_PREALLOC);
 /* Until when containers' DNS queries go to slim's name server (CLOCK_MONOTONIC, ns). Writer: the
  * name server, several times a second. Reader: name_query. Past: they go to Docker's. */
 BPF_TABLE("array", u32, u64, names_until, 1);
+
+/* What becomes of connections, and what was refused (struct event). Writers: connect hooks, sockops,
+ * from_container, from_wire, to_container; of all but refusals only while `watch` says so. Reader:
+ * driver. Full: the event is lost, and counted in `watch`. Left by a driver: read by the next one. */
+BPF_RINGBUF_OUTPUT(events, SLIM_EVENT_PAGES);
+
+/* Until when somebody follows connections (CLOCK_MONOTONIC, ns), whose, and how many events were lost:
+ * WATCH_... in slim.h. Writers: driver, as long as it is asked; the lost ones: whoever loses one.
+ * Readers: all that write `events`. Past: nobody is told but of refusals. */
+BPF_TABLE("array", u32, u64, watch, 3);
+
+/* How often each sandbox was refused something, by reason, so that no container makes the driver
+ * busy. Writers and readers: all that refuse. Evicted: a few more are told. */
+BPF_TABLE("lru_hash", struct refusal_key, struct refusals, refused, 4096);
+
+/* What was told of a connection that is not on the host path, for its end. Writers: connect hooks,
+ * sockops, while `watch` says so. Reader: sockops. Lifetime: the socket's. Absent: its end is not
+ * told. */
+BPF_F_TABLE("sk_storage", int, struct event, watched, 0, NO_PREALLOC);
 
 /* One counter per reason, per CPU. Writer: all programs. Reader: driver. */
 BPF_TABLE("percpu_array", u32, u64, counters, 64);

@@ -7,13 +7,13 @@
 #define CROSS TC_ACT_OK /* from the sender's end to the host's (NETKIT_PASS has the same number) */
 
 /* Drop and count at the host's end, with either kind of pair: a drop at the sender's hook would be
- * an error for the sending program (ENOBUFS). */
+ * an error for the sending program (ENOBUFS).  from_container() tells why. */
 static __always_inline int refuse(u32 reason, int at_sender)
 {
     if (at_sender)
         return CROSS;
     count(reason);
-    return TC_ACT_SHOT;
+    return is_told(reason) ? REFUSED - (int)reason : TC_ACT_SHOT;
 }
 
 static __always_inline int hand_over(struct __sk_buff *skb, struct delivery *to, int at_sender)
@@ -37,7 +37,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, u32 vni, u32 underl
         struct ipv6 *host = hosts6.lookup(&underlay_be);
         if (!host)
             return 0;
-        struct ipv6 own = {.words = {CONSTANT(UNDERLAY6_HIGH), CONSTANT(UNDERLAY6_LOW)}};
+        struct ipv6 own = own_underlay6();
         __builtin_memcpy(key.remote_ipv6, host->words, sizeof(key.remote_ipv6));
         __builtin_memcpy(key.local_ipv6, own.words, sizeof(key.local_ipv6));
         return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6) == 0;
@@ -224,8 +224,7 @@ static __always_inline u32 sender_of(const struct bpf_tunnel_key *key)
         return bpf_htonl(key->remote_ipv4);
     struct ipv6 host;
     __builtin_memcpy(host.words, key->remote_ipv6, sizeof(host.words));
-    u32 *number_be = numbers6.lookup(&host);
-    return number_be ? *number_be : 0;
+    return number_of(&host);
 }
 
 /* tc ingress of the VXLAN device.  Its port is open for both IPv4 and IPv6; the kernel gives no key

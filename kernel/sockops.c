@@ -13,13 +13,6 @@
 #define TCP_USER_TIMEOUT_ 18
 #define TCPOPT_TIMESTAMP 8
 
-/* All programs attached here share a socket's callback flags: we add ours to the others', and
- * remove only our own. */
-static __always_inline void want_callbacks(struct bpf_sock_ops *ops, u32 flags)
-{
-    bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | flags);
-}
-
 /* Switch off our header options callback: no program must run per packet because of us. */
 static __always_inline void no_more_options(struct bpf_sock_ops *ops, struct connection *c)
 {
@@ -117,13 +110,30 @@ static __always_inline void end_soon(struct bpf_sock_ops *ops)
     count(REASON_syn_forgotten);
 }
 
+/* Is the socket's own address U?  Fills the peer's U. */
+static __always_inline int is_at_underlay(struct bpf_sock_ops *ops, u32 *peer_be)
+{
+    if (!CONSTANT(IPV6_UNDERLAY)) {
+        *peer_be = ops->remote_ip4;
+        return ops->local_ip4 == CONSTANT(UNDERLAY_BE);
+    }
+    if (ops->family != AF_INET6_)
+        return 0;
+    struct ipv6 local = CONTEXT6(ops->local_ip6), remote = CONTEXT6(ops->remote_ip6);
+    *peer_be = number_of(&remote);
+    return is_own_underlay6(&local);
+}
+
 /* Our listener has accepted: the child socket takes over from `pending`. */
 static __always_inline void on_accept(struct bpf_sock_ops *ops)
 {
-    if (ops->local_ip4 != CONSTANT(UNDERLAY_BE) || ops->local_port < CONSTANT(PORT_FIRST))
+    u32 peer_be;
+    if (ops->local_port < CONSTANT(PORT_FIRST) || !is_at_underlay(ops, &peer_be)) {
+        on_other_accept(ops);
         return;
+    }
     struct bpf_sock *sk = ops->sk;
-    struct flow_key key = {.peer_be = ops->remote_ip4,
+    struct flow_key key = {.peer_be = peer_be,
                            .peer_port_be = bpf_htons(bpf_ntohl(ops->remote_port)),
                            .local_port_be = bpf_htons(ops->local_port)};
     struct pending *syn = pending.lookup(&key);
@@ -159,13 +169,12 @@ static __always_inline void on_accept(struct bpf_sock_ops *ops)
     want_callbacks(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
     pending.delete(&key);
     count(REASON_accepted);
+    tell_connection(ops, &child, EVENT_ACCEPT, REASON_accepted, mine.since_ns, 0);
 }
 
 /* The container listens on a new socket, which may now be the listener for any of its addresses. */
 static __always_inline void on_listen(struct bpf_sock_ops *ops)
 {
-    if (CONSTANT(IPV6_UNDERLAY)) /* no SYN of the host path looks for it */
-        return;
     u64 cookie = bpf_get_netns_cookie(ops);
     struct sandbox *sandbox = sandboxes.lookup(&cookie);
     if (!sandbox)
@@ -177,13 +186,15 @@ static __always_inline void on_listen(struct bpf_sock_ops *ops)
         struct attachment *own = &sandbox->attachments[i];
         u32 endpoint_port = bpf_ntohs(own->port_be);
         struct port *port = ports.lookup(&endpoint_port);
-        if (port) /* first: to_container may have looked before, and insert its result after us */
+        if (port && endpoint_port) /* first: to_container may have looked before, and insert its result after us */
             port->listens++;
         name.vni = own->vni;
         name.addr_be = own->addr_be;
-        name.ipv6 = 0;
+        name.ipv6 = LISTENS_IPV4;
         listeners.delete(&name);
-        name.ipv6 = 1;
+        name.ipv6 = LISTENS_IPV6;
+        listeners.delete(&name);
+        name.ipv6 = LISTENS_OVER_IPV6;
         listeners.delete(&name);
     }
 }
@@ -203,6 +214,11 @@ static __always_inline void on_close(struct bpf_sock_ops *ops, struct connection
         else
             doubt_peer(c);
     }
+    int failed = before == BPF_TCP_SYN_SENT;
+    tell_connection(ops, c, failed ? EVENT_FAILED : EVENT_CLOSE,
+                    failed && c->unanswered ? REASON_syn_unanswered
+                    : c->local_port_be ? REASON_accepted : REASON_connected,
+                    flow->since_ns, before);
     if (before == BPF_TCP_LAST_ACK || before == BPF_TCP_SYN_SENT) {
         remove_flow(&key, flow->sandbox);
         return;
@@ -233,8 +249,11 @@ int sockops(struct bpf_sock_ops *ops)
         return 1;
     sk = ops->sk;
     c = sk ? connections.sk_storage_get(sk, 0, 0) : 0;
-    if (!c)
+    if (!c) {
+        if (sk)
+            follow_other(ops, sk);
         return 1;
+    }
 
     switch (ops->op) {
     case BPF_SOCK_OPS_TCP_CONNECT_CB:

@@ -3,7 +3,7 @@
 #
 #   setup.sh               what the driver and its checks need
 #   setup.sh --demo        also the programs that the demo and the tests run
-#   setup.sh --tests       as --demo, and what only the tests run: name servers, a Go program
+#   setup.sh --tests       as --demo, and what only the tests run: name servers, a browser, a Go program
 #   setup.sh --tests all   also the other Docker releases, in /var/cache/slim-tests
 #   setup.sh --vm          as --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
@@ -21,9 +21,11 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 [[ -z ${1:-} ]] || packages+=(bird2 bpftool busybox-static docker-compose etcd-client ethtool gcc iperf3
     iputils-ping libc-bin libc6-dev libmemcached-tools memcached nats-server nftables nginx postgresql
     redis-server redis-tools tcpdump wrk)
-# Resolvers of names that only tests ask, dig, the server that stands for those of the internet, and
-# Prometheus, which reads a driver's metrics and tests the example's alerts.
-[[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils dnsmasq-base knot musl-tools
+# Resolvers of names that only tests ask, dig, the server that stands for those of the internet,
+# Prometheus, which reads a driver's metrics and tests the example's alerts, and a browser for the
+# page of `slim ui`.
+[[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils chromium chromium-driver dnsmasq-base
+    fonts-dejavu-core knot musl-tools
     openjdk-17-jre-headless prometheus)
 [[ ${1:-} != --vm ]] || packages+=(cpio kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)

@@ -27,8 +27,8 @@ class AddressInUseError(SlimError):
 class TcpListener:
     """A listening socket at an address of this host."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """host: an IP address.  Error: AddressInUseError."""
+    def __init__(self, host: str, port: int, chosen_by: str = "--metrics") -> None:
+        """host: an IP address.  chosen_by: what to change.  Error: AddressInUseError."""
         self.path = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
@@ -41,7 +41,7 @@ class TcpListener:
             self.socket.close()
             raise AddressInUseError(
                 f"cannot listen at {self.path}: {error.strerror}; end what listens there, or "
-                "choose another --metrics") from error
+                f"choose another {chosen_by}") from error
 
     def unlink(self) -> None:
         """Do nothing: there is no file."""

@@ -32,6 +32,7 @@ from driver.compose.parts.kernel import (
 )
 from driver.compose.parts.metrics import build_metrics
 from driver.compose.parts.part import Driver, Part, nothing
+from driver.compose.parts.picture import build_picture
 from driver.compose.parts.seeing import build_seeing
 from driver.compose.parts.store import build_stores
 from driver.compose.parts.swarm import build_swarm
@@ -115,6 +116,7 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
 
     metrics = build_metrics(ground, endpoints, hosts)
     seeing = build_seeing(ground, endpoints, hosts)
+    picture = build_picture(ground, endpoints, hosts, seeing)
     api = ApiServer(create_app(
         NetworkDriver(endpoints.networks, endpoints.endpoints, addresses.addresses,
                       settings.scope),
@@ -123,7 +125,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
             status_of, ground, endpoints, hosts, swarm, upkeep.recovery,
             metrics=metrics),
             lambda: endpoints.names.list_names(hosts.uncertain.settling.name_of),
-            metrics=metrics.text, log=logs.recent, sockets=seeing.sockets, why=seeing.why),
+            metrics=metrics.text, log=logs.recent, sockets=seeing.sockets, why=seeing.why,
+            picture=picture.take, follow=seeing.flows.follow, refusals=seeing.flows.refusals),
         tally=metrics.docker_calls),
         settings.socket, listener=listener)
     return [
@@ -153,6 +156,8 @@ def _build(settings: Settings, moved: Callable[[], None], listener: Listener) ->
         *testing_parts(ground, hosts.peers.troubles, lambda: (
             registry.joined() if upkeep.recovery.done.is_set() else None)),
         *endpoints.names.parts(),
+        *picture.parts,
         metrics.part(),
+        seeing.part,
         # Last: calls must find everything in place.
         Part("API", api.start, api.stop)]

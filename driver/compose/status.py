@@ -39,7 +39,7 @@ def status_of(ground: Ground, endpoints: EndpointParts, hosts: HostParts, swarm:
         "ports": _joined(f"{endpoints.ports.in_use()} endpoint ports in use",
                          ground.host_ports.problem()),
         "hosts": _joined(hosts.watch.describe(), hosts.families.describe()),
-        "peers": hosts.peers.describe() if found.address4 else NO_HOST_PATH,
+        "peers": hosts.peers.describe() if ground.underlay.host_path else NO_HOST_PATH,
         "guard": ground.kernel.guarding.state(),
         "host path": endpoints.withholding.describe(),
         "names": endpoints.names.describe(),

@@ -25,8 +25,10 @@ from driver.errors import DatapathError
 from driver.model import Endpoint, HostAddress, Vni
 from driver.services.ports import SandboxEntry, Veth
 
+# A flow's Name with its peer's address in place of U: the bytes of an IPv4 or IPv6 address.
+WireName = tuple[bytes, int, int]
 # SandboxKey, its namespace's cookie, connections' names -> those without a socket.
-LostSockets = Callable[[str, int, Collection[Name]], Collection[Name]]
+LostSockets = Callable[[str, int, Collection[WireName]], Collection[WireName]]
 
 
 class EbpfDatapath:
@@ -244,4 +246,10 @@ class EbpfDatapath:
 
     def _lost_flows(self, cookie: int, names: Collection[Name]) -> Collection[Name]:
         key = self._sandbox_keys.get(cookie)
-        return () if key is None else self._lost_sockets(key, cookie, names)
+        if key is None:
+            return ()
+        hosts = {peer_be: self._loaded.hosts.address(peer_be) for peer_be, *_ in names}
+        by_wire = {(host.packed, peer_port, own_port): (peer_be, peer_port, own_port)
+                   for peer_be, peer_port, own_port in names
+                   if (host := hosts[peer_be]) is not None}
+        return {by_wire[wire] for wire in self._lost_sockets(key, cookie, by_wire.keys())}

@@ -11,11 +11,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from driver.datapath.loading.layout import Inheritance, discard
-from driver.datapath.loading.load import Loaded, u16_be, u32_be
+from driver.datapath.loading.load import Loaded, u16_be
 from driver.datapath.tables.flows import OPEN, TIME_WAIT
 from driver.errors import SlimError
 from driver.model import HostAddress
@@ -30,11 +29,11 @@ class LiveSocket(Protocol):
     """A TCP connection, by its names on the wire; driver.link.sandbox.live_sockets has it."""
 
     @property
-    def local(self) -> IPv4Address: ...
+    def local(self) -> HostAddress: ...
     @property
     def local_port(self) -> int: ...
     @property
-    def peer(self) -> IPv4Address: ...
+    def peer(self) -> HostAddress: ...
     @property
     def peer_port(self) -> int: ...
     @property
@@ -131,9 +130,13 @@ class Handover:
                 continue
             before, live = self._entered.get(entry.cookie, {}), {}
             for socket in sockets:
-                port = self._endpoint_port(socket, entry, reverse)
+                number = loaded.hosts.find(socket.peer)
+                if socket.local != self._underlay or number is None:
+                    continue
+                name = number, u16_be(socket.peer_port), u16_be(socket.local_port)
+                port = _endpoint_port(socket, name, entry, reverse)
                 if port:
-                    live[_wire_name(socket)] = socket, port
+                    live[name] = socket, port
             for name in before.keys() - live.keys():
                 if _holder(flows, name) == before[name]:
                     del flows[flows.Key(*name)]
@@ -144,24 +147,19 @@ class Handover:
             self._entered[entry.cookie] = {name: socket.cookie
                                            for name, (socket, _) in live.items()}
 
-    def _endpoint_port(self, socket: LiveSocket, entry: SandboxEntry, reverse: Any) -> int:
-        """Return P of the connection's endpoint, 0: it is not on the host path."""
-        if socket.local != self._underlay:
-            return 0
-        own = {attachment.port for attachment in entry.attachments if attachment.port}
-        if socket.local_port in own:
-            return socket.local_port
-        name = reverse.Key()
-        name.underlay_be, name.port_be = u32_be(socket.peer), u16_be(socket.peer_port)
-        peer = reverse.get(name)
-        if peer is None:  # the peer is gone: any port of ours keeps the connection alive
-            return min(own, default=0)
-        return next((attachment.port for attachment in entry.attachments
-                     if attachment.vni == peer.vni), 0)
 
-
-def _wire_name(socket: LiveSocket) -> WireName:
-    return u32_be(socket.peer), u16_be(socket.peer_port), u16_be(socket.local_port)
+def _endpoint_port(socket: LiveSocket, wire: WireName, entry: SandboxEntry, reverse: Any) -> int:
+    """Return P of the connection's endpoint, 0: it is not on the host path."""
+    own = {attachment.port for attachment in entry.attachments if attachment.port}
+    if socket.local_port in own:
+        return socket.local_port
+    name = reverse.Key()
+    name.underlay_be, name.port_be, _ = wire
+    peer = reverse.get(name)
+    if peer is None:  # the peer is gone: any port of ours keeps the connection alive
+        return min(own, default=0)
+    return next((attachment.port for attachment in entry.attachments
+                 if attachment.vni == peer.vni), 0)
 
 
 def _holder(flows: Any, name: WireName) -> int | None:

@@ -28,7 +28,7 @@ def check_underlay(settings: Settings) -> str:
                          f"are needed: ip link set {found.name} mtu 1500, or another --underlay")
     return (f"{found.name}, {found.address}, MTU {found.mtu} "
             f"(overlay path {overlay})"
-            f"{'' if found.address4 else '; no host path over IPv6'}")
+            f"{'' if found.address4 else '; over IPv6 the host path is for IPv6 sockets'}")
 
 
 def check_ports(settings: Settings) -> str:

@@ -31,6 +31,7 @@ def parts(settings: Settings, log_file: Path = LOG_FILE) -> dict[str, Callable[[
         "metrics": lambda: str(ask(settings.socket, "Slim.Metrics")["Metrics"]),
         "names.json": partial(_asked, settings, "Slim.Names"),
         "sockets.json": partial(_asked, settings, "Slim.Sockets", {"Everything": True}),
+        "refusals.json": partial(_asked, settings, "Slim.Refusals", {}),
         "hosts": partial(_hosts, settings),
         "maps": partial(machine.maps, settings),
         "network": machine.network,

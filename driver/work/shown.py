@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,3 +18,19 @@ def some_of(texts: Sequence[str], between: str = "; ") -> str:
 def plain(text: object) -> str:
     """Return a text from outside as a terminal may get it: without what it would obey."""
     return "".join(each if each.isprintable() else "?" for each in str(text))
+
+
+def columns(text: str, width: int) -> str:
+    """Return as much of a text as a terminal shows in so many columns.
+
+    Some letters are two wide; those that join the one before need none.
+    """
+    if text.isascii():
+        return text[:width]
+    used = 0
+    for at, each in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(each) in "WF" else (
+            0 if unicodedata.combining(each) else 1)
+        if used > width:
+            return text[:at]
+    return text

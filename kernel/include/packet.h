@@ -64,6 +64,33 @@ static __always_inline int headers_tcp4(struct __sk_buff *skb, struct headers4 *
            !(h->ip->frag_off & bpf_htons(IP_FRAGMENT_MASK));
 }
 
+struct headers6 {
+    struct ipv6hdr *ip;
+    struct tcphdr *tcp;
+};
+
+static __always_inline int headers_ip6(struct __sk_buff *skb, struct headers6 *h)
+{
+    const __u32 at = sizeof(struct ethhdr);
+    if (!readable(skb, at + sizeof(*h->ip)))
+        return 0;
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    h->ip = data + at;
+    return (void *)(h->ip + 1) <= end && h->ip->version == 6;
+}
+
+/* TCP without extension headers: the only kind that the host path carries over IPv6. */
+static __always_inline int headers_tcp6(struct __sk_buff *skb, struct headers6 *h)
+{
+    const __u32 at = sizeof(struct ethhdr);
+    if (!readable(skb, at + sizeof(*h->ip) + sizeof(*h->tcp)))
+        return 0;
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    h->ip = data + at;
+    h->tcp = (void *)(h->ip + 1);
+    return (void *)(h->tcp + 1) <= end && h->ip->version == 6 && h->ip->nexthdr == IPPROTO_TCP;
+}
+
 static __always_inline int is_syn(const struct tcphdr *tcp)
 {
     return tcp->syn && !tcp->ack;

@@ -69,7 +69,7 @@
     R(ipv6_options, fallback, "the container has set IPv6 options that IPv4 does not have") \
     R(by_device, path, "overlay packets that took the VXLAN device, to or from another host") \
     R(listener_group, fallback, "MPTCP sockets with SO_REUSEPORT, which Linux before 6.6 assigns no packets") \
-    R(ipv6_underlay, fallback, "TCP between hosts whose underlay is IPv6: there is no host path there")
+    R(ipv6_underlay, fallback, "TCP to IPv4 addresses between hosts whose underlay is IPv6")
 
 #define R_ENUM(name, kind, meaning) REASON_##name,
 enum reason { REASONS(R_ENUM) REASON_COUNT };

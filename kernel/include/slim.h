@@ -14,6 +14,7 @@
 #define SLIM_CHOICES 8 /* vips that one socket sends datagrams to at a time */
 #define SLIM_FLOWS 262144     /* connections of a host, those in TIME_WAIT included */
 #define SLIM_MOVES 256        /* flows that move_flows changes per run */
+#define SLIM_EVENT_PAGES 128  /* of 4 KiB, for events that nobody has read: some 4,600 */
 #define SLIM_STREAMS 4096     /* groups of flows on the overlay path; a power of 2 */
 #define SLIM_NAMES_PORT 54 /* of slim's name server at 127.0.0.11; privileged, so that nobody gets it by chance */
 #define SLIM_NAMES_MARK 0x511e0000 /* mark of what it asks Docker's name server */
@@ -191,12 +192,15 @@ struct attempt {
     __u64 told_ns; /* when its sender was last told; 0: never */
 };
 
+#define LISTENS_IPV4 0
+#define LISTENS_IPV6 1      /* for the endpoint's IPv6 address, to packets of IPv4 */
+#define LISTENS_OVER_IPV6 2 /* the same, to packets of IPv6: also sockets with IPV6_V6ONLY */
 struct listener_key {
     __u64 sandbox; /* an address may move to another sandbox while an old listener is open */
     __u32 vni;
     __u32 addr_be; /* also stands for the endpoint's IPv6 address */
     __u16 port_be;
-    __u16 ipv6;    /* 1: listener for the IPv6 address */
+    __u16 ipv6;    /* LISTENS_... */
     __u32 zero;
 };
 
@@ -244,6 +248,55 @@ struct choice {
 struct choices {
     struct choice slots[SLIM_CHOICES];
     __u32 uses;
+};
+
+/* What becomes of a connection, for whoever follows (`slim flows`), and what was refused, for the
+ * log.  Addresses are as programs see them; an IPv4 one is mapped (::ffff:a.b.c.d). */
+enum event_kind {
+    EVENT_CONNECT = 1, /* connect() has found its way */
+    EVENT_ACCEPT = 2,  /* a connection that was called from elsewhere is established */
+    EVENT_CLOSE = 3,
+    EVENT_FAILED = 4,  /* a connect() that nobody has answered, or that was answered by a RST */
+    EVENT_REFUSED = 5, /* by slim: a connect(), a SYN, a packet */
+};
+
+struct event {
+    __u64 at_ns;    /* CLOCK_MONOTONIC */
+    __u64 socket;   /* its cookie; 0: a packet's event */
+    __u64 lasted_ns; /* of a connection that has ended; else 0 */
+    __u64 bytes_in; /* as TCP counts: a SYN and a FIN have one, too */
+    __u64 bytes_out;
+    struct ipv6 local; /* the container's; all zero: not known */
+    struct ipv6 peer;  /* a service's, if that was called */
+    __u32 vni;         /* 0: not known */
+    __u32 host_be;     /* U of the peer's host; 0: not known */
+    __u32 task_be;     /* the service's task that was chosen; 0: no service was called */
+    __u32 times;       /* of a refusal: since the last one that was told, this one included */
+    __u32 before;      /* of one that has ended: the state it left (BPF_TCP_...) */
+    __u16 local_port_be; /* 0: not known */
+    __u16 peer_port_be;
+    __u16 reason;      /* enum reason: the path, or why not the host path, or why it was refused */
+    __u8 kind;         /* enum event_kind */
+    __u8 inbound;      /* 1: the peer has called */
+    __u32 zero;
+};
+
+/* Indices of `watch`. */
+#define WATCH_UNTIL 0   /* CLOCK_MONOTONIC, ns: nobody follows after that */
+#define WATCH_SANDBOX 1 /* netns cookie of the only one that is followed; 0: all */
+#define WATCH_LOST 2    /* events for which there was no room, ever */
+
+/* Refusals of one sandbox for one reason. */
+struct refusal_key {
+    __u64 sandbox; /* netns cookie; 0: not known */
+    __u32 reason;
+    __u32 zero;
+};
+
+struct refusals {
+    __u64 since_ns; /* CLOCK_MONOTONIC: begin of the second that is counted in `told` */
+    __u32 told;
+    __u32 more;     /* that were not told since the last one */
 };
 
 struct flood_key {

@@ -41,9 +41,12 @@ def layouts() -> dict[str, str]:
 
 def declared_maps() -> dict[str, str]:
     """Return name -> declaration."""
-    found = re.findall(r"BPF_(?:F_)?TABLE\((.*?)\) ?;",
-                       _plain((KERNEL_FOLDER / "maps.c").read_text()))
-    return {declaration.split(",")[3].strip(): declaration for declaration in found}
+    text = _plain((KERNEL_FOLDER / "maps.c").read_text())
+    tables = re.findall(r"BPF_(?:F_)?TABLE\((.*?)\) ?;", text)
+    rings = re.findall(r"BPF_RINGBUF_OUTPUT\((.*?)\) ?;", text)
+    return ({declaration.split(",")[3].strip(): declaration for declaration in tables}
+            | {declaration.split(",")[0].strip(): f"{declaration} struct event"
+               for declaration in rings})
 
 
 def _plain(text: str) -> str:

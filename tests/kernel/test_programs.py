@@ -45,6 +45,8 @@ SIZES = {
     "pending": (8, 8 + 3 * 4 + 2 + 2 + 4 + 4),
     "withheld": (8, 4), "notes": (8, 8 + 8),
     "names_until": (4, 8), "streams": (4, 8),
+    "watch": (4, 8), "refused": (8 + 4 + 4, 8 + 4 + 4),
+    "watched": (4, 5 * 8 + 2 * 16 + 5 * 4 + 3 * 2 + 2 * 1 + 4),
 }
 
 
@@ -110,8 +112,9 @@ def test_every_map_of_the_unit_is_pinned_and_checked_here(unit: tuple[Loaded, Pa
     _, pins = unit
     maps = declared_maps().keys()
     assert {pin.name for pin in pins.iterdir()} == maps
-    # These have sockets, sockets' storage, or a number for each CPU as values.
-    assert maps == set(SIZES) | {"listeners", "connections", "connections6", "chosen", "counters"}
+    # These have sockets, sockets' storage, a number for each CPU, or no keys at all.
+    assert maps == set(SIZES) | {"listeners", "connections", "connections6", "chosen", "counters",
+                                 "events"}
 
 
 def test_the_counters_hold_every_reason(loaded: Loaded) -> None:

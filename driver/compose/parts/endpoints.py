@@ -14,7 +14,7 @@ from driver.compose.parts.names import NameParts
 from driver.compose.parts.part import Part
 from driver.compose.parts.watching import build_withholding
 from driver.datapath.code.programs import TO_CONTAINER
-from driver.link.netlink.watch import NamespaceWatch
+from driver.link.netlink.watch import INSIDE, OVER_IPV6, NamespaceWatch
 from driver.link.pairs import netkit
 from driver.link.pairs.carrier import CarrierMonitor
 from driver.link.pairs.veth import Veths, probe_kind
@@ -80,17 +80,18 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     def request_port(endpoint_id: EndpointId) -> int:
         return endpoints.request_port(endpoint_id)
 
-    watch = NamespaceWatch(look_inside, ground.netns_path)
+    watch = NamespaceWatch(look_inside, ground.netns_path,
+                           INSIDE if underlay.found.address4 else OVER_IPV6)
     withholding = build_withholding(kernel, watch, underlay, stores.networks, ground.netns_path)
     ledger = ground.ledger
-    peer_index = PeerIndex()
+    peer_index = PeerIndex(underlay.found.address.version)
     publisher = Publisher(kernel.datapath, ground.me, peer_index,
                           underlay=underlay.found.address, ledger=ledger)
     names = NameParts(ground, publisher)
     setups = Tally()
     finisher = Finisher(sandboxes=sandboxes, datapath=kernel.datapath,
                         teardowns=FiledTeardowns(Path(settings.state)),
-                        underlay=underlay.found.address4, overlay_mtu=underlay.overlay_mtu,
+                        underlay=underlay.host_path, overlay_mtu=underlay.overlay_mtu,
                         offer_host_path=offer_host_path, request_port=request_port,
                         withholding=withholding, names=names.serving, ledger=ledger,
                         took=setups.add)
@@ -99,7 +100,8 @@ def build_endpoints(ground: Ground) -> EndpointParts:
     endpoints = EndpointService(
         host=ground.this_host, networks=stores.networks, endpoints=stores.endpoints,
         links=EndpointLinks(links, sandboxes, ledger), datapath=publisher, finisher=finisher,
-        ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu, ledger=ledger)
+        ports=ports, random_bytes=os.urandom, underlay_mtu=underlay.mtu,
+        has_host_path=underlay.host_path is not None, ledger=ledger)
     names.set_names = endpoints.set_names
     vips = VipMirror(stores.vips, kernel.datapath, ledger)
     publisher.on_address = vips.address_taken

@@ -22,12 +22,14 @@ from driver.errors import LinkError
 from driver.link.netlink import filters, netns
 from driver.link.netlink.names import HOST_PATH_MARK
 from driver.link.netlink.watch import NamespaceWatch
+from driver.link.sandbox import nonlocal_bind
 from driver.link.sandbox.live_sockets import live_sockets
 from driver.link.sandbox.lost_sockets import lost_sockets
 from driver.link.underlay.device import Underlay
 from driver.link.underlay.guard import Guarded, KernelGuard
 from driver.link.underlay.port_settings import ReservedPorts, ephemeral_ports
 from driver.link.underlay.vxlan import overlay_mtu
+from driver.model import HostAddress
 from driver.services.hosts.guarding import Guarding
 from driver.services.upkeep.recovery import Recovery
 from driver.settings import TC, Settings
@@ -63,6 +65,9 @@ class UnderlayState:
     def __init__(self, found: Underlay, moved: Callable[[], None]) -> None:
         """Moved: called when the underlay has changed to another one."""
         self.found = found
+        # U, if sockets in containers can be bound to it; None: there is no host path.
+        self.host_path: HostAddress | None = found.address4 or (
+            found.address if nonlocal_bind.works() else None)
         self.on_mtu: Callable[[], None] = nothing
         self._moved = moved
         self._mtu = found.mtu
@@ -166,8 +171,7 @@ def build_kernel(settings: Settings, underlay: Underlay, vxlan: int, ports: Host
     datapath = EbpfDatapath(loaded, Attachments(
         loaded, pins, Path(settings.cgroup) if settings.cgroup else host.cgroup2_mount(),
         _Filters(), netns_path), handover, lambda key, cookie, names: (
-            lost_sockets(netns_path(key), cookie, underlay.address4.packed, names)
-            if underlay.address4 else ()))
+            lost_sockets(netns_path(key), cookie, underlay.address.packed, names)))
     guarding = Guarding(
         KernelGuard(Guarded(underlay.address, underlay.ifindex, settings.vxlan_port,
                             ports.endpoints, ports.clients.widest())),

@@ -6,7 +6,6 @@ It also builds what asks hosts without a lease for signs of life.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from driver.client_ports import ClientPorts
 from driver.compose.parts.part import Part, nothing
@@ -43,8 +42,7 @@ def build_peers(settings: Settings, underlay: Underlay, loaded: Loaded, *, clien
     # It has sockets of its own, because it runs in another thread.
     pings = UnderlayProber()
     raw = _syn_prober(loaded, underlay, clients)
-    signs = SignsOfLife(pings, raw if underlay.address4 else None, index,
-                        settings.port_range.last)
+    signs = SignsOfLife(pings, raw, index, settings.port_range.last)
     return Peers(watch, signs, (Part("probes", nothing, syns.close),
                                 Part("pings of peers", nothing, presence.close),
                                 Part("signs of life", nothing, pings.close),
@@ -53,6 +51,4 @@ def build_peers(settings: Settings, underlay: Underlay, loaded: Loaded, *, clien
 
 
 def _syn_prober(loaded: Loaded, underlay: Underlay, clients: ClientPorts) -> RawSynProber:
-    # Over IPv6 nobody is asked: the index has no endpoint that could be called on the host path.
-    return RawSynProber(Probes(loaded), underlay.address4 or IPv4Address(0), underlay.ifindex,
-                        clients.all())
+    return RawSynProber(Probes(loaded), underlay.address, underlay.ifindex, clients.all())

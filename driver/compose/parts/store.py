@@ -46,6 +46,7 @@ class Stores:
 
     etcd: EtcdKeyValue
     kv: ClusterKeyValue  # of this host's cluster only
+    admitted: KeyValue  # refused while another machine is this host
     fenced: KeyValue  # for what this host writes in its own name
     recalling: KeyValue  # the same, and remembers what it last saw of single keys
     network_records: EtcdNetworks
@@ -95,7 +96,8 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
     cluster = host.ClusterFile(state)
     known_before = cluster.get() is not None
     kv = ClusterKeyValue(etcd, cluster, host.new_cluster, identity=lambda: etcd.cluster_id)
-    fenced = FencedKeyValue(AdmittedKeyValue(kv, refusal), me)
+    admitted = AdmittedKeyValue(kv, refusal)
+    fenced = FencedKeyValue(admitted, me)
     recalling = RecallingKeyValue(fenced)
     network_records = EtcdNetworks(recalling, me, ledger=ledger)
     endpoint_records = EtcdEndpoints(recalling, me, network_records, ledger)
@@ -103,7 +105,7 @@ def build_stores(settings: Settings, me: HostId, ledger: Ledger, refusal: Callab
     noted_endpoints = NotedEndpoints(endpoint_records, notes.endpoints)
     feeds = Feeds(kv)
     return Stores(
-        etcd=etcd, kv=kv, fenced=fenced, recalling=recalling,
+        etcd=etcd, kv=kv, admitted=admitted, fenced=fenced, recalling=recalling,
         network_records=network_records, endpoint_records=endpoint_records, notes=notes,
         networks=NotedNetworks(network_records, notes.networks),
         noted_endpoints=noted_endpoints,

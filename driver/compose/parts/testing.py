@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
 
 from driver import __version__
 from driver.compose.parts.ground import Ground
@@ -22,7 +21,7 @@ from driver.store.format import keys
 from driver.store.rounds import EtcdRounds, RoundListener
 
 
-def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, str]],
+def testing_parts(ground: Ground, troubles: Callable[[], Mapping[HostAddress, str]],
                   joined: Callable[[], bool | None]) -> list[Part]:
     """Return them.  troubles: what the probes of the host path have found, by peer.
 
@@ -30,23 +29,18 @@ def testing_parts(ground: Ground, troubles: Callable[[], Mapping[IPv4Address, st
     """
     stores, underlay = ground.stores, ground.underlay
     address = underlay.found.address
-    # Over IPv6 there is no host path: nobody listens on endpoint ports.
-    ports = ground.host_ports.endpoints if underlay.found.address4 is not None else ()
     rounds = EtcdRounds(stores.kv)
 
     def describe() -> Participant:
         guard = ground.kernel.guarding.state()
         return Participant(
             ground.me, ground.this_host.name, address, __version__, LAYOUT,
-            ground.settings.vxlan_port, ports, underlay.found.name,
+            ground.settings.vxlan_port, ground.host_ports.endpoints, underlay.found.name,
             underlay.mtu(), guard if guard.startswith(("missing", "unknown")) else "",
             rounds.measure_us(), time.time_ns() // 1000)
 
-    def known_troubles() -> Mapping[HostAddress, str]:
-        return {host: text for host, text in troubles().items()}  # noqa: C416 - another key type
-
     taking_part = TakingPart(
-        me=ground.me, rounds=rounds, describe=describe, troubles=known_troubles,
+        me=ground.me, rounds=rounds, describe=describe, troubles=troubles,
         marker=KernelMarker(address, underlay.found.ifindex,
                             ground.host_ports.clients.all()))
     newcomer = Newcomer(ground.me, ground.this_host.name, EtcdRounds(stores.kv), joined)

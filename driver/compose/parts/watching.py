@@ -33,7 +33,7 @@ def build_withholding(kernel: Kernel, watch: NamespaceWatch, underlay: UnderlayS
         return choose(endpoint, networks.get(endpoint.network_id))
 
     return Withholding(
-        verdicts=WithheldMaps(kernel.loaded), watch=watch, underlay=underlay.found.address4,
+        verdicts=WithheldMaps(kernel.loaded), watch=watch, underlay=underlay.host_path,
         inspector=KernelInspector(overlay_mtu=underlay.overlay_mtu, path_of=netns_path),
         choice_of=choice_of)
 

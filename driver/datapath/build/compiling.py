@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from driver.datapath.build.headers import header_tree
-from driver.datapath.code.compiled import Compiled, MapSpec, constant_flags, unrelocated
+from driver.datapath.code.compiled import (
+    RING_BUFFER,
+    Compiled,
+    MapSpec,
+    constant_flags,
+    unrelocated,
+)
 from driver.datapath.code.programs import ALL_PROGRAMS, BCC_COMES_FROM, KERNEL_FOLDER, unit_text
 from driver.datapath.loading.objects import map_info, read_btf
 from driver.errors import DatapathError
@@ -68,8 +74,9 @@ def _read(lib: Any, module: Any) -> Compiled:
         maps.append(MapSpec(
             name.decode(), shape.type, shape.key_size, shape.value_size, shape.max_entries,
             shape.flags, btf_key, btf_value,
-            json.loads(lib.bpf_table_key_desc(module.module, name)),
-            json.loads(lib.bpf_table_leaf_desc(module.module, name))))
+            *((json.loads(lib.bpf_table_key_desc(module.module, name)),
+               json.loads(lib.bpf_table_leaf_desc(module.module, name)))
+              if shape.type != RING_BUFFER else (None, None))))  # BCC makes a key up
     places = {fd: place for place, fd in enumerate(descriptors)}
     programs = {}
     for program in ALL_PROGRAMS:

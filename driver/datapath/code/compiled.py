@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from driver.errors import DatapathError
 
@@ -27,6 +27,9 @@ _MAP_FD = 1  # BPF_PSEUDO_MAP_FD, as source register: the value is a map's descr
 _CALL, _HELPER = 0x85, 0  # BPF_JMP | BPF_CALL, and the source register of a helper call
 
 
+RING_BUFFER: Final = 27  # enum bpf_map_type: such a map has neither keys nor values
+
+
 @dataclass(frozen=True)
 class MapSpec:
     """A map as the C text declares it; sizes in bytes."""
@@ -39,7 +42,7 @@ class MapSpec:
     flags: int
     btf_key: int  # types in Compiled.btf; 0: none
     btf_value: int
-    key: Any  # C types, as struct_types.py reads them
+    key: Any  # C types, as struct_types.py reads them; None: it has none
     value: Any
 
 

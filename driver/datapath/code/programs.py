@@ -19,9 +19,9 @@ BCC_COMES_FROM = ("apt-get install python3-bpfcc, and run slim with Debian's Pyt
                   "or /usr/bin/python3 -m venv --system-site-packages FOLDER")
 
 # The files are compiled as one text: BCC rewrites map access in the main file only.
-FILES = ("maps", "shares", "ipv6", "icmp", "probe", "deliver", "withheld", "services", "claims",
-         "connect", "names", "sockops", "lookup", "wire", "tunnel", "overlay", "host", "container",
-         "resolve", "moves")
+FILES = ("maps", "events", "shares", "ipv6", "underlay6", "icmp", "probe", "deliver", "withheld",
+         "services", "claims", "connect", "names", "followed", "sockops", "lookup", "wire",
+         "tunnel", "overlay", "host", "container", "resolve", "moves")
 
 # enum bpf_prog_type, enum bpf_attach_type (linux/bpf.h); BCC knows these by number only.
 SCHED_CLS, SOCK_OPS, SOCK_ADDR, SOCK_OPT, SK_LOOKUP = 3, 13, 18, 25, 30

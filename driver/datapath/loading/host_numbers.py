@@ -59,6 +59,15 @@ class HostNumbers:
             self._learn(address, number)
             return number
 
+    def find(self, address: HostAddress) -> int | None:
+        """Return what `number` would, but never a new one: for addresses that sockets name.
+
+        None: this host knows no host with that address.
+        """
+        if isinstance(address, IPv4Address):
+            return _in_memory(int(address))
+        return self._by_address.get(address)
+
     def address(self, number: int) -> HostAddress | None:
         """Inverse of `number`; None: no host has it."""
         known = self._by_number.get(number)

@@ -30,6 +30,8 @@ class Table:
         self.name = spec.name
         self.map_fd = fd
         self.max_entries = spec.max_entries
+        if spec.key is None:  # a ring of events: `map_fd` is all there is to it
+            return
         self.Key = ctypes_class(spec.key, spec.key_size)
         self.Leaf = ctypes_class(spec.value, spec.value_size)
         if spec.type == PERCPU_ARRAY:

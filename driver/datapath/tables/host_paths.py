@@ -6,16 +6,15 @@ A host is blocked when SYNs of the host path do not get through to it.
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from ipaddress import IPv4Address
 from typing import Any
 
 from driver.datapath.loading import bpf
-from driver.datapath.loading.load import Loaded, u16_be, u32_be
+from driver.datapath.loading.load import Loaded, u16_be
 from driver.errors import DatapathError
+from driver.model import HostAddress
 from driver.services.ports import ProbeFlow
 
 CHUNK = 64  # entries per batch: the map is read four times a second, and is nearly always empty
@@ -27,12 +26,13 @@ class BlockedHosts:
     def __init__(self, loaded: Loaded) -> None:
         self._blocked = loaded.table("blocked_hosts")
         self._unanswered = loaded.table("unanswered")
+        self._hosts = loaded.hosts
 
-    def block(self, hosts: Collection[IPv4Address],
-              patient: Collection[IPv4Address] = ()) -> None:
+    def block(self, hosts: Collection[HostAddress],
+              patient: Collection[HostAddress] = ()) -> None:
         """See ports.HostPaths.  Entries that stay are not touched."""
         now_ns, waiting = time.monotonic_ns(), set(patient)
-        wanted = {u32_be(host): 0 if host in waiting else now_ns for host in hosts}
+        wanted = {self._hosts.number(host): 0 if host in waiting else now_ns for host in hosts}
         there = {int(key): int(leaf) for key, leaf in bpf.entries(self._blocked, CHUNK)}
         for host in there.keys() - wanted.keys():
             with suppress(KeyError):
@@ -41,17 +41,20 @@ class BlockedHosts:
             if host not in there or bool(there[host]) != bool(since_ns):
                 _write(self._blocked, self._blocked.Key(host), self._blocked.Leaf(since_ns))
 
-    def blocked(self) -> set[IPv4Address]:
+    def blocked(self) -> set[HostAddress]:
         """See ports.HostPaths."""
-        return {_address(int(key)) for key, _ in bpf.entries(self._blocked, CHUNK)}
+        found = (self._hosts.address(int(key)) for key, _ in bpf.entries(self._blocked, CHUNK))
+        return {host for host in found if host is not None}
 
-    def take_unanswered(self) -> set[tuple[IPv4Address, int]]:
+    def take_unanswered(self) -> set[tuple[HostAddress, int]]:
         """See ports.HostPaths."""
         found = [key for key, _ in bpf.entries(self._unanswered, CHUNK)]
         for key in found:
             with suppress(KeyError):
                 del self._unanswered[key]
-        return {(_address(int(key.underlay_be)), socket.ntohs(key.port_be)) for key in found}
+        named = ((self._hosts.address(int(key.underlay_be)), socket.ntohs(key.port_be))
+                 for key in found)
+        return {(host, port) for host, port in named if host is not None}
 
 
 class Probes:
@@ -59,6 +62,7 @@ class Probes:
 
     def __init__(self, loaded: Loaded) -> None:
         self._probes = loaded.table("probes")
+        self._hosts = loaded.hosts
         self._flows = loaded.table("flows")
 
     def expect(self, flow: ProbeFlow, sequence: int) -> bool:
@@ -83,13 +87,9 @@ class Probes:
 
     def _key(self, flow: ProbeFlow) -> Any:
         key = self._probes.Key()
-        key.peer_be = u32_be(IPv4Address(int(flow.host)))  # no host path over IPv6
+        key.peer_be = self._hosts.number(flow.host)
         key.peer_port_be, key.local_port_be = u16_be(flow.port), u16_be(flow.source_port)
         return key
-
-
-def _address(in_memory: int) -> IPv4Address:
-    return IPv4Address(in_memory.to_bytes(4, sys.byteorder))
 
 
 def _write(table: Any, key: Any, leaf: Any) -> None:

@@ -66,11 +66,14 @@ class MapLookups:
                  for index in range(min(service.count, _TASKS_MAX))]
         return tuple(address_of(each.value) for each in found if each is not None)
 
-    def endpoint_of(self, host: IPv4Address, port: int) -> tuple[Vni, IPv4Address] | None:
+    def endpoint_of(self, host: Address, port: int) -> tuple[Vni, IPv4Address] | None:
         """See ports.Lookups."""
         table = self._table("reverse")
         key = table.Key()
-        key.underlay_be, key.port_be = u32_be(host), u16_be(port)
+        number = self._hosts.find(host)
+        if number is None:
+            return None
+        key.underlay_be, key.port_be = number, u16_be(port)
         found = table.get(key)
         return None if found is None else (Vni(int(found.vni)), address_of(found.addr_be))
 
@@ -104,8 +107,11 @@ class MapLookups:
         table = self._table("flows")
         key = table.Key()
         peer, key_port, own_port = flow
+        number = self._hosts.find(peer)
+        if number is None:
+            return None
         key.peer_be, key.peer_port_be, key.local_port_be = (
-            u32_be(peer), u16_be(key_port), u16_be(own_port))
+            number, u16_be(key_port), u16_be(own_port))
         found = table.get(key)
         if found is None or found.state == _CLAIMED:
             return None

@@ -21,6 +21,7 @@ class StoredNames:
         """Error: DatapathError."""
         tables = [loaded.table(name) for name in ("connections", "connections6", "chosen")]
         self.descriptors = [table.map_fd for table in tables]
+        self._hosts = loaded.hosts
         self._leaves = [(bpf.map_id(table), table.Leaf) for table in tables]
 
     def names(self, socket: OpenSocket) -> Names | None:
@@ -35,10 +36,13 @@ class StoredNames:
                 return None
             local, peer = IPv6Address(bytes(names6.local)), IPv6Address(bytes(names6.peer))
         flow = connection.flow
+        host = self._hosts.address(int(flow.peer_be))
+        if host is None:
+            return None
         return Names(
             local, u16_be(connection.local_port_be) or socket.local_port, peer,
             u16_be(connection.peer_port_be) or socket.peer_port,
-            (address_of(flow.peer_be), u16_be(flow.peer_port_be), u16_be(flow.local_port_be)),
+            (host, u16_be(flow.peer_port_be), u16_be(flow.local_port_be)),
             accepted=connection.local_port_be != 0)
 
     def called(self, socket: OpenSocket) -> IPv4Address | None:

@@ -8,26 +8,30 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address
 from typing import Any, Final
 
 from pyroute2.netlink.nfnetlink import nfgen_msg
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 from pyroute2.nftables.expressions import genex, verdict
 
+from driver.model import HostAddress
+
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)  # NF_INET_...
 EQUAL, UNEQUAL = 0, 1
 REGISTER: Final = 1  # where a value is loaded and compared
-# Consecutive registers of four bytes each, for values that are concatenated.  They overlap
-# REGISTER.
-WORDS: Final = (8, 9, 10)
+FAMILIES: Final[dict[int, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}  # by IP's version
+# The first of consecutive registers of four bytes each, for two addresses and a number that are
+# concatenated.  They overlap REGISTER.
+WORDS: Final[dict[int, tuple[int, int, int]]] = {
+    socket.AF_INET: (8, 9, 10), socket.AF_INET6: (8, 12, 16)}
 
 _SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _REQUEST, _ACK, _DUMP, _CREATE, _APPEND = 0x1, 0x4, 0x300, 0x400, 0x800
 _COMMENT: Final = 0  # NFTNL_UDATA_RULE_COMMENT, libnftnl's
 _FLAGS: Final = {"new": _ACK | _CREATE | _APPEND, "del": _ACK, "get": _DUMP}
 _META_IIF, _META_OIF, _META_L4PROTO = 4, 5, 16
-_CT_STATUS, _CT_SRC_IP = 2, 19
+_CT_STATUS: Final = 2
+_CT_SRC_IP: Final[dict[int, int]] = {socket.AF_INET: 19, socket.AF_INET6: 21}
 _CT_ORIGINAL: Final = 0  # direction
 _CT_SOURCE_CHANGED: Final = 1 << 4  # IPS_SRC_NAT
 _TCP_FLAGS, _SYN, _ACK_FLAG = 13, 0x02, 0x10  # offset in the header, bits
@@ -35,8 +39,9 @@ _SOURCE_NAT: Final = 0  # NFT_NAT_SNAT
 _HEADER: Final = struct.Struct("=IH10x")  # struct nlmsghdr: length, type
 _DROP: Final = 0  # NF_DROP
 _NETWORK, _TRANSPORT = 1, 2  # bases of payload
-_SOURCE, _DESTINATION = 12, 16  # offsets in the IPv4 header
-_DESTINATION6: Final = 24  # in the IPv6 header
+# Offsets of source and destination in the IP header, and their bytes.
+_ADDRESSES: Final[dict[int, tuple[int, int, int]]] = {
+    socket.AF_INET: (12, 16, 4), socket.AF_INET6: (8, 24, 16)}
 
 Message = Any  # pyroute2's
 Expression = Any
@@ -45,19 +50,16 @@ Expressions = list[Expression]
 
 # Expressions: load a value into the register, compare it.  Each docstring says what it loads or
 # matches.
-def load_source(into: int = REGISTER) -> Expression:
+def load_source(into: int = REGISTER, family: int = socket.AF_INET) -> Expression:
     """The packet's source address."""
-    return _payload(_NETWORK, _SOURCE, 4, into)
+    source, _, length = _ADDRESSES[family]
+    return _payload(_NETWORK, source, length, into)
 
 
-def load_destination(into: int = REGISTER) -> Expression:
+def load_destination(into: int = REGISTER, family: int = socket.AF_INET) -> Expression:
     """The packet's destination address."""
-    return _payload(_NETWORK, _DESTINATION, 4, into)
-
-
-def load_destination6() -> Expression:
-    """The destination address of an IPv6 packet."""
-    return _payload(_NETWORK, _DESTINATION6, 16)
+    _, destination, length = _ADDRESSES[family]
+    return _payload(_NETWORK, destination, length, into)
 
 
 def load_destination_port(into: int = REGISTER) -> Expression:
@@ -65,12 +67,12 @@ def load_destination_port(into: int = REGISTER) -> Expression:
     return _payload(_TRANSPORT, 2, 2, into)
 
 
-def load_first_source(into: int = REGISTER) -> Expression:
+def load_first_source(into: int = REGISTER, family: int = socket.AF_INET) -> Expression:
     """The source address of the connection's first packet, before any NAT."""
-    return genex("ct", {"key": _CT_SRC_IP, "direction": _CT_ORIGINAL, "dreg": into})
+    return genex("ct", {"key": _CT_SRC_IP[family], "direction": _CT_ORIGINAL, "dreg": into})
 
 
-def equals(address: IPv4Address) -> Expression:
+def equals(address: HostAddress) -> Expression:
     """The loaded value is this address."""
     return _compare(EQUAL, address.packed)
 
@@ -126,14 +128,15 @@ def remember(name: str, key: int) -> Expression:
     return genex("dynset", {"set_name": name, "op": 1, "sreg_key": key})
 
 
-def change_source(address: IPv4Address, first: int, last: int) -> Expressions:
+def change_source(address: HostAddress, first: int, last: int) -> Expressions:
     """NAT to this address and to one of these ports; keeps the own port if it is one and is free.
 
     Only in a chain of kind "nat".
     """
     return [_immediate(2, address.packed), _immediate(3, struct.pack("!H", first)),
             _immediate(4, struct.pack("!H", last)),
-            genex("nat", {"type": _SOURCE_NAT, "family": socket.AF_INET, "reg_addr_min": 2,
+            genex("nat", {"type": _SOURCE_NAT, "family": FAMILIES[address.version],
+                          "reg_addr_min": 2,
                           "reg_proto_min": 3, "reg_proto_max": 4})]
 
 

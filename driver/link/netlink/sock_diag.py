@@ -13,15 +13,15 @@ from typing import Final
 
 DUMP: Final = 0x300  # all that match, instead of one
 LISTEN: Final = 10  # TCP_LISTEN
-# Peer's address and port, own port: as they lie in memory (network order).
-Name = tuple[int, int, int]
+# Peer's address (4 or 16 bytes) and port, own port: as they lie in memory (network order).
+Name = tuple[bytes, int, int]
 HEAD: Final = struct.Struct("=IHHII")  # nlmsghdr
 
 _NETLINK_SOCK_DIAG: Final = 4
 _BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST: Final = 0x1
 _ERROR, _DONE = 2, 3  # NLMSG_...
-_ASK: Final = struct.Struct("=BBBBI HH 4s12x 4s12x I8s")  # inet_diag_req_v2
+_ASK: Final = struct.Struct("=BBBBI HH 16s 16s I8s")  # inet_diag_req_v2
 _ANY_COOKIE: Final = b"\xff" * 8
 _ANSWER_BYTES: Final = 1 << 16  # the kernel sends 32 kB at a time at most
 
@@ -33,15 +33,15 @@ def opened() -> socket.socket:
 
 
 def ask(asking: socket.socket, family: int, states: int, flags: int = DUMP, *,
-        name: Name = (0, 0, 0), local: bytes = bytes(4), extensions: int = 0,
+        name: Name = (b"", 0, 0), local: bytes = b"", extensions: int = 0,
         attributes: bytes = b"") -> None:
     """Ask for TCP sockets of a family in these states (a bit each).  Error: OSError.
 
     extensions: a bit for each INET_DIAG_... attribute wanted.  attributes: of the request.
     """
-    peer_be, peer_port_be, local_port_be = name
+    peer, peer_port_be, local_port_be = name  # struct.pack fills addresses up with zeros
     body = _ASK.pack(family, socket.IPPROTO_TCP, extensions, 0, states, local_port_be,
-                     peer_port_be, local, struct.pack("=I", peer_be), 0, _ANY_COOKIE)
+                     peer_port_be, local, peer, 0, _ANY_COOKIE)
     asking.send(HEAD.pack(HEAD.size + len(body) + len(attributes), _BY_FAMILY, _REQUEST | flags,
                           1, 0) + body + attributes)
 

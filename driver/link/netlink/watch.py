@@ -24,10 +24,12 @@ from driver.link.netlink.netns import same_path
 _log = logging.getLogger(__name__)
 
 _NETLINK_NETFILTER: Final = 12
-# RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR
-LINK, TC, ADDRESS4, ROUTE4, RULE4, ADDRESS6 = 0x1, 0x8, 0x10, 0x40, 0x80, 0x100
+# RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE
+LINK, TC, ADDRESS4, ROUTE4, RULE4, ADDRESS6, ROUTE6 = 0x1, 0x8, 0x10, 0x40, 0x80, 0x100, 0x400
+RULE6: Final = 1 << 18  # RTNLGRP_IPV6_RULE, 19, as a bit
 TABLES: Final = 0x40  # NFNLGRP_NFTABLES, 7, as a bit
 INSIDE: Final = LINK | TC | ADDRESS4 | ADDRESS6 | ROUTE4 | RULE4
+OVER_IPV6: Final = INSIDE | ROUTE6 | RULE6  # what the host path over an IPv6 underlay needs
 _TABLES_HERE, _REMOVALS_HERE = "tables", "removals"  # these are no sandbox's keys
 _RECEIVE_BYTES: Final = 1 << 16
 _READS: Final = 64  # of one socket before the next one's turn
@@ -39,11 +41,12 @@ class NamespaceWatch:
     """ports.Watch for sandboxes, and the same for the host's own namespace.  Thread-safe."""
 
     def __init__(self, on_change: Callable[[str], None],
-                 path_of: Callable[[str], str] = same_path) -> None:
+                 path_of: Callable[[str], str] = same_path, groups: int = INSIDE) -> None:
         """on_change: called from the thread with the sandbox's key, perhaps several times in a row.
 
-        path_of: as in sandbox.
+        path_of: as in sandbox.  groups: INSIDE or OVER_IPV6: what is reported of sandboxes.
         """
+        self._groups = groups
         self._on_change = on_change
         self._path_of = path_of
         self._guard = threading.Lock()
@@ -74,7 +77,8 @@ class NamespaceWatch:
             if sandbox_key in self._watched:
                 return
         opened: list[socket.socket] = []
-        namespaces.run_in(self._path_of(sandbox_key), lambda: opened.extend(_open(INSIDE, TABLES)),
+        namespaces.run_in(self._path_of(sandbox_key), lambda: opened.extend(
+            _open(self._groups, TABLES)),
                           refuse_own=True)
         self._take(sandbox_key, opened, lambda _: self._on_change(sandbox_key))
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 from driver.link.netlink import filters
 from driver.link.netlink import netns as namespaces
 from driver.link.netlink.names import SANDBOX_FILTER_NAME
 from driver.link.netlink.netns import same_path
 from driver.link.netlink.sockets import Changes, Route, dump, open_route, step
-from driver.link.sandbox import routes, rules, untracked
+from driver.link.sandbox import nonlocal_bind, routes, rules, untracked
 from driver.link.sandbox.packet_filter import own_rules
 from driver.link.sandbox.sandbox import find_interface
-from driver.model import Endpoint
+from driver.model import Endpoint, HostAddress
 from driver.services.ports import Findings, Interface, Veth
 
 
@@ -32,7 +32,7 @@ class KernelInspector:
         self._path_of = path_of
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
-             underlay: IPv4Address | None, just_set_up: bool = False) -> Findings:
+             underlay: HostAddress | None, just_set_up: bool = False) -> Findings:
         """See ports.Inspector.  Whether virtual addresses are tracked follows the rules found."""
 
         def inside() -> Findings:
@@ -50,14 +50,15 @@ class KernelInspector:
                 found_rules = own_rules(ipv6=any(
                     endpoint.address6 is not None for endpoint, _ in members))
                 host_path = underlay if members and members[0][0].port else None
-                exempt = untracked.read() if host_path is not None else b""
+                over_ipv4 = host_path is not None and host_path.version == 4
+                exempt = untracked.read() if over_ipv4 else b""
                 missing = ""
                 if host_path is not None and not just_set_up:
                     missing = _missing_of_host_path(route, found[0][1], host_path, exempt)
                 if not missing and not just_set_up:
                     missing = next(filter(None, (
                         self._missing(route, *each) for each in found)), "")
-                if host_path is not None:
+                if host_path is not None and over_ipv4:
                     untracked.follow(exempt, host_path, () if found_rules else [
                         endpoint.address.ip for endpoint, _ in members if endpoint.address])
             return Findings(missing, lost, tc or found_rules, lost6)
@@ -74,11 +75,12 @@ class KernelInspector:
         return changes.planned()
 
 
-def _missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Address,
+def _missing_of_host_path(route: Route, interface: Interface, underlay: HostAddress,
                           exempt: bytes) -> str:
     return (rules.missing(route, underlay)
             or routes.missing_of_host_path(route, interface, underlay)
-            or untracked.missing(exempt, underlay))
+            or (untracked.missing(exempt, underlay) if underlay.version == 4
+                else nonlocal_bind.missing()))
 
 
 def _lost_address(route: Route, address: IPv4Interface | IPv6Interface | None,

@@ -1,6 +1,6 @@
-"""Lists the IPv4 TCP connections of a sandbox (sock_diag, since Linux 3.3).
+"""Lists the TCP connections of a sandbox (sock_diag, since Linux 3.3).
 
-IPv4-mapped ones of IPv6 sockets are included.
+IPv4-mapped ones of IPv6 sockets are named by their IPv4 addresses.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from pyroute2 import DiagSocket
@@ -16,6 +16,7 @@ from pyroute2.netlink import diag
 
 from driver.link.netlink import netns
 from driver.link.netlink.sockets import step
+from driver.model import HostAddress
 
 # A bit per state.  Excludes listeners and SYNs that nobody has accepted yet.
 _STATES = diag.SS_ALL & ~sum(1 << state for state in (
@@ -26,19 +27,16 @@ _STATES = diag.SS_ALL & ~sum(1 << state for state in (
 class LiveSocket:
     """One connection of a namespace, by its addresses and ports on the wire."""
 
-    local: IPv4Address
+    local: HostAddress
     local_port: int
-    peer: IPv4Address
+    peer: HostAddress
     peer_port: int
     cookie: int  # of the socket, 64 bit
     time_wait: bool
 
 
 def live_sockets(path: str) -> list[LiveSocket]:
-    """Return the IPv4 connections of the namespace at `path`, IPv4-mapped ones included.
-
-    Errors: NamespaceAbsent, LinkError.
-    """
+    """Return the connections of the namespace at `path`.  Errors: NamespaceAbsent, LinkError."""
     return netns.run_in(path, lambda: list(_here()))
 
 
@@ -47,14 +45,12 @@ def _here() -> Iterator[LiveSocket]:
         asking.bind()
         for family in (socket.AF_INET, socket.AF_INET6):
             for found in asking.get_sock_stats(family=family, states=_STATES):
-                local, peer = _ipv4(found["idiag_src"]), _ipv4(found["idiag_dst"])
-                if local is not None and peer is not None:
-                    yield LiveSocket(local, int(found["idiag_sport"]), peer,
-                                     int(found["idiag_dport"]), int(found["idiag_cookie"]),
-                                     found["idiag_state"] == diag.SS_TIME_WAIT)
+                yield LiveSocket(
+                    _plain(found["idiag_src"]), int(found["idiag_sport"]),
+                    _plain(found["idiag_dst"]), int(found["idiag_dport"]),
+                    int(found["idiag_cookie"]), found["idiag_state"] == diag.SS_TIME_WAIT)
 
 
-def _ipv4(text: Any) -> IPv4Address | None:
+def _plain(text: Any) -> HostAddress:
     address = ip_address(text)
-    return address if isinstance(address, IPv4Address) else address.ipv4_mapped
-
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -22,9 +22,9 @@ _STATES: Final = {1: "ESTAB", 2: "SYN-SENT", 4: "FIN-WAIT-1", 5: "FIN-WAIT-2", 8
                   9: "LAST-ACK", LISTEN: "LISTEN", 11: "CLOSING"}  # as ss(8) spells them
 _OPEN: Final = sum(1 << state for state in _STATES if state != LISTEN)
 _WITH_INFO: Final = 1 << 1  # INET_DIAG_INFO
-# From the start of a message, header included: family, state, ports, addresses; and behind 16
-# bytes of other things the queues.
-_FIXED: Final = struct.Struct("=16x BB2x 2s2s 16s 16s 16x II")
+# From the start of a message, header included: family, state, ports, addresses; behind the
+# interface the cookie; and behind 4 bytes of other things the queues.
+_FIXED: Final = struct.Struct("=16x BB2x 2s2s 16s 16s 4x Q 4x II")
 _ATTRIBUTES: Final = 16 + 72  # behind nlmsghdr and inet_diag_msg
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 _TYPE: Final = 0x3fff  # without NLA_F_NESTED and the like
@@ -108,7 +108,8 @@ def _attributes(buffer: bytes, at: int, end: int) -> Iterator[tuple[int, int, in
 
 def _socket(buffer: bytes, at: int, length: int) -> OpenSocket | None:
     """Return the socket; None for what has no tcp_info: the remains of one that no program has."""
-    family, state, sport, dport, source, peer, waiting, backlog = _FIXED.unpack_from(buffer, at)
+    family, state, sport, dport, source, peer, cookie, waiting, backlog = (
+        _FIXED.unpack_from(buffer, at))
     rtt_us = retransmissions = received = sent = 0
     storages: dict[int, bytes] = {}
     is_whole = is_listener = state == LISTEN
@@ -128,7 +129,7 @@ def _socket(buffer: bytes, at: int, length: int) -> OpenSocket | None:
         _address(family, source), int.from_bytes(sport, "big"), _address(family, peer),
         int.from_bytes(dport, "big"), _STATES.get(state, str(state)), storages, rtt_us,
         retransmissions, received, sent, waiting if is_listener else 0,
-        backlog if is_listener else 0)
+        backlog if is_listener else 0, cookie)
 
 
 def _storages(buffer: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:

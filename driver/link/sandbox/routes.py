@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from driver.link.netlink.names import HOST_PATH_TABLE, ROUTE_PROTOCOL
 from driver.link.netlink.sockets import Changes, Route, dump, step
-from driver.model import Endpoint
+from driver.link.sandbox.rules import FAMILIES
+from driver.model import Endpoint, HostAddress
 from driver.services.ports import Interface
 
 _TABLE_MAIN: Final = 254
@@ -36,13 +37,14 @@ def read(route: Route, *, v6: bool) -> list[Any]:
     return [found for family in families for found in dump(route, "get_routes", family=family)]
 
 
-def select(route: Route, table: int, protocol: int, interface: int = 0) -> list[Any]:
-    """Return one table's IPv4 routes with this `protocol`; the kernel filters them.
+def select(route: Route, table: int, protocol: int, interface: int = 0, *,
+           family: int = socket.AF_INET) -> list[Any]:
+    """Return one table's routes with this `protocol`; the kernel filters them.
 
     A container may be a router with 100,000 routes.  interface: ifindex, 0: any.
     """
     request = rtmsg()
-    request["family"], request["proto"] = socket.AF_INET, protocol
+    request["family"], request["proto"] = family, protocol
     request["attrs"] = [("RTA_TABLE", table)] + ([("RTA_OIF", interface)] if interface else [])
     with step(f"read the routes of table {table}", ignore=_ABSENT):
         route.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -54,13 +56,14 @@ def select(route: Route, table: int, protocol: int, interface: int = 0) -> list[
     return []  # there is no such table
 
 
-def missing_of_host_path(route: Route, interface: Interface, underlay: IPv4Address) -> str:
+def missing_of_host_path(route: Route, interface: Interface, underlay: HostAddress) -> str:
     """Name a route of plan_host_path that is missing; "": none."""
+    family = FAMILIES[underlay.version]
     if not any(found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") == str(underlay)
-               for found in select(route, _TABLE_LOCAL, ROUTE_PROTOCOL)):
+               for found in select(route, _TABLE_LOCAL, ROUTE_PROTOCOL, family=family)):
         return f"route local {underlay}"
     if not any(found["dst_len"] == 0 and found.get_attr("RTA_OIF") == interface.ifindex
-               for found in select(route, HOST_PATH_TABLE, ROUTE_PROTOCOL)):
+               for found in select(route, HOST_PATH_TABLE, ROUTE_PROTOCOL, family=family)):
         return f"route default dev {interface.name} table {HOST_PATH_TABLE}"
     return ""
 
@@ -83,42 +86,53 @@ def plan_connected_mtu(changes: Changes, present: list[Any], endpoint: Endpoint,
             _replace_with_mtu(changes, found, interface, mtu)
 
 
-def plan_host_path(changes: Changes, interface: Interface, underlay: IPv4Address,
+def plan_host_path(changes: Changes, interface: Interface, underlay: HostAddress,
                    mtu: int = 0) -> None:
     """Route host path connections over `interface`; replaces routes over another interface.
 
     mtu: bytes, if the underlay's MTU is now smaller than the interface's; 0: it is not.
+
+    Of IPv6, lo may be switched off in a container, so the local route is the interface's; and the
+    kernel refuses a preferred source that is no interface's address.
     """
     metrics = {"metrics": {"mtu": mtu}} if mtu else {}
-    with changes.step(f"local {underlay} dev lo") as route:
-        route.route("replace", family=socket.AF_INET, dst=str(underlay), dst_len=32,
-                    table=_TABLE_LOCAL, type=_TYPE_LOCAL, scope=_SCOPE_HOST, oif=_LOOPBACK,
+    v4 = underlay.version == 4
+    with changes.step(f"local {underlay}") as route:
+        route.route("replace", family=FAMILIES[underlay.version], dst=str(underlay),
+                    dst_len=underlay.max_prefixlen, table=_TABLE_LOCAL, type=_TYPE_LOCAL,
+                    scope=_SCOPE_HOST, oif=_LOOPBACK if v4 else interface.ifindex,
                     proto=ROUTE_PROTOCOL)
     with changes.step(f"host path route over {interface.name}") as route:
-        route.route("replace", family=socket.AF_INET, dst_len=0, table=HOST_PATH_TABLE,
-                    oif=interface.ifindex, prefsrc=str(underlay), scope=_SCOPE_LINK,
-                    proto=ROUTE_PROTOCOL, **metrics)
+        route.route("replace", family=FAMILIES[underlay.version], dst_len=0,
+                    table=HOST_PATH_TABLE, oif=interface.ifindex, scope=_SCOPE_LINK,
+                    proto=ROUTE_PROTOCOL, **({"prefsrc": str(underlay)} if v4 else {}), **metrics)
 
 
-def remove_superseded(changes: Changes, present: list[Any], underlay: IPv4Address) -> None:
-    """Plan the removal of local routes for an earlier underlay address."""
+def remove_superseded(changes: Changes, present: list[Any], underlay: HostAddress,
+                      interface: Interface) -> None:
+    """Plan the removal of routes for an earlier underlay address, or over another interface.
+
+    Of IPv6, "replace" leaves a route over another interface where it is.
+    """
     for found in present:
-        if (_is_ours(found) and found["type"] == _TYPE_LOCAL
-                and found.get_attr("RTA_DST") != str(underlay)):
+        if not _is_ours(found) or found["family"] != FAMILIES[underlay.version]:
+            continue
+        other = found.get_attr("RTA_OIF") != interface.ifindex and underlay.version == 6
+        if other or (found["type"] == _TYPE_LOCAL and found.get_attr("RTA_DST") != str(underlay)):
             _plan_removal(changes, found)
 
 
-def remove_host_path(route: Route) -> None:
-    """Remove what plan_host_path added, whatever the underlay was."""
+def remove_host_path(route: Route, version: int) -> None:
+    """Remove what plan_host_path added for an underlay of this version of IP, whichever it was."""
     changes = Changes(route)
-    for found in read(route, v6=False):
+    for found in dump(route, "get_routes", family=FAMILIES[version]):
         if _is_ours(found):
             _plan_removal(changes, found)
     changes.apply()
 
 
 def _is_ours(found: Any) -> bool:
-    return (found["family"] == socket.AF_INET and found["proto"] == ROUTE_PROTOCOL
+    return (found["proto"] == ROUTE_PROTOCOL
             and _table(found) in (_TABLE_LOCAL, HOST_PATH_TABLE))
 
 
@@ -149,6 +163,6 @@ def _replace_with_mtu(changes: Changes, found: Any, interface: Interface, mtu: i
 
 def _plan_removal(changes: Changes, found: Any) -> None:
     with changes.step(f"remove a route of table {_table(found)}", ignore=_ABSENT) as route:
-        route.route("del", family=socket.AF_INET, dst=found.get_attr("RTA_DST"),
+        route.route("del", family=found["family"], dst=found.get_attr("RTA_DST"),
                     dst_len=found["dst_len"], table=_table(found), type=found["type"],
                     scope=found["scope"], oif=found.get_attr("RTA_OIF"), proto=found["proto"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from ipaddress import IPv4Address
 from typing import Any, Final
 
 from driver.errors import LinkError
@@ -18,10 +17,10 @@ from driver.link.netlink.names import SANDBOX_FILTER_NAME
 from driver.link.netlink.netns import same_path
 from driver.link.netlink.sockets import Changes, Route, dump, open_route
 from driver.link.pairs.veth import is_pair
-from driver.link.sandbox import routes, rules, untracked
+from driver.link.sandbox import nonlocal_bind, routes, rules, untracked
 from driver.link.sandbox.listeners import listeners
-from driver.link.underlay.vxlan import VXLAN_OVERHEAD
-from driver.model import Endpoint
+from driver.link.underlay.vxlan import VXLAN_OVERHEAD, VXLAN_OVERHEAD6
+from driver.model import Endpoint, HostAddress
 from driver.services.ports import Interface, Listeners, Veth
 
 _IFF_UP: Final = 0x1
@@ -44,7 +43,7 @@ class KernelSandboxes:
         return namespaces.cookie_of(self._path_of(sandbox_key))
 
     def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *,
-               underlay: IPv4Address | None, overlay_mtu: int, primary: bool) -> None:
+               underlay: HostAddress | None, overlay_mtu: int, primary: bool) -> None:
         """See ports.Sandboxes.  overlay_mtu in bytes.
 
         Errors: NamespaceAbsent; LinkError naming the step, also when the interface is not
@@ -66,21 +65,20 @@ class KernelSandboxes:
                 if not primary or underlay is None:
                     changes.apply()
                     if primary:  # of an earlier underlay
-                        _remove_host_path(route)
+                        _remove_host_path(route, 4, 6)
                     return
-                # Before the host path, which without it does not work for every program.
-                if untracked.missing(untracked.read(), underlay):  # a new driver mostly finds it
-                    untracked.install(underlay)
+                overhead = _prepare(underlay)
                 # The underlay's MTU may be smaller than when the interface was created.
-                underlay_mtu = overlay_mtu + VXLAN_OVERHEAD
+                underlay_mtu = overlay_mtu + overhead
                 routes.plan_host_path(changes, interface, underlay,
                                       underlay_mtu if underlay_mtu < mtu else 0)
                 superseded = rules.plan(changes, route, underlay)
                 changes.apply()
                 # Only now, when their replacements are in place.
-                rules.remove_superseded(changes, superseded)
-                routes.remove_superseded(changes, present, underlay)
+                rules.remove_superseded(changes, superseded, underlay.version)
+                routes.remove_superseded(changes, present, underlay, interface)
                 changes.apply()
+                _remove_host_path(route, 4 if underlay.version == 6 else 6)  # an earlier one's
 
         namespaces.run_in(path, inside, refuse_own=True)
 
@@ -110,12 +108,12 @@ class KernelSandboxes:
 
         namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
 
-    def tear_down(self, sandbox_key: str, underlay: IPv4Address | None) -> None:  # noqa: ARG002
+    def tear_down(self, sandbox_key: str, underlay: HostAddress | None) -> None:  # noqa: ARG002
         """See ports.Sandboxes.  A namespace that is gone has taken everything with it."""
 
         def inside() -> None:
             with open_route() as route:
-                _remove_host_path(route)
+                _remove_host_path(route, 4, 6)
 
         try:
             namespaces.run_in(self._path_of(sandbox_key), inside, refuse_own=True)
@@ -123,10 +121,26 @@ class KernelSandboxes:
             return
 
 
-def _remove_host_path(route: Route) -> None:
-    rules.remove(route)
-    routes.remove_host_path(route)
-    untracked.remove()
+def _prepare(underlay: HostAddress) -> int:
+    """Do what the host path needs before its rules; return the overlay's overhead in bytes."""
+    if underlay.version == 6:
+        nonlocal_bind.install()
+        return VXLAN_OVERHEAD6
+    # Without it the host path does not work for every program.
+    if untracked.missing(untracked.read(), underlay):  # a new driver mostly finds it
+        untracked.install(underlay)
+    return VXLAN_OVERHEAD
+
+
+def _remove_host_path(route: Route, *versions: int) -> None:
+    """Remove what the host path over an underlay of these versions of IP has left here."""
+    if 4 in versions:
+        rules.remove(route, 4)
+        routes.remove_host_path(route, 4)
+        untracked.remove()
+    if 6 in versions and rules.remove(route, 6):
+        routes.remove_host_path(route, 6)
+        nonlocal_bind.remove()
 
 
 def find_interface(route: Route, endpoint: Endpoint, veth: Veth) -> tuple[Interface, int]:

@@ -49,7 +49,7 @@ class Underlay:
 
     @property
     def address4(self) -> IPv4Address | None:
-        """U, if it is an IPv4 address; None: there is no host path."""
+        """U, if it is an IPv4 address; None: it is an IPv6 address."""
         return self.address if isinstance(self.address, IPv4Address) else None
 
 

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address
 from typing import Final
 
 from pyroute2.netlink.nfnetlink import nftsocket
@@ -26,7 +25,8 @@ from driver.model import HostAddress
 # Before other tables' filters, and after their source NAT (100), which may choose the port.
 _BEFORE_FILTERS, _BEHIND_NAT = -10, 300
 # The hosts' set: nft's number of the type, which only matters to what its command shows, and bytes.
-_KEYS: Final = {socket.AF_INET: (7, 4), socket.AF_INET6: (8, 16)}
+_KEYS: Final[dict[int, tuple[int, int]]] = {
+    socket.AF_INET: (7, 4), socket.AF_INET6: (8, 16)}
 _ELEMENTS: Final = 1000  # per message: an attribute has at most 64 KiB, an element 28 bytes
 
 
@@ -49,9 +49,8 @@ class KernelGuard:
 
     def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
-        over_ipv4 = isinstance(guarded.underlay, IPv4Address)
-        self._family = socket.AF_INET if over_ipv4 else socket.AF_INET6
-        self._other = socket.AF_INET6 if over_ipv4 else socket.AF_INET
+        self._family = nft.FAMILIES[guarded.underlay.version]
+        self._other = nft.FAMILIES[4 if guarded.underlay.version == 6 else 6]
 
     def install(self, hosts: Collection[HostAddress]) -> None:
         """See guarding.Guard.  One transaction: there is no moment without the table."""
@@ -59,12 +58,10 @@ class KernelGuard:
         rules = _rules(self._guarded)
         messages = [*nft.emptied(GUARD_TABLE),
                     nft.new_set(GUARD_TABLE, GUARD_SET, 1, key_type=kind, key_length=length)]
-        if "translation" in rules:
-            messages.append(nat_ports.remembered())
+        messages.append(nat_ports.remembered(self._family))
         for chain, hook, priority, type_ in _CHAINS:
-            if chain in rules:
-                messages.append(nft.chain(GUARD_TABLE, chain, hook, priority, type_))
-                messages += [nft.rule(GUARD_TABLE, chain, each) for each in rules[chain]]
+            messages.append(nft.chain(GUARD_TABLE, chain, hook, priority, type_))
+            messages += [nft.rule(GUARD_TABLE, chain, each) for each in rules[chain]]
         messages += _elements("new", hosts)
         self._commit(messages, "install the guard (nftables table slim)")
         # Of an earlier underlay; the other family's packets are no host's of this cluster.
@@ -84,7 +81,7 @@ class KernelGuard:
         # Only its own table: Docker's and others' rules may be tens of thousands.
         answer = nft_socket.answers(_question(self._family), "read the guard")
         counts = [_count(rule) for rule in nft.read_rules(answer)]
-        return sum(counts) if len(counts) == _RULES[self._family] else None
+        return sum(counts) if len(counts) == _RULES else None
 
 
 def packet_filter_works() -> None:
@@ -96,7 +93,7 @@ def packet_filter_works() -> None:
 
 def remove_guard() -> None:
     """Remove the table.  Does nothing if it is absent.  Error: LinkError."""
-    for family in _RULES:
+    for family in _KEYS:
         nft_socket.remove_table(GUARD_TABLE, "remove the guard", family)
 
 
@@ -104,17 +101,15 @@ _CHAINS: Final = (("input", nft.INPUT, _BEFORE_FILTERS, "filter"),
                   ("forward", nft.FORWARD, _BEFORE_FILTERS, "filter"),
                   ("translation", nft.POSTROUTING, nat_ports.FIRST_OF_NAT, "nat"),
                   ("postrouting", nft.POSTROUTING, _BEHIND_NAT, "filter"))
-_RULES: Final = {socket.AF_INET: 6, socket.AF_INET6: 2}
+_RULES: Final = 6
 
 
 def _rules(guarded: Guarded) -> dict[str, list[nft.Expressions]]:
     vxlan = [*nft.protocol(socket.IPPROTO_UDP), *nft.port(2, guarded.vxlan_port)]
     # Against senders who can use a peer's source address to one of the host's other interfaces.
     from_elsewhere = [*nft.interface(nft.UNEQUAL, guarded.underlay_ifindex), *vxlan, *_drop()]
-    if not isinstance(guarded.underlay, IPv4Address):  # there is no host path
-        to_peer = [nft.load_destination6(), nft.in_set(GUARD_SET)]
-        return {"input": [from_elsewhere], "forward": [[*to_peer, *vxlan, *_drop()]]}
-    to_peer = [nft.load_destination(), nft.in_set(GUARD_SET)]
+    to_peer = [nft.load_destination(family=nft.FAMILIES[guarded.underlay.version]),
+               nft.in_set(GUARD_SET)]
     ports = guarded.endpoints
     way_out = guarded.underlay_ifindex, guarded.underlay
     return {

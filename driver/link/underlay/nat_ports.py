@@ -8,6 +8,7 @@ whose NAT it is: they look at its result.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -15,27 +16,30 @@ from driver.client_ports import PRIVILEGED, Ports
 from driver.errors import LinkError
 from driver.link.netlink import nft, nft_socket
 from driver.link.netlink.names import GUARD_TABLE, GUARD_TRANSLATED
+from driver.model import HostAddress
 
 # Before all others' NAT (usually 100); the kernel takes none before its tracking (-200).
 FIRST_OF_NAT: Final = -199
 _REMEMBERED_MS: Final = 600_000  # after that, whether others still translate it is found out again
 REMEMBERED_MAX: Final = 16384  # entries, 2 MB; further connections are left as they are
-# nft's number of `ipv4_addr . ipv4_addr . inet_service`; only matters to what nft shows.
-_KEY_TYPE: Final = 7 << 12 | 7 << 6 | 13
-_KEY_LENGTH: Final = 12
+# nft's number of `ipv4_addr . ipv4_addr . inet_service` or of ipv6_addr, which only matters to what
+# nft shows, and bytes.
+_KEYS: Final[dict[int, tuple[int, int]]] = {
+    socket.AF_INET: (7 << 12 | 7 << 6 | 13, 12), socket.AF_INET6: (8 << 12 | 8 << 6 | 13, 36)}
 _LAST_PORT: Final = 65535
 
 
-def remembered() -> nft.Message:
+def remembered(family: int) -> nft.Message:
     """Return the set of (source before NAT, destination, its port) that others translate."""
+    kind, length = _KEYS[family]
     return nft.new_set(
-        GUARD_TABLE, GUARD_TRANSLATED, 2, key_type=_KEY_TYPE, key_length=_KEY_LENGTH,
+        GUARD_TABLE, GUARD_TRANSLATED, 2, key_type=kind, key_length=length,
         flags=("NFT_SET_TIMEOUT", "NFT_SET_EVAL"), more=[
             ("NFTA_SET_DESC", {"attrs": [("NFTA_SET_DESC_SIZE", REMEMBERED_MAX)]}),
             ("NFTA_SET_TIMEOUT", _REMEMBERED_MS)])
 
 
-def recall(ifindex: int, underlay: IPv4Address, clients: Ports) -> nft.Expressions:
+def recall(ifindex: int, underlay: HostAddress, clients: Ports) -> nft.Expressions:
     """Give remembered connections the same address ourselves, and a port of `clients`.
 
     They keep their own port if it is one of them and free.  ifindex, underlay: the device that they
@@ -43,12 +47,12 @@ def recall(ifindex: int, underlay: IPv4Address, clients: Ports) -> nft.Expressio
     them below 1024.
     """
     return [*nft.protocol(socket.IPPROTO_TCP), *nft.ports(0, PRIVILEGED, _LAST_PORT),
-            *nft.leaves_by(ifindex), *_key(nft.load_source(nft.WORDS[0])),
-            nft.in_set(GUARD_TRANSLATED, nft.WORDS[0]),
+            *nft.leaves_by(ifindex), *_key(nft.load_source, nft.FAMILIES[underlay.version]),
+            nft.in_set(GUARD_TRANSLATED, nft.WORDS[socket.AF_INET][0]),
             *nft.change_source(underlay, *clients)]
 
 
-def refuse(ifindex: int, underlay: IPv4Address, endpoints: Ports) -> nft.Expressions:
+def refuse(ifindex: int, underlay: HostAddress, endpoints: Ports) -> nft.Expressions:
     """After all NAT: remember and drop a SYN to which NAT gave an endpoint port.
 
     Its sender repeats it after a second.  What cannot be remembered goes out as it is.  A program
@@ -56,9 +60,9 @@ def refuse(ifindex: int, underlay: IPv4Address, endpoints: Ports) -> nft.Express
     """
     return [*nft.protocol(socket.IPPROTO_TCP), *nft.ports(0, *endpoints),
             *nft.leaves_by(ifindex), *nft.opens_connection(),
-            nft.load_source(), nft.equals(underlay), *nft.source_changed(),
-            *_key(nft.load_first_source(nft.WORDS[0])),
-            nft.remember(GUARD_TRANSLATED, nft.WORDS[0]), *nft.drop()]
+            nft.load_source(family=nft.FAMILIES[underlay.version]), nft.equals(underlay),
+            *nft.source_changed(), *_key(nft.load_first_source, nft.FAMILIES[underlay.version]),
+            nft.remember(GUARD_TRANSLATED, nft.WORDS[socket.AF_INET][0]), *nft.drop()]
 
 
 def works() -> None:
@@ -74,5 +78,7 @@ def works() -> None:
                         "or a kernel with CONFIG_NFT_NAT and CONFIG_NFT_CT") from error
 
 
-def _key(source: nft.Expression) -> nft.Expressions:
-    return [source, nft.load_destination(nft.WORDS[1]), nft.load_destination_port(nft.WORDS[2])]
+def _key(load_source: Callable[[int, int], nft.Expression], family: int) -> nft.Expressions:
+    source, destination, port = nft.WORDS[family]
+    return [load_source(source, family), nft.load_destination(destination, family),
+            nft.load_destination_port(port)]

@@ -13,7 +13,6 @@ import struct
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError
@@ -35,7 +34,7 @@ _LOOK_S, _LOOK_MAX_S = 0.002, 0.05  # between looks at the answers; doubled, up 
 class RawSynProber:
     """driver.services.ports.SynProber with a raw socket.  Not thread-safe: for one thread."""
 
-    def __init__(self, table: ProbeTable, underlay: IPv4Address, ifindex: int,
+    def __init__(self, table: ProbeTable, underlay: HostAddress, ifindex: int,
                  source_ports: Sequence[int]) -> None:
         """source_ports: those of containers' connections, so that answers come the same way."""
         self._table = table
@@ -74,7 +73,10 @@ class RawSynProber:
     def _open(self) -> socket.socket:
         if self._socket is None:
             try:
-                opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+                # With IPPROTO_RAW the IP header is ours, for IPv6, too.
+                opened = socket.socket(
+                    socket.AF_INET if self._underlay.version == 4 else socket.AF_INET6,
+                    socket.SOCK_RAW, socket.IPPROTO_RAW)
             except OSError as error:
                 raise LinkError(f"cannot probe peers: {error}") from error
             # Send by the host path's device, even if routes name another one.

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Protocol
 
 from driver.errors import Conflict, LinkError, NotFound, StoreUnavailable
@@ -50,8 +50,11 @@ class EndpointService:
     def __init__(self, *, host: Host, networks: Networks, endpoints: OwnEndpoints,
                  links: EndpointLinks, datapath: EndpointPublisher, finisher: SandboxFinisher,
                  ports: EndpointPorts, random_bytes: Callable[[int], bytes],
-                 underlay_mtu: Callable[[], int], ledger: Ledger | None = None) -> None:
+                 underlay_mtu: Callable[[], int], has_host_path: bool = True,
+                 ledger: Ledger | None = None) -> None:
         """random_bytes: for MACs.  underlay_mtu: in bytes.
+
+        has_host_path: False: this host cannot offer one, whatever its underlay.
 
         ledger: repeats removals that failed, as dockerd asks only once; None: nobody does.
         """
@@ -64,6 +67,7 @@ class EndpointService:
         self._ports = ports
         self._random_bytes = random_bytes
         self._underlay_mtu = underlay_mtu
+        self._has_host_path = has_host_path
         self._locks = KeyedLocks()
         # Requested interface names between CreateEndpoint and DeleteEndpoint.  Not durable:
         # no dockerd up to 29.7 acts on DstName, and Join follows within milliseconds.
@@ -92,7 +96,7 @@ class EndpointService:
             self._removals.drop(request.id)
             self.restore_ports()
             port = 0
-            if self._meant_for_host_path(network, request.address):
+            if self._meant_for_host_path(network, request.address, request.address6):
                 port = self._ports.request(request.id)
                 undo.push("release the endpoint port", lambda: self._ports.release(request.id))
             endpoint = Endpoint(
@@ -272,16 +276,19 @@ class EndpointService:
 
     def _port(self, endpoint: Endpoint) -> int:
         network = self._networks.get(endpoint.network_id)
-        if network is None or not self._meant_for_host_path(network, endpoint.address):
+        if network is None or not self._meant_for_host_path(
+                network, endpoint.address, endpoint.address6):
             return 0
         self.restore_ports()
         return self._ports.request(endpoint.id)  # a repeated request returns the held port
 
     def _meant_for_host_path(
-            self, network: Network, address: IPv4Interface | None) -> bool:  # noqa: ARG002
+            self, network: Network, address: IPv4Interface | None,  # noqa: ARG002
+            address6: IPv6Interface | None) -> bool:
         """Return whether an endpoint is to have a host path; every request for a port asks here."""
-        # The host path is for IPv4, on the wire, too.
-        return address is not None and self._host.underlay.version == 4
+        # Programs know it by its IPv4 address; over an IPv6 underlay it is for IPv6 sockets only.
+        return self._has_host_path and address is not None and (
+            self._host.underlay.version == 4 or address6 is not None)
 
     def restore_ports(self, owned: Iterable[int] = ()) -> None:
         """Learn once which ports this host's endpoints have, before any is handed out.

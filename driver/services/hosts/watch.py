@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from driver.errors import Conflict, LinkError, SlimError, UnsupportedRecord
 from driver.model import Absence, Host, HostAddress, HostId, KnownHost, Removal, Seen
-from driver.services.ports import Absences, Presence, Prober
+from driver.services.ports import Absences, HostSeen, Presence, Prober
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,16 @@ class HostWatch:
             live = len(self._live or {})
         gone = sum(found.gone for found in watched)
         return {"registered": live, "absent": len(watched) - gone, "gone": gone}
+
+    def hosts(self) -> list[HostSeen]:
+        """Return all hosts that are registered, or are known from before."""
+        with self._lock:
+            live = dict(self._live or {})
+        watched = self._watched
+        return [HostSeen(host, registered=True, gone=False) for host in live.values()] + [
+            HostSeen(known.host, registered=False, gone=(
+                host_id in watched and watched[host_id].gone))
+            for host_id, known in list(self._known.items()) if host_id not in live]
 
     def describe(self) -> str:
         """Describe the other hosts' states in a few words."""

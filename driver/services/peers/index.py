@@ -7,9 +7,8 @@ from array import array
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
-from driver.model import Endpoint, Vni
+from driver.model import Endpoint, HostAddress, Vni
 
 CALLERS = 3  # our endpoints per target: a peer may not know the newest of them yet
 
@@ -18,7 +17,7 @@ CALLERS = 3  # our endpoints per target: a peer may not know the newest of them 
 class Target:
     """An endpoint of another host, and the ports of our endpoints that may call it."""
 
-    host: IPv4Address
+    host: HostAddress
     port: int
     callers: tuple[int, ...]
 
@@ -26,17 +25,19 @@ class Target:
 class PeerIndex:
     """The index.  Thread-safe.  Two bytes per endpoint: there may be a hundred thousand."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 4) -> None:
+        """version: of IP, the underlay's; endpoints of hosts with the other one are no peers."""
+        self.version = version
         self._lock = threading.Lock()
         # Oldest first.
         self._mine: dict[Vni, array[int]] = {}
-        self._theirs: dict[IPv4Address, dict[Vni, array[int]]] = {}
-        self._hosts: frozenset[IPv4Address] | None = frozenset()  # None: to be recomputed
+        self._theirs: dict[HostAddress, dict[Vni, array[int]]] = {}
+        self._hosts: frozenset[HostAddress] | None = frozenset()  # None: to be recomputed
 
     def put(self, endpoint: Endpoint, *, others: bool) -> None:
         """Enter an endpoint if it can use the host path; `others`: it is on another host."""
         underlay = endpoint.underlay
-        if _on_host_path(endpoint) and isinstance(underlay, IPv4Address):
+        if _on_host_path(endpoint) and underlay.version == self.version:
             with self._lock:
                 networks = (self._theirs.setdefault(underlay, {}) if others
                             else self._mine)
@@ -48,7 +49,7 @@ class PeerIndex:
     def remove(self, endpoint: Endpoint, *, others: bool) -> None:
         """Undo `put`.  Unknown: nothing to do."""
         underlay = endpoint.underlay
-        if _on_host_path(endpoint) and isinstance(underlay, IPv4Address):
+        if _on_host_path(endpoint) and underlay.version == self.version:
             with self._lock:
                 networks = self._theirs.get(underlay, {}) if others else self._mine
                 ports = networks.get(endpoint.vni, array("H"))
@@ -60,7 +61,7 @@ class PeerIndex:
                 if others and not networks:
                     self._theirs.pop(underlay, None)
 
-    def hosts(self) -> frozenset[IPv4Address]:
+    def hosts(self) -> frozenset[HostAddress]:
         """Return the other hosts that have a network in common with this one."""
         with self._lock:
             if self._hosts is None:
@@ -68,7 +69,7 @@ class PeerIndex:
                                         if not self._mine.keys().isdisjoint(networks))
             return self._hosts
 
-    def targets(self, host: IPv4Address, suspects: Collection[int],
+    def targets(self, host: HostAddress, suspects: Collection[int],
                 choose: Callable[[int], int]) -> list[Target]:
         """Return the probe targets on a host: the known suspects, the oldest port and another one.
 

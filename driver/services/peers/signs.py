@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from ipaddress import IPv4Address
 
 from driver.errors import DatapathError, LinkError
 from driver.model import HostAddress
@@ -23,11 +22,8 @@ NOBODY = 0  # a caller's port that is no endpoint's
 class SignsOfLife:
     """Implements services.ports.Prober; for one thread."""
 
-    def __init__(self, pings: Prober, syns: SynProber | None, index: PeerIndex, last_port: int
-                 ) -> None:
-        """syns: None: there is no host path.
-
-        last_port: the last endpoint port, probed where no endpoint is known.
+    def __init__(self, pings: Prober, syns: SynProber, index: PeerIndex, last_port: int) -> None:
+        """last_port: the last endpoint port, probed where no endpoint is known.
 
         Usually no endpoint has it, so the host itself refuses.
         """
@@ -42,16 +38,15 @@ class SignsOfLife:
         """See ports.Prober.  Waits at most `wait_s` each for pings and SYNs."""
         found = self._pings.probe(hosts, wait_s)
         rest = [host for host, presence in found.items() if presence is not Presence.ANSWERED
-                and isinstance(host, IPv4Address)]
-        for host in self._answering(self._syns, rest, wait_s) if rest and self._syns else ():
+                and host.version == self._index.version]
+        for host in self._answering(rest, wait_s) if rest else ():
             found[host] = Presence.ANSWERED
         return found
 
-    def _answering(self, syns: SynProber, hosts: Collection[IPv4Address], wait_s: float
-                   ) -> set[IPv4Address]:
+    def _answering(self, hosts: Collection[HostAddress], wait_s: float) -> set[HostAddress]:
         probes = [probe for host in hosts for probe in self._probes(host)]
         try:
-            replies = syns.ask(probes, wait_s)
+            replies = self._syns.ask(probes, wait_s)
         except (LinkError, DatapathError) as error:  # such as without CAP_NET_RAW
             if str(error) != self._cannot:
                 log.warning("hosts are asked for a sign of life by pings only: %s", error)
@@ -62,7 +57,7 @@ class SignsOfLife:
         return {probe.host for probe, reply in replies.items()
                 if reply in (Reply.PROVEN, Reply.PLAIN)}
 
-    def _probes(self, host: IPv4Address) -> list[Probe]:
+    def _probes(self, host: HostAddress) -> list[Probe]:
         # The oldest endpoints on both sides: a host whose driver is away knows no others.
         return [Probe(host, target.port, caller) for target in self._index.targets(host, (), _first)
                 for caller in target.callers] or [Probe(host, self._last_port, NOBODY)]

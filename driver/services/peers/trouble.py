@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from ipaddress import IPv4Address
+
+from driver.model import HostAddress
 
 
 class Kind(Enum):
@@ -39,7 +40,7 @@ _SEEN = {
 }
 
 
-def named(name: str, host: IPv4Address) -> str:
+def named(name: str, host: HostAddress) -> str:
     """Return a peer's designation for status and log; its name may be unknown."""
     return f"{name} ({host})" if name else str(host)
 

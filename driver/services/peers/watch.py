@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import LinkError
-from driver.model import Host, HostId
+from driver.model import Host, HostAddress, HostId
 from driver.services.peers.index import PeerIndex, Target
 from driver.services.peers.trouble import Kind, Trouble, advice, named
 from driver.services.ports import HostPaths, Presence, Probe, Prober, Reply, SynProber
@@ -72,14 +71,14 @@ class PeerWatch:
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - it is no secret
         self._lock = threading.Lock()  # of the next four
-        self._peers: dict[IPv4Address, _Peer] = {}
-        self._live: dict[IPv4Address, Host] = {}
-        self._known: dict[IPv4Address, Host] = {}  # live hosts, and peers whose lease has ended
-        self._returned: set[IPv4Address] = set()  # those that got a lease since the last run
+        self._peers: dict[HostAddress, _Peer] = {}
+        self._live: dict[HostAddress, Host] = {}
+        self._known: dict[HostAddress, Host] = {}  # live hosts, and peers whose lease has ended
+        self._returned: set[HostAddress] = set()  # those that got a lease since the last run
         self._cannot = ""  # why no probe can be sent
-        self._proves: set[IPv4Address] = set()  # gave a proof once: used for hosts without a record
+        self._proves: set[HostAddress] = set()  # gave a proof once: used for hosts without a record
         self._inherited = set(paths.blocked())
-        self._written = frozenset(self._inherited), frozenset[IPv4Address]()
+        self._written = frozenset(self._inherited), frozenset[HostAddress]()
         self._settled_s: float | None = None
 
     def hosts_changed(self, live: Mapping[HostId, Host]) -> None:
@@ -87,7 +86,7 @@ class PeerWatch:
         with self._lock:
             before, self._live = self._live, {
                 host.underlay: host for host in live.values()
-                if isinstance(host.underlay, IPv4Address)}
+                if host.underlay.version == self._index.version}
             self._returned |= self._live.keys() - before.keys()
             self._known = {host: known for host, known in self._known.items()
                            if host in self._peers} | self._live
@@ -133,13 +132,13 @@ class PeerWatch:
         with self._lock:
             return [f"{self._name(host)}: {trouble}" for host, trouble in sorted(troubles.items())]
 
-    def troubles(self) -> dict[IPv4Address, str]:
+    def troubles(self) -> dict[HostAddress, str]:
         """Return the same by host, each without the host's name."""
         with self._lock:
             return {host: str(peer.trouble) for host, peer in self._peers.items()
                     if peer.trouble is not None and not self._is_dead(host, peer.trouble)}
 
-    def explain(self, host: IPv4Address) -> str:
+    def explain(self, host: HostAddress) -> str:
         """Say why SYNs do not get through to a host, and the likely cause; "": not known."""
         with self._lock:
             trouble = self._peers[host].trouble if host in self._peers else None
@@ -164,7 +163,7 @@ class PeerWatch:
             if self._settled_s is not None and now_s >= self._settled_s + OPEN_S:
                 self._inherited.clear()  # no peers any more
 
-    def _judge_all(self, hosts: Collection[IPv4Address]) -> None:
+    def _judge_all(self, hosts: Collection[HostAddress]) -> None:
         targets = {host: self._index.targets(host, self._peers[host].suspects,
                                              self._chance.randrange) for host in hosts}
         replies = self._ask([target for found in targets.values() for target in found])
@@ -176,7 +175,7 @@ class PeerWatch:
             del found[host]
         lost = [host for host, trouble in found.items()
                 if trouble is not None and trouble.kind is Kind.DROPPED]
-        silent: set[IPv4Address] = set()
+        silent: set[HostAddress] = set()
         if lost:
             self._write(also=lost)  # finding the exact cause takes another second
             silent = self._silent(lost)
@@ -213,7 +212,7 @@ class PeerWatch:
         self._cannot = cannot
         return replies
 
-    def _judge(self, host: IPv4Address, targets: Iterable[Target],
+    def _judge(self, host: HostAddress, targets: Iterable[Target],
                replies: Mapping[Target, Reply]) -> Trouble | None:
         """Return the trouble; None: SYNs get through, or are not known to fail."""
         peer = self._peers[host]
@@ -233,12 +232,12 @@ class PeerWatch:
         peer.answered = not decisive
         return Trouble(Kind.PARTLY, tuple(sorted(decisive))) if decisive else None
 
-    def _is_early(self, host: IPv4Address, trouble: Trouble | None) -> bool:
+    def _is_early(self, host: HostAddress, trouble: Trouble | None) -> bool:
         peer = self._peers[host]
         return (trouble is not None and peer.trouble is None and not peer.suspects
                 and self._clock() < peer.since_s + FRESH_S)
 
-    def _silent(self, hosts: Collection[IPv4Address]) -> set[IPv4Address]:
+    def _silent(self, hosts: Collection[HostAddress]) -> set[HostAddress]:
         try:
             answers = self._presence.probe(hosts, PRESENCE_S)
         except LinkError as error:
@@ -246,7 +245,7 @@ class PeerWatch:
             return set()
         return {host for host in hosts if answers[host] is not Presence.ANSWERED}
 
-    def _enter(self, host: IPv4Address, trouble: Trouble | None) -> None:
+    def _enter(self, host: HostAddress, trouble: Trouble | None) -> None:
         peer, now_s = self._peers[host], self._clock()
         peer.asked_s = now_s
         peer.suspects = set(trouble.ports) if trouble is not None else set()
@@ -259,7 +258,7 @@ class PeerWatch:
                     peer.silent_s = now_s
                 self._tell(host, trouble)
 
-    def _tell(self, host: IPv4Address, trouble: Trouble | None) -> None:
+    def _tell(self, host: HostAddress, trouble: Trouble | None) -> None:
         if trouble is None:
             log.warning("host %s gets SYNs of the host path again: new connections to its "
                         "containers take it", self._name(host))
@@ -267,14 +266,14 @@ class PeerWatch:
             log.warning("host %s: %s; new connections to its containers take the overlay path; %s",
                         self._name(host), trouble, advice(trouble, self._ports))
 
-    def _is_dead(self, host: IPv4Address, trouble: Trouble) -> bool:
+    def _is_dead(self, host: HostAddress, trouble: Trouble) -> bool:
         """Return whether this is HostWatch's matter: no lease and no sign of life."""
         return trouble.kind is Kind.SILENT and host in self._known and host not in self._live
 
-    def _name(self, host: IPv4Address) -> str:
+    def _name(self, host: HostAddress) -> str:
         return named(self._known[host].name if host in self._known else "", host)
 
-    def _write(self, also: Collection[IPv4Address] = ()) -> None:
+    def _write(self, also: Collection[HostAddress] = ()) -> None:
         """also: hosts that answer no SYN; whether they answer anything is not known yet."""
         wanted = frozenset(self._inherited).union(also, (
             host for host, peer in self._peers.items() if peer.trouble is not None))
@@ -283,7 +282,7 @@ class PeerWatch:
             self._paths.block(wanted, patient)
             self._written = wanted, patient
 
-    def _may_be_short(self, host: IPv4Address, unknown: bool) -> bool:
+    def _may_be_short(self, host: HostAddress, unknown: bool) -> bool:
         """Return whether this looks like an outage that ends soon, not like a firewall."""
         trouble = self._peers[host].trouble if host in self._peers else None
         if trouble is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from driver.model import Endpoint, EndpointId, HostAddress
@@ -88,7 +88,7 @@ class Sandboxes(Protocol):
         """Return the namespace's cookie (SO_NETNS_COOKIE, 64 bit); None: there is no namespace."""
 
     def set_up(self, sandbox_key: str, endpoint: Endpoint, veth: Veth, *,
-               underlay: IPv4Address | None, overlay_mtu: int, primary: bool) -> None:
+               underlay: HostAddress | None, overlay_mtu: int, primary: bool) -> None:
         """Set up routes, rules and the ingress hook for one endpoint that dockerd has moved in.
 
         underlay: None: there is no host path.  `primary`: this interface carries the host path
@@ -105,7 +105,7 @@ class Sandboxes(Protocol):
         gave, finds nothing to move back.  Error: LinkError, also if the interface is not inside.
         """
 
-    def tear_down(self, sandbox_key: str, underlay: IPv4Address | None) -> None:
+    def tear_down(self, sandbox_key: str, underlay: HostAddress | None) -> None:
         """Remove the host path's routes and rules (the last endpoint left).  Idempotent."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from ipaddress import IPv4Address
 from typing import Protocol
 
 from driver.model import HostAddress
@@ -18,7 +17,7 @@ from driver.model import HostAddress
 class Probe:
     """One probe SYN from an endpoint of this host to an endpoint of the same network elsewhere."""
 
-    host: IPv4Address  # U of the other host
+    host: HostAddress  # U of the other host
     port: int  # P of the endpoint there
     caller: int  # P of our endpoint, in whose name the SYN is sent
 
@@ -64,16 +63,16 @@ class ProbeTable(Protocol):
 class HostPaths(Protocol):
     """The hosts that the host path is used to.  All errors: DatapathError."""
 
-    def block(self, hosts: Collection[IPv4Address],
-              patient: Collection[IPv4Address] = ()) -> None:
+    def block(self, hosts: Collection[HostAddress],
+              patient: Collection[HostAddress] = ()) -> None:
         """Let new connections to exactly these hosts (U) take the overlay path.
 
         Connections to them whose SYN is under way fail soon (ETIMEDOUT).  patient: those of the
         hosts for which the SYN is retransmitted as ever.
         """
 
-    def blocked(self) -> Collection[IPv4Address]:
+    def blocked(self) -> Collection[HostAddress]:
         """Return the hosts of the last `block`, even an earlier driver's."""
 
-    def take_unanswered(self) -> Collection[tuple[IPv4Address, int]]:
+    def take_unanswered(self) -> Collection[tuple[HostAddress, int]]:
         """Return endpoints (U, P) whose SYNs got no answer or a refusal since the last call."""

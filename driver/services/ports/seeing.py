@@ -16,7 +16,7 @@ from driver.services.ports.datapath import Attachment
 
 Address = IPv4Address | IPv6Address
 # A connection on the host path as the map of flows has it: peer's U, peer's port, own port.
-FlowName = tuple[IPv4Address, int, int]
+FlowName = tuple[Address, int, int]
 
 
 class Path(StrEnum):
@@ -56,6 +56,7 @@ class OpenSocket:
     sent_bytes: int = 0  # each counted once
     waiting: int = 0  # of a listener: connections that nobody has accepted yet
     backlog: int = 0  # of a listener: how many may wait
+    cookie: int = 0  # names it among the sockets of its namespace as long as it lives; 0: not known
 
 
 class Sockets(Protocol):
@@ -121,7 +122,7 @@ class Lookups(Protocol):
     def tasks(self, vni: Vni, address: IPv4Address) -> tuple[IPv4Address, ...] | None:
         """Return the addresses behind a service's; None: it is no service's address."""
 
-    def endpoint_of(self, host: IPv4Address, port: int) -> tuple[Vni, IPv4Address] | None:
+    def endpoint_of(self, host: Address, port: int) -> tuple[Vni, IPv4Address] | None:
         """Return the endpoint that (U, P) names."""
 
     def withheld(self, cookie: int) -> str | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address
 from typing import Protocol
 
-from driver.model import Endpoint, EndpointId
+from driver.model import Endpoint, EndpointId, HostAddress
 from driver.services.ports.links import Veth
 
 
@@ -74,7 +73,7 @@ class Inspector(Protocol):
     """Inspects sandboxes."""
 
     def look(self, sandbox_key: str, members: Sequence[tuple[Endpoint, Veth]], *,
-             underlay: IPv4Address | None, just_set_up: bool = False) -> Findings:
+             underlay: HostAddress | None, just_set_up: bool = False) -> Findings:
         """Compare a sandbox with what was set up; the first member carries the host path.
 
         underlay: None: there is no host path.  just_set_up: our own setup need not be compared.

@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from driver.errors import LinkError, SlimError
-from driver.model import Endpoint, EndpointId
+from driver.model import Endpoint, EndpointId, HostAddress
 from driver.services.ports import Datapath, Sandboxes, Teardowns, Veth
 from driver.services.sandboxes.members import Expected, Sandbox
 from driver.services.sandboxes.publishing import publish
@@ -54,7 +53,7 @@ class Finisher:
     """Sets sandboxes up when their interfaces have carrier (services.ports.SandboxFinisher)."""
 
     def __init__(self, *, sandboxes: Sandboxes, datapath: Datapath, teardowns: Teardowns,
-                 underlay: IPv4Address | None, overlay_mtu: Callable[[], int],
+                 underlay: HostAddress | None, overlay_mtu: Callable[[], int],
                  offer_host_path: Callable[[EndpointId, bool, bool], None] = (
                      lambda _id, _offered, _takes_ipv6: None),
                  request_port: Callable[[EndpointId], int] = lambda _id: 0,

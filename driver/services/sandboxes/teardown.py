@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import SlimError
+from driver.model import HostAddress
 from driver.services.ports import Sandboxes, Teardowns
 from driver.work.ledger import Ledger
 from driver.work.locks import KeyedLocks
@@ -27,7 +27,7 @@ class TeardownWorker:
     """
 
     def __init__(self, *, sandboxes: Sandboxes, teardowns: Teardowns,
-                 underlay: IPv4Address | None,
+                 underlay: HostAddress | None,
                  locks: KeyedLocks, in_use: Callable[[str], bool], ledger: Ledger) -> None:
         """locks: by sandbox key, one change of a sandbox at a time.
 

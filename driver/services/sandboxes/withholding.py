@@ -11,11 +11,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import DatapathError, LinkError
-from driver.model import Endpoint, EndpointId, HostPath
+from driver.model import Endpoint, EndpointId, HostAddress, HostPath
 from driver.services.ports import Findings, Inspector, Verdicts, Veth, Watch, Why
 from driver.services.sandboxes.standing import LASTING, Standing
 from driver.work.later import Later
@@ -28,7 +27,9 @@ LOOK_SHARE: Final = 20  # a sandbox that changes all the time takes one second i
 LOOK_MAX_S: Final = 1.0
 LOST_AGAIN_S: Final = 10.0  # repeated losses within this time are repaired with growing delays
 REPAIR_MAX_S: Final = 0.8  # the longest of those delays
-NO_HOST_PATH: Final = "none: the underlay is IPv6, so TCP takes the overlay path"
+NO_HOST_PATH: Final = (
+    "none: the underlay is IPv6, and net.ipv6.ip_nonlocal_bind cannot be set here (a managed "
+    "plugin's /proc/sys is read-only), so TCP takes the overlay path")
 REPAIRED_S: Final = 1.0  # after a repair until the next look, unless one comes earlier
 TELL_LOST_S: Final = 1.0  # peers are told of lost routes that are not back by then
 
@@ -37,7 +38,7 @@ class Withholding:
     """All sandboxes of this host.  Thread-safe."""
 
     def __init__(self, *, verdicts: Verdicts, inspector: Inspector, watch: Watch,
-                 underlay: IPv4Address | None, choice_of: Callable[[Endpoint], HostPath],
+                 underlay: HostAddress | None, choice_of: Callable[[Endpoint], HostPath],
                  clock: Callable[[], float] = time.monotonic,
                  later: Callable[..., Later[str]] = Later) -> None:
         """underlay: None: there is no host path, whatever is found.
@@ -116,8 +117,8 @@ class Withholding:
 
     def uses_host_path(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint has a part in its sandbox's host path."""
-        if self._underlay is None:
-            return False
+        if self._underlay is None or (self._underlay.version == 6 and endpoint.address6 is None):
+            return False  # it may have got its port while the underlay was another one
         standing = self._standing_of(endpoint.id)
         if standing is None:
             return self._choice_of(endpoint) is not HostPath.OFF

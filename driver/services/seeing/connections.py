@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Final
 
 from driver.errors import InvalidArgument, LinkError
@@ -16,7 +15,6 @@ from driver.model import Vni
 from driver.services.ports import (
     Address,
     Lookups,
-    Names,
     OpenSocket,
     Path,
     SocketFilter,
@@ -24,6 +22,7 @@ from driver.services.ports import (
     Sockets,
 )
 from driver.services.seeing.roster import Resident, Roster, Sources
+from driver.services.seeing.sight import Sight
 
 BUDGET_S: Final = 3.0  # whoever asks waits for 5 s
 ROWS: Final = 5000  # of all containers together
@@ -69,8 +68,7 @@ class Connections:
         """clock: seconds, monotonic."""
         self._sources = sources
         self._sockets = sockets
-        self._names = names
-        self._lookups = lookups
+        self._sight = Sight(names, lookups)
         self._clock = clock
 
     def list(self, wanted: SocketFilter) -> Listing:
@@ -121,7 +119,7 @@ class Connections:
             listing.more[resident.name] = left_out
 
     def _connection(self, reading: _Reading, socket: OpenSocket) -> Connection | None:
-        seen = self._see(reading, socket)
+        seen = self._sight.see(reading.roster, reading.resident, socket)
         if not reading.wants(seen.vni, seen.path):
             return None
         roster, vni = reading.roster, seen.vni
@@ -131,61 +129,16 @@ class Connections:
             roster.host_name(seen.host) if seen.host is not None else "",
             roster.network_name(vni) if vni is not None else "", seen.path, socket, seen.age_s)
 
-    def _see(self, reading: _Reading, socket: OpenSocket) -> _Seen:
-        names = self._names.names(socket)
-        if names is not None:
-            return self._on_host_path(reading, names)
-        own, peer = (socket.local, socket.local_port), (socket.peer, socket.peer_port)
-        if isinstance(socket.local, IPv4Address) and isinstance(socket.peer, IPv4Address) and (
-                reading.roster.is_this_host(socket.local)):
-            # Its names are lost: a driver of another layout made it, or there was no memory.
-            age_s = self._lookups.age_s(
-                (socket.peer, socket.peer_port, socket.local_port))
-            if age_s is not None:
-                return _Seen(own, peer, None, socket.peer, socket.peer, Path.HOST, age_s)
-        vni = reading.vni_of(socket.local)
-        if vni is None or not reading.is_inside(vni, socket.peer):
-            return _Seen(own, peer, None, socket.peer, None, Path.OUTSIDE)
-        at = self._lookups.location(vni, socket.peer)
-        is_here = (at is not None and reading.roster.is_this_host(at.host)) or (
-            self._lookups.is_here(vni, socket.peer))
-        called = self._names.called(socket) or socket.peer
-        return _Seen(own, (called, socket.peer_port), vni, socket.peer,
-                     at.host if at is not None else None,
-                     Path.LOCAL if is_here else Path.OVERLAY)
-
-    def _on_host_path(self, reading: _Reading, names: Names) -> _Seen:
-        answering, (host, port, _) = names.peer, names.flow
-        if not names.accepted and names.peer.version == 4:  # a service may have been called
-            found = self._lookups.endpoint_of(host, port)
-            answering = found[1] if found is not None else names.peer
-        return _Seen((names.local, names.local_port), (names.peer, names.peer_port),
-                     reading.vni_of(names.local), answering, host, Path.HOST,
-                     self._lookups.age_s(names.flow))
-
     @staticmethod
     def _listener(reading: _Reading, socket: OpenSocket) -> Connection | None:
         """Return its row; one that is bound to no address listens in all networks."""
-        vni = reading.vni if socket.local.is_unspecified else reading.vni_of(socket.local)
+        vni = reading.vni if socket.local.is_unspecified else reading.resident.vni_of(socket.local)
         path = Path.OUTSIDE if vni is None and not socket.local.is_unspecified else Path.NONE
         if not reading.wants(vni, path):
             return None
         return Connection(
             reading.resident.name, socket.local, socket.local_port, socket.peer, 0, "", "",
             reading.roster.network_name(vni) if vni is not None else "", path, socket, None)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One connection, by addresses."""
-
-    own: tuple[Address, int]
-    peer: tuple[Address, int]  # as called
-    vni: Vni | None  # None: in no network of slim's
-    answering: Address  # in that network
-    host: Address | None  # the peer's; None: not known
-    path: Path
-    age_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -204,15 +157,3 @@ class _Reading:
         if self.wanted.path is not None:
             return path is self.wanted.path
         return path is not Path.OUTSIDE or self.wanted.everything
-
-    def vni_of(self, own: Address) -> Vni | None:
-        """Return the network in which the container has this address."""
-        return next((endpoint.vni for endpoint in self.resident.endpoints
-                     for each in (endpoint.address, endpoint.address6)
-                     if each is not None and each.ip == own), None)
-
-    def is_inside(self, vni: Vni, address: Address) -> bool:
-        """Return whether an address is in the subnet of the container's endpoint."""
-        return any(each is not None and address in each.network
-                   for endpoint in self.resident.endpoints if endpoint.vni == vni
-                   for each in (endpoint.address, endpoint.address6))

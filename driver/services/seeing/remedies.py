@@ -38,7 +38,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     "ipv6_options": "nothing: what it asked for (IPV6_MINHOPCOUNT, extension headers, flow "
                     "labels) is on the overlay path's packets alone. IPv4 keeps the host path. "
                     "Before Linux 6.6 SO_REUSEPORT on an IPv6 socket counts, too",
-    "ipv6_underlay": "nothing; with an IPv4 underlay on all hosts it would take the host path",
+    "ipv6_underlay": "let the client call the IPv6 address (a network with `--ipv6`), if it "
+                     "should be fast",
     "listener_group": "Linux 6.6, or `GODEBUG=multipathtcp=0` for a program in Go, if it should be "
                       "fast",
 }

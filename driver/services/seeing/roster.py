@@ -50,6 +50,18 @@ class Resident:
             each.startswith(digits) or (len(each) == ID_SHOWN and digits.startswith(each))
             for each in ids)
 
+    def vni_of(self, own: Address) -> Vni | None:
+        """Return the network in which it has this address."""
+        return next((endpoint.vni for endpoint in self.endpoints
+                     for each in (endpoint.address, endpoint.address6)
+                     if each is not None and each.ip == own), None)
+
+    def is_inside(self, vni: Vni, address: Address) -> bool:
+        """Return whether an address is in the subnet of its endpoint in a network."""
+        return any(each is not None and address in each.network
+                   for endpoint in self.endpoints if endpoint.vni == vni
+                   for each in (endpoint.address, endpoint.address6))
+
 
 @dataclass(frozen=True)
 class Sources:

@@ -93,10 +93,10 @@ def _checks(facts: Facts) -> tuple[Check, ...]:
     peer = _peer(facts)
     if not peer.good or facts.is_own or facts.here:
         return (network, peer)
-    if facts.over_ipv6:
+    if facts.over_ipv6 and facts.target.version == 4:
         return (network, peer, _host(facts), Check(
-            "underlay", False, "the underlay is IPv6: there is no host path", "ipv6_underlay",
-            Path.OVERLAY))
+            "underlay", False, "the underlay is IPv6: connections to IPv4 addresses cannot become "
+            "ones of IPv6", "ipv6_underlay", Path.OVERLAY))
     return (network, peer, _host(facts), *_client(facts), _offer(facts), *_ipv6(facts),
             _wire(facts), _share(facts))
 

@@ -31,7 +31,7 @@ class Inside:
     meanings: Mapping[str, str]  # of counters
     detail: Callable[[Endpoint, str], str]  # what in an endpoint's sandbox is behind a reason
     uses_host_path: Callable[[Endpoint], bool]  # was it switched off for the endpoint alone?
-    trouble: Callable[[IPv4Address], str]  # why SYNs do not get through to a host
+    trouble: Callable[[Address], str]  # why SYNs do not get through to a host
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Why:
         return _CONTAINER.sub(lambda _: caller, self._inside.meanings.get(reason, reason), count=1)
 
     def _blocked(self, host: Address, name: str) -> str:
-        if not isinstance(host, IPv4Address) or not self._lookups.is_blocked(host):
+        if not self._lookups.is_blocked(host):
             return ""
         trouble = self._inside.trouble(host)
         return f"SYNs of the host path do not get through to {name}" + (
@@ -175,7 +175,7 @@ class Why:
         if own is None or own.address6 is None:
             return "overlay_only", (f"the IPv6 address of {caller} takes no part in the host path: "
                                     "is IPv6 switched off in it?")
-        if self._sockets.ipv6_only(asking.caller.sandbox_key):
+        if not asking.roster.over_ipv6 and self._sockets.ipv6_only(asking.caller.sandbox_key):
             return "ipv6_only", (f"in {caller}, IPv6 sockets take no IPv4 unless a program asks "
                                  "for it (net.ipv6.bindv6only)")
         return "", ""

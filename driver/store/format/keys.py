@@ -34,6 +34,8 @@ TESTS = ROOT + "test/"  # all about a test of the ways between hosts, under its 
 ROUND = TESTS + "round"  # the test that is under way
 PARTICIPANTS = TESTS + "participants/"
 ROWS = TESTS + "rows/"
+WATCHERS = ROOT + "watching/"  # hosts that watch the cluster now
+SUMMARIES = ROOT + "summaries/"
 
 # What `slim cluster` keeps.  Drivers may not write there; hosts may read all but the secrets.
 CLUSTER_ROOT = "/slim-cluster/v1/"
@@ -271,6 +273,16 @@ def rows(token: bytes) -> str:
 def row(token: bytes, host_id: HostId) -> str:
     """Return the key of what a host has learnt in a test."""
     return rows(token) + _quoted(host_id)
+
+
+def watching(host_id: HostId) -> str:
+    """Return the key that is there while a host watches the cluster."""
+    return WATCHERS + _quoted(host_id)
+
+
+def summary(host_id: HostId) -> str:
+    """Return the key of what a host tells of itself while another one watches."""
+    return SUMMARIES + _quoted(host_id)
 
 
 def last_of(key: str) -> str:

@@ -1,17 +1,19 @@
-"""Tests `slim ss` and `slim why` for containers of real dockerds."""
+"""Tests `slim ss`, `slim why` and `slim flows` for containers of real dockerds."""
 
 from __future__ import annotations
 
 import json
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import PROJECT
-from tests.lab.conftest import SERVE
+from tests.lab.conftest import CALL, SERVE
 from tests.lab.docker.test_docker import create_network, start
 from tests.lab.docker.test_own_rules import inside
-from tests.lab.rig.hosts import CommandFailed, Host
+from tests.lab.rig.hosts import CommandFailed, Host, Program
 from tests.support.run.wait import wait_until
 
 WAIT_S = 30.0
@@ -92,3 +94,46 @@ def test_a_container_that_is_kept_off_and_what_does_not_exist(h1: Host, h2: Host
             (("ss", "--network", "nowhere"), "there are app")):
         with pytest.raises(CommandFailed, match=error):
             slim(h1, *command)
+
+
+def test_who_opens_and_closes_what(h1: Host, h2: Host, tmp_path: Path) -> None:
+    create_network([h1, h2])
+    web, near = start(h2, "web", *SERVE), start(h1, "near", *SERVE)
+    start(h1, "shop")
+    wait_until(lambda: said(h1, "why", "shop", web)["Verdict"] == "host path", WAIT_S,
+               "the host path")
+    slim_flows = [str(PROJECT / ".venv/bin/python"), "-m", "driver", "flows", "--follow"]
+    shown, read = (Program(h1, [*slim_flows, *more], tmp_path / f"{len(more)}.log")
+                   for more in ((), ("--json", "shop")))
+    try:
+        wait_until(lambda: "CONTAINER" in shown.output(), WAIT_S, "it follows")
+
+        def seen() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in read.output().splitlines()]
+
+        def calls_are_seen() -> bool:
+            h1.docker("exec", "shop", *CALL, web, "7000")
+            return len(seen()) >= 2
+
+        wait_until(calls_are_seen, WAIT_S, "a connection that opens and closes")
+        h1.docker("exec", "shop", *CALL, near, "7000")
+        wait_until(lambda: any(each["PeerName"] == "near" and each["Event"] == "close"
+                               for each in seen()), WAIT_S, "a connection on this host")
+        for each in seen():
+            assert (each["Container"], each["Network"]) == ("shop", "app")
+            assert (each["PeerName"], each["Verdict"]) in {("web", "host"), ("near", "local")}
+        with pytest.raises(CommandFailed):
+            h2.docker("exec", "web", "python3", "-c", "import socket, sys; "
+                      "socket.create_connection((sys.argv[1], 9), 5)", near)
+        refused = wait_until(lambda: said(h1, "flows", "near", "--refused")["Refusals"], WAIT_S,
+                             "a refusal")
+        assert [(each["Container"], each["PeerName"], each["LocalPort"], each["Reason"],
+                 each["Count"]) for each in refused] == [("near", "web", 9, "no_listener", 1)]
+        assert "refused near:9 <- " in h1.driver_log.read_text()
+        assert "(web): no_listener: " in h1.driver_log.read_text()
+        assert "no_listener" in slim(h1, "flows", "--refused")
+    finally:
+        assert shown.end(signal.SIGINT) == 0
+        assert read.end(signal.SIGINT) == 0
+    lines = shown.output().splitlines()
+    assert any("shop" in line and "web" in line and " host " in line for line in lines)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 import pytest
 
 from driver.link.netlink.netns import NamespaceAbsent
-from driver.link.sandbox.lost_sockets import Name, lost_sockets
+from driver.link.netlink.sock_diag import Name
+from driver.link.sandbox.lost_sockets import lost_sockets
 from tests.support.run.wait import wait_until
 from tests.support.world.netns import Netns
 
@@ -21,7 +23,7 @@ def name(own: tuple[str, int], peer: tuple[str, int]) -> Name:
     def as_in_memory(data: bytes) -> int:
         return int.from_bytes(data, "little")
 
-    return (as_in_memory(socket.inet_aton(peer[0])), as_in_memory(peer[1].to_bytes(2, "big")),
+    return (ip_address(peer[0]).packed, as_in_memory(peer[1].to_bytes(2, "big")),
             as_in_memory(own[1].to_bytes(2, "big")))
 
 
@@ -67,6 +69,30 @@ def test_open_ones_are_found(inside: tuple[Netns, ExitStack],
     no_client = name((LOCAL, 1), (LOCAL, clients[0].getpeername()[1]))
     listener = name((LOCAL, clients[0].getpeername()[1]), (LOCAL, 1))  # no connection
     assert lost(namespace, *names, no_client, listener) == {no_client, listener}
+
+
+def test_open_ones_of_ipv6_are_found(inside: tuple[Netns, ExitStack]) -> None:
+    """By the own address's family; what IPv4 sockets have at the same ports is another's."""
+    namespace, stack = inside
+
+    def make() -> tuple[list[Name], Name]:
+        server = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6,
+                                                          backlog=MANY))
+        port = server.getsockname()[1]
+        other = stack.enter_context(socket.create_server((LOCAL, port)))
+        caller = stack.enter_context(socket.create_connection((LOCAL, port)))
+        stack.enter_context(other.accept()[0])
+        made = []
+        for _ in range(MANY):
+            made.append(stack.enter_context(socket.create_connection(("::1", port))))
+            made.append(stack.enter_context(server.accept()[0]))
+        return [of(each) for each in made], name(("::1", caller.getsockname()[1]), ("::1", port))
+
+    names, ipv4 = namespace.call(make)
+    listener = name(("::1", names[0][1]), ("::1", 1))
+    local = socket.inet_pton(socket.AF_INET6, "::1")
+    assert lost_sockets(namespace.path, namespace.cookie, local, [*names, ipv4, listener]) == {
+        ipv4, listener} - set(names)
 
 
 def test_one_that_ends_is_there_until_time_wait_has_ended(

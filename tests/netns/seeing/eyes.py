@@ -33,8 +33,9 @@ class Eyes:
         lookups = MapLookups(machine.loaded, [each.name for each in reasons])
         stored = StoredNames(machine.loaded)
         sockets = DiagSockets(stored.descriptors)
-        sources = Sources(self._endpoints, self._networks, lambda: NamesView((), {}, {}),
-                          _NoNames(), str, machine.underlay)
+        self.sources = sources = Sources(
+            self._endpoints, self._networks, lambda: NamesView((), {}, {}), _NoNames(),
+            str, machine.underlay)
         self.connections = Connections(sources, sockets, stored, lookups)
         self._why = Why(sources, lookups, sockets, Inside(
             machine.sandboxes.cookie, {each.name: each.meaning for each in reasons},

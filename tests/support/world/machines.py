@@ -194,7 +194,8 @@ class Machine:
             mac=b"\x02" + secrets.token_bytes(5), address=IPv4Interface(address),
             address6=IPv6Interface(address6) if address6 else None,
             takes_ipv6=address6 is not None and takes_ipv6,
-            port=self.next_port if self.underlay4 else 0, sandbox_key=container.netns.path)
+            port=self.next_port if self.underlay4 or address6 else 0,
+            sandbox_key=container.netns.path)
         self.next_port += 1
         veth = self.netns.call(lambda: self.links.create_veth(endpoint.id, endpoint.mac, MTU))
         self.datapath.publish_endpoint(endpoint, veth)
@@ -217,7 +218,8 @@ class Machine:
         key = container.netns.path
         for index, (endpoint, veth) in enumerate(container.endpoints):
             self.sandboxes.set_up(
-                key, endpoint, veth, underlay=self.underlay4, primary=index == 0,
+                key, endpoint, veth, primary=index == 0,
+                underlay=self.underlay if container.endpoints[0][0].port else None,
                 overlay_mtu=overlay_mtu(MTU, over_ipv6=self.underlay4 is None))
         attachments = tuple(
             Attachment(e.vni, e.address, e.port, v.host_ifindex,
@@ -364,7 +366,7 @@ class Cluster:
                 partial(attach_to_netkit, fd, ifindex)))
         self.stack.callback(attachments.detach_host, uplink, vxlan)
         datapath = EbpfDatapath(loaded, attachments, lost_sockets=lambda key, cookie, names: (
-            lost_sockets(key, cookie, address.packed, names) if len(address.packed) == 4 else ()))
+            lost_sockets(key, cookie, address.packed, names)))
         sandboxes = KernelSandboxes(ingress_program_fd=loaded.programs["to_container"])
         machine_stack = self.stack.enter_context(ExitStack())
         machine = Machine(namespace, address, cgroup, pins, loaded, datapath, sandboxes,

@@ -65,6 +65,14 @@ def test_each_ipv6_address_has_its_own_for_good(tables: dict[str, Table]) -> Non
             IPv6Address("2001:db8::c"))}
 
 
+def test_looking_for_an_address_gives_it_no_number(tables: dict[str, Table]) -> None:
+    """A container's sockets may name any address; numbers are for good, and there are not many."""
+    numbers = HostNumbers(tables)
+    a = numbers.number(A)
+    assert (numbers.find(A), numbers.find(B), numbers.find(FOUR)) == (a, None, numbers.number(FOUR))
+    assert len(tables["hosts6"]) == 1
+
+
 def test_a_number_that_nobody_has_is_no_host(tables: dict[str, Table]) -> None:
     numbers = HostNumbers(tables)
     for text in ("0.0.0.9", "0.0.0.0", "0.255.255.255"):

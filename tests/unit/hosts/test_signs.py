@@ -85,10 +85,11 @@ def test_without_syns_pings_have_to_do(error: SlimError, caplog: pytest.LogCaptu
     assert caplog.text.count(str(error)) == 1
 
 
-def test_hosts_of_ipv6_are_asked_by_pings_only() -> None:
+def test_hosts_of_the_other_family_are_asked_by_pings_only() -> None:
     """There is no host path whose SYNs could reach them."""
     world, six = World(), IPv6Address("2001:db8::6")
     assert world.signs.probe([six], 1.0) == {six: Presence.SILENT}
-    over_ipv6 = SignsOfLife(world, None, PeerIndex(), LAST)
-    assert over_ipv6.probe([six, PEER], 1.0) == {six: Presence.SILENT, PEER: Presence.SILENT}
     assert world.asked == []
+    over_ipv6 = SignsOfLife(world, world, PeerIndex(6), LAST)
+    assert over_ipv6.probe([six, PEER], 1.0) == {six: Presence.SILENT, PEER: Presence.SILENT}
+    assert world.asked == [Probe(six, LAST, NOBODY)]

@@ -257,9 +257,19 @@ def test_bad_targets(text: str) -> None:
         parse(text)
 
 
-def test_over_an_ipv6_underlay_there_is_no_host_path(world: World) -> None:
+def test_over_an_ipv6_underlay_the_host_path_is_for_ipv6_addresses(world: World) -> None:
     world.underlay = IPv6Address("2001:db8::1")
-    for each in world.why.ask("client", "web:80").ways:
-        assert each.judgement.path is Path.OVERLAY
-        assert bad(each) == [("underlay", "ipv6_underlay")]
-        assert each.verdict == "overlay path, because the underlay is IPv6: there is no host path"
+    by_ipv4, by_ipv6 = world.why.ask("client", "web:80").ways
+    assert (by_ipv4.target.version, by_ipv6.target.version) == (4, 6)
+    assert bad(by_ipv4) == [("underlay", "ipv6_underlay")]
+    assert by_ipv4.verdict == (
+        "overlay path, because the underlay is IPv6: connections to IPv4 addresses cannot become "
+        "ones of IPv6")
+    assert by_ipv6.verdict == "host path"
+
+
+def test_over_an_ipv6_underlay_sockets_may_be_ipv6_only(world: World) -> None:
+    world.underlay = IPv6Address("2001:db8::1")
+    _only_ipv6(world)
+    by_ipv4, by_ipv6 = world.why.ask("client", "web:80").ways
+    assert (by_ipv4.judgement.path, by_ipv6.judgement.path) == (Path.OVERLAY, Path.HOST)
