@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from driver import __version__
 from driver import settings as settings_module
 from driver.commands.cluster.parser import add_cluster_parser
+from driver.commands.saying import say
 from driver.commands.seeing_options import (
     add_seeing_options,
     add_ui_argument,
@@ -96,11 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
         options = vars(make_parser().parse_args(arguments))
         command = options.pop("command")
         if command == "version":
-            print(f"slim {__version__}")
+            say(f"slim {__version__}")
             return 0
         host, alive = options.pop("host", ""), options.pop("alive", False)
         network = options.pop("network", None) or ""
-        file = options.pop("file", "")
+        file = options.pop("file", "") if command == "support" else ""
         from_here, as_json = options.pop("from_here", False), options.pop("json", False)
         cluster_command = options.pop("cluster_command", "")
         settings = settings_module.load(options, settings_module.with_plain_names(os.environ))
@@ -138,9 +139,9 @@ def _failed(command: str, error: SlimError, settings: Settings | None = None) ->
     if _refuses(command):
         return _refuse(error, settings)
     if isinstance(error, SettingsError):
-        print(f"slim: {error}", file=sys.stderr)
+        say(*f"slim: {error}".split("\n"), to_errors=True)
         return EXIT_USAGE
-    print(f"slim {command}: {error}", file=sys.stderr)
+    say(*f"slim {command}: {error}".split("\n"), to_errors=True)
     return EXIT_FAILED
 
 
@@ -167,7 +168,7 @@ def _refuse(error: SlimError, settings: Settings | None) -> int:
             settings.scope if settings else None, refusing.LATER_S if wrong else refusing.SOON_S,
             partial(readiness.tell_ready, os.environ, reason))
     except SlimError as second:  # somebody else serves the socket
-        print(f"{reason}; {second}", file=sys.stderr)
+        say(f"{reason}; {second}", to_errors=True)
         return EXIT_USAGE if wrong else EXIT_FAILED
     if not ended:
         _begin_anew()
@@ -248,7 +249,7 @@ def _show(settings: Settings, call: str, part: str) -> int:
         raise SlimError(f"{settings.socket} answers no {part.lower()}")
     width = max(map(len, found), default=0)
     for name, value in found.items():
-        print(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
     return 0
 
 

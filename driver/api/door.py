@@ -141,6 +141,7 @@ class DoorServer(ThreadingMixIn, WSGIServer):
         self._lock = threading.Lock()  # guards the two that follow
         self._from: Counter[str] = Counter()  # connections of each address
         self._begun: dict[ssl.SSLSocket, float] = {}
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Handler)
         self.set_app(app)
         self._thread = threading.Thread(target=self.serve_forever, name="door", daemon=True)

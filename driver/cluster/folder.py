@@ -34,7 +34,7 @@ MEMBER_FILES = ("ca.key", "peer.crt", "peer.key", "etcd.crt", "etcd.key", "root.
 
 @dataclass(frozen=True)
 class Identity:
-    """Which cluster, and who this host is in it; `address`: IPv4."""
+    """Which cluster, and who this host is in it; `address`: see addresses."""
 
     cluster: str  # its id, 32 hex digits
     cluster_name: str

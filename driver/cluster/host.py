@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +16,7 @@ from typing import Final
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import client_url
 from driver.cluster.services import DRIVER, ETCD, KEEPER, Services
-from driver.errors import SlimError, StoreUnavailable
+from driver.errors import Conflict, SlimError, StoreUnavailable
 from driver.process.unix_http import UnixConnection
 from driver.state import durable
 from driver.store.etcd.management import OneMember
@@ -48,8 +51,29 @@ class ThisHost:
 
     @property
     def work(self) -> Path:
-        """Where a backup is unpacked, which has the key of the CA: nothing of it may be left."""
+        """Where a backup is unpacked: it has all records, so nothing of it may be left."""
         return self.data.with_name("restoring")
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """Make an empty folder, always the same one, for the block.  Errors: Conflict, OSError."""
+        self.drop_work()
+        self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(self.work) as is_ours:
+            if not is_ours:
+                raise Conflict("another `slim cluster restore` runs on this host")
+            try:
+                yield self.work
+            finally:
+                shutil.rmtree(self.work, ignore_errors=True)
+
+    def drop_work(self) -> None:
+        """Remove what a restore that was killed has unpacked, unless one is at it."""
+        if not self.work.is_dir():
+            return
+        with _locked(self.work) as is_ours:
+            if is_ours:
+                shutil.rmtree(self.work, ignore_errors=True)
 
     def remove_data(self) -> None:
         """Remove etcd's data, what is aside, and what a restore that was killed has unpacked."""
@@ -94,6 +118,24 @@ class ThisHost:
         if not wait(lambda: driver_answers(self.socket), DRIVER_S):
             raise SlimError("the driver does not come up: see "
                             f"{self.services.log_of(DRIVER)}, and `slim doctor`")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock for the block, and tell whether nobody else has it.  Error: OSError.
+
+    It ends with its holder, however that ends.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(opened)
 
 
 def driver_answers(socket: str) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from driver.cluster.addresses import place
+
 CLIENT_PORT: Final = 23790  # of etcd, for drivers; TLS, client certificate required
 PEER_PORT: Final = 23800  # of etcd, between its members; TLS, certificate of a member required
 DOOR_PORT: Final = 23780  # where members let hosts in, and renew their certificates; TLS
@@ -25,7 +27,7 @@ class ClusterHost:
 
     id: str
     name: str
-    address: str  # IPv4, where its etcd listens if it is a member, and from where it comes
+    address: str  # where its etcd listens if it is a member, and from where it comes
     joined_s: float  # Unix time
     role: Role = Role.CLIENT
     version: str = ""  # of slim
@@ -81,17 +83,17 @@ class Situation:
 
 def peer_url(address: str) -> str:
     """Return where the member of a host listens for the other members."""
-    return f"https://{address}:{PEER_PORT}"
+    return f"https://{place(address, PEER_PORT)}"
 
 
 def client_url(address: str) -> str:
     """Return where the member of a host listens for drivers."""
-    return f"https://{address}:{CLIENT_PORT}"
+    return f"https://{place(address, CLIENT_PORT)}"
 
 
 def address_of(url: str) -> str:
     """Return the address in what `peer_url` or `client_url` returned."""
-    return url.partition("//")[2].rpartition(":")[0]
+    return url.partition("//")[2].rpartition(":")[0].strip("[]")
 
 
 def majority(voters: int) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from ipaddress import IPv4Address
 from typing import Final
 
+from driver.cluster.addresses import host_address
 from driver.cluster.model import ClusterHost, Role
 from driver.cluster.tokens import SECRET_BYTES
 from driver.errors import StoreUnavailable
@@ -128,7 +128,7 @@ def _host_of(entry: Entry) -> ClusterHost:
 def _host(fields: records.Fields) -> ClusterHost:
     return ClusterHost(
         id=_text(fields["id"]), name=_text(fields["name"]),
-        address=str(IPv4Address(_text(fields["address"]))), joined_s=_number(fields["joined_s"]),
+        address=host_address(_text(fields["address"])), joined_s=_number(fields["joined_s"]),
         role=Role(fields["role"]), version=_text(fields.get("version", "")),
         certificate_until_s=_number(fields.get("certificate_until_s", 0.0)),
         leaving=fields.get("leaving", False) is True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from driver.commands import saying
 from driver.commands.hosts import LIMIT_S, open_etcd
 from driver.errors import SettingsError
 from driver.settings import Settings
@@ -16,7 +17,7 @@ from driver.store.format import keys, records
 from driver.work import deadline
 
 
-def run_adopt_cluster(settings: Settings, say: Callable[[str], None] = print) -> int:
+def run_adopt_cluster(settings: Settings, say: Callable[[str], None] = saying.say) -> int:
     """Store the name of the cluster that etcd belongs to; return 0.  A running driver reads it.
 
     Errors: StoreUnavailable, UnsupportedRecord, SettingsError (the state folder).

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.commands.ss import amount
 from driver.commands.table import GrowingTable, print_table
 from driver.errors import SlimError
@@ -67,8 +68,7 @@ def _print(answer: dict[str, Any], table: GrowingTable) -> None:
     for event in answer["Events"]:
         table.print(_row(event))
     if answer["Lost"]:
-        print(f"... lost {int(answer['Lost'])} events, of all containers: more came than are read",
-              flush=True)
+        say(f"... lost {int(answer['Lost'])} events, of all containers: more came than are read")
 
 
 def _print_json(answer: dict[str, Any]) -> None:

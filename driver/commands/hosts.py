@@ -5,11 +5,11 @@ They leave this machine's kernel alone.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.compose.parts.etcd import etcd_settings
 from driver.compose.parts.removal import remove_records
@@ -38,7 +38,7 @@ def host_rows(settings: Settings) -> list[tuple[str, ...]]:
     with open_etcd(settings) as kv, deadline.limit(LIMIT_S):
         another = another_cluster(kv, settings)
         if another:
-            print(another, file=sys.stderr)
+            say(another, to_errors=True)
         absences = EtcdAbsences(kv)
         registered = absences.registered()
         rows: list[tuple[str, ...]] = [("ID", "NAME", "UNDERLAY", "ENDPOINTS", "STATE")]
@@ -70,7 +70,7 @@ def run_forget_host(settings: Settings, name: str, *, alive: bool) -> int:
                 f"{shown} is alive: a driver runs there.  Its containers would lose their slim "
                 "networks.  If that is what you want, say --alive")
         _refuse_own_driver(settings, found)
-        print(forget(kv, found, alive=alive))
+        say(forget(kv, found, alive=alive))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.errors import SlimError
 from driver.settings import Settings
 
@@ -12,5 +13,5 @@ def run_metrics(settings: Settings) -> int:
     text = ask(settings.socket, "Slim.Metrics").get("Metrics")
     if not isinstance(text, str):
         raise SlimError(f"{settings.socket} answers no metrics")
-    print(text, end="")
+    say(*text.removesuffix("\n").split("\n"))
     return 0

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import SlimError
 from driver.settings import Settings
@@ -41,10 +42,10 @@ def run_ss(settings: Settings, wanted: dict[str, object], *, as_json: bool) -> i
 def _print_rest(more: dict[str, int], unread: dict[str, str]) -> None:
     """Say what the table lacks."""
     for name, count in more.items():
-        print(f"... and {count} more of {plain(name)}: narrow it down by container, --network or "
+        say(f"... and {count} more of {name}: narrow it down by container, --network or "
               "--path")
     for name, why in unread.items():
-        print(f"not all of {plain(name)}: {plain(why)}")
+        say(f"not all of {name}: {why}")
 
 
 def _connection(found: dict[str, Any]) -> tuple[str, ...]:

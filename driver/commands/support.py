@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from driver.commands.saying import say
 from driver.errors import InvalidArgument, SlimError
 from driver.settings import Settings
 from driver.support.bundle import collect, write
@@ -31,7 +32,7 @@ def run_support(settings: Settings, name: str) -> int:
     files = collect(parts(settings), Redacting(secrets_of(settings)))
     length = write(path, path.name.removesuffix(SUFFIX).removesuffix(".tgz"), files, now_s)
     for part, data in files.items():
-        print(f"{len(data):>9}  {part}")
-    print(f"{path}: {length} bytes, for root only.  Secrets are left out; names and addresses are "
+        say(f"{len(data):>9}  {part}")
+    say(f"{path}: {length} bytes, for root only.  Secrets are left out; names and addresses are "
           "not: read it before you give it away")
     return 0

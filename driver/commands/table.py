@@ -1,14 +1,16 @@
-"""Prints a table for people, its columns as wide as they need."""
+"""Prints a table for people, its columns as wide as they need; cells may be foreign text."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from driver.commands.saying import say
+
 
 def print_table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> None:
     """Print the rows; see `table`."""
     for line in table(rows, right):
-        print(line)
+        say(line)
 
 
 def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
@@ -37,7 +39,7 @@ class GrowingTable:
     def print(self, row: Sequence[str]) -> None:
         """Print one row, at once."""
         self._widths = list(map(max, self._widths, map(len, row)))
-        print(_line(row, self._widths, self._right), flush=True)
+        say(_line(row, self._widths, self._right))
 
 
 def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from driver.commands.hosts import another_cluster, find_host, open_etcd
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import Conflict, NotFound, SlimError
 from driver.model import HostId
@@ -56,7 +56,7 @@ def run_test(settings: Settings, about: str, *, from_here: bool, as_json: bool) 
                 one_way=from_here)))
         took_s = time.monotonic() - began_s
     except SlimError as error:
-        print(f"slim test: {error}", file=sys.stderr)
+        say(*f"slim test: {error}".split("\n"), to_errors=True)
         return COULD_NOT_RUN
     if not found.found.participants:
         _say_nobody(found)
@@ -71,23 +71,23 @@ def run_test(settings: Settings, about: str, *, from_here: bool, as_json: bool) 
 def show(found: Judged, took_s: float) -> None:
     """Print the hosts, the matrix, and a line for each fault."""
     numbered = {host_id: str(number) for number, host_id in enumerate(_in_order(found), 1)}
-    print(f"{len(numbered)} hosts, {len(found.found.participants)} took part; {len(found.ways)} "
-          f"of {wanted_ways(found)} ways tested in {took_s:.1f} s\n")
+    say(f"{len(numbered)} hosts, {len(found.found.participants)} took part; {len(found.ways)} "
+        f"of {wanted_ways(found)} ways tested in {took_s:.1f} s", "")
     print_table([("#", "HOST", "UNDERLAY", "SLIM", "MTU", "ETCD", "CLOCK", "GUARD"),
                  *((number, found.names[host_id], *_host_cells(found, host_id))
                    for host_id, number in numbered.items())])
-    print()
+    say()
     cell = _sign if len(numbered) > WIDE else _round_trip
     print_table([("FROM", *(f"TO {number}" if number == "1" else number
                             for number in numbered.values())),
                  *((number, *(cell(found, sender, receiver) for receiver in numbered))
                    for sender, number in numbered.items())])
-    print("\nround trips in ms" if len(numbered) <= WIDE else
-          "\n. well  ~ with a hint  ! with a fault  ? not tested")
+    say("", "round trips in ms" if len(numbered) <= WIDE else
+        ". well  ~ with a hint  ! with a fault  ? not tested")
     for fault in found.faults:
-        print(f"{'~' if fault.kind.is_hint else '!'} {fault.kind.shown}: {fault.text}")
+        say(f"{'~' if fault.kind.is_hint else '!'} {fault.kind.shown}: {fault.text}")
     if not found.faults:
-        print("all well")
+        say("all well")
 
 
 def _in_order(found: Judged) -> list[HostId]:
@@ -97,6 +97,7 @@ def _in_order(found: Judged) -> list[HostId]:
 def wanted_ways(found: Judged) -> int:
     """Return how many ways there are between all hosts that are known."""
     return sum(found.found.asked.includes(sender, receiver)
+               and not found.are_apart(sender, receiver)
                for sender in found.names for receiver in found.names)
 
 
@@ -116,10 +117,9 @@ def as_object(found: Judged, took_s: float) -> dict[str, Any]:
 def _host_cells(found: Judged, host_id: HostId) -> tuple[str, ...]:
     each = found.found.participants.get(host_id)
     if each is None:
-        known = found.found.known.get(host_id)
-        live = found.found.live.get(host_id)
-        address = live.underlay if live else known.host.underlay if known else "?"
-        return (str(address), *("-",) * 3, "-", "does not answer" if live else "no driver")
+        host = found.host(host_id)
+        return (str(host.underlay) if host else "?", *("-",) * 4,
+                "does not answer" if host_id in found.found.live else "no driver")
     clock = found.found.clocks.get(host_id)
     return (str(each.underlay), plain(each.version) or "?", str(each.mtu),
             f"{each.etcd_us / 1000:.1f} ms",
@@ -139,7 +139,7 @@ def _round_trip(found: Judged, sender: HostId, receiver: HostId) -> str:
         return "-"
     way = found.ways.get((sender, receiver))
     if way is None:
-        return "?"
+        return "families" if found.are_apart(sender, receiver) else "?"
     serious = [kind for kind in way.kinds if not kind.is_hint]
     if serious:
         return min(serious).shown
@@ -149,7 +149,7 @@ def _round_trip(found: Judged, sender: HostId, receiver: HostId) -> str:
 def _sign(found: Judged, sender: HostId, receiver: HostId) -> str:
     way = found.ways.get((sender, receiver))
     if way is None:
-        return "-" if sender == receiver else "?"
+        return "-" if sender == receiver or found.are_apart(sender, receiver) else "?"
     if not way.kinds:
         return "."
     return "~" if all(kind.is_hint for kind in way.kinds) else "!"
@@ -182,10 +182,10 @@ def _way_object(found: Judged, way: Way) -> dict[str, Any]:
 
 
 def _say_nobody(found: Judged) -> None:
-    print("slim test: no driver took part: is `slim serve` of this version running anywhere?",
-          file=sys.stderr)
+    say("slim test: no driver took part: is `slim serve` of this version running anywhere?",
+        to_errors=True)
     for fault in found.faults:
-        print(f"! {fault.text}", file=sys.stderr)
+        say(f"! {fault.text}", to_errors=True)
 
 
 def _own_id(settings: Settings) -> HostId:

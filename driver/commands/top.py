@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from driver.commands import screen
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.commands.top_options import INTERVAL_S
 from driver.commands.top_rows import Picture
 from driver.commands.top_view import lines
@@ -45,8 +46,10 @@ def run_top(settings: Settings, wanted: Wanted) -> int:
     """Show it until a key, or once; return 0.  Errors: NotRunningError, SlimError."""
     if wanted.as_json or wanted.once or not sys.stdout.isatty():
         found = _first(settings, wanted)
-        print(json.dumps(found, indent=2) if wanted.as_json
-              else "\n".join(_lines(found, wanted)))
+        if wanted.as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            say(*_lines(found, wanted))
         return 0
     found = _ask(settings, wanted)  # an error before the terminal is taken over
     try:

@@ -14,6 +14,7 @@ from driver.api.page.feed import BROWSERS, Feed
 from driver.api.page.guard import Guard
 from driver.api.server import ApiServer
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.commands.seeing_options import UI_AT
 from driver.errors import SettingsError
 from driver.settings import Settings, SocketAddress, parse_socket_address
@@ -47,7 +48,7 @@ def run_ui(settings: Settings, at: str) -> int:
         signal.signal(number, lambda *_: told.set())
     server.start()
     feed.start()
-    print(f"the page: {_url(place, guard)} (Ctrl-C ends it)", flush=True)
+    say(f"the page: {_url(place, guard)} (Ctrl-C ends it)")
     try:
         told.wait()
     finally:

@@ -7,6 +7,7 @@ import textwrap
 from typing import Any, Final
 
 from driver.commands.control_client import ask
+from driver.commands.saying import say
 from driver.errors import SlimError
 from driver.settings import Settings
 from driver.work.shown import plain
@@ -29,10 +30,10 @@ def run_why(settings: Settings, container: str, target: str, *, as_json: bool) -
     if as_json:
         print(json.dumps(answer, indent=2))
         return 0
-    print(plain(answer["Verdict"]))
+    say(answer["Verdict"])
     for way in ways:
-        print()
-        print(_title(str(answer["Container"]), way))
+        say()
+        say(_title(str(answer["Container"]), way))
         for check in way["Checks"]:
             _print_check(check)
     return 0
@@ -59,5 +60,5 @@ def _print_check(check: dict[str, Any]) -> None:
 
 
 def _print_wrapped(text: str, first: str, others: str) -> None:
-    print(textwrap.fill(plain(text), WIDTH, initial_indent=first, subsequent_indent=others,
-                        break_long_words=False, break_on_hyphens=False))
+    say(*textwrap.wrap(plain(text), WIDTH, initial_indent=first, subsequent_indent=others,
+                       break_long_words=False, break_on_hyphens=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 def write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Replace the file at `path`.  mode: its rights, from the first byte on.  Error: OSError."""
     remove_half(path)  # perhaps with other rights
-    temporary = _half(path)
+    temporary = half_of(path)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(file, "wb") as out:
         out.write(content.encode() if isinstance(content, str) else content)
@@ -21,10 +21,11 @@ def write(path: Path, content: str | bytes, mode: int = 0o644) -> None:
 
 def remove_half(path: Path) -> None:
     """Remove what a `write` of the file at `path` that was killed has left.  Error: OSError."""
-    _half(path).unlink(missing_ok=True)
+    half_of(path).unlink(missing_ok=True)
 
 
-def _half(path: Path) -> Path:
+def half_of(path: Path) -> Path:
+    """Return where a file is written that is to be at `path`."""
     return path.with_name(path.name + ".new")
 
 

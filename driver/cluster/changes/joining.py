@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from driver import __version__
+from driver.cluster.addresses import family
 from driver.cluster.authority import HOST_PREFIX, Issued, new_request
 from driver.cluster.door.enrolment import CLOCK_S, canonical, clock_text
 from driver.cluster.door.visitor import (
@@ -57,11 +58,15 @@ class Joining:
         if member == address:
             raise Conflict(f"{member} is this host's own address: give that of a host which is in "
                            "the cluster")
+        if family(member) != family(address):
+            raise Conflict(f"{member} is an {family(member)} address, this host's {address} an "
+                           f"{family(address)} one: all hosts of a cluster have addresses of one "
+                           f"family.  Name this host's {family(member)} address with --address")
         said = introduce(member, address, token)
         if not client_only and (source := self.source(member)) != address:
             raise Conflict(f"this host reaches {member} from its address {source}, and not from "
-                           f"{address}: etcd's members would refuse it as one of them.  --address "
-                           f"{source}, or --client-only, which never makes it one")
+                           f"{address}: etcd's members would refuse it as one of them.  "
+                           f"{_other_source(source)}, or --client-only, which never makes it one")
         off_s = self.clock() - float(said["now"])
         if abs(off_s) > CLOCK_S:
             raise Refused(clock_text("this host", off_s, str(said.get("host", member))))
@@ -123,3 +128,12 @@ class Joining:
                 raise SlimError(f"the cluster has let this host in, but its etcd does not answer "
                                 f"here: are TCP ports 23790 and 23800 open between the hosts?  "
                                 f"({error})") from error
+
+
+def _other_source(source: str) -> str:
+    """Say how the kernel and the person come to agree on this host's address."""
+    told = f"--address {source}"
+    if family(source) == "IPv6":
+        return told + (" if that one stays (a temporary one, RFC 8981, does not: sysctl "
+                       "net.ipv6.conf.DEVICE.use_tempaddr=1 has it come second)")
+    return told

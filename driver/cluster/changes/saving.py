@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from driver import __version__
 from driver.cluster.authority import HOST_PREFIX, Authority, Usage, new_authority
-from driver.cluster.changes.backup_file import ABOUT, CA_FILES, SNAPSHOT, pack, unpack
+from driver.cluster.changes.backup_file import CA_FILES, SNAPSHOT, pack, unpack
 from driver.cluster.etcd import etcd_member
 from driver.cluster.etcd.members import EtcdMembers
-from driver.cluster.folder import ClusterFolder, Identity
+from driver.cluster.folder import PRIVATE, ClusterFolder, Identity
 from driver.cluster.host import ThisHost
 from driver.cluster.model import ClusterHost, Role, client_url, peer_url
 from driver.cluster.programs import Etcdctl, run
 from driver.cluster.records import ClusterConfig, ClusterRecords, config_of
 from driver.cluster.services import ETCD, KEEPER
 from driver.errors import Conflict, InvalidArgument, NotFound, StoreUnavailable
+from driver.state import nameless
 from driver.store.etcd.client import EtcdKeyValue
+from driver.store.etcd.management import OneMember
 from driver.store.format import keys
 
 SNAPSHOT_S: Final = 300.0
@@ -43,13 +44,12 @@ def back_up(folder: ClusterFolder, target: Path) -> int:
         raise NotFound("the cluster's configuration is missing in etcd")
     about = {"config": asdict(config), "host": me.name, "slim": __version__, "made_s": time.time()}
     try:
-        # Whatever fails, the folder goes, and with it what was written until then.
-        with tempfile.TemporaryDirectory(prefix="slim-backup.", dir=target.parent) as work:
-            snapshot, part = Path(work) / SNAPSHOT, Path(work) / "part"
-            first = replace(folder.etcd_settings("root"), endpoints=folder.endpoints()[:1])
-            Etcdctl(first)("snapshot", "save", str(snapshot), timeout_s=SNAPSHOT_S)
-            pack(part, about, folder, snapshot)
-            part.rename(target)
+        # Whoever kills us leaves nothing: neither file has a name before all is in it.
+        with nameless.made(target, PRIVATE) as out, tempfile.TemporaryFile(
+                dir=target.parent) as snapshot:
+            with closing(OneMember(folder.endpoints()[0], folder.etcd_settings("root"))) as member:
+                member.snapshot(snapshot.write, SNAPSHOT_S)
+            pack(out, about, folder, snapshot)
     except OSError as error:
         raise InvalidArgument(f"{target}: {error.strerror}") from error
     return target.stat().st_size
@@ -74,16 +74,14 @@ class Restoring:
         begun = self._is_begun()
         if not begun:
             self._refuse_what_works()
-        with self._workplace() as work:
-            unpack(source, work)
-            about = json.loads((work / ABOUT).read_text())
-            saved = config_of(about["config"])
+        with self.here.workplace() as work:
+            unpacked = unpack(source, work / SNAPSHOT)
+            saved = config_of(unpacked.about["config"])
             me = self._identity(saved, host_id, name, address)
             for service in (KEEPER, ETCD):
                 self.here.services.stop(service)
             folder = self.here.folder
-            authority = new_authority(saved.name) if new_ca else Authority(
-                *((work / file).read_bytes() for file in CA_FILES))
+            authority = new_authority(saved.name) if new_ca else Authority(*unpacked.ca)
             for file, content in zip(CA_FILES, (authority.certificate, authority.key), strict=True):
                 folder.write(file, content)
             self._issue(me, saved)
@@ -97,23 +95,12 @@ class Restoring:
         self.here.services.start(ETCD)
         self.here.wait_for_etcd(me.address)
         self.say(f"etcd runs again at {client_url(me.address)}, as of "
-                 f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(about['made_s']))} UTC")
+                 f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(unpacked.about['made_s']))} UTC")
         others = self._enter(me, saved)
         self.here.prefer_cluster()
         self.here.start_programs(me)
         self.here.wait_for_driver()
         return others
-
-    @contextmanager
-    def _workplace(self) -> Iterator[Path]:
-        """Make an empty folder, always the same one: so none is left of an attempt before."""
-        work = self.here.work
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(mode=0o700, parents=True)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _is_begun(self) -> bool:
         """Tell whether a restore has begun here and not ended: what works then is its own etcd."""

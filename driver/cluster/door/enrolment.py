@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Final
 
 from driver.cluster import tokens
+from driver.cluster.addresses import host_address
 from driver.cluster.authority import HOST_PREFIX, Usage
 from driver.cluster.etcd import plan
 from driver.cluster.etcd.members import EtcdMembers
@@ -229,8 +229,8 @@ def _host_of(fields: Mapping[str, Any]) -> ClusterHost:
             raise ValueError("no host's name")
         float(fields["now"])
         str(fields["csr"])
-        return ClusterHost(host_id, name, str(IPv4Address(fields["address"])), 0.0,
+        return ClusterHost(host_id, name, host_address(str(fields["address"])), 0.0,
                            version=str(fields.get("version", ""))[:40],
                            client_only=fields.get("client_only") is True)
-    except (KeyError, ValueError, TypeError, AddressValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise InvalidRequest(f"the request to join cannot be read: {error}") from error

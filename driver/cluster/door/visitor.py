@@ -10,9 +10,9 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
+from driver.cluster.addresses import family, place
 from driver.cluster.authority import fingerprint, validity
 from driver.cluster.folder import ClusterFolder
 from driver.cluster.model import DOOR_PORT, address_of
@@ -37,21 +37,13 @@ class Refused(SlimError):
     """The door says no; the text is its own."""
 
 
-def parse_address(text: str) -> str:
-    """Return an IPv4 address as a person typed it.  Error: InvalidArgument."""
-    try:
-        return str(IPv4Address(text))
-    except AddressValueError:
-        raise InvalidArgument(f"{text!r} is no IPv4 address: give that of a member, as `slim "
-                              "cluster token` prints it") from None
-
-
 def address_towards(member: str) -> str:
     """Return the address from which this host reaches a member; nothing is sent.
 
     Error: NobodyAnswers (there is no route).
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    kind = socket.AF_INET6 if family(member) == "IPv6" else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((member, DOOR_PORT))
         except OSError as error:
@@ -72,7 +64,7 @@ def introduce(address: str, source: str, token: Token) -> Fields:
     try:
         found = fingerprint(str(said["ca"]).encode())
     except (KeyError, InvalidArgument):
-        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim") from None
+        raise NobodyAnswers(f"what answers at {place(address, DOOR_PORT)} is no slim") from None
     names = {name: "".join(filter(str.isprintable, str(said.get(name, "?")))) for name in (
         "cluster", "host")}  # a person's terminal shows them, and nobody has proved anything
     if not hmac.compare_digest(found, token.fingerprint):
@@ -82,7 +74,7 @@ def introduce(address: str, source: str, token: Token) -> Fields:
     try:
         return {**said, **names, "now": float(said["now"])}
     except (KeyError, ValueError, TypeError, OverflowError):
-        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim") from None
+        raise NobodyAnswers(f"what answers at {place(address, DOOR_PORT)} is no slim") from None
 
 
 def ask_as_stranger(address: str, source: str, ca: str, call: str, fields: Mapping[str, Any]
@@ -159,24 +151,24 @@ def _ask(context: ssl.SSLContext, address: str, source: str, call: str,
     finally:
         connection.close()
     if not isinstance(said, dict):
-        raise NobodyAnswers(f"what answers at {address}:{DOOR_PORT} is no slim")
+        raise NobodyAnswers(f"what answers at {place(address, DOOR_PORT)} is no slim")
     if answer.status != 200:
         raise Refused(str(said.get("error", f"HTTP status {answer.status}"))[:1000])
     return said
 
 
 def _reason(error: Exception, address: str, source: str) -> str:
-    place = f"{address}:{DOOR_PORT}"
+    where = place(address, DOOR_PORT)
     if isinstance(error, ConnectionRefusedError):
-        return (f"nothing listens at {place}: is that a member of the cluster (`slim cluster "
+        return (f"nothing listens at {where}: is that a member of the cluster (`slim cluster "
                 "status` lists them), and does slim-cluster run there?")
     if isinstance(error, TimeoutError | socket.timeout):
-        return (f"no answer from {place}: is the address right, and is TCP port {DOOR_PORT} open "
+        return (f"no answer from {where}: is the address right, and is TCP port {DOOR_PORT} open "
                 "between the hosts?")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {place} is not right: {error.verify_message}"
+        return f"the certificate of {where} is not right: {error.verify_message}"
     if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"there is no way to {address} from here: is the address right?"
     if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
-        return f"{source} is no address of this host: see `ip -4 address`, and --address"
-    return f"what answers at {place} is no slim ({error})"
+        return f"{source} is no address of this host: see `ip address`, and --address"
+    return f"what answers at {where} is no slim ({error})"

@@ -15,6 +15,7 @@ from driver.cluster.model import ClusterHost
 from driver.cluster.records import ClusterRecords
 from driver.commands.cluster.here import own_address, this_host
 from driver.commands.hosts import LIMIT_S, forget
+from driver.commands.saying import say
 from driver.compose.ownership import own_id
 from driver.engine.docker import asked
 from driver.errors import Conflict, StoreUnavailable
@@ -46,9 +47,9 @@ def run_leave(settings: Settings, options: dict[str, Any]) -> int:
     def disown() -> None:
         (Path(settings.state) / host_files.CLUSTER_FILE).unlink(missing_ok=True)
 
-    Leaving(here, forget_me, lambda: addresses(here.folder), print, disown).leave(
+    Leaving(here, forget_me, lambda: addresses(here.folder), say, disown).leave(
         last=options["last"])
-    print(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
+    say(f"{me.name} is in no cluster any more.  Its driver is stopped: `slim cluster join` or "
           "`slim cluster init` starts it again")
     return 0
 
@@ -88,7 +89,7 @@ def run_remove(settings: Settings, options: dict[str, Any]) -> int:
                 options["which"], even_alive=options["even_alive"])
         finally:
             members.close()
-    print(f"{host.name} ({host.address}) is out of the cluster: its certificate opens nothing, and "
+    say(f"{host.name} ({host.address}) is out of the cluster: its certificate opens nothing, and "
           "what it had in etcd is free.  Hosts that are left take its place as a member")
     return 0
 
@@ -97,7 +98,7 @@ def run_backup(settings: Settings, options: dict[str, Any]) -> int:
     """Write a backup."""
     target = Path(options["file"])
     size = saving.back_up(this_host(settings).folder, target)
-    print(f"{target}: {size / 2**20:.1f} MB.  It has the key of the cluster's certificate "
+    say(f"{target}: {size / 2**20:.1f} MB.  It has the key of the cluster's certificate "
           "authority: who has it can join, so keep it where only you can read it")
     return 0
 
@@ -105,24 +106,24 @@ def run_backup(settings: Settings, options: dict[str, Any]) -> int:
 def run_restore(settings: Settings, options: dict[str, Any]) -> int:
     """Begin the cluster again from a backup."""
     here = this_host(settings)
-    others = saving.Restoring(here, print).restore(
+    others = saving.Restoring(here, say).restore(
         Path(options["file"]), own_id(settings), socket.gethostname(),
         here.folder.identity().address if here.folder.exists else own_address(settings, ""),
         new_ca=options["new_ca"])
-    print("the cluster runs again on this host")
+    say("the cluster runs again on this host")
     if others and options["new_ca"]:
-        print("on each other host: `slim cluster join ADDRESS TOKEN --again`, with the new token "
+        say("on each other host: `slim cluster join ADDRESS TOKEN --again`, with the new token "
               "that `slim cluster token --rotate` prints here")
     elif others:
         names = ", ".join(f"{host.name} ({host.address})" for host in others)
-        print(f"{names} follow within a minute, if slim-cluster runs there.  Hosts that joined "
+        say(f"{names} follow within a minute, if slim-cluster runs there.  Hosts that joined "
               "after the backup have to join again")
     return 0
 
 
 def run_tidy(settings: Settings, _: dict[str, Any]) -> int:
     """Compact and defragment etcd."""
-    saving.tidy(this_host(settings).folder, print)
+    saving.tidy(this_host(settings).folder, say)
     return 0
 
 
@@ -130,4 +131,4 @@ def _forget(kv: EtcdKeyValue, host_id: str, *, alive: bool) -> None:
     """Remove what a host's driver has in etcd; nothing of it is no error."""
     for found_id, known in EtcdAbsences(kv).known().items():
         if found_id == host_id:
-            print(forget(kv, known.host, alive=alive))
+            say(forget(kv, known.host, alive=alive))

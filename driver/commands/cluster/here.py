@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from driver.cluster.door.visitor import parse_address
+from driver.cluster.addresses import parse_address
 from driver.cluster.folder import ClusterFolder
 from driver.cluster.host import ThisHost
 from driver.cluster.services import services_here
-from driver.errors import InvalidArgument
 from driver.link.underlay.device import find_underlay
 from driver.settings import Settings
 
@@ -26,9 +25,4 @@ def own_address(settings: Settings, given: str) -> str:
     """Return this host's address for the cluster.  Errors: InvalidArgument, LinkError."""
     if given:
         return parse_address(given)
-    found = find_underlay(settings.underlay)
-    if found.address4 is None:
-        raise InvalidArgument(f"the underlay's address {found.address} is IPv6, and a cluster's "
-                              "etcd has IPv4 addresses: name one of this host's with --address, or "
-                              "use an etcd of your own (--etcd)")
-    return str(found.address4)
+    return str(find_underlay(settings.underlay).address)

@@ -36,7 +36,7 @@ def add_cluster_parser(commands: Any) -> None:
     made["init"].add_argument("--certificate-days", type=_days, default=90 * DAY_S, metavar="DAYS",
                               help="how long certificates are valid; they are renewed when a third "
                               "is left (default 90)")
-    made["join"].add_argument("member", help="IPv4 address of a member")
+    made["join"].add_argument("member", help="address of a member, IPv4 or IPv6")
     made["join"].add_argument("token", help="as `slim cluster token` prints it on a member")
     made["join"].add_argument("--again", action="store_true", help="also if this host is in that "
                               "cluster already: it gets a new certificate")
@@ -45,8 +45,8 @@ def add_cluster_parser(commands: Any) -> None:
     for name in ("init", "join"):
         made[name].add_argument("--plugin", action="store_true", help="this host's driver is the "
                                 "managed plugin: only etcd and the keeper are started here")
-        made[name].add_argument("--address", default="", help="this host's IPv4 address for the "
-                                "cluster (default: that of the underlay)")
+        made[name].add_argument("--address", default="", help="this host's address for the "
+                                "cluster, IPv4 or IPv6 (default: that of the underlay)")
     made["token"].add_argument("--rotate", action="store_true", help="make a new one; the one "
                                "before lets nobody in any more")
     for name in ("init", "token"):

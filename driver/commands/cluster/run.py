@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import Any, Final
 
 from driver import settings as settings_module
 from driver.cluster import tokens
+from driver.cluster.addresses import parse_member
 from driver.cluster.changes.founding import Founding, ensure_token
 from driver.cluster.changes.joining import Joining
-from driver.cluster.door.visitor import parse_address
 from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.host import ThisHost, driver_answers
 from driver.cluster.model import CLIENT_PORT, DOOR_PORT
@@ -25,6 +24,7 @@ from driver.commands.adopt_cluster import run_adopt_cluster
 from driver.commands.cluster import care
 from driver.commands.cluster.here import UP_ENV, own_address, this_host
 from driver.commands.cluster.status import run_status
+from driver.commands.saying import say
 from driver.compose.ownership import own_id
 from driver.errors import Conflict, SettingsError, StateError
 from driver.settings import Settings
@@ -43,6 +43,7 @@ def run_cluster(settings: Settings, command: str, options: dict[str, Any]) -> in
         "backup": care.run_backup, "restore": care.run_restore, "tidy": care.run_tidy}
     folder = ClusterFolder(Path(settings.cluster))
     folder.finish_removal()  # a `leave` that was killed, or a `join`
+    this_host(settings).drop_work()  # a `restore`
     if command in ("init", "leave"):  # `join` does so itself
         folder.drop_prepared()
     try:
@@ -66,10 +67,10 @@ def run_init(settings: Settings, options: dict[str, Any]) -> int:
                            certificate_s=options["certificate_days"])
     me = Identity(config.id, config.name, config.generation, own_id(settings), name, address,
                   plugin=options["plugin"])
-    token = Founding(here, lambda text: print(text, flush=True)).begin(
+    token = Founding(here, say).begin(
         me, config, options["valid"], take_over=_embedded_has_data(settings, here))
-    print(f"cluster {here.folder.identity().cluster_name} runs on this host.  On each other host, "
-          f"type as root:\n\n    {join_line(address, token)}\n")
+    say(f"cluster {here.folder.identity().cluster_name} runs on this host.  On each other host, "
+        "type as root:", "", f"    {join_line(address, token)}", "")
     _say_how_long(here)
     _say_what_a_plugin_needs(here)
     return 0
@@ -79,7 +80,7 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
     """Join a cluster."""
     here = this_host(settings)
     token = tokens.parse(options["token"])
-    member = parse_address(options["member"])
+    member = parse_member(options["member"], DOOR_PORT)
     _refuse_other_etcd(settings, here)
     _refuse_two_drivers(here, options)
 
@@ -93,7 +94,7 @@ def run_join(settings: Settings, options: dict[str, Any]) -> int:
         Identity("", "", 0, own_id(settings), socket.gethostname(),
                  own_address(settings, options["address"]), plugin=options["plugin"]),
         member, token, again=options["again"], client_only=options["client_only"])
-    print(f"{me.name} is in the cluster {me.cluster_name}: see `slim cluster status`")
+    say(f"{me.name} is in the cluster {me.cluster_name}: see `slim cluster status`")
     _say_what_a_plugin_needs(here)
     return 0
 
@@ -106,7 +107,7 @@ def run_token(settings: Settings, options: dict[str, Any]) -> int:
     with EtcdKeyValue(folder.etcd_settings("root")) as kv:
         token = ensure_token(ClusterRecords(kv), authority, options["valid"],
                              time.time(), rotate=options["rotate"])
-    print(join_line(me.address, token))
+    say(join_line(me.address, token))
     _say_how_long(here)
     return 0
 
@@ -145,10 +146,10 @@ def _say_how_long(here: ThisHost) -> None:
         return
     left_h = (secret.until_s - time.time()) / 3600
     if left_h <= 0:
-        print("It has expired, and lets nobody in: `slim cluster token --rotate` makes a new one",
-              file=sys.stderr)
+        say("It has expired, and lets nobody in: `slim cluster token --rotate` makes a new one",
+            to_errors=True)
     else:
-        print(f"The token lets hosts in for {left_h:.0f} hours more; `slim cluster token` shows it "
+        say(f"The token lets hosts in for {left_h:.0f} hours more; `slim cluster token` shows it "
               "again")
 
 
@@ -173,10 +174,10 @@ def _refuse_two_drivers(here: ThisHost, options: dict[str, Any]) -> None:
 
 def _say_what_a_plugin_needs(here: ThisHost) -> None:
     if here.folder.identity().plugin:
-        print("\nThe managed plugin follows the cluster once it sees its files:\n\n"
-              "    docker plugin disable -f slim\n"
-              f"    docker plugin set slim ETCD= tls.source={here.folder.path.parent}\n"
-              "    docker plugin enable slim")
+        say("", "The managed plugin follows the cluster once it sees its files:", "",
+            "    docker plugin disable -f slim",
+            f"    docker plugin set slim ETCD= tls.source={here.folder.path.parent}",
+            "    docker plugin enable slim")
 
 
 def _embedded_has_data(settings: Settings, here: ThisHost) -> bool:

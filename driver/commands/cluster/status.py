@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from typing import Any
 
+from driver.cluster.addresses import in_order
 from driver.cluster.authority import validity
 from driver.cluster.door.visitor import JOIN_AGAIN
 from driver.cluster.etcd.members import EtcdMembers
@@ -16,6 +16,7 @@ from driver.cluster.folder import ClusterFolder, Identity
 from driver.cluster.model import ClusterHost, Member, MemberHealth, majority
 from driver.cluster.records import ClusterRecords
 from driver.commands.cluster.here import this_host
+from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import StoreUnavailable
 from driver.settings import Settings
@@ -45,7 +46,7 @@ def run_status(settings: Settings, _: dict[str, Any]) -> int:
     show(found)
     wrong = complaints(found, time.time())
     for line in wrong:
-        print(f"! {line}")
+        say(f"! {line}")
     return 1 if wrong else 0
 
 
@@ -76,11 +77,11 @@ def look(folder: ClusterFolder) -> Found:
 def show(found: Found) -> None:
     """Print the tables."""
     versions = sorted({said.version for said in found.health.values()})
-    print(f"cluster {found.me.cluster_name} ({found.me.cluster[:ID_SHOWN]}), etcd "
-          f"{', '.join(versions) or 'does not answer'}\n")
+    say(f"cluster {found.me.cluster_name} ({found.me.cluster[:ID_SHOWN]}), etcd "
+        f"{', '.join(versions) or 'does not answer'}", "")
     by_address = {host.address: host for host in found.hosts or ()}
     rows = [("MEMBER", "ADDRESS", "STATE", "IN USE", "ON DISK")]
-    for member in sorted(found.members, key=lambda each: IPv4Address(each.address)):
+    for member in sorted(found.members, key=lambda each: in_order(each.address)):
         said = found.health.get(member.id)
         name = by_address[member.address].name if member.address in by_address else "?"
         rows.append((name, member.address, _state(member, said),
@@ -89,7 +90,7 @@ def show(found: Found) -> None:
     print_table(rows)
     if found.hosts is None:
         return
-    print()
+    say()
     of_members = {member.address for member in found.members}
     hosts = [("HOST", "ADDRESS", "ID", "STATE", "ETCD", "CERTIFICATE UNTIL", "SLIM")]
     for host in found.hosts:

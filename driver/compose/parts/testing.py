@@ -28,9 +28,7 @@ def testing_parts(ground: Ground, troubles: Callable[[], Mapping[HostAddress, st
     joined: whether this host is new to etcd; None: that is not known yet.
     """
     stores, underlay = ground.stores, ground.underlay
-    address = underlay.found.address4
-    if address is None:  # the packets of such a test are IPv4's; `slim test` says so
-        return []
+    address = underlay.found.address
     rounds = EtcdRounds(stores.kv)
 
     def describe() -> Participant:

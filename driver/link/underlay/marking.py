@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Final
 
 from driver.errors import LinkError
@@ -25,14 +25,14 @@ from driver.link.netlink.names import VXLAN_NAME
 from driver.link.underlay import marked
 from driver.link.underlay.echoes import Echoes
 from driver.link.underlay.syn_probe import syn
+from driver.model import HostAddress
 from driver.services.ports import Heard, ProbeFlow, Sent, Target
 
 _ETH_P_ALL: Final = 3  # earlier than tc's ingress, unlike a single kind
 _SO_ATTACH_FILTER, _SO_NO_CHECK, _SO_RCVBUFFORCE, _SO_BINDTOIFINDEX = 26, 11, 33, 62
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
-_IP_MTU_DISCOVER, _IP_RECVERR = 10, 11
 _FRAGMENT, _WHOLE = 0, 3  # IP_PMTUDISC_DONT, as the overlay's packets; _PROBE
-_ORIGINS: Final = (1, 2)  # SO_EE_ORIGIN_LOCAL, _ICMP
+_ORIGINS: Final = (1, 2, 3)  # SO_EE_ORIGIN_LOCAL, _ICMP, _ICMP6
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBxII")  # sock_extended_err
 _BUFFER_BYTES: Final = 8 << 20  # fifty hosts' packets, while others still get ready
 _PACKET_BYTES: Final = 1 << 16
@@ -40,10 +40,29 @@ _PACE_S: Final = 0.002  # between targets
 _REFUSES: Final = (errno.EPERM, errno.EACCES, errno.ENETUNREACH)  # at once, and for good
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What differs between IPv4 and IPv6."""
+
+    family: int
+    level: int  # of socket options
+    mtu_discover: int  # IP_MTU_DISCOVER, IPV6_...
+    recverr: int  # IP_RECVERR, IPV6_...
+    as_overlay: tuple[tuple[int, int, int], ...]  # options of a socket that sends as the overlay
+
+
+_KINDS: Final = {
+    4: _Kind(socket.AF_INET, socket.IPPROTO_IP, 10, 11, (
+        (socket.SOL_SOCKET, _SO_NO_CHECK, 1), (socket.IPPROTO_IP, 10, _FRAGMENT))),
+    # With a checksum, and nobody fragments them: the VXLAN device drops what is too long.
+    6: _Kind(socket.AF_INET6, socket.IPPROTO_IPV6, 23, 25, ((socket.IPPROTO_IPV6, 23, _WHOLE),)),
+}
+
+
 class KernelMarker:
     """driver.services.ports.Marker on this host's underlay."""
 
-    def __init__(self, underlay: IPv4Address, ifindex: int, source_ports: Sequence[int]) -> None:
+    def __init__(self, underlay: HostAddress, ifindex: int, source_ports: Sequence[int]) -> None:
         """source_ports: those of containers' connections, for SYNs."""
         self._underlay = underlay
         self._ifindex = ifindex
@@ -57,12 +76,14 @@ class KernelMarker:
                 overlay_ifindex = socket.if_nametoindex(VXLAN_NAME)
                 made = KernelMarking(
                     token, self._underlay, self._source_ports,
-                    arrivals=_tap(opened, self._ifindex, marked.underlay_filter(token)),
+                    arrivals=_tap(opened, self._ifindex, marked.underlay_filter(
+                        token, self._underlay.version)),
                     passed=_tap(opened, overlay_ifindex, marked.overlay_filter(token)),
-                    overlay=_sender(opened, self._underlay, _FRAGMENT),
-                    whole=_sender(opened, self._underlay, _WHOLE),
-                    raw=_raw(opened, self._ifindex),
-                    echoes=opened.enter_context(Echoes(token[:2])))
+                    overlay=_sender(opened, self._underlay, whole=False),
+                    whole=_sender(opened, self._underlay, whole=True),
+                    raw=_raw(opened, self._underlay, self._ifindex),
+                    echoes=opened.enter_context(Echoes(
+                        token[:2], self._underlay.version)))
             except OSError as error:
                 raise LinkError(f"cannot test the ways to other hosts: {error}") from error
             yield made
@@ -89,12 +110,14 @@ class _Sent:
 class KernelMarking:
     """driver.services.ports.Marking with packet and datagram sockets.  For one thread."""
 
-    def __init__(self, token: bytes, underlay: IPv4Address, source_ports: Sequence[int], *,
+    def __init__(self, token: bytes, underlay: HostAddress, source_ports: Sequence[int], *,
                  arrivals: socket.socket, passed: socket.socket, overlay: socket.socket,
                  whole: socket.socket, raw: socket.socket, echoes: Echoes) -> None:
         """All sockets are the caller's, who closes them."""
         self._token = token
         self._underlay = underlay
+        self._kind = _KINDS[underlay.version]
+        self._headers = marked.headers(underlay.version)
         self._source_ports = source_ports
         self._arrivals = arrivals
         self._passed = passed
@@ -102,8 +125,8 @@ class KernelMarking:
         self._whole = whole
         self._raw = raw
         self._echoes = echoes
-        self._sent: dict[IPv4Address, _Sent] = {}
-        self._heard: dict[IPv4Address, _Heard] = {}
+        self._sent: dict[HostAddress, _Sent] = {}
+        self._heard: dict[HostAddress, _Heard] = {}
         self._poll = select.poll()
         for each in (arrivals, passed, echoes.socket):
             self._poll.register(each, select.POLLIN)
@@ -118,7 +141,7 @@ class KernelMarking:
             for size in target.sizes:
                 noted.refused = self._send(self._overlay, target, size, whole=False)
             for bytes_ in target.whole:
-                self._send(self._whole, target, bytes_ - marked.OVERLAY_HEADERS, whole=True)
+                self._send(self._whole, target, bytes_ - self._headers, whole=True)
             for port in target.ports:
                 noted.syns_refused = self._send_syn(target.underlay, port)
             self.listen(_PACE_S)
@@ -136,7 +159,7 @@ class KernelMarking:
                     return str(error.strerror)
         return ""  # too long for the device, or its error comes again: nothing will arrive
 
-    def _send_syn(self, host: IPv4Address, port: int) -> str:
+    def _send_syn(self, host: HostAddress, port: int) -> str:
         flow = ProbeFlow(host, port, random.choice(self._source_ports))  # noqa: S311
         try:
             self._raw.sendto(syn(self._underlay, flow, marked.sequence(self._token), 0),
@@ -175,9 +198,11 @@ class KernelMarking:
             if source != found.sender:
                 heard.seen_as = str(source)
             if found.whole:
-                heard.whole = max(heard.whole, found.size + marked.OVERLAY_HEADERS)
+                heard.whole = max(heard.whole, found.size + self._headers)
             else:
                 heard.arrived.add(found.size)
+                if source.version == 6 and not found.intact:
+                    heard.damaged.add(found.size)  # its checksum keeps it from coming further
 
     def _read_passed(self) -> None:
         for inner in _received(self._passed):
@@ -193,20 +218,20 @@ class KernelMarking:
             except OSError:
                 return  # EAGAIN: that was all
             for level, kind, data in control:
-                if (level, kind) != (socket.IPPROTO_IP, _IP_RECVERR):
+                if (level, kind) != (self._kind.level, self._kind.recverr):
                     continue
                 number, origin, _, _, told, _ = _EXTENDED_ERROR.unpack_from(data)
                 if number == errno.EMSGSIZE and origin in _ORIGINS and destination:
-                    noted = self._sent.get(IPv4Address(destination[0]))
+                    noted = self._sent.get(ip_address(destination[0]))
                     if noted is not None and told:
                         noted.told_mtu = min(noted.told_mtu or told, told)
 
-    def sent(self) -> Mapping[IPv4Address, Sent]:
+    def sent(self) -> Mapping[HostAddress, Sent]:
         """See ports.Marking."""
         return {host: Sent(self._echoes.shortest_us(host), each.refused, each.syns_refused,
                            each.told_mtu) for host, each in self._sent.items()}
 
-    def heard(self) -> Mapping[IPv4Address, Heard]:
+    def heard(self) -> Mapping[HostAddress, Heard]:
         """See ports.Marking."""
         return {host: Heard(frozenset(each.arrived), frozenset(each.passed),
                             frozenset(each.damaged), each.whole, frozenset(each.syns),
@@ -227,19 +252,23 @@ def _tap(opened: ExitStack, ifindex: int, program: bytes) -> socket.socket:
     return made
 
 
-def _sender(opened: ExitStack, underlay: IPv4Address, fragments: int) -> socket.socket:
+def _sender(opened: ExitStack, underlay: HostAddress, *, whole: bool) -> socket.socket:
+    kind = _KINDS[underlay.version]
     made = opened.enter_context(socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
-    made.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)  # as the overlay's packets
-    made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, fragments)
-    made.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        kind.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+    for option in kind.as_overlay:
+        made.setsockopt(*option)
+    if whole:
+        made.setsockopt(kind.level, kind.mtu_discover, _WHOLE)
+    made.setsockopt(kind.level, kind.recverr, 1)
     made.bind((str(underlay), 0))
     return made
 
 
-def _raw(opened: ExitStack, ifindex: int) -> socket.socket:
+def _raw(opened: ExitStack, underlay: HostAddress, ifindex: int) -> socket.socket:
     made = opened.enter_context(socket.socket(
-        socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW))
+        _KINDS[underlay.version].family, socket.SOCK_RAW | socket.SOCK_NONBLOCK,
+        socket.IPPROTO_RAW))
     made.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, ifindex)  # as the host path's packets
     return made
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from typing import Protocol
 
-from driver.model import Host, HostId, KnownHost
+from driver.model import Host, HostAddress, HostId, KnownHost
 
 TOKEN_BYTES = 8  # of a round's token
 NO_HOST = HostId("")
@@ -43,11 +42,11 @@ class Participant:
 
     host: HostId
     name: str  # for people
-    underlay: IPv4Address
+    underlay: HostAddress
     version: str  # of slim
     layout: int  # of the kernel maps
     vxlan_port: int  # UDP
-    ports: tuple[int, int]  # first and last endpoint port, TCP
+    ports: tuple[int, ...]  # first and last endpoint port, TCP; empty: no host path
     device: str  # of the underlay
     mtu: int  # of that device, bytes
     guard: str  # empty: in force; else why not
@@ -59,7 +58,7 @@ class Participant:
 class Target:
     """Where to send marked packets."""
 
-    underlay: IPv4Address
+    underlay: HostAddress
     vxlan_port: int  # UDP
     ports: tuple[int, ...]  # endpoint ports that are sent a SYN
     sizes: tuple[int, ...]  # of packets in the overlay, bytes, 64 and more
@@ -95,8 +94,8 @@ class Row:
     """All that one host has learnt in a round, by the other host's underlay address."""
 
     host: HostId
-    sent: Mapping[IPv4Address, Sent] = field(default_factory=dict)
-    heard: Mapping[IPv4Address, Heard] = field(default_factory=dict)
+    sent: Mapping[HostAddress, Sent] = field(default_factory=dict)
+    heard: Mapping[HostAddress, Heard] = field(default_factory=dict)
 
 
 class Rounds(Protocol):
@@ -145,10 +144,10 @@ class Marking(Protocol):
     def listen(self, seconds: float) -> None:
         """Take the answers to what was sent for that long."""
 
-    def sent(self) -> Mapping[IPv4Address, Sent]:
+    def sent(self) -> Mapping[HostAddress, Sent]:
         """Return what was learnt as a sender."""
 
-    def heard(self) -> Mapping[IPv4Address, Heard]:
+    def heard(self) -> Mapping[HostAddress, Heard]:
         """Return what was learnt as a receiver."""
 
 

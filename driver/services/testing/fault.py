@@ -35,6 +35,7 @@ class Kind(IntEnum):
     MTUS = auto()  # devices have different MTUs
     VERSIONS = auto()
     PING = auto()  # no answer to ICMP echo: only a hint
+    FAMILIES = auto()  # underlays of IPv4 and IPv6, which do not reach each other: only a hint
 
     @property
     def shown(self) -> str:
@@ -43,8 +44,8 @@ class Kind(IntEnum):
 
     @property
     def is_hint(self) -> bool:
-        """Tell whether slim works all the same, so that it is no reason to fail."""
-        return self is Kind.PING
+        """Tell whether slim works all the same, or by design, so that it is no reason to fail."""
+        return self in (Kind.PING, Kind.FAMILIES)
 
 
 @dataclass(frozen=True)

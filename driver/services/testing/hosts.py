@@ -23,7 +23,7 @@ def faults(found: Collected, name: Name) -> list[Fault]:
     """Return what is wrong with hosts.  name: what people call a host."""
     participants = list(found.participants.values())
     return [*_absent(found, name), *_each(participants, name), *_clocks(found.clocks, name),
-            *_differing(participants, name)]
+            *_differing(participants, name), *_families(found, name)]
 
 
 def _absent(found: Collected, name: Name) -> Iterable[Fault]:
@@ -40,10 +40,6 @@ def _absent(found: Collected, name: Name) -> Iterable[Fault]:
                 yield Fault(Kind.UNFINISHED, (
                     f"{name(host_id)} ({host.underlay}): began the test and did not finish in "
                     "time: there, slim status, and its log"), host=host_id)
-        elif host.underlay.version == 6:
-            yield Fault(Kind.NO_ANSWER, (
-                f"{name(host_id)} ({host.underlay}): its underlay is IPv6, and slim test knows "
-                "IPv4 only: it takes no part"), host=host_id)
         elif not host.version:
             yield Fault(Kind.NO_ANSWER, (
                 f"{name(host_id)} ({host.underlay}): its driver is too old to take part: "
@@ -101,3 +97,14 @@ def _differing(participants: list[Participant], name: Name) -> Iterable[Fault]:
                   "give the underlay's devices the same")
     yield from by(Kind.VERSIONS, "versions of slim",
                   lambda each: f"{each.version}, maps v{each.layout}", "upgrade the older ones")
+
+
+def _families(found: Collected, name: Name) -> Iterable[Fault]:
+    """Name the hosts of the family that fewer have: nobody is at fault, and it is to be known."""
+    six = [host_id for host_id, host in found.live.items() if host.underlay.version == 6]
+    four = [host_id for host_id, host in found.live.items() if host.underlay.version == 4]
+    if six and four:
+        yield Fault(Kind.FAMILIES, (
+            f"the underlays of {listed(map(name, four))} are IPv4, those of "
+            f"{listed(map(name, six))} IPv6: between the two nothing passes, by design; give all "
+            "hosts the same kind of --underlay (docs/settings.md)"))

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from driver.model import HostId
+from driver.model import Host, HostId
 from driver.services.ports import Heard, Round, Sent
 from driver.services.testing import hosts, ways
 from driver.services.testing.asking import Collected
 from driver.services.testing.fault import ABSENT, Fault
+from driver.services.testing.plan import apart
 from driver.services.testing.ways import Way
 from driver.work.shown import plain
 
@@ -31,6 +32,17 @@ class Judged:
         """Tell whether there is nothing but hints."""
         return all(fault.kind.is_hint for fault in self.faults)
 
+    def host(self, host_id: HostId) -> Host | None:
+        """Return a host as it is, or as it was last."""
+        known = self.found.known.get(host_id)
+        return self.found.live.get(host_id) or (known.host if known is not None else None)
+
+    def are_apart(self, sender: HostId, receiver: HostId) -> bool:
+        """Tell whether two hosts do not reach each other by design."""
+        ends = [host.underlay for each in (sender, receiver)
+                if (host := self.host(each)) is not None]
+        return len(ends) == 2 and apart(*ends)
+
 
 def judge(found: Collected) -> Judged:
     """Judge a round: if it has a focus, only what concerns that host."""
@@ -41,6 +53,7 @@ def judge(found: Collected) -> Judged:
         found.rows[receiver.host].heard.get(sender.underlay, Heard()))
         for sender in found.participants.values() for receiver in found.participants.values()
         if found.asked.includes(sender.host, receiver.host)
+        and not apart(sender.underlay, receiver.underlay)
         and sender.host in found.rows and receiver.host in found.rows]
     faults = [replace(fault, text=plain(fault.text))
               for fault in (*hosts.faults(found, name), *ways.faults(judged, name))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from driver.model import HostAddress
 from driver.services.ports import Participant, Target
 
-# Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: around a packet in the overlay.
-OVERHEAD: Final = 50
+# Around a packet in the overlay: Ethernet 14 + VXLAN 8 + UDP 8, and IPv4 20 or IPv6 40.
+OVERHEAD: Final = {4: 50, 6: 70}
 SMALL, MIDDLE = 64, 1024  # of a packet in the overlay, bytes
 # What real networks let through, bytes: jumbo frames, Ethernet, PPPoE, IP in IP, GRE, VXLAN,
 # WireGuard, ... IPv4's least.
@@ -28,11 +29,16 @@ def mtu(sender: Participant, receiver: Participant) -> int:
 
 def sizes(sender: Participant, receiver: Participant) -> tuple[int, ...]:
     """Return the sizes of packets in the overlay, the smallest first."""
-    full = max(SMALL, mtu(sender, receiver) - OVERHEAD)
+    full = max(SMALL, mtu(sender, receiver) - OVERHEAD[sender.underlay.version])
     return tuple(sorted({SMALL, min(MIDDLE, full), full}))
 
 
 def whole(sender: Participant, receiver: Participant) -> tuple[int, ...]:
     """Return the sizes of packets that nobody may fragment, the largest first."""
-    full = max(SMALL + OVERHEAD, mtu(sender, receiver))
+    full = max(SMALL + OVERHEAD[sender.underlay.version], mtu(sender, receiver))
     return (full, *(size for size in USUAL if size < full))
+
+
+def apart(one: HostAddress, other: HostAddress) -> bool:
+    """Tell whether hosts of these addresses do not reach each other by design: two families."""
+    return one.version != other.version

@@ -14,7 +14,7 @@ from typing import Final
 from driver.errors import LinkError, SlimError
 from driver.model import HostAddress, HostId
 from driver.services.ports import Marker, Marking, Participant, Round, Rounds, Row, Target
-from driver.services.testing.plan import target
+from driver.services.testing.plan import apart, target
 from driver.work import deadline
 from driver.work.later import Later
 
@@ -97,7 +97,7 @@ class TakingPart:
                 targets = self._targets(asked, described)
             few = [replace(target, whole=target.whole[:1]) for target in targets]
             for attempt in range(ATTEMPTS):
-                # All sizes once, when the first packets have found the way (ARP).
+                # All sizes once, when the first packets have found the way (ARP, or NDP).
                 marking.send(targets if attempt == 1 else few)
                 marking.listen(PAUSE_S)
             marking.listen(LAST_S)
@@ -122,7 +122,8 @@ class TakingPart:
         return [target(described, peer)
                 for host_id, peer in self._rounds.participants(asked).items()
                 if asked.includes(self._me, host_id)
-                and host_id in live and live[host_id].underlay == peer.underlay]
+                and host_id in live and live[host_id].underlay == peer.underlay
+                and not apart(described.underlay, peer.underlay)]
 
     def _row(self, marking: Marking) -> Row:
         troubles = self._troubles()

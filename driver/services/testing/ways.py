@@ -114,26 +114,30 @@ def _text(kind: Kind, details: str, group: Sequence[Way], name: Callable[[HostId
     receiver = group[0].receiver
     froms = listed(name(way.sender.host) for way in group)
     to = listed(name(way.receiver.host) for way in group)
-    port, ports = receiver.vxlan_port, f"{receiver.ports[0]}-{receiver.ports[1]}"
+    port, ports = receiver.vxlan_port, "-".join(map(str, receiver.ports))
+    over_ipv6 = receiver.underlay.version == 6
+    tables = "ip6tables" if over_ipv6 else "iptables"
+    icmp = "ICMPv6" if over_ipv6 else "ICMP"
+    wanted = f"UDP {port}, TCP {ports} and {icmp}" if ports else f"UDP {port} and {icmp}"
     way = f"{froms} to {to}"
     if kind is Kind.UDP_OUT:
         return (f"{way}: {froms}'s own packet filter drops what it sends to UDP {port} "
-                f"({details}): on {froms}, iptables -I OUTPUT -p udp --dport {port} -j ACCEPT")
+                f"({details}): on {froms}, {tables} -I OUTPUT -p udp --dport {port} -j ACCEPT")
     if kind is Kind.MTU:
         return _mtu_text(details, group[0], way)
     if kind is Kind.TCP and details.startswith("out "):
         return (f"{way}: {froms}'s own packet filter drops SYNs to endpoint ports "
-                f"({details[4:]}): on {froms}, iptables -I OUTPUT -p tcp --dport "
+                f"({details[4:]}): on {froms}, {tables} -I OUTPUT -p tcp --dport "
                 f"{ports.replace('-', ':')} -j ACCEPT")
     return {
         Kind.CUT: f"nothing gets from {way}: is the way cut, or does a firewall drop all?  "
-                  f"Let UDP {port}, TCP {ports} and ICMP pass (docs/wire.md)",
+                  f"Let {wanted} pass (docs/wire.md)",
         Kind.NAT: f"{way}: packets come from {details}, another address than the sender's: hosts "
                   "must reach each other without NAT",
         Kind.UDP: f"{way}: UDP {port}{details} does not arrive: let it pass on the network "
                   "between, security groups included (docs/wire.md)",
         Kind.UDP_IN: f"{way}: UDP {port} arrives and {to}'s own packet filter drops it: on {to}, "
-                     f"iptables -I INPUT -p udp --dport {port} -j ACCEPT",
+                     f"{tables} -I INPUT -p udp --dport {port} -j ACCEPT",
         Kind.DAMAGED: f"{way}: packets of {details} bytes arrive changed: a defect of a network "
                       f"card, its driver or a middlebox; on {to}, try ethtool -K "
                       f"{quote(receiver.device)} gro off rx off, on the senders tx off",
@@ -144,7 +148,7 @@ def _text(kind: Kind, details: str, group: Sequence[Way], name: Callable[[HostId
                      f"pass; until then the overlay path is taken ({FIREWALLS})",
         Kind.PROBES: f"{way}: SYNs arrive, but the driver's probes say: {details}: do answers "
                      f"(from TCP {ports}) get back?  ({FIREWALLS})",
-        Kind.PING: f"{way}: no answer to pings: let ICMP echo pass, by which a dead host is told "
+        Kind.PING: f"{way}: no answer to pings: let {icmp} echo pass, by which a dead host is told "
                    "from one whose driver is stopped",
     }[kind]
 
@@ -158,8 +162,14 @@ def _mtu_text(details: str, way: Way, named: str) -> str:
     said = (f"{named}: packets of more than {most} bytes do not get through, the devices say "
             f"{devices}")
     cure = f"ip link set {quote(way.sender.device)} mtu {most} on both, or mend the network"
+    if way.sender.underlay.version == 6:  # which nobody fragments
+        if told:
+            return (f"{said}; a router tells so ({told}), and the driver follows, after the first "
+                    f"packets are lost: {cure}")
+        return (f"{said}, and no router tells so: large transfers hang.  {cure}, or let ICMPv6 "
+                "\"packet too big\" pass")
+    also = "; fragments are lost, too" if lost else ""
     if told:
-        return f"{said}; a router tells so ({told}), which costs fragments: {cure}" + (
-            "; fragments are lost, too" if lost else "")
-    return f"{said}, and no router tells so: large transfers hang.  {cure}, or let ICMP " + (
-        "\"fragmentation needed\" pass") + ("; fragments are lost, too" if lost else "")
+        return f"{said}; a router tells so ({told}), which costs fragments: {cure}{also}"
+    return (f"{said}, and no router tells so: large transfers hang.  {cure}, or let ICMP "
+            f"\"fragmentation needed\" pass{also}")

@@ -6,7 +6,7 @@ the numbers in etcd's rpc.proto.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -73,6 +73,18 @@ class OneMember:
         self._call("defragment", lambda client, left_s: rpc.MaintenanceStub(
             client.channel).Defragment(rpc.DefragmentRequest(), left_s, metadata=client.metadata),
             seconds)
+
+    def snapshot(self, write: Callable[[bytes], object], seconds: float) -> None:
+        """Write all that etcd has, as `etcdctl snapshot save` does: with its checksum at the end.
+
+        What was written before an error is no snapshot.  Errors: those of `write`, too.
+        """
+        def ask(client: Any, left_s: float) -> None:
+            for part in rpc.MaintenanceStub(client.channel).Snapshot(
+                    rpc.SnapshotRequest(), left_s, metadata=client.metadata):
+                write(part.blob)
+
+        self._call("save a snapshot", ask, seconds)
 
     def _call(self, what: str, call: Any, seconds: float = CALL_S) -> Any:
         try:

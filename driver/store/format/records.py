@@ -166,7 +166,7 @@ def endpoint(fields: Fields) -> Endpoint:
     return Endpoint(
         id=EndpointId(_text(fields["id"])), network_id=NetworkId(_text(fields["network_id"])),
         vni=vni(fields), host=HostId(_text(fields["host"])),
-        underlay=_host_address(fields["underlay"]), mac=mac,
+        underlay=host_address(fields["underlay"]), mac=mac,
         address=IPv4Interface(_text(address)) if address is not None else None,
         address6=IPv6Interface(_text(address6)) if address6 is not None else None,
         port=_number(fields["port"], 0, PORT_LAST),
@@ -214,7 +214,7 @@ def answer(fields: Fields) -> Answer:
     """Inverse of answer_fields."""
     underlay = fields["underlay"]
     return Answer(_number(fields["revision"], 0),
-                  None if underlay is None else _host_address(underlay))
+                  None if underlay is None else host_address(underlay))
 
 
 def host_fields(host: Host) -> Fields:
@@ -226,7 +226,7 @@ def host_fields(host: Host) -> Fields:
 def host(fields: Fields) -> Host:
     """Inverse of host_fields."""
     return Host(id=HostId(_text(fields["id"])), name=_text(fields["name"]),
-                underlay=_host_address(fields["underlay"]),
+                underlay=host_address(fields["underlay"]),
                 # Absent from older drivers.
                 answers_probes=fields.get("answers_probes") is True,
                 version=_text(fields.get("version", "")))
@@ -391,7 +391,7 @@ def _optional(value: object | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _host_address(value: Any) -> HostAddress:
+def host_address(value: Any) -> HostAddress:
     """Read U.  Drivers that know IPv4 only refuse any other, and leave that record alone."""
     found = ip_address(_text(value))
     if reason := unfit(found):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from typing import Any, Final
 
 from driver.model import HostId
 from driver.services.ports import TOKEN_BYTES, Heard, Participant, Round, Row, Sent
-from driver.store.format.records import Fields
+from driver.store.format.records import Fields, host_address
 
 _TEXT_MAX: Final = 300  # characters of a text for people
 _PORT_LAST: Final = 65535
@@ -41,11 +40,13 @@ def participant_fields(each: Participant) -> Fields:
 
 def participant(fields: Fields) -> Participant:
     """Inverse of participant_fields."""
-    first, last = (_number(each, _PORT_LAST) for each in fields["ports"])
+    ports = tuple(_number(each, _PORT_LAST) for each in fields["ports"])
+    if len(ports) not in (0, 2):
+        raise ValueError(f"{len(ports)} ports are no range")
     return Participant(
-        HostId(_text(fields["id"])), _text(fields["name"]), _address(fields["underlay"]),
+        HostId(_text(fields["id"])), _text(fields["name"]), host_address(fields["underlay"]),
         _text(fields["version"]), _number(fields["layout"]),
-        _number(fields["vxlan_port"], _PORT_LAST), (first, last), _text(fields["device"]),
+        _number(fields["vxlan_port"], _PORT_LAST), ports, _text(fields["device"]),
         _number(fields["mtu"]), _text(fields["guard"]), _number(fields["etcd_us"], _US_MAX),
         _number(fields["clock_us"], _US_MAX))
 
@@ -67,8 +68,8 @@ def row_fields(row: Row) -> Fields:
 def row(fields: Fields) -> Row:
     """Inverse of row_fields."""
     return Row(HostId(_text(fields["id"])),
-               {_address(host): _sent(each) for host, each in fields["sent"].items()},
-               {_address(host): _heard(each) for host, each in fields["heard"].items()})
+               {host_address(host): _sent(each) for host, each in fields["sent"].items()},
+               {host_address(host): _heard(each) for host, each in fields["heard"].items()})
 
 
 def _sent(fields: Mapping[str, Any]) -> Sent:
@@ -92,10 +93,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value[:_TEXT_MAX]
-
-
-def _address(value: Any) -> IPv4Address:
-    return IPv4Address(_text(value))
 
 
 def _number(value: Any, last: int = _BYTES_MAX, first: int = 0) -> int:

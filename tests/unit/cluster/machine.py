@@ -69,6 +69,10 @@ class Machine:
             patch.setattr(module, "Etcdctl", lambda settings: lambda *arguments, **_: self.step(
                 f"etcdctl {' '.join(arguments[:2])}", StoreUnavailable,
                 lambda: self.etcdctl(settings, arguments)))
+        patch.setattr(saving, "OneMember", lambda _, settings: SimpleNamespace(
+            close=lambda: None, snapshot=lambda write, _: self.step(
+                "begin of the snapshot", StoreUnavailable,
+                lambda: self.snapshot(settings, write))))
         patch.setattr(saving, "run", lambda argv, **_: self.step(
             "etcdctl snapshot restore", ProgramFailed, lambda: self.restore(argv)))
         patch.setattr(host_module, "OneMember", lambda _, settings: SimpleNamespace(
@@ -77,7 +81,7 @@ class Machine:
         patch.setattr(host_module, "driver_answers", lambda _: DRIVER in self.running)
         patch.setattr(host_module, "LOOK_S", 0.001)
         patch.setattr(os, "fsync", lambda _: None)  # no test cuts the power, and it takes time
-        rename, rmtree = Path.rename, shutil.rmtree
+        rename, rmtree, link, unlink = Path.rename, shutil.rmtree, os.link, Path.unlink
 
         def renamed(path: Path, target: Path) -> Any:
             if not path.is_relative_to(self.path):
@@ -90,6 +94,14 @@ class Machine:
             else:
                 rmtree(path, *arguments, **options)
 
+        def unlinked(path: Path, missing_ok: bool = False) -> None:
+            if self.steps.dead:  # who was killed tidies nothing up
+                raise Killed
+            unlink(path, missing_ok)
+
+        patch.setattr(Path, "unlink", unlinked)
+        patch.setattr(os, "link", lambda source, path, **options: self.step(
+            f"link {Path(path).name}", OSError, lambda: link(source, path, **options)))
         patch.setattr(Path, "rename", renamed)
         patch.setattr(shutil, "rmtree", removed)
 
@@ -172,13 +184,18 @@ class Machine:
         if arguments[:2] == ("member", "update"):
             assert arguments[2] == "abc"
             store.peer = arguments[3].removeprefix("--peer-urls=")
-        elif arguments[:2] == ("snapshot", "save"):
-            Path(arguments[2]).write_text(json.dumps({
-                "auth": store.auth, "users": sorted(store.users), "entries": [
-                    [key, entry.value.decode()] for key, (entry, _) in store.entries.items()]}))
         elif arguments == ("alarm", "disarm"):
             store.alarms.clear()
         return None
+
+    def snapshot(self, settings: EtcdSettings, write: Callable[[bytes], object]) -> None:
+        """It comes in two parts: who is killed between them has the first."""
+        store = self.reach(settings)
+        saved = json.dumps({
+            "auth": store.auth, "users": sorted(store.users), "entries": [
+                [key, entry.value.decode()] for key, (entry, _) in store.entries.items()]}).encode()
+        write(saved[:100])
+        self.step("snapshot", StoreUnavailable, lambda: write(saved[100:]))
 
     def restore(self, argv: list[str]) -> None:
         assert argv[1:3] == ["snapshot", "restore"]

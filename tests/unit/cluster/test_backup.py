@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +42,7 @@ def test_a_backup(make: MakeMember) -> None:
 def test_a_backup_that_fails_leaves_nothing(make: MakeMember) -> None:
     """The one of before stays; what is half has the CA's key in it."""
     one = make()
-    for target in (one.backup, one.path / "new"):
+    for target, steps in ((one.backup, 6), (one.path / "new", 4)):
         before = one.files()
         for at in range(1, STEPS_MAX):
             reached, error = one.spoilt(at, How.FAILS, partial(back_up, one.here.folder, target))
@@ -47,8 +50,9 @@ def test_a_backup_that_fails_leaves_nothing(make: MakeMember) -> None:
                 break
             assert isinstance(error, SlimError)
             assert one.files() == before
-            assert not list(one.path.glob("slim-backup*"))
-        assert at == 4  # the configuration, the snapshot, the rename, and none more
+        # The configuration, the snapshot, its end, the link, over another one a second link, and
+        # the rename.
+        assert at == steps + 1, at
     one.here.folder.path.joinpath("ca.crt").unlink()  # a client by now
     before = one.files()
     with pytest.raises(SlimError):
@@ -56,13 +60,71 @@ def test_a_backup_that_fails_leaves_nothing(make: MakeMember) -> None:
     assert one.files() == before
 
 
+def everything(path: Path) -> set[Path]:
+    return set(path.rglob("*"))
+
+
+def test_a_backup_that_is_killed_leaves_nothing(make: MakeMember) -> None:
+    """Over another one it may leave itself, whole and for its owner alone, until the next one."""
+    one = make()
+    for target in (one.path / "new", one.backup):
+        old = target.read_bytes() if target.exists() else b""
+        half = target.with_name(target.name + ".new")
+        left = 0
+        for at in range(1, STEPS_MAX):
+            before = everything(one.path)
+            reached, _ = one.spoilt(at, How.KILLED, partial(back_up, one.here.folder, target))
+            if not reached:
+                break
+            more = everything(one.path) - before
+            assert more <= {half, target}
+            assert not old or target.read_bytes() == old
+            for each in more:
+                assert each.stat().st_mode & 0o777 == 0o600
+                tarfile.open(each).close()
+            left += half in more
+            back_up(one.here.folder, target)
+            assert not half.exists()
+            old = target.read_bytes() if old else b""
+            if not old:
+                target.unlink()
+        assert at >= 5
+        assert left == (1 if old else 0)
+
+
+def test_where_no_file_can_be_nameless(make: MakeMember, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS; it is made for its owner alone, and removed if it fails, or by the next one."""
+    opened = os.open
+
+    def refuses(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(path, flags, mode, **options)
+
+    one = make()
+    monkeypatch.setattr(os, "open", refuses)
+    target = one.path / "new"
+    half = one.path / "new.new"
+    for at in range(1, STEPS_MAX):
+        reached, _ = one.spoilt(at, How.KILLED, partial(back_up, one.here.folder, target))
+        if not reached:
+            break
+        assert not half.exists() or half.stat().st_mode & 0o777 == 0o600
+        one.spoilt(at, How.FAILS, partial(back_up, one.here.folder, target))
+        assert not half.exists()
+        assert not target.exists()
+    assert target.stat().st_mode & 0o777 == 0o600
+    back_up(one.here.folder, target)
+    assert not half.exists()
+
+
 def test_a_backup_whose_ca_goes_meanwhile(make: MakeMember, monkeypatch: pytest.MonkeyPatch
                                           ) -> None:
     """The host becomes a client: the keeper removes the key."""
     one = make()
     key = one.here.folder.path / "ca.key"
-    monkeypatch.setattr(saving, "Etcdctl", lambda _: lambda *arguments, **__: (
-        Path(arguments[2]).touch(), key.unlink()))
+    monkeypatch.setattr(saving, "OneMember", lambda *_: SimpleNamespace(
+        close=lambda: None, snapshot=lambda *_: key.unlink()))
     target = one.path / "new"
     with pytest.raises(SlimError, match=r"ca\.key"):
         back_up(one.here.folder, target)

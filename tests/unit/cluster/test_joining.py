@@ -127,6 +127,19 @@ def test_addresses(two: Newcomer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "address of three already" in refused(two, two.join)
 
 
+def test_addresses_of_two_families(two: Newcomer) -> None:
+    """Nobody is asked."""
+    for member, address, words in (
+            ("fd00::1", TWO.address, "fd00::1 is an IPv6 address, this host's 127.0.0.2 an IPv4"),
+            (HERE, "fd00::2", "127.0.0.1 is an IPv4 address, this host's fd00::2 an IPv6 one")):
+        for client_only in (False, True):
+            text = refused(two, lambda: two.join(
+                me=replace(TWO, address=address), member=member,  # noqa: B023
+                client_only=client_only))  # noqa: B023
+            assert words in text
+            assert "--address" in text
+
+
 def test_the_route_to_members_begins_at_another_address(two: Newcomer) -> None:
     """etcd's members look at where others come from; clients they do not mind."""
     two.source = "192.0.2.9"

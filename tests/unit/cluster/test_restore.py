@@ -11,7 +11,9 @@ from driver.cluster import host as host_module
 from driver.cluster.authority import HOST_PREFIX
 from driver.cluster.changes import saving
 from driver.cluster.changes.saving import Restoring
+from driver.commands.cluster import run
 from driver.errors import Conflict, SlimError
+from driver.settings import Settings
 from tests.support.faults.steps import How
 from tests.unit.cluster.machine import HERE, STEPS_MAX
 from tests.unit.cluster.member import ME, TWO, MakeMember, make
@@ -118,7 +120,7 @@ def test_restored_etcd_does_not_come_up(make: MakeMember, monkeypatch: pytest.Mo
 
 
 def test_what_a_killed_restore_has_unpacked_goes(make: MakeMember) -> None:
-    """It has the CA's key.  The next restore has the same place, and whoever leaves removes it."""
+    """It has all records.  The next restore has the same place, and whoever leaves removes it."""
     for at in range(1, STEPS_MAX, 3):
         one = make()
         one.lose_majority()
@@ -130,3 +132,47 @@ def test_what_a_killed_restore_has_unpacked_goes(make: MakeMember) -> None:
         if not reached:
             break
     assert 10 < at < STEPS_MAX - 1
+
+
+def test_the_key_is_never_unpacked(make: MakeMember, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the work folder when etcd's records are restored is all that ever is there."""
+    one = make()
+    one.lose_majority()
+    seen: list[str] = []
+    restore = one.restore
+
+    def watched(argv: list[str]) -> None:
+        seen.extend(each.name for each in one.here.work.iterdir())
+        assert one.here.work.stat().st_mode & 0o777 == 0o700
+        restore(argv)
+
+    monkeypatch.setattr(saving, "run", lambda argv, **_: watched(argv))
+    one.restore()
+    assert seen == ["snapshot.db"]
+
+
+def test_any_command_removes_what_a_killed_restore_has_left(
+        make: MakeMember, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make()
+    one.here.work.mkdir()
+    (one.here.work / "snapshot.db").write_text("secret")
+    monkeypatch.setattr(run, "this_host", lambda _: one.here)
+    monkeypatch.setattr(run, "run_status", lambda *_: 0)
+    run.run_cluster(Settings(cluster=str(one.here.folder.path)), "status", {})
+    assert not one.here.work.exists()
+
+
+def test_one_restore_at_a_time(make: MakeMember) -> None:
+    """Others leave its folder alone, and a second one is refused."""
+    one = make()
+    one.lose_majority()
+    with one.here.workplace() as work:
+        (work / "snapshot.db").write_text("x")
+        one.here.drop_work()
+        assert (work / "snapshot.db").exists()
+        with pytest.raises(Conflict, match="another `slim cluster restore` runs"):
+            one.restore()
+        assert (work / "snapshot.db").exists()
+    assert not work.exists()
+    one.restore()
+    one.assert_restored()

@@ -20,9 +20,8 @@ from driver.cluster.door.visitor import (
     ask_as_host,
     ask_as_stranger,
     introduce,
-    parse_address,
 )
-from driver.errors import InvalidArgument, SlimError
+from driver.errors import SlimError
 from tests.unit.cluster.house import HERE, HOUR_S, SECRET, House
 
 AUTHORITY = new_authority("test")
@@ -296,10 +295,3 @@ def test_own_files_that_cannot_be_used(house: House) -> None:
         folder.write("ca.crt", content)
         with pytest.raises(NobodyAnswers, match=r"ca\.crt cannot be used"):
             ask_as_host(folder, HERE, HERE, "tell", {})
-
-
-def test_addresses_as_people_type_them() -> None:
-    assert parse_address("192.0.2.1") == "192.0.2.1"
-    for wrong in ("", "host", "192.0.2.300", "::1", "192.0.2.1:23780", "192.0.2.1 ", "0x7f.1"):
-        with pytest.raises(InvalidArgument, match="is no IPv4 address"):
-            parse_address(wrong)

@@ -1,4 +1,4 @@
-"""Tests this host's address for a cluster, where the underlay is IPv6."""
+"""Tests this host's address for a cluster, IPv4 or IPv6."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_it_is_the_underlays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here.own_address(Settings(), "") == "192.0.2.1"
 
 
-def test_over_ipv6_one_is_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_ipv6_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(here, "find_underlay", lambda _wanted: replace(
         FOUND, address=IPv6Address("2001:db8::1")))
-    with pytest.raises(InvalidArgument, match=r"2001:db8::1 is IPv6.*--address"):
-        here.own_address(Settings(), "")
+    assert here.own_address(Settings(), "") == "2001:db8::1"
     assert here.own_address(Settings(), "192.0.2.7") == "192.0.2.7"
-    with pytest.raises(InvalidArgument, match="is no IPv4 address"):
-        here.own_address(Settings(), "2001:db8::1")
+    assert here.own_address(Settings(), "[2001:DB8::7]") == "2001:db8::7"
+    with pytest.raises(InvalidArgument, match="is no IPv4 or IPv6 address"):
+        here.own_address(Settings(), "[2001:db8::1]:23780")

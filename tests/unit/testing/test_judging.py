@@ -14,6 +14,8 @@ from driver.services.testing.judging import Judged, judge
 from tests.unit.testing.rounds import ROUND, changed, collected, host, participant
 
 A, B, C, D = (participant(number) for number in (1, 2, 3, 4))
+SIX_C, SIX_D = (participant(number, underlay=IPv6Address(f"fd00::{number}"), ports=())
+                for number in (3, 4))
 NOTHING: dict[str, Any] = {
     "arrived": frozenset(), "passed": frozenset(), "whole": 0, "syns": frozenset()}
 
@@ -124,11 +126,55 @@ def test_hosts_that_do_not_answer() -> None:
     assert set(found.ways) == {(A.host, B.host), (B.host, A.host)}
 
 
-def test_a_host_with_an_ipv6_underlay_takes_no_part() -> None:
-    six = replace(participant(4), underlay=IPv6Address("2001:db8::4"))
-    (fault,) = judge(collected(A, B, silent=[six])).faults  # type: ignore[list-item]
-    assert fault.kind is Kind.NO_ANSWER
-    assert "(2001:db8::4): its underlay is IPv6, and slim test knows IPv4 only" in fault.text
+def test_hosts_of_two_families() -> None:
+    """No fault: between them nothing passes by design, and each family is tested by itself."""
+    found = judge(collected(A, B, SIX_C, SIX_D))
+    assert kinds(found) == [Kind.FAMILIES]
+    assert "underlays of a, b are IPv4, those of c, d IPv6" in found.faults[0].text
+    assert found.all_well
+    assert set(found.ways) == {(A.host, B.host), (B.host, A.host), (SIX_C.host, SIX_D.host),
+                               (SIX_D.host, SIX_C.host)}
+    assert found.are_apart(A.host, SIX_C.host)
+    assert not found.are_apart(SIX_C.host, SIX_D.host)
+
+
+def test_a_host_of_the_other_family_that_does_not_answer() -> None:
+    found = judge(collected(A, B, silent=[SIX_C], absent=[SIX_D]))
+    assert kinds(found) == [Kind.NO_DRIVER, Kind.NO_ANSWER, Kind.FAMILIES]
+    assert "d (fd00::4): no driver" in found.faults[0].text
+    assert found.are_apart(SIX_D.host, A.host)
+
+
+SIX: list[tuple[dict[str, Any], dict[str, Any], Kind, list[str]]] = [
+    ({"rtt_us": -1}, NOTHING, Kind.CUT, ["Let UDP 14789 and ICMPv6 pass"]),
+    ({}, NOTHING, Kind.UDP, ["UDP 14789 does not arrive"]),
+    ({}, {"passed": frozenset()}, Kind.UDP_IN, ["on d, ip6tables -I INPUT -p udp"]),
+    ({"refused": "Operation not permitted"}, NOTHING, Kind.UDP_OUT, ["on c, ip6tables -I OUTPUT"]),
+    ({}, {"passed": frozenset({64, 1024}), "damaged": frozenset({1430})}, Kind.DAMAGED,
+     ["packets of 1430 bytes arrive changed"]),
+    ({"told_mtu": 1400}, {"whole": 1400, "passed": frozenset({64, 1024})}, Kind.MTU,
+     ["a router tells so (1400), and the driver follows"]),
+    ({}, {"whole": 1400, "passed": frozenset({64, 1024})}, Kind.MTU,
+     ["no router tells so", "ICMPv6 \"packet too big\""]),
+]
+
+
+@pytest.mark.parametrize(("sent", "heard", "kind", "words"), SIX)
+def test_one_way_over_ipv6_is_bad(sent: dict[str, Any], heard: dict[str, Any], kind: Kind,
+                                  words: list[str]) -> None:
+    found = judge(changed(collected(SIX_C, SIX_D), SIX_C, SIX_D, sent=sent, heard=heard))
+    assert kinds(found) == [kind]
+    for each in words:
+        assert each in found.faults[0].text
+    assert "TCP" not in found.faults[0].text
+    assert "fragments" not in found.faults[0].text
+
+
+def test_endpoint_ports_over_ipv6_are_tested_where_there_are_any() -> None:
+    c, d = (replace(each, ports=(61000, 65535)) for each in (SIX_C, SIX_D))
+    assert judge(collected(c, d)).all_well
+    found = judge(changed(collected(c, d), c, d, heard={"syns": frozenset()}))
+    assert kinds(found) == [Kind.TCP]
 
 
 HOSTS: list[tuple[dict[str, Any], Kind, str]] = [

@@ -46,6 +46,7 @@ BAD: list[tuple[Any, records.Fields]] = [
     (rounds.round_, {**rounds.round_fields(ROUND), "token": "x" * 16}),
     (rounds.round_, {**rounds.round_fields(ROUND), "lease": -1}),
     (rounds.participant, {**rounds.participant_fields(A), "ports": [1]}),
+    (rounds.participant, {**rounds.participant_fields(A), "underlay": "fe80::1"}),
     (rounds.participant, {**rounds.participant_fields(A), "ports": [1, 70000]}),
     (rounds.participant, {**rounds.participant_fields(A), "mtu": 1 << 20}),
     (rounds.participant, {**rounds.participant_fields(A), "underlay": "::1"}),
