@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +18,8 @@ from driver.cluster.records import ClusterRecords
 from driver.cluster.services import DRIVER, ETCD, KEEPER
 from driver.errors import Conflict, InvalidArgument, NotFound, SlimError
 
+DOORS_S: Final = 15.0  # for a door where nobody listens just now
+AGAIN_S: Final = 0.5
 OUT_S: Final = 180.0  # for another host to take the member's place first
 ID_SHOWN: Final = 12
 
@@ -79,15 +82,24 @@ class Leaving:
 
     def _ask(self, me: Identity, fields: dict[str, object], call: str = "leave"
              ) -> dict[str, object]:
-        """Ask another member's door, else our own.  Errors: NobodyAnswers, Refused."""
-        failed: SlimError = NobodyAnswers("no member of etcd is known")
-        addresses = map(address_of, self.here.folder.endpoints())
-        for address in sorted(addresses, key=lambda each: each == me.address):
-            try:
-                return ask_as_host(self.here.folder, address, me.address, call, fields)
-            except NobodyAnswers as error:
-                failed = error
-        raise failed
+        """Ask another member's door, else our own.  Errors: NobodyAnswers, Refused.
+
+        Doors end and begin when the members change, as after another host's removal.
+        """
+        ends_s = time.monotonic() + DOORS_S
+        while True:
+            failed = NobodyAnswers("no member of etcd is known")
+            refused = False
+            addresses = map(address_of, self.here.folder.endpoints())
+            for address in sorted(addresses, key=lambda each: each == me.address):
+                try:
+                    return ask_as_host(self.here.folder, address, me.address, call, fields)
+                except NobodyAnswers as error:
+                    failed = error
+                    refused |= isinstance(error.__cause__, ConnectionRefusedError)
+            if not refused or time.monotonic() >= ends_s:
+                raise failed
+            time.sleep(AGAIN_S)
 
 
 def patient(done: Callable[[], bool]) -> bool:

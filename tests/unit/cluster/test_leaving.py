@@ -287,3 +287,28 @@ def test_spoilt_at_each_step_and_typed_again(make: MakeLeaver, how: How, last: b
         if not reached:
             break
     assert 2 < at < STEPS_MAX - 1
+
+
+def test_a_door_that_is_being_started_again_is_waited_for(
+        two: Leaver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members have changed a moment ago, as after the removal of another host."""
+    monkeypatch.setattr(parting, "AGAIN_S", 0.001)
+    for _ in range(3):
+        ended = NobodyAnswers("nothing listens")
+        ended.__cause__ = ConnectionRefusedError()
+        two.trouble.append(ended)
+    two.leave()
+    two.assert_left()
+
+
+def test_where_nothing_ever_listens_that_is_said(two: Leaver, monkeypatch: pytest.MonkeyPatch
+                                                 ) -> None:
+    monkeypatch.setattr(parting, "AGAIN_S", 0.001)
+    monkeypatch.setattr(parting, "DOORS_S", 0.01)
+    before = two.state()
+    ended = NobodyAnswers("nothing listens at 127.0.0.1")
+    ended.__cause__ = ConnectionRefusedError()
+    two.trouble = [ended] * 10_000
+    with pytest.raises(NobodyAnswers):
+        two.leave()
+    assert two.state() == before
