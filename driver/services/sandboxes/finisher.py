@@ -269,9 +269,9 @@ class Finisher:
             self._withdraw(sandbox.cookie, key)
             sandbox = None
         sandbox = sandbox or Sandbox(cookie)
-        self._set_up(expected, primary=sandbox.would_carry(expected))
-        if self._names is not None:
+        if self._names is not None:  # first: a program may ask as soon as it starts
             self._names.enter(key, cookie, endpoint)
+        self._set_up(expected, primary=sandbox.would_carry(expected))
         if endpoint.address is None:
             return
         sandbox.enter(expected)
