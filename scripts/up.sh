@@ -9,6 +9,8 @@ need_root up
 cd "$PROJECT"
 [[ ! -e /usr/lib/slim/etcd-chosen ]] || die "the package slim is installed: apt-get remove slim, then make up"
 scripts/setup.sh
+# `slim ui` works without, and says what to do.
+! command -v npm >/dev/null || scripts/page.sh || true
 
 start_docker() {
     ! docker_answers || return 0
