@@ -14,13 +14,16 @@ CHECK_WORKERS := 6
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PYTHON) -m pytest --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup up down demo bench load plugin plugin-install deb check lint test test-all test-vm compatibility need-root
+.PHONY: help setup page up down demo bench load plugin plugin-install deb check lint test test-all test-vm compatibility need-root
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
 setup:  ## packages and .venv, nothing else (root; Debian 12)
 	@scripts/setup.sh
+
+page:  ## what draws the charts of `slim ui`, from npm, into the checkout (`make up` does it where npm is)
+	@scripts/page.sh
 
 up:  ## set up and start everything: dockerd, the driver, an etcd unless ETCD=http://host:port is given (root)
 	@ETCD='$(ETCD)' scripts/up.sh

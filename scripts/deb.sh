@@ -5,13 +5,14 @@
 #   deb.sh [bookworm] [trixie]      both, if none is named
 #
 # SUFFIX=+1 is for another version of the same.  The build takes Debian's packages from MIRROR (that
-# of this machine), and the Python packages that requirements.txt pins from pip's index; the
-# installation takes nothing but Debian's packages.
+# of this machine), the Python packages that requirements.txt pins from pip's index, and the page's
+# from npm (page.sh); the installation takes nothing but Debian's packages.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 need_root deb
+scripts/page.sh
 export MIRROR=${MIRROR:-$(tests/support/debian-mirror.sh)}
 tools=(build-essential debhelper lintian python3 python3-pip python3-setuptools python3-wheel)
 declare -A number=([bookworm]=12 [trixie]=13)

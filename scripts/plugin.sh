@@ -15,6 +15,7 @@ left_out='^(cdebconf|debconf|dpkg|tar|install-info|perl.*|libperl.*|libdebian-in
 
 need_root plugin
 [[ -x .venv/bin/python ]] || scripts/setup.sh
+scripts/page.sh
 mkdir -p "$cache" build
 work=$(mktemp -d "$PWD/build/plugin.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT

@@ -3,7 +3,8 @@
 #
 #   setup.sh               what the driver and its checks need
 #   setup.sh --demo        also the programs that the demo and the tests run
-#   setup.sh --tests       as --demo, and what only the tests run: name servers, a browser, a Go program
+#   setup.sh --tests       as --demo, and what only the tests run: name servers, a browser, a Go program,
+#                          npm where there is none, which fetches what the page of `slim ui` needs
 #   setup.sh --tests all   also the other Docker releases, in /var/cache/slim-tests
 #   setup.sh --vm          as --demo, and an emulator for tests on another kernel (tests/vm/run.sh)
 #
@@ -27,6 +28,7 @@ packages=(ca-certificates etcd-server iproute2 iptables linux-libc-dev procps py
 [[ ${1:-} != --tests ]] || packages+=(aria2 bind9-dnsutils chromium chromium-driver dnsmasq-base
     fonts-dejavu-core knot musl-tools
     openjdk-17-jre-headless prometheus)
+[[ ${1:-} != --tests ]] || command -v npm >/dev/null || packages+=(npm)   # may be another source's
 [[ ${1:-} != --vm ]] || packages+=(cpio kmod qemu-system-x86)
 command -v dockerd >/dev/null || packages+=(docker.io)
 
@@ -94,5 +96,6 @@ install_requirements
 if [[ ${1:-} == --tests ]]; then    # what cannot be had is named, and its tests skipped
     tests/lab/rig/get-go.sh > /dev/null || true
     tests/lab/rig/get-resolved.sh > /dev/null || true
+    scripts/page.sh
 fi
 [[ ${*:1:2} != "--tests all" ]] || tests/lab/rig/get-docker.sh

@@ -9,6 +9,9 @@ need_root up
 cd "$PROJECT"
 [[ ! -e /usr/lib/slim/etcd-chosen ]] || die "the package slim is installed: apt-get remove slim, then make up"
 scripts/setup.sh
+# Charts are no reason to wait, or not to start.
+! command -v npm >/dev/null || timeout 60 scripts/page.sh ||
+    echo "slim: slim ui has no charts for now: make page" >&2
 
 start_docker() {
     ! docker_answers || return 0

@@ -77,6 +77,12 @@ class Browser:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "k", "actions": actions}]})
 
+    def point(self, x: float, y: float) -> None:
+        """Move the mouse to a place in what is seen, in CSS pixels."""
+        self._ask("POST", "/actions", {"actions": [{
+            "type": "pointer", "id": "m", "parameters": {"pointerType": "mouse"},
+            "actions": [{"type": "pointerMove", "x": round(x), "y": round(y), "duration": 0}]}]})
+
     def console(self) -> list[str]:
         """Return what the console has got since the last question: errors, refusals by CSP."""
         return [each["message"] for each in self._ask("POST", "/se/log", {"type": "browser"})]

@@ -27,7 +27,8 @@ from tests.support.run.wait import wait_until
 
 PLUGIN = "slim:latest"
 SUBNET = "10.40.0.0/16"
-SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh")
+SOURCES = ("driver", "kernel", "plugin.json", "requirements.txt", "scripts/plugin.sh",
+           "scripts/page.sh", "packaging/page")
 STAMP = PROJECT / "build/plugin.sources"  # digest of the sources of build/plugin
 ENABLED_S = 120  # a try takes 9 s
 CLEAN_S = 30  # a swarm needs time to tell all nodes

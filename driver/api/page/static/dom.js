@@ -18,6 +18,7 @@ export function morph(old, made) {
   for (const { name } of [...old.attributes])
     if (!made.hasAttribute(name) && name !== "open") old.removeAttribute(name); // what a reader has opened stays so
   for (const { name, value } of made.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  if (made.dataset.own !== undefined) return; // somebody else fills it
   morphChildren(old, [...made.childNodes]);
 }
 

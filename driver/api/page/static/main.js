@@ -1,5 +1,6 @@
 // Follows the driver's events and shows the view that the address asks for.
 
+import { draw } from "./chart.js";
 import { h, morph, morphChildren } from "./dom.js";
 import { parts } from "./links.js";
 import { Model } from "./model.js";
@@ -31,6 +32,7 @@ function show() {
   const made = h("main", { id: "main", tabindex: -1, "data-shown": String(picture.At) });
   made.append(...view(new Model(picture, reasons), samples, layout, where).filter(Boolean));
   morph(main, made);
+  draw();
   const title = main.querySelector("h1")?.textContent ?? "";
   document.title = title ? `${title} – slim` : "slim";
 }

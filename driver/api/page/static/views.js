@@ -1,6 +1,6 @@
 // Builds each view from the model: the most important first, the picture, then the tables.
 
-import { chart } from "./chart.js";
+import { chart, drawn } from "./chart.js";
 import { h } from "./dom.js";
 import { containerLink, hostLink, networkLink } from "./links.js";
 import { endpointKey, peerAddress } from "./model.js";
@@ -69,6 +69,7 @@ function charts(model, samples) {
   const title = `Last hour of ${name(model.hostName(model.picture.Host))}`;
   return h("section", { "data-key": "charts", "aria-labelledby": "title-charts" },
     h("h2", { id: "title-charts" }, title, h("small", null, samples.length ? ` seen since ${clock(samples[0].At)}` : " nothing yet")),
+    !drawn && h("p", { class: "hint" }, "There are no charts: uPlot, which draws them, is not here.  ", text("In the checkout that `slim ui` runs from: `apt-get install npm; make page`, then load this page anew.")),
     h("div", { class: "charts" },
       chart("Traffic by path", samples, PATHS.map(([id, label]) => ({ name: label, class: id, of: (sample) => sample.Bytes[id] })), bytes),
       chart("Connections opened", samples, [{ name: "opened", class: "opened", of: (sample) => sample.Opened }], rate),
