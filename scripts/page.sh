@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 cp packaging/page/package.json "$lock" "$work/"
 say "the page's packages, by npm"
 (cd "$work" && npm ci --ignore-scripts --omit=dev --no-audit --no-fund --no-update-notifier \
-    --cache "$work/cache" --fetch-retries=1 --fetch-timeout=60000 --loglevel=error --logs-max=0 >&2) ||
+    --cache "$work/cache" --fetch-retries=3 --fetch-timeout=60000 --loglevel=error --logs-max=0 >&2) ||
     { say "npm cannot fetch them; what it says is above"; exit 1; }
 
 rm -rf "$vendor"
