@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # SIGTERM must end a run as Ctrl-C does, so that fixtures take down what they made.
     if not hasattr(config, "workerinput"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell has what it runs in the background ignore Ctrl-C, and what that starts would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -139,7 +139,7 @@ def test_who_is_not_let_in_has_changed_nothing(four: list[Host]) -> None:
             (f"slim cluster join {address} {stranger}", "token is of another cluster"),
             (f"slim cluster join 198.18.0.99 {right}", "198.18.0.99"),
             (f"slim cluster join {h4.address} {right}", "this host's own address"),
-            (f"slim cluster join host1 {right}", "is no IPv4 address"),
+            (f"slim cluster join host1 {right}", "is no IPv4 or IPv6 address"),
             (f"slim cluster join {address} {right} --address 1.2.3.4", "no address of this host")):
         assert why in refused(h4, line), line
     newer = shell(h1, "slim cluster token --rotate --valid 0.000001").split()[4]

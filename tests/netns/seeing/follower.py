@@ -76,6 +76,7 @@ class Watch:
 def watching(machine: Machine) -> Iterator[Watch]:
     """Read a machine's events during the block."""
     watch = Watch(machine)
+    watch.events.take(1 << 20)  # what earlier tests have left
     watch.following.start()
     try:
         yield watch
