@@ -83,7 +83,10 @@ class EbpfDatapath:
 
         Call it repeatedly, after etcd has been read.  Returns whether it is done.
         """
-        if self._handover is None or not self._handover.pending:
+        if self._handover is None:
+            return True
+        if not self._handover.pending:
+            self._handover.follow_up(self._loaded)
             return True
         if not self._handover.ready(self._attachments.sandboxes()):
             return False

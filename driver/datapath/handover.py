@@ -22,6 +22,7 @@ from driver.services.ports import SandboxEntry
 
 log = logging.getLogger(__name__)
 
+LATE_S = 5.0  # for connect() calls that an older program was in when it was replaced
 PATIENCE_S = 30.0  # for sandboxes that have not reappeared; then it continues without them
 
 
@@ -61,6 +62,7 @@ class Handover:
         self._sandboxes: dict[int, tuple[SandboxEntry, str]] = {}  # by cookie, and its key
         # Flows by the sandbox's cookie: each flow's name and its socket's cookie.
         self._entered: dict[int, dict[WireName, int]] = {}
+        self._late_until_s = 0.0
         if inheritance is not None:
             log.warning("the maps' layout is another one than in %s: %s made anew; its programs "
                         "go on until that is filled", inheritance.folder,
@@ -113,8 +115,23 @@ class Handover:
                         self._inheritance.folder, sum(map(len, self._entered.values())))
             self._inheritance = None
             self._held.clear()
-            self._sandboxes.clear()
-            self._entered.clear()
+            self._late_until_s = self._clock() + LATE_S
+            if not changed:
+                self._sandboxes.clear()
+
+    def follow_up(self, loaded: Loaded) -> None:
+        """After complete(), repeatedly: enter connections that had no socket to be seen yet.
+
+        Their connect() had passed an older program, and had not come to the SYN.  It is sent again.
+        """
+        with self._lock:
+            if self.pending or not self._sandboxes:
+                return
+            ends = self._clock() >= self._late_until_s
+            self._fill_flows(loaded)
+            if ends:
+                self._sandboxes.clear()
+                self._entered.clear()
 
     def _fill_flows(self, loaded: Loaded) -> None:
         """Insert each live socket's flow; remove those inserted before whose socket is gone now.
@@ -126,7 +143,8 @@ class Handover:
             try:
                 sockets = list(self._live_sockets(sandbox_key))
             except SlimError as error:
-                log.error("connections of sandbox %s are lost: %s", sandbox_key, error)
+                log.log(logging.ERROR if self.pending else logging.DEBUG,  # it may have ended
+                        "connections of sandbox %s are lost: %s", sandbox_key, error)
                 continue
             before, live = self._entered.get(entry.cookie, {}), {}
             for socket in sockets:
