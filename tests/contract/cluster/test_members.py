@@ -9,12 +9,15 @@ import pytest
 
 from driver.cluster.authority import HOST_PREFIX, Usage, validity
 from driver.cluster.etcd import etcd_member
-from driver.cluster.model import Member, client_url, peer_url
+from driver.cluster.etcd.plan import REPLACED_AFTER_S, AddLearner
+from driver.cluster.etcd.steward import MEMORY_S, Steward
+from driver.cluster.model import ClusterHost, Member, Role, client_url, peer_url
+from driver.cluster.records import ClusterRecords
 from driver.errors import StoreUnavailable
 from driver.store.etcd.client import EtcdKeyValue
 from driver.store.format import keys
-from driver.store.kv.protocol import Put
-from tests.contract.cluster.world import HOUR_S, RealCluster, done
+from driver.store.kv.protocol import Delete, Put
+from tests.contract.cluster.world import HOUR_S, RealCluster, RealHost, done
 from tests.support.run.wait import wait_until
 
 
@@ -63,6 +66,53 @@ def test_one_becomes_three_and_goes_on_with_others(own: RealCluster) -> None:
         assert entry is not None
         assert entry.value == b"2"
     members.close()
+
+
+def test_five_hosts_run_five_members_and_a_dead_one_is_replaced(own: RealCluster) -> None:
+    """With the steward, which decides; the keepers' part is the test's."""
+    now_s = 0.0
+    with own.root() as kv:
+        records, members = ClusterRecords(kv), own.members()
+        steward = Steward(records, members, clock=lambda: now_s)
+        hosts: dict[str, RealHost] = {}
+
+        def join(host: RealHost) -> None:
+            hosts[host.me.host] = host
+            role = Role.MEMBER if host is own.first else Role.CLIENT
+            records.change_host(host.me.host, lambda _: ClusterHost(
+                host.me.host, host.me.name, host.me.address, float(len(hosts)), role))
+            records.tell_alive(host.me.host, 0)
+
+        def act() -> None:
+            step = steward.act()
+            if isinstance(step, AddLearner):
+                hosts[step.host.id].become_member(own.authority, members.list_members(),
+                                                  is_new=False)
+
+        def voters() -> set[str]:
+            done(act)
+            return {each.name for each in members.list_members() if not each.is_learner}
+
+        for host in (own.first, *(own.host() for _ in range(4))):
+            join(host)
+        wait_until(lambda: voters() == set(hosts), 60, "five members")
+        health = members.health(members.list_members())
+        assert len(health) == 5
+        assert len({each.leader for each in health.values()}) == 1
+        gone, heir = hosts[own.hosts[4].me.host], own.host()
+        gone.stop()
+        join(heir)
+        kv.commit([], [Delete(keys.cluster_alive(gone.me.host))])
+        wait_until(lambda: len(members.health(members.list_members())) == 4, 30, "four run")
+        assert len(voters()) == 5, "it may come back"
+        now_s = 1.0
+        for _ in range(int(REPLACED_AFTER_S / MEMORY_S) + 2):
+            now_s += MEMORY_S
+            assert done(act)
+        wanted = {host.me.host for host in own.hosts if host is not gone}
+        wait_until(lambda: voters() == wanted, 60, "the sixth host has its place")
+        assert {host.id: host.role for host in records.hosts()}[gone.me.host] is Role.CLIENT
+        members.close()
 
 
 def test_the_file_of_endpoints_is_followed(own: RealCluster) -> None:
