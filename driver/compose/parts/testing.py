@@ -43,10 +43,12 @@ def testing_parts(ground: Ground, troubles: Callable[[], Mapping[HostAddress, st
         me=ground.me, rounds=rounds, describe=describe, troubles=troubles,
         marker=KernelMarker(address, underlay.found.ifindex,
                             ground.host_ports.clients.all()))
-    newcomer = Newcomer(ground.me, ground.this_host.name, EtcdRounds(stores.kv), joined)
-    return [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),
-            Part("who asks for tests", lambda: _follow(ground, taking_part), nothing),
-            Part("test of a newcomer", newcomer.start, newcomer.stop)]
+    parts = [Part("tests of ways to other hosts", taking_part.start, taking_part.stop),
+             Part("who asks for tests", lambda: _follow(ground, taking_part), nothing)]
+    if ground.settings.etcd_endpoints_file:  # in a cluster of `slim cluster`
+        newcomer = Newcomer(ground.me, ground.this_host.name, EtcdRounds(stores.kv), joined)
+        parts.append(Part("test of a newcomer", newcomer.start, newcomer.stop))
+    return parts
 
 
 def _follow(ground: Ground, taking_part: TakingPart) -> None:

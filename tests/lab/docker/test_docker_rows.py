@@ -162,11 +162,11 @@ def test_row_46_ipv6_switched_off_in_the_container(h1: Host, h2: Host) -> None:
         create(host, "app", "--subnet", SUBNET, *V6)
     b = start(h2, "bob", *SERVE)
     a = start(h1, "alice", options=("--sysctl", "net.ipv6.conf.all.disable_ipv6=1",
-                                    "--ip6", "fd00:32::77"))
+                                    "--ip6", "fd00:32::1:0:77"))
     check_views(call(h1, "alice", b), client=a, server=b)
     h1.docker("rm", "-f", "alice")
-    start(h2, "carol", options=("--ip6", "fd00:32::77"))
-    assert "fd00:32::77" in addresses(h2, "carol")["eth0"]
+    start(h2, "carol", options=("--ip6", "fd00:32::1:0:77"))
+    assert "fd00:32::1:0:77" in addresses(h2, "carol")["eth0"]
 
 
 # ------------------------------------------------------------------------ connect, disconnect
