@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from driver.errors import SettingsError
 from driver.host_addresses import unfit
 from driver.work import logs
+from driver.work.shown import at_port
 
 FILE = "/etc/slim/slim.toml"
 ENV_PREFIX = "SLIM_"
@@ -54,7 +55,7 @@ class SocketAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return at_port(self.host, self.port)
 
 
 def parse_text(text: str) -> str:

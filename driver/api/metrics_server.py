@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from driver.api.server import ApiServer
 from driver.errors import SlimError
+from driver.work.shown import at_port
 
 PATH: Final = "/metrics"
 THREADS: Final = 2
@@ -29,7 +30,7 @@ class TcpListener:
 
     def __init__(self, host: str, port: int, chosen_by: str = "--metrics") -> None:
         """host: an IP address.  chosen_by: what to change.  Error: AddressInUseError."""
-        self.path = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.path = at_port(host, port)
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from driver.errors import InvalidArgument
 from driver.host_addresses import unfit
+from driver.work.shown import at_port
 
 
 def host_address(text: str) -> str:
@@ -49,7 +50,7 @@ def parse_member(text: str, port: int) -> str:
 
 def place(address: str, port: int) -> str:
     """Return address and port as they stand in a URL."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return at_port(address, port)
 
 
 def family(address: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from driver.commands.control_client import ask
 from driver.commands.saying import say
-from driver.commands.ss import amount
+from driver.commands.ss import age, amount
 from driver.commands.table import GrowingTable, print_table
 from driver.errors import SlimError
 from driver.settings import Settings
-from driver.work.shown import plain
+from driver.work.shown import at_port, plain
 
 SHORT_S: Final = 5.0  # without --follow
 HEADING: Final = ("TIME", "EVENT", "CONTAINER", "", "PEER", "NAME", "HOST", "VERDICT", "REASON",
@@ -104,8 +104,7 @@ def _own(event: dict[str, Any]) -> str:
 def _at(address: str | None, port: int | None) -> str:
     if address is None:
         return "(others)"
-    return plain(address if not port else
-                 f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    return plain(at_port(address, port) if port else address)
 
 
 def _lasted(seconds: float) -> str:
@@ -113,11 +112,7 @@ def _lasted(seconds: float) -> str:
     for limit_s, unit, factor in ((0.001, "us", 1e6), (1, "ms", 1e3), (100, "s", 1)):
         if seconds < limit_s:
             return f"{seconds * factor:.3g}{unit}"
-    whole = int(seconds)
-    for unit_s, unit, lesser_s, lesser in ((86400, "d", 3600, "h"), (3600, "h", 60, "m")):
-        if whole >= unit_s:
-            return f"{whole // unit_s}{unit}{whole % unit_s // lesser_s:02}{lesser}"
-    return f"{whole // 60}m{whole % 60:02}s"
+    return age(seconds)
 
 
 def _moment(utc: str) -> str:

@@ -10,7 +10,7 @@ from driver.commands.saying import say
 from driver.commands.table import print_table
 from driver.errors import SlimError
 from driver.settings import Settings
-from driver.work.shown import plain
+from driver.work.shown import at_port, plain
 
 HEADING: Final = ("CONTAINER", "LOCAL", "PEER", "NAME", "HOST", "PATH", "STATE", "AGE", "RTT",
                   "RETRANS", "IN", "OUT")
@@ -64,7 +64,7 @@ def _listener(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _at(address: str, port: int) -> str:
-    return plain(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    return plain(at_port(address, port))
 
 
 def age(seconds: float | None) -> str:

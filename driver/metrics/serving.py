@@ -13,6 +13,7 @@ from typing import Protocol
 
 from driver.errors import SlimError
 from driver.work.ledger import Ledger, Page
+from driver.work.shown import at_port
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class MetricsServing:
     def __init__(self, host: str, port: int, server: Callable[[], Server], ledger: Ledger) -> None:
         """server: makes one for that address; it has not begun yet."""
         self._host = host
-        self._at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._at = at_port(host, port)
         self._make = server
         self._page: Page[str, None] = ledger.page("serve metrics at", self._serve, called=str)
         self._lock = threading.Lock()  # of the next two

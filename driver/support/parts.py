@@ -21,6 +21,7 @@ LOG_FILE: Final = Path("/var/log/slim/slim.log")  # of `make up` on a system wit
 def parts(settings: Settings, log_file: Path = LOG_FILE) -> dict[str, Callable[[], str]]:
     """Return file name -> what makes its text."""
     docker = cache(partial(docker_here.look, settings))
+    hosts = cache(partial(_hosts, settings))
     return {
         "README": _contents,
         "about.json": partial(machine.about, settings),
@@ -32,12 +33,12 @@ def parts(settings: Settings, log_file: Path = LOG_FILE) -> dict[str, Callable[[
         "names.json": partial(_asked, settings, "Slim.Names"),
         "sockets.json": partial(_asked, settings, "Slim.Sockets", {"Everything": True}),
         "refusals.json": partial(_asked, settings, "Slim.Refusals", {}),
-        "hosts": partial(_hosts, settings),
+        "hosts": hosts,
         "maps": partial(machine.maps, settings),
         "network": machine.network,
         "docker.json": lambda: docker_here.as_json(docker()),
         "reproduce.sh": lambda: docker_here.reproduction(
-            settings, _docker_or_nothing(docker), _count_hosts(settings)),
+            settings, _docker_or_nothing(docker), _count_hosts(hosts)),
         "log": partial(_log, settings, log_file)}
 
 
@@ -63,11 +64,9 @@ def _hosts(settings: Settings) -> str:
     return "".join("\t".join(row) + "\n" for row in host_rows(settings))
 
 
-def _count_hosts(settings: Settings) -> int:
-    from driver.commands.hosts import host_rows  # noqa: PLC0415
-
+def _count_hosts(hosts: Callable[[], str]) -> int:
     with suppress(SlimError):
-        return len(host_rows(settings)) - 1
+        return len(hosts().splitlines()) - 1  # without the heading
     return 0
 
 

@@ -20,6 +20,12 @@ def plain(text: object) -> str:
     return "".join(each if each.isprintable() else "?" for each in str(text))
 
 
+def at_port(address: object, port: int) -> str:
+    """Return an IP address and a port as they stand in a URL: IPv6 in brackets (RFC 3986)."""
+    text = str(address)
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+
+
 def columns(text: str, width: int) -> str:
     """Return as much of a text as a terminal shows in so many columns.
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from driver.services.ports import Address, Event
 from driver.services.seeing.telling import Telling, Told
-from driver.work.shown import plain
+from driver.work.shown import at_port, plain
 
 log = logging.getLogger("slim.refused")
 
@@ -165,6 +165,4 @@ def sentence(refusal: Refusal, times: int) -> str:
 
 def at(address: Address, port: int) -> str:
     """Return an address and its port, as people write it; 0: without a port."""
-    if not port:
-        return str(address)
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return at_port(address, port) if port else str(address)
